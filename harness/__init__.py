@@ -1,0 +1,1 @@
+"""The benchmark: fits CCMC surrogates to attention models and measures how far they explain them."""
