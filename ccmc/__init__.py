@@ -1,3 +1,26 @@
 """Context-conditioned Markov chains: the mathematics of one self-attention layer that samples its next token."""
 
+from ccmc.attention import attention_from_chain, chain_from_attention
+from ccmc.chain import CCMC, AttentionCCMC, Chain
+from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
+from ccmc.identifiability import Identifiability, identifiability
+from ccmc.observations import Contexts, Observations
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "CCMC",
+    "AttentionCCMC",
+    "Chain",
+    "Contexts",
+    "Fit",
+    "Identifiability",
+    "NoMaximumLikelihoodEstimate",
+    "Observations",
+    "PairFit",
+    "attention_from_chain",
+    "chain_from_attention",
+    "fit_mle",
+    "fit_pairs",
+    "identifiability",
+]

@@ -1,0 +1,71 @@
+"""How this package compiles and runs its kernels.
+
+Kernels release the interpreter lock and are run from ordinary threads, each on its own list of tasks. Numba's own
+parallel loops are not used: they divide work statically, although queries differ in size a thousandfold, and their
+default thread pool ends the process when two Python threads enter it at once. No kernel adds up across tasks, so
+results do not depend on the number of threads.
+
+Modules that import this one are imported inside the functions that need them: numba takes a third of a second to load.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
+
+import numba
+import numpy as np
+
+from ccmc._types import IntArray
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+# Sums may be reordered and fused, nothing else: infinities and NaN keep their meaning.
+_REASSOCIATE = {"reassoc", "contract", "nsz"}
+
+
+def kernel(function: Function) -> Function:
+    """Compile for one thread without the interpreter lock; the machine code is cached beside the source."""
+    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def summing_kernel(function: Function) -> Function:
+    """As `kernel`, and long sums may be reordered so that they run at the speed of memory."""
+    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REASSOCIATE)(function))
+
+
+def thread_count() -> int:
+    """Cores this process may use: `CCMC_THREADS`, else what the operating system grants."""
+    asked = os.environ.get("CCMC_THREADS")
+    if asked is not None:
+        if not asked.isdigit() or int(asked) < 1:
+            raise ValueError(f"CCMC_THREADS must be a positive integer, got {asked!r}")
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_tasks(
+    work: Callable[[IntArray], object], costs: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> None:
+    """Run `work(task_ids)` over all tasks, the dearest first, in small portions that threads take as they get free.
+
+    Args:
+        work: does the tasks whose ids it is given; must release the interpreter lock to gain from threads.
+        costs: [tasks] estimated cost of each task, in any unit.
+    """
+    cost = np.asarray(costs, dtype=np.float64)
+    order = np.argsort(-cost, kind="stable").astype(np.int64)
+    threads = min(thread_count(), len(order))
+    if threads <= 1:
+        work(order)
+        return
+    # A portion is at most 1/16 of a thread's fair share, so the last one to finish is not long alone.
+    share = cost.sum() / (16 * threads)
+    edges = np.flatnonzero(np.diff((np.cumsum(cost[order]) / max(share, 1e-300)).astype(np.int64))) + 1
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, portion) for portion in np.split(order, edges)]:
+            done.result()

@@ -1,0 +1,170 @@
+"""Kernels on the sparse rows of contexts: prefix counts, the pairs of each query, and its co-occurrence graph."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ccmc._numba import kernel
+from ccmc._types import FloatArray, IntArray
+
+
+@kernel
+def fill_prefixes(
+    tokens: IntArray,
+    offsets: IntArray,
+    start: int,
+    stop: IntArray,
+    window: int,
+    vocab_size: int,
+    indptr: IntArray,
+    indices: np.ndarray,
+    data: FloatArray,
+) -> None:
+    """Write the counts of every prefix of length start .. stop[s] of every sequence s as CSR rows.
+
+    With empty `indices` only `indptr` is written, so the caller learns how much room the rows need. Tokens present
+    are kept as a sorted list that changes by one entry a step: a row costs what it holds.
+    """
+    only_count = indices.shape[0] == 0
+    counts = np.zeros(vocab_size, np.int64)
+    present = np.empty(vocab_size, np.int64)
+    row = 0
+    end = indptr[0]
+    for s in range(offsets.shape[0] - 1):
+        size = 0
+        first = offsets[s]
+        for t in range(1, stop[s] + 1):
+            token = tokens[first + t - 1]
+            if counts[token] == 0:
+                size = _insert(present, size, token)
+            counts[token] += 1
+            if t > window:
+                gone = tokens[first + t - 1 - window]
+                counts[gone] -= 1
+                if counts[gone] == 0:
+                    size = _remove(present, size, gone)
+            if t < start:
+                continue
+            if not only_count:
+                for k in range(size):
+                    indices[end + k] = present[k]
+                    data[end + k] = counts[present[k]]
+            end += size
+            row += 1
+            indptr[row] = end
+        for k in range(size):
+            counts[present[k]] = 0
+
+
+@kernel
+def _insert(present: IntArray, size: int, token: int) -> int:
+    place = np.searchsorted(present[:size], token)
+    for k in range(size, place, -1):
+        present[k] = present[k - 1]
+    present[place] = token
+    return size + 1
+
+
+@kernel
+def _remove(present: IntArray, size: int, token: int) -> int:
+    place = np.searchsorted(present[:size], token)
+    for k in range(place, size - 1):
+        present[k] = present[k + 1]
+    return size - 1
+
+
+@kernel
+def find_in_rows(indptr: IntArray, indices: np.ndarray, rows: IntArray, tokens: IntArray, place: IntArray) -> None:
+    """place[k] = position of token tokens[k] among the entries of CSR row rows[k], or -1; columns are sorted."""
+    for k in range(rows.shape[0]):
+        low, high = indptr[rows[k]], indptr[rows[k] + 1]
+        end = high
+        while low < high:
+            middle = (low + high) >> 1
+            if indices[middle] < tokens[k]:
+                low = middle + 1
+            else:
+                high = middle
+        place[k] = low if low < end and indices[low] == tokens[k] else -1
+
+
+@kernel
+def count_pairs(
+    indptr: IntArray, indices: np.ndarray, order: IntArray, query_ptr: IntArray, pair_ptr: IntArray
+) -> None:
+    """pair_ptr[q + 1] - pair_ptr[q] = number of different tokens in the contexts of query q."""
+    vocab_size = query_ptr.shape[0] - 1
+    seen_by = np.full(vocab_size, -1, np.int64)
+    pair_ptr[0] = 0
+    for q in range(vocab_size):
+        size = 0
+        for o in range(query_ptr[q], query_ptr[q + 1]):
+            for k in range(indptr[order[o]], indptr[order[o] + 1]):
+                if seen_by[indices[k]] != q:
+                    seen_by[indices[k]] = q
+                    size += 1
+        pair_ptr[q + 1] = pair_ptr[q] + size
+
+
+@kernel
+def number_pairs(
+    indptr: IntArray,
+    indices: np.ndarray,
+    order: IntArray,
+    query_ptr: IntArray,
+    pair_ptr: IntArray,
+    pair_token: IntArray,
+    local: np.ndarray,
+    component: IntArray,
+    components: IntArray,
+) -> None:
+    """Sorted tokens of each query's pairs, each entry's place among them, and the co-occurrence components.
+
+    Two tokens are joined when one context holds both; `component` numbers a query's components 0, 1, ... in the
+    order of their smallest tokens, `components[q]` counts them.
+    """
+    vocab_size = query_ptr.shape[0] - 1
+    seen_by = np.full(vocab_size, -1, np.int64)
+    place = np.empty(vocab_size, np.int64)
+    for q in range(vocab_size):
+        first, last = pair_ptr[q], pair_ptr[q + 1]
+        end = first
+        for o in range(query_ptr[q], query_ptr[q + 1]):
+            for k in range(indptr[order[o]], indptr[order[o] + 1]):
+                if seen_by[indices[k]] != q:
+                    seen_by[indices[k]] = q
+                    pair_token[end] = indices[k]
+                    end += 1
+        pair_token[first:last].sort()
+        for p in range(first, last):
+            place[pair_token[p]] = p - first
+        parent = np.arange(last - first)
+        for o in range(query_ptr[q], query_ptr[q + 1]):
+            low = indptr[order[o]]
+            root = _root(parent, place[indices[low]])
+            for k in range(low, indptr[order[o] + 1]):
+                local[k] = place[indices[k]]
+                other = _root(parent, place[indices[k]])
+                # The smaller index stays the root, so numbering below follows the smallest token.
+                if other < root:
+                    parent[root] = other
+                    root = other
+                else:
+                    parent[other] = root
+        size = 0
+        for p in range(last - first):
+            root = _root(parent, p)
+            if root == p:
+                component[first + p] = size
+                size += 1
+            else:
+                component[first + p] = component[first + root]
+        components[q] = size
+
+
+@kernel
+def _root(parent: IntArray, node: int) -> int:
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node

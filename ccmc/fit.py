@@ -1,0 +1,363 @@
+"""Maximum likelihood for the logits of a chain.
+
+The negative log-likelihood of observations (counts m, query i, target t, weight w) is, up to a constant,
+
+    sum w log sum_k m_k exp(theta[i, k]) - sum_ij wins[i, j] theta[i, j],       wins[i, j] = sum w t_j over query i:
+
+a convex multinomial logit that splits over queries, and that knows targets by their sums alone. A ridge adds
+ridge/2 ||row-centred(theta - prior)||^2. `fit_mle` fits one chain; `fit_pairs` fits many at once, of which only the
+pairs that occur are stored: heads of one layer share their contexts and have vocabularies of thousands.
+
+Source: Ildiz et al. 2024, for the model and the convexity of its loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ccmc._pairs import Pairs
+from ccmc._types import BoolArray, FloatArray, IntArray
+from ccmc.chain import CCMC
+from ccmc.identifiability import Identifiability, drop_weightless, identifiability
+from ccmc.observations import Contexts, Observations, scaled_wins
+
+_MAX_PASSES = 5000
+_NAMED = 10
+
+
+class NoMaximumLikelihoodEstimate(ValueError):  # noqa: N818 - the name is part of the public contract
+    """The likelihood has no maximum: some logits run to infinity.
+
+    `diverging` lists the (query, token) pairs whose logits go to minus infinity.
+    """
+
+    def __init__(self, diverging: list[tuple[int, int]]) -> None:
+        self.diverging = diverging
+        tokens: dict[int, list[int]] = {}
+        for query, token in diverging:
+            tokens.setdefault(query, []).append(token)
+        shown = "; ".join(
+            f"query {query}: tokens {', '.join(map(str, lost[:_NAMED]))}"
+            + (f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else "")
+            for query, lost in list(tokens.items())[:_NAMED]
+        )
+        more = f"; and {len(tokens) - _NAMED} more queries" if len(tokens) > _NAMED else ""
+        super().__init__(
+            f"no maximum-likelihood estimate exists: logits go to minus infinity for {shown}{more} (these tokens lose "
+            "to others and never win against them); pass ridge > 0 for a finite fit"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted chain and how it was reached."""
+
+    log_likelihood: float
+    """Sum of weight x target x log p, in nats, without the ridge term."""
+    iterations: int
+    """Most passes over its observations that any query took."""
+    converged: bool
+    """Whether `gradient_norm` reached the tolerance."""
+    gradient_norm: float
+    """max |gradient| / (wins + ridge) over all pairs."""
+    identifiability: Identifiability
+    """What the observations determine."""
+    observations: Observations
+    """The observations of positive weight, which were fitted."""
+    ridge: float
+    """The ridge of the objective."""
+    pair_logits: FloatArray
+    """[pairs] fitted logits at the pairs that occur, in the order of `observations.contexts.pairs()`."""
+    prior: FloatArray | None
+    """[K, K] logits of the prior, None for a flat one."""
+
+    @cached_property
+    def chain(self) -> CCMC:
+        """The fitted chain; tokens that a query never saw keep their prior logit."""
+        pairs = self.observations.contexts.numbered_pairs
+        size = self.observations.contexts.vocab_size
+        logits = np.zeros((size, size)) if self.prior is None else self.prior.copy()
+        logits[pairs.query, pairs.token] = self.pair_logits
+        return CCMC(logits)
+
+    def standard_errors(self) -> FloatArray:
+        """Standard errors of the fitted logits, each measured from the mean of its component.
+
+        The inverse of the observed information (with the ridge, where there is one) on the identified subspace:
+        sqrt(diag(pinv(H))) for each query.
+
+        Returns:
+            [K, K]; NaN where the data determine nothing: pairs that do not occur, and tokens alone in their component.
+
+        Raises:
+            ValueError: targets are soft. Attention rows are dependent and the chain only approximates them, so the
+                information says nothing of their spread; resample the texts instead.
+        """
+        if not self.observations.hard:
+            raise ValueError("standard errors from the information are for sampled tokens; bootstrap soft targets")
+        contexts, pairs = self.observations.contexts, self.observations.contexts.numbered_pairs
+        errors = np.full((contexts.vocab_size, contexts.vocab_size), np.nan)
+        for query in np.flatnonzero(np.diff(pairs.query_ptr)):
+            part = slice(pairs.ptr[query], pairs.ptr[query + 1])
+            component = pairs.component[part]
+            hessian = _information(self.observations, self.pair_logits, int(query))
+            for label in range(int(pairs.components[query])):
+                inside = np.flatnonzero(component == label)
+                if len(inside) == 1:
+                    continue
+                block = hessian[np.ix_(inside, inside)]
+                size = len(inside)
+                # Adding the mean's direction makes the block invertible; subtracting it again is exact.
+                mean = np.full((size, size), 1.0 / size)
+                scale = np.trace(block) / size
+                inverse = np.linalg.inv(block + self.ridge * (np.eye(size) - mean) + scale * mean) - mean / scale
+                errors[query, pairs.token[part][inside]] = np.sqrt(np.maximum(np.diag(inverse), 0))
+        return errors
+
+
+@dataclass(frozen=True, eq=False)
+class PairFit:
+    """Fitted logits of H heads at the pairs of their common contexts."""
+
+    delta: FloatArray
+    """[H, pairs] theta - prior; the pairs of each query sum to 0. Pairs that do not occur stay at the prior."""
+    converged: BoolArray
+    """[H] whether every query of the head reached the tolerance."""
+    iterations: IntArray
+    """[H] most passes over its rows that any query took."""
+    gradient_norm: FloatArray
+    """[H] max |gradient| / (wins + ridge)."""
+    objective: FloatArray
+    """[H] the minimised objective, ridge term included."""
+    log_likelihood: FloatArray
+    """[H] sum of wins x theta - sum of weight x log sum_k m_k exp(theta_k). This is the position-level log-likelihood;
+    add the sum of weight x target x log count for the token-level one."""
+
+
+def fit_mle(
+    observations: Observations, *, prior: ArrayLike | None = None, ridge: float = 0.0, tol: float = 1e-8
+) -> Fit:
+    """Fit the logits of a chain by (penalised) maximum likelihood.
+
+    Minimises sum w nll + ridge/2 ||row-centred(theta - prior)||^2 until max_j |g_j| / (wins_j + ridge) <= tol. A query
+    without observations gets the prior's row. Where the data leave directions free, the answer is the minimiser whose
+    component means equal the prior's.
+
+    Args:
+        observations: hard or soft, dense or sparse.
+        prior: logits [K, K], rows up to a constant; None for a flat prior.
+        ridge: strength of the pull to the prior, in observations; 0 for none.
+        tol: tolerance of the stopping rule.
+
+    Returns:
+        Fit. Check `.converged`; it is False only where the tolerance is below what rounding allows.
+
+    Raises:
+        NoMaximumLikelihoodEstimate: ridge is 0 and the likelihood has no maximum; names queries and tokens.
+        ValueError: prior, ridge or tol are malformed, or every weight is 0.
+
+    Source: Ildiz et al. 2024.
+    """
+    ridges = _checked_ridge(ridge, 1)
+    size = observations.contexts.vocab_size
+    logits = None if prior is None else np.asarray(prior, dtype=np.float64)
+    if logits is not None:
+        if logits.shape != (size, size):
+            raise ValueError(f"prior must have shape ({size}, {size}), got {logits.shape}")
+        if not np.isfinite(logits).all():
+            row, column = np.argwhere(~np.isfinite(logits))[0]
+            raise ValueError(f"prior[{row}, {column}] is {logits[row, column]}: logits are finite")
+    used = drop_weightless(observations)
+    determined = identifiability(used)
+    if ridges[0] == 0 and not determined.mle_exists:
+        raise NoMaximumLikelihoodEstimate(determined.diverging)
+    pairs = used.contexts.numbered_pairs
+    at_pairs = np.zeros(len(pairs.token)) if logits is None else logits[pairs.query, pairs.token]
+    fit = _solve(used.contexts, used.wins[None], at_pairs[None], ridges, tol, _MAX_PASSES, used.weights[None], None)
+    return Fit(
+        log_likelihood=float(fit.log_likelihood[0]) + used.log_count_mass,
+        iterations=int(fit.iterations[0]),
+        converged=bool(fit.converged[0]),
+        gradient_norm=float(fit.gradient_norm[0]),
+        identifiability=determined,
+        observations=used,
+        ridge=float(ridges[0]),
+        pair_logits=at_pairs + fit.delta[0],
+        prior=logits,
+    )
+
+
+def fit_pairs(
+    contexts: Contexts,
+    wins: ArrayLike,
+    prior: ArrayLike,
+    ridge: ArrayLike,
+    tol: float = 1e-6,
+    max_iterations: int = _MAX_PASSES,
+    weight: ArrayLike | None = None,
+    start: ArrayLike | None = None,
+) -> PairFit:
+    """Fit H chains that share their contexts, at the pairs that occur and nowhere else.
+
+    Minimises, for each head, sum_rows w log sum_k m_k exp(theta[q, k]) - sum wins theta
+    + ridge/2 ||row-centred(theta - prior)||^2.
+
+    Nothing else is needed of the pairs that do not occur: at the optimum they stay at the prior. The gradient of row
+    q at token k is expected_k - wins_k + ridge (delta_k - mean delta), and both expected and wins are 0 where k is
+    never seen with q, so there delta_k = mean delta. The row is free up to a constant; choose mean delta = 0. Then
+    unseen tokens have delta = 0, and the seen ones sum to 0, as the derivatives of the likelihood do.
+
+    Args:
+        contexts: n contexts over K tokens.
+        wins: [H, pairs] target mass summed per pair of `contexts.pairs()`, in its CSR order. The wins of a query sum
+            to the weight of its contexts; drift of up to 1e-3 (float32 sums) is scaled away.
+        prior: [H, pairs] prior logits at the pairs, each query's up to a constant.
+        ridge: > 0, one for all or [H].
+        tol: stops at max |gradient| / (wins + ridge) <= tol.
+        max_iterations: most passes over its rows that a query may take.
+        weight: [n] or [H, n] non-negative weights of the contexts, default 1.
+        start: [H, pairs] delta to start from, such as that of a neighbouring ridge; default 0.
+
+    Returns:
+        PairFit.
+
+    Raises:
+        ValueError: a shape or value is wrong; the message names head, query or index.
+
+    Source: Ildiz et al. 2024, for the model.
+    """
+    pairs = contexts.numbered_pairs
+    number = len(pairs.token)
+    won = _pair_values(wins, number, "wins")
+    heads = won.shape[0]
+    if (won < 0).any():
+        head, at = np.argwhere(won < 0)[0]
+        raise ValueError(f"wins[{head}, {at}] is {won[head, at]}: wins are non-negative")
+    logits = _pair_values(prior, number, "prior")
+    if logits.shape != won.shape:
+        raise ValueError(f"prior must have shape {won.shape}, as wins, got {logits.shape}")
+    ridges = _checked_ridge(ridge, heads)
+    if (ridges == 0).any():
+        raise ValueError(f"ridge of head {int(np.argmin(ridges))} is 0: fit_pairs needs ridge > 0")
+    weights = _checked_weight(weight, heads, len(contexts))
+    mass = np.stack([np.bincount(contexts.query, weights=row, minlength=contexts.vocab_size) for row in weights])
+    scaled = np.empty_like(won)
+    for head in range(heads):
+        try:
+            scaled[head] = scaled_wins(pairs, won[head], mass[head % len(mass)])
+        except ValueError as error:
+            raise ValueError(f"head {head}: {error}") from None
+    begin = None
+    if start is not None:
+        begin = _pair_values(start, number, "start")
+        if begin.shape != won.shape:
+            raise ValueError(f"start must have shape {won.shape}, as wins, got {begin.shape}")
+    return _solve(contexts, scaled, logits, ridges, tol, max_iterations, weights, begin)
+
+
+def _solve(
+    contexts: Contexts,
+    wins: FloatArray,
+    prior: FloatArray,
+    ridge: FloatArray,
+    tol: float,
+    max_passes: int,
+    weight: FloatArray,
+    start: FloatArray | None,
+) -> PairFit:
+    """Run the kernel over (head, query); the answer's means over components are the prior's."""
+    from ccmc._newton import solve_tasks
+    from ccmc._numba import run_tasks
+
+    if not tol > 0:
+        raise ValueError(f"tol must be positive, got {tol}")
+    counts, pairs = contexts.sparse_counts, contexts.numbered_pairs
+    heads, size = wins.shape[0], contexts.vocab_size
+    indptr = counts.indptr.astype(np.int64)
+    delta = np.zeros_like(wins) if start is None else start.copy()
+    objective, likelihood, measure = np.zeros((heads, size)), np.zeros((heads, size)), np.zeros((heads, size))
+    passes = np.zeros((heads, size), np.int64)
+
+    entries = np.bincount(contexts.query, weights=np.diff(indptr), minlength=size)
+    occurring = np.flatnonzero(np.diff(pairs.query_ptr))
+    tasks = (np.arange(heads)[:, None] * size + occurring).ravel()
+
+    def work(chosen: IntArray) -> None:
+        solve_tasks(
+            tasks[chosen], pairs.order, pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, indptr,
+            pairs.local, counts.data, weight, prior, wins, ridge, tol, max_passes,
+            delta, objective, likelihood, measure, passes,
+        )  # fmt: skip
+
+    run_tasks(work, np.tile(entries[occurring], heads))
+    worst = measure.max(axis=1)
+    return PairFit(
+        delta=delta,
+        converged=worst <= tol,
+        iterations=passes.max(axis=1),
+        gradient_norm=worst,
+        objective=objective.sum(axis=1),
+        log_likelihood=likelihood.sum(axis=1),
+    )
+
+
+def _information(observations: Observations, pair_logits: FloatArray, query: int) -> FloatArray:
+    """Observed information of one query's logits: sum_r w_r (diag(p_r) - p_r p_r^T)."""
+    contexts, pairs = observations.contexts, observations.contexts.numbered_pairs
+    rows = pairs.order[pairs.query_ptr[query] : pairs.query_ptr[query + 1]]
+    part = slice(pairs.ptr[query], pairs.ptr[query + 1])
+    probability = _probabilities(contexts, pairs, rows, pair_logits[part], pairs.token[part])
+    weight = observations.weights[rows]
+    information: FloatArray = np.diag(weight @ probability) - (probability.T * weight) @ probability
+    return information
+
+
+def _probabilities(
+    contexts: Contexts, pairs: Pairs, rows: IntArray, logits: FloatArray, tokens: IntArray
+) -> FloatArray:
+    """[rows, tokens] probabilities of the next token."""
+    with np.errstate(divide="ignore"):
+        scores = np.log(contexts.sparse_counts[rows][:, tokens].toarray()) + logits
+    scores -= scores.max(axis=1, keepdims=True)
+    probability = np.exp(scores)
+    probability /= probability.sum(axis=1, keepdims=True)
+    return probability
+
+
+def _pair_values(values: ArrayLike, number: int, name: str) -> FloatArray:
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != number:
+        raise ValueError(f"{name} must have shape [heads, {number}], one value per pair, got {array.shape}")
+    if not np.isfinite(array).all():
+        head, at = np.argwhere(~np.isfinite(array))[0]
+        raise ValueError(f"{name}[{head}, {at}] is {array[head, at]}: it must be finite")
+    return array
+
+
+def _checked_ridge(ridge: ArrayLike, heads: int) -> FloatArray:
+    values = np.asarray(ridge, dtype=np.float64)
+    if values.shape not in ((), (heads,)):
+        raise ValueError(f"ridge must be one number or [{heads}], got shape {values.shape}")
+    bad = ~((values >= 0) & (values < np.inf))
+    if bad.any():
+        raise ValueError(f"ridge is {np.atleast_1d(values)[np.atleast_1d(bad)][0]}: it is non-negative and finite")
+    return np.ascontiguousarray(np.broadcast_to(values, (heads,)))
+
+
+def _checked_weight(weight: ArrayLike | None, heads: int, rows: int) -> FloatArray:
+    if weight is None:
+        return np.ones((1, rows))
+    values = np.ascontiguousarray(weight, dtype=np.float64)
+    if values.shape == (rows,):
+        values = values[None]
+    if values.shape not in ((1, rows), (heads, rows)):
+        raise ValueError(f"weight must have shape [{rows}] or [{heads}, {rows}], got {values.shape}")
+    bad = ~((values >= 0) & (values < np.inf))
+    if bad.any():
+        head, row = np.argwhere(bad)[0]
+        raise ValueError(f"weight of context {row} is {values[head, row]}: weights are non-negative and finite")
+    return values
