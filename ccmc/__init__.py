@@ -5,6 +5,7 @@ from ccmc.chain import CCMC, AttentionCCMC, Chain
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
 from ccmc.identifiability import Identifiability, identifiability
 from ccmc.observations import Contexts, Observations
+from ccmc.simulate import simulate
 
 __version__ = "0.1.0"
 
@@ -23,4 +24,5 @@ __all__ = [
     "fit_mle",
     "fit_pairs",
     "identifiability",
+    "simulate",
 ]

@@ -1,0 +1,66 @@
+"""Trajectories: a chain's own tokens are appended to its context and asked for the next one.
+
+This is a vertex-reinforced random walk: what occurred often is drawn more often. Paths have the exact law of the
+chain and depend on the seed and on their place in the batch only.
+
+Source: Ildiz et al. 2024, for the model on its own output.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ccmc._types import IntArray
+from ccmc.chain import CCMC, AttentionCCMC, Chain
+from ccmc.observations import Sequences, flatten
+
+_NO_WINDOW = np.iinfo(np.int64).max
+
+
+def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: int | None = None) -> IntArray:
+    """Continue every prompt by `steps` tokens.
+
+    Args:
+        chain: CCMC or AttentionCCMC.
+        prompts: int array [n, L] or a list of n sequences of any lengths >= 1.
+        steps: tokens to add to each prompt.
+        seed: non-negative; the same seed gives the same paths, whatever the number of threads.
+        window: the context is the last `window` tokens, or None for all.
+
+    Returns:
+        int64 [n, steps], the continuations without the prompts.
+
+    Raises:
+        ValueError: a prompt is empty or holds a token outside the vocabulary; steps, seed or window are out of range.
+
+    Source: Ildiz et al. 2024.
+    """
+    tokens, offsets = flatten(prompts, chain.vocab_size)
+    if (np.diff(offsets) == 0).any():
+        raise ValueError(f"prompt {int(np.argmin(np.diff(offsets)))} is empty: a path needs a first token")
+    if int(steps) != steps or steps < 0:
+        raise ValueError(f"steps must be a non-negative integer, got {steps}")
+    if int(seed) != seed or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer, got {seed}")
+    if window is not None and (int(window) != window or window < 1):
+        raise ValueError(f"window must be an integer of at least 1, got {window}")
+    nothing = np.empty((0, 0))
+    if isinstance(chain, CCMC):
+        logits, keys, queries = chain.logits, nothing, nothing
+    elif isinstance(chain, AttentionCCMC):
+        logits, keys, queries = nothing, chain.keys, chain.queries
+    else:
+        raise ValueError(f"cannot simulate a {type(chain).__name__}")
+
+    from ccmc._numba import run_tasks
+    from ccmc._walk import walk
+
+    key = np.random.SeedSequence(int(seed)).generate_state(4, np.uint64).astype(np.uint64)
+    width = _NO_WINDOW if window is None else int(window)
+    out = np.empty((len(offsets) - 1, int(steps)), np.int64)
+
+    def work(paths: IntArray) -> None:
+        walk(paths, tokens, offsets, width, key, logits, keys, queries, chain.vocab_size, out)
+
+    run_tasks(work, np.diff(offsets) + float(steps))
+    return out
