@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from ccmc._numba import kernel, summing_kernel
 from ccmc._types import FloatArray, IntArray
 
-# Below this, a row's sum over exp(z - max z) has lost its tokens to underflow and is taken relative to its own maximum.
-_TINY = 1e-200
+# Below this, a row's sum over exp(z - max z) nears underflow and is taken relative to the row's own maximum. Products
+# may be reordered, so its inverse must still be squarable.
+_TINY = 1e-100
 # Newton steps are trusted once MM wants to move no logit by more than this.
 _CLOSE = 0.7
 _MM_STEPS = 12

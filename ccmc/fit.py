@@ -177,6 +177,9 @@ def fit_mle(
         raise NoMaximumLikelihoodEstimate(determined.diverging)
     pairs = used.contexts.numbered_pairs
     at_pairs = np.zeros(len(pairs.token)) if logits is None else logits[pairs.query, pairs.token]
+    if ridges[0] == 0:
+        # The likelihood knows nothing of the prior beyond the means, and a far prior is a poor place to start.
+        at_pairs = pairs.component_means(at_pairs)
     fit = _solve(used.contexts, used.wins[None], at_pairs[None], ridges, tol, _MAX_PASSES, used.weights[None], None)
     return Fit(
         log_likelihood=float(fit.log_likelihood[0]) + used.log_count_mass,

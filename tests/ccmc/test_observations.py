@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+from plain_twins import prefixes
+from scipy import sparse
+
+from ccmc import CCMC, Contexts, Observations
+
+SEQUENCES = [[0, 2, 2, 1, 0, 2], [3, 3], [1, 0, 1, 0, 0, 1, 2, 1]]
+
+
+@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize("start", [1, 2])
+def test_every_prefix_is_counted(start, window):
+    contexts = Contexts.from_sequences(SEQUENCES, 4, start, window)
+    expected = [pair for s in SEQUENCES for pair in prefixes(s, start, len(s), 4, window)]
+    np.testing.assert_array_equal(contexts.counts.toarray(), [counts for counts, _ in expected])
+    np.testing.assert_array_equal(contexts.query, [query for _, query in expected])
+    assert contexts.counts.has_canonical_format
+
+
+def test_long_random_sequences_are_counted():
+    sequence = np.random.default_rng(0).integers(0, 50, 400)
+    contexts = Contexts.from_sequences(sequence[None], 60, window=37)
+    expected = list(prefixes(sequence.tolist(), 1, 400, 60, 37))
+    np.testing.assert_array_equal(contexts.counts.toarray(), [counts for counts, _ in expected])
+
+
+def test_prompts_are_counted_whole_or_through_a_window():
+    whole = Contexts.from_prompts(SEQUENCES, 4)
+    np.testing.assert_array_equal(whole.counts.toarray(), [np.bincount(s, minlength=4) for s in SEQUENCES])
+    np.testing.assert_array_equal(whole.query, [2, 3, 1])
+    last = Contexts.from_prompts(SEQUENCES, 4, window=3)
+    np.testing.assert_array_equal(last.counts.toarray(), [np.bincount(s[-3:], minlength=4) for s in SEQUENCES])
+
+
+def test_observations_from_sequences_predict_the_following_token():
+    observations = Observations.from_sequences([[0, 1, 0, 0, 1]], 2, start=2)
+    np.testing.assert_array_equal(observations.contexts.counts.toarray(), [[1, 1], [2, 1], [3, 1]])
+    np.testing.assert_array_equal(observations.targets, [0, 0, 1])
+    assert observations.dropped == 0
+    assert observations.hard
+
+
+def test_unseen_tokens_are_named_or_dropped_and_counted():
+    with pytest.raises(ValueError, match="sequence 1, position 1: token 2 is not in its context"):
+        Observations.from_sequences([[0, 0], [1, 2, 1, 2]], 3)
+    observations = Observations.from_sequences([[0, 0], [1, 2, 1, 2]], 3, unseen="drop")
+    assert observations.dropped == 1
+    np.testing.assert_array_equal(observations.targets, [0, 1, 2])
+    np.testing.assert_array_equal(observations.contexts.query, [0, 2, 1])
+    with pytest.raises(ValueError, match="no observation is left"):
+        Observations.from_sequences([[0, 1]], 2, unseen="drop")
+    with pytest.raises(ValueError, match="unseen must be"):
+        Observations.from_sequences([[0, 1]], 2, unseen="ignore")
+
+
+def test_pairs_are_the_tokens_that_a_query_saw():
+    contexts = Contexts([[1, 0, 2], [0, 1, 1], [3, 0, 0]], np.array([2, 2, 0]))
+    pairs = contexts.pairs()
+    np.testing.assert_array_equal(pairs.toarray(), [[1, 0, 0], [0, 0, 0], [1, 1, 1]])
+    assert pairs.has_sorted_indices
+    assert pairs.nnz == 4
+
+
+def test_dense_and_sparse_contexts_have_the_same_pairs():
+    rng = np.random.default_rng(1)
+    counts, query = rng.integers(0, 2, (40, 7)) * rng.integers(1, 5, (40, 7)), rng.integers(0, 7, 40)
+    counts[np.arange(40), query] += 1
+    dense, csr = Contexts(counts, query), Contexts(sparse.csr_matrix(counts), query)
+    np.testing.assert_array_equal(dense.pairs().toarray(), csr.pairs().toarray())
+    expected = np.array([(counts[query == q] > 0).any(axis=0) for q in range(7)])
+    np.testing.assert_array_equal(dense.pairs().toarray(), expected)
+
+
+def test_stored_zeros_and_duplicates_do_not_reach_the_pairs_nor_change_the_callers_matrix():
+    given = sparse.csr_array(
+        (np.array([1.0, 0.0, 2.0, 3.0]), np.array([1, 0, 1, 2]), np.array([0, 3, 4])), shape=(2, 3)
+    )
+    contexts = Contexts(given, [1, 2])
+    np.testing.assert_array_equal(contexts.pairs().toarray(), [[0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(contexts.counts.toarray(), [[0, 3, 0], [0, 0, 3]])
+    assert given.nnz == 4
+
+
+@pytest.mark.parametrize(
+    ("counts", "query", "message"),
+    [
+        ([[1, 1], [0, -2]], [0, 1], r"counts\[1, 1\] is -2.0"),
+        ([[1, np.nan], [0, 1]], [0, 1], r"counts\[0, 1\] is nan"),
+        ([[1, 1], [np.inf, 1]], [0, 1], r"counts\[1, 0\] is inf"),
+        ([[1, 1], [0, 0]], [0, 1], "context 1 is empty"),
+        ([[1, 1], [0, 1]], [0, 2], r"query\[1\] is 2: outside the vocabulary 0 ... 1"),
+        ([[1, 1], [0, 1]], [0, -1], r"query\[1\] is -1"),
+        ([[1, 1], [0, 1]], [0], r"query must have shape \(2,\)"),
+        ([[1, 1], [0, 1]], [0.0, 1.0], "query must be integers"),
+        ([1, 1], [0, 1], "two dimensions"),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_malformed_contexts_are_refused_by_index_and_value(counts, query, message, kind):
+    with pytest.raises(ValueError, match=message):
+        Contexts(kind(counts), np.asarray(query))
+
+
+def test_counts_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="counts must be numbers"):
+        Contexts(np.array([["a", "b"]]), np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([0, 1], r"targets\[1\]: token 1 is not in its context"),
+        ([0, 5], r"targets\[1\] is 5"),
+        ([[0.5, 0.5], [0.5, 0.5]], r"targets\[1\]: token 1 is not in its context"),
+        ([[0.5, 0.4], [1, 0]], r"targets\[0\] sum to 0.9"),
+        ([[1.5, -0.5], [1, 0]], r"targets\[0\] holds -0.5"),
+        ([[1.0, 0.0]], r"targets must have shape \(2, 2\)"),
+    ],
+)
+def test_malformed_targets_are_refused_by_index_and_value(targets, message):
+    contexts = Contexts([[1, 2], [3, 0]], np.array([0, 0]))
+    with pytest.raises(ValueError, match=message):
+        Observations(contexts, np.asarray(targets))
+    if np.ndim(targets) == 2:
+        with pytest.raises(ValueError, match=message):
+            Observations(contexts, sparse.csr_array(np.asarray(targets)))
+
+
+def test_malformed_weights_are_refused():
+    contexts = Contexts([[1, 2], [3, 0]], np.array([0, 0]))
+    with pytest.raises(ValueError, match=r"weight\[1\] is -1.0"):
+        Observations(contexts, np.array([0, 0]), [1, -1])
+    with pytest.raises(ValueError, match=r"weight must have shape \(2,\)"):
+        Observations(contexts, np.array([0, 0]), [1])
+
+
+def test_sequences_out_of_range_are_named():
+    with pytest.raises(ValueError, match=r"sequences\[1\]\[2\] is 9"):
+        Contexts.from_sequences([[0], [1, 2, 9]], 3)
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        Contexts.from_prompts([[0], []], 3)
+    with pytest.raises(ValueError, match="no sequence is long enough"):
+        Contexts.from_sequences([[0]], 3, start=2)
+    with pytest.raises(ValueError, match="start must be"):
+        Contexts.from_sequences([[0]], 3, start=0)
+
+
+def test_wins_are_the_targets_summed_per_pair():
+    rng = np.random.default_rng(2)
+    counts, query = rng.integers(1, 4, (30, 4)), rng.integers(0, 4, 30)
+    contexts = Contexts(counts, query)
+    soft = CCMC(rng.normal(size=(4, 4))).next_token(counts, query)
+    table = np.zeros((4, 4))
+    np.add.at(table, query, soft)
+    full = Observations(contexts, soft)
+    for wins in (table, sparse.csr_array(table), table.astype(np.float32)):
+        np.testing.assert_allclose(Observations.from_wins(contexts, wins).wins, full.wins, rtol=1e-6)
+    assert full.log_count_mass == pytest.approx(float((soft * np.log(counts)).sum()))
+
+
+def test_wins_that_cannot_be_are_refused():
+    contexts = Contexts([[1, 2, 0], [3, 0, 1]], np.array([0, 0]))
+    with pytest.raises(ValueError, match=r"wins\[1, 2\] is 1.0: the token is in no context of the query"):
+        Observations.from_wins(contexts, [[1, 1, 0], [0, 0, 1], [0, 0, 0]])
+    with pytest.raises(ValueError, match=r"wins\[0, 1\] is -1.0"):
+        Observations.from_wins(contexts, [[3, -1, 0], [0, 0, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match=r"wins of query 0 sum to 1\.5, but its contexts weigh 2\.0"):
+        Observations.from_wins(contexts, [[1, 0.5, 0], [0, 0, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="wins must have shape"):
+        Observations.from_wins(contexts, [[1, 1]])
+    with pytest.raises(ValueError, match="cannot be split by row"):
+        Observations.from_wins(contexts, [[1, 0.5, 0.5], [0, 0, 0], [0, 0, 0]]).take(np.array([0]))

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from plain_twins import path_law
+from scipy import stats
+
+from ccmc import CCMC, AttentionCCMC, simulate
+
+PEAKED = np.array([[0.0, 4.0, -3.0], [-6.0, 0.0, 2.0], [1.0, 1.0, -8.0]])
+FLAT = np.array([[0.0, 0.3, -0.2], [0.1, 0.0, 0.2], [0.0, 0.4, -0.1]])
+
+
+def chi_square(paths, law):
+    """p-value of the paths under the law; paths rarer than 5 expected are counted together."""
+    expected = np.array(list(law.values())) * len(paths)
+    number = {path: k for k, path in enumerate(law)}
+    observed = np.bincount([number[tuple(path)] for path in paths.tolist()], minlength=len(law))
+    assert (observed[expected == 0] == 0).all()
+    common = expected >= 5
+    rest, seen = expected[~common].sum(), observed[~common].sum()
+    statistic = ((observed - expected)[common] ** 2 / expected[common]).sum() + (seen - rest) ** 2 / max(rest, 1e-9)
+    # Where the law leaves one path only there is no freedom, and any other path makes the statistic huge.
+    return stats.chi2.sf(statistic, max(1, int(common.sum()) - 1 + (rest > 1e-9)))
+
+
+@pytest.mark.parametrize("window", [None, 1, 2])
+@pytest.mark.parametrize("theta", [FLAT, PEAKED, 40 * PEAKED], ids=["flat", "peaked", "extreme"])
+def test_paths_have_the_exact_law(theta, window):
+    """Threshold: a right sampler fails one of these nine runs once in 10,000."""
+    prompt = [0, 2, 1, 1, 0]
+    paths = simulate(CCMC(theta), np.tile(prompt, (30_000, 1)), 4, seed=1, window=window)
+    assert chi_square(paths, path_law(theta, prompt, 4, window)) > 1e-5
+
+
+def test_attention_chains_have_the_exact_law_too():
+    rng = np.random.default_rng(0)
+    keys, queries = rng.normal(size=(3, 2)), 2 * rng.normal(size=(3, 2))
+    paths = simulate(AttentionCCMC(keys, queries), np.tile([0, 1, 2], (30_000, 1)), 3, seed=2)
+    assert chi_square(paths, path_law(queries @ keys.T, [0, 1, 2], 3)) > 1e-5
+
+
+def test_summing_draws_have_the_exact_law():
+    """A dominating token that left the window makes every proposal fail, so draws come from the sum."""
+    theta = np.array([[0.0, 0.5, 60.0], [0.3, 0.0, 60.0], [0.0, 0.0, -60.0]])
+    prompt = [2, 0, 1, 0]
+    paths = simulate(CCMC(theta), np.tile(prompt, (30_000, 1)), 4, seed=3, window=3)
+    assert (paths != 2).all()
+    assert chi_square(paths, path_law(theta, prompt, 4, 3)) > 1e-5
+
+
+def test_paths_depend_on_seed_and_place_only(monkeypatch):
+    rng = np.random.default_rng(1)
+    chain = CCMC(rng.normal(size=(20, 20)))
+    prompts = [rng.integers(0, 20, rng.integers(1, 30)) for _ in range(40)]
+    monkeypatch.setenv("CCMC_THREADS", "1")
+    one = simulate(chain, prompts, 200, seed=7)
+    monkeypatch.setenv("CCMC_THREADS", "4")
+    np.testing.assert_array_equal(simulate(chain, prompts, 200, seed=7), one)
+    np.testing.assert_array_equal(simulate(chain, prompts[:3], 200, seed=7), one[:3])
+    assert (simulate(chain, prompts, 200, seed=8) != one).mean() > 0.3
+    same = simulate(chain, np.tile(np.arange(20), (2, 1)), 200, seed=7)
+    assert (same[0] != same[1]).any()
+
+
+def test_equal_logits_give_equal_paths_for_both_kinds_of_chain():
+    rng = np.random.default_rng(2)
+    attention = AttentionCCMC(rng.normal(size=(30, 4)), rng.normal(size=(30, 4)))
+    prompts = rng.integers(0, 30, (5, 12))
+    np.testing.assert_array_equal(
+        simulate(attention, prompts, 300, seed=0), simulate(attention.to_ccmc(), prompts, 300, seed=0)
+    )
+
+
+def test_only_prompt_tokens_ever_occur():
+    prompts = [[3, 5], [1], [0, 0, 4]]
+    paths = simulate(CCMC(np.zeros((6, 6))), prompts, 500, seed=0)
+    for path, prompt in zip(paths, prompts, strict=True):
+        assert set(path.tolist()) <= set(prompt)
+    assert paths.dtype == np.int64
+    assert paths.shape == (3, 500)
+
+
+def test_a_flat_chain_is_a_polya_urn():
+    """The share of token 0 from one of each is uniform on [0, 1] in the limit (Kolmogorov-Smirnov, level 1e-4)."""
+    paths = simulate(CCMC(np.zeros((2, 2))), np.tile([0, 1], (2000, 1)), 2000, seed=5)
+    assert stats.kstest((paths == 0).mean(axis=1), "uniform").pvalue > 1e-4
+
+
+def test_a_window_of_one_stays_where_it_is():
+    assert (simulate(CCMC(np.zeros((3, 3))), [[0, 1, 2]], 50, seed=0, window=1) == 2).all()
+
+
+def test_no_steps_and_no_prompts():
+    chain = CCMC(np.zeros((2, 2)))
+    assert simulate(chain, [[0]], 0, seed=0).shape == (1, 0)
+    assert simulate(chain, [], 3, seed=0).shape == (0, 3)
+
+
+def test_malformed_arguments_are_refused():
+    chain = CCMC(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        simulate(chain, [[0], []], 3, seed=0)
+    with pytest.raises(ValueError, match=r"sequences\[0\]\[1\] is 2"):
+        simulate(chain, [[0, 2]], 3, seed=0)
+    for name, arguments in {"steps": (-1, 0, None), "seed": (1, -1, None), "window": (1, 0, 0)}.items():
+        with pytest.raises(ValueError, match=name):
+            simulate(chain, [[0]], *arguments)
