@@ -2,9 +2,10 @@
 
 from ccmc.attention import attention_from_chain, chain_from_attention
 from ccmc.chain import CCMC, AttentionCCMC, Chain
+from ccmc.contexts import Contexts
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
 from ccmc.identifiability import Identifiability, identifiability
-from ccmc.observations import Contexts, Observations
+from ccmc.observations import Observations
 from ccmc.simulate import simulate
 
 __version__ = "0.1.0"

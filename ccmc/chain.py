@@ -24,7 +24,8 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from ccmc._types import FloatArray, IntArray
-from ccmc.observations import Contexts, Observations, as_tokens
+from ccmc.contexts import Contexts, as_tokens
+from ccmc.observations import Observations
 
 # Numbers held at once while scores are gathered: 32 MB.
 _CHUNK = 1 << 22

@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike
 from ccmc._pairs import Pairs
 from ccmc._types import BoolArray, FloatArray, IntArray
 from ccmc.chain import CCMC
+from ccmc.contexts import Contexts
 from ccmc.identifiability import Identifiability, drop_weightless, identifiability
-from ccmc.observations import Contexts, Observations, scaled_wins
+from ccmc.observations import Observations, scaled_wins
 
 _MAX_PASSES = 5000
 _NAMED = 10

@@ -12,7 +12,7 @@ import numpy as np
 
 from ccmc._types import IntArray
 from ccmc.chain import CCMC, AttentionCCMC, Chain
-from ccmc.observations import Sequences, flatten
+from ccmc.contexts import Sequences, flatten
 
 _NO_WINDOW = np.iinfo(np.int64).max
 
