@@ -1,0 +1,391 @@
+"""Uncertainty over units: bootstrap intervals, a paired test, and Holm's correction.
+
+A unit is what was drawn at random, a prompt as a rule; everything measured on one prompt is pooled first and resampled
+together. Means, ratios and differences share one interval: the bias-corrected accelerated (BCa) bootstrap with its
+levels widened as a t interval is wider than a normal one. With 12 units and a level of .95 the plain percentile
+interval covers .91 (normal data) and .87 (exponential data); this one .94 and .92, and .89 for log-normal data of
+log-sd 1, whose tail 12 values seldom show (4,000 simulations each, standard error .004). Unlike the bootstrap-t it
+never leaves the range of the data, which for shares means it never leaves [0, 1].
+
+No interval is better than a made-up one: below 5 units, or where resampling shows no spread, low and high are None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 10_000
+FEWEST_UNITS = 5
+_EXACT_UNITS = 13
+_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate over units with its confidence interval."""
+
+    value: float | None
+    """The estimate; None where it is undefined."""
+    low: float | None
+    """Lower end; None where no honest interval exists."""
+    high: float | None
+    """Upper end; None exactly where `low` is."""
+    n: int
+    """Number of units."""
+    missing: str | None = None
+    """Why the estimate or its interval is missing; None where nothing is."""
+
+
+def mean_interval(values: ArrayLike, seed: int, level: float = 0.95) -> Interval:
+    """Mean over units.
+
+    Args:
+        values: [n] one number per unit.
+        seed: of the resampling.
+        level: nominal coverage.
+
+    Returns:
+        The mean; an interval from 5 units on, unless all values are equal or one is infinite.
+
+    Raises:
+        ValueError: a NaN (its index is named), or a level outside (0, 1).
+
+    Source:
+        Efron, "Better Bootstrap Confidence Intervals", 1987 (BCa); Hesterberg, "What Teachers Should Know About the
+        Bootstrap", 2015 (widened levels).
+    """
+    x = _values(values, "values")
+    return _pooled(x, np.ones_like(x), seed, level)
+
+
+def ratio_interval(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    seed: int,
+    level: float = 0.95,
+    weights: ArrayLike | None = None,
+) -> Interval:
+    """Pooled ratio sum(w a) / sum(w b) over units, resampled by unit (a cluster bootstrap).
+
+    Args:
+        numerators: [n] sums over each unit.
+        denominators: [n] sums over each unit, not negative.
+        seed: of the resampling.
+        level: nominal coverage.
+        weights: [n] weights of the units, not negative; 1 where none are given.
+
+    Returns:
+        The ratio; undefined where the denominators sum to 0, no interval where some resamples do.
+
+    Raises:
+        ValueError: a NaN, a negative or infinite denominator or weight (the index is named), lengths that differ, or a
+            level outside (0, 1).
+
+    Source:
+        As `mean_interval`.
+    """
+    a, b = _values(numerators, "numerators"), _values(denominators, "denominators")
+    w = np.ones_like(a) if weights is None else _values(weights, "weights")
+    _same_length(numerators=a, denominators=b, weights=w)
+    for name, array in (("denominators", b), ("weights", w)):
+        wrong = np.flatnonzero((array < 0) | np.isinf(array))
+        if wrong.size:
+            raise ValueError(f"{name}[{wrong[0]}] is {array[wrong[0]]}; it must be finite and not negative")
+    # A unit of weight 0 adds nothing, not 0 * inf.
+    return _pooled(np.where(w > 0, a, 0.0) * w, b * w, seed, level)
+
+
+def explained_interval(kl_surrogate: ArrayLike, kl_counts: ArrayLike, seed: int, level: float = 0.95) -> Interval:
+    """Share explained, 1 - sum KL / sum KL(counts), over prompts.
+
+    Args:
+        kl_surrogate: [n] each prompt's sum of the surrogate's KL.
+        kl_counts: [n] each prompt's sum of KL(counts) over the same queries.
+        seed: of the resampling.
+        level: nominal coverage.
+
+    Returns:
+        The share with its interval, as `ratio_interval`.
+
+    Raises:
+        ValueError: as `ratio_interval`.
+    """
+    ratio = ratio_interval(kl_surrogate, kl_counts, seed, level)
+
+    def complement(x: float | None) -> float | None:
+        return None if x is None else 1.0 - x
+
+    return Interval(complement(ratio.value), complement(ratio.high), complement(ratio.low), ratio.n, ratio.missing)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95) -> Interval:
+    """Mean of a - b over units that both were measured on.
+
+    Args:
+        a: [n] one number per unit.
+        b: [n] of the same units in the same order.
+        seed: of the resampling.
+        level: nominal coverage.
+
+    Returns:
+        The mean difference, as `mean_interval`.
+
+    Raises:
+        ValueError: a NaN or an infinity (its index is named), lengths that differ, or a level outside (0, 1).
+    """
+    x, y = _values(a, "a", finite=True), _values(b, "b", finite=True)
+    _same_length(a=x, b=y)
+    return mean_interval(x - y, seed, level)
+
+
+def median_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Median over units, with the exact interval between two order statistics.
+
+    No resampling: the interval covers at least the level whatever the distribution, equal values included, where a
+    bootstrapped median is erratic with few units. It exists from 6 units on for a level of .95.
+
+    Args:
+        values: [n] one number per unit; infinities are fine.
+        level: least coverage.
+
+    Returns:
+        The median with the narrowest symmetric pair of order statistics that covers the level.
+
+    Raises:
+        ValueError: a NaN (its index is named), or a level outside (0, 1).
+
+    Source:
+        Conover, "Practical Nonparametric Statistics", 1999, section 3.2.
+    """
+    x = np.sort(_values(values, "values"))
+    _check_level(level)
+    if x.size == 0:
+        return Interval(None, None, None, 0, "no units")
+    below, above = float(x[(x.size - 1) // 2]), float(x[x.size // 2])
+    if below == -np.inf and above == np.inf:
+        return Interval(None, None, None, x.size, "half of the values are -inf and half are inf")
+    value = 0.5 * (below + above)
+    from scipy.special import bdtr
+
+    outside = 2 * bdtr(np.arange(x.size // 2, dtype=np.float64), x.size, 0.5)
+    trimmed = int(np.count_nonzero(outside <= (1 - level) * (1 + 1e-12)))
+    if trimmed == 0:
+        return Interval(value, None, None, x.size, f"too few units for a {level:.0%} interval of a median")
+    return Interval(value, float(x[trimmed - 1]), float(x[-trimmed]), x.size)
+
+
+def spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95) -> Interval:
+    """Spearman's rank correlation over units, ties by average ranks.
+
+    The interval is BCa without widening: ranks are bounded, and with 12 normal pairs the plain one already covers .94
+    to .98. A perfect correlation has none, since every resample repeats it.
+
+    Args:
+        a: [n] one number per unit; infinities are fine.
+        b: [n] of the same units in the same order.
+        seed: of the resampling.
+        level: nominal coverage.
+
+    Returns:
+        The correlation; undefined below 4 units and where a or b is constant.
+
+    Raises:
+        ValueError: a NaN (its index is named), lengths that differ, or a level outside (0, 1).
+    """
+    x, y = _values(a, "a"), _values(b, "b")
+    _same_length(a=x, b=y)
+    _check_level(level)
+    n = x.size
+    if n < 4:
+        return Interval(None, None, None, n, "fewer than 4 units")
+    for name, array in (("first", x), ("second", y)):
+        if (array == array[0]).all():
+            return Interval(None, None, None, n, f"the {name} variable is constant")
+    x, y = _ranks(x[None])[0], _ranks(y[None])[0]
+    value = float(_correlations(x[None], y[None])[0])
+    if abs(value) > 1 - 1e-12:
+        return Interval(float(np.sign(value)), None, None, n, "a perfect rank correlation has no bootstrap spread")
+    if n < FEWEST_UNITS:
+        return Interval(value, None, None, n, _too_few(n))
+    replicates = _resampled(n, seed, lambda rows: _correlations(_ranks(x[rows]), _ranks(y[rows])))
+    kept = ~np.eye(n, dtype=np.bool_)
+    without = np.broadcast_to(x, (n, n))[kept].reshape(n, n - 1), np.broadcast_to(y, (n, n))[kept].reshape(n, n - 1)
+    jackknife = _correlations(_ranks(without[0]), _ranks(without[1]))
+    # Resamples in which a variable is constant have no correlation; the others stand for all.
+    replicates, jackknife = replicates[~np.isnan(replicates)], jackknife[~np.isnan(jackknife)]
+    return _bca(value, replicates, jackknife, n, (1 - level) / 2)
+
+
+def sign_flip_p(differences: ArrayLike, seed: int) -> float:
+    """Two-sided p-value of a mean paired difference under random signs.
+
+    Exact up to 13 units (all 2^n signs are tried); above, 10,000 random signs and the observed one.
+
+    Args:
+        differences: [n] one difference per unit, finite.
+        seed: of the random signs.
+
+    Returns:
+        A p-value, never 0; at least 2^(1 - n).
+
+    Raises:
+        ValueError: no differences, or one that is NaN or infinite (its index is named).
+
+    Source:
+        Fisher, "The Design of Experiments", 1935, section 21.
+    """
+    d = _values(differences, "differences", finite=True)
+    if d.size == 0:
+        raise ValueError("no differences to test")
+    # Equal sums reached in another order differ in the last digits; they count as extreme.
+    observed = abs(float(d.sum())) - 1e-12 * float(np.abs(d).sum())
+    if d.size <= _EXACT_UNITS:
+        signs = 1 - 2 * ((np.arange(2**d.size)[:, None] >> np.arange(d.size)) & 1)
+        return float(np.mean(np.abs(signs @ d) >= observed))
+    generator = np.random.default_rng(seed)
+    extreme = 1
+    for rows in _chunks(d.size):
+        signs = generator.integers(0, 2, size=(rows, d.size)) * 2 - 1
+        extreme += int(np.count_nonzero(np.abs(signs @ d) >= observed))
+    return extreme / (RESAMPLES + 1)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """P-values corrected for being many, by Holm's step-down method.
+
+    Args:
+        p_values: [m] p-values of one family of tests.
+
+    Returns:
+        float64 [m], in the same order: reject where it is at most alpha, and the chance of any false rejection is at
+        most alpha.
+
+    Raises:
+        ValueError: a NaN or a value outside [0, 1] (its index is named).
+
+    Source:
+        Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+    """
+    p = _values(p_values, "p_values")
+    wrong = np.flatnonzero((p < 0) | (p > 1))
+    if wrong.size:
+        raise ValueError(f"p_values[{wrong[0]}] is {p[wrong[0]]}; a p-value lies in [0, 1]")
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1.0)
+    return corrected
+
+
+def _pooled(numerators: Floats, denominators: Floats, seed: int, level: float) -> Interval:
+    """The ratio of two sums over units; with denominators of 1, a mean."""
+    _check_level(level)
+    n = numerators.size
+    if n == 0:
+        return Interval(None, None, None, 0, "no units")
+    total = float(denominators.sum())
+    if total == 0:
+        return Interval(None, None, None, n, "the denominators sum to 0")
+    infinite = np.isinf(numerators)
+    if infinite.any():
+        signs = np.unique(np.sign(numerators[infinite]))
+        value = float(signs[0] * np.inf) if signs.size == 1 else None
+        return Interval(value, None, None, n, f"{np.count_nonzero(infinite)} of {n} units are infinite")
+    value = float(numerators.sum()) / total
+    if n < FEWEST_UNITS:
+        return Interval(value, None, None, n, _too_few(n))
+    without = denominators.sum() - denominators
+    if (without <= 1e-12 * total).any():
+        return Interval(value, None, None, n, "one unit carries all of the denominator")
+    # Measured from the estimate, so that equal ratios have a spread of exactly nothing and no digits cancel.
+    excess = numerators - value * denominators
+    scale = float(np.abs(numerators).sum() + abs(value) * total)
+    if np.abs(excess).max() <= 1e-12 * scale:
+        return Interval(value, None, None, n, "all units are equal: resampling has no spread")
+    sums = _resampled(
+        n, seed, lambda rows: np.stack([excess[rows].sum(axis=1), denominators[rows].sum(axis=1)], axis=1)
+    )
+    if (sums[:, 1] <= 1e-12 * total).any():
+        return Interval(value, None, None, n, "in some resamples the denominators sum to 0")
+    from scipy.special import ndtr, stdtrit
+
+    tail = float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
+    return _bca(value, value + sums[:, 0] / sums[:, 1], value + (excess.sum() - excess) / without, n, tail)
+
+
+def _bca(value: float, replicates: Floats, jackknife: Floats, n: int, tail: float) -> Interval:
+    """The BCa interval whose ends cut off `tail` of the replicates each, before its two corrections."""
+    from scipy.special import ndtr, ndtri
+
+    # On discrete data many replicates equal the estimate but for their last digits: half of them count as below.
+    offset = replicates - value
+    tied = np.abs(offset) <= 1e-9 * np.ptp(replicates)
+    below = np.count_nonzero((offset < 0) & ~tied) + 0.5 * np.count_nonzero(tied)
+    bias = ndtri(np.clip(below / replicates.size, 0.5 / replicates.size, 1 - 0.5 / replicates.size))
+    influence = jackknife.mean() - jackknife
+    squares = float(np.sum(influence**2))
+    acceleration = float(np.sum(influence**3)) / (6 * squares**1.5) if squares > 0 else 0.0
+    shifted = bias + ndtri(np.array([tail, 1 - tail]))
+    # Past its pole the correction would turn round: there the end is the most extreme replicate.
+    slowed = 1 - acceleration * shifted
+    levels = np.where(slowed > 0, ndtr(bias + shifted / np.where(slowed > 0, slowed, 1.0)), ndtr(np.inf * shifted))
+    low, high = np.quantile(replicates, levels)
+    return Interval(value, float(low), float(high), n)
+
+
+def _resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats]) -> Floats:
+    """A statistic on RESAMPLES draws of n units with replacement; it gets rows of indices [draws, n]."""
+    generator = np.random.default_rng(seed)
+    return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in _chunks(n)])
+
+
+def _chunks(n: int) -> list[int]:
+    """RESAMPLES cut into pieces whose arrays of n columns fit in a few dozen megabytes."""
+    piece = max(1, _CHUNK // n)
+    full, rest = divmod(RESAMPLES, piece)
+    return [piece] * full + [rest] * (rest > 0)
+
+
+def _ranks(rows: Floats) -> Floats:
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(rows, axis=1), dtype=np.float64)
+
+
+def _correlations(a: Floats, b: Floats) -> Floats:
+    """Pearson correlation of each pair of rows; NaN where one is constant."""
+    x, y = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    norm = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+    correlations: Floats = np.full(norm.shape, np.nan)
+    np.divide((x * y).sum(axis=1), norm, out=correlations, where=norm > 0)
+    return correlations
+
+
+def _too_few(n: int) -> str:
+    return f"{n} unit{'s' if n > 1 else ''}: fewer than {FEWEST_UNITS} cannot carry an interval"
+
+
+def _values(values: ArrayLike, name: str, finite: bool = False) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must hold one number per unit, got an array of shape {array.shape}")
+    wrong = np.flatnonzero(~np.isfinite(array) if finite else np.isnan(array))
+    if wrong.size:
+        raise ValueError(f"{name}[{wrong[0]}] is {array[wrong[0]]}; leave undefined units out and count them")
+    return array
+
+
+def _same_length(**arrays: Floats) -> None:
+    if len({array.size for array in arrays.values()}) > 1:
+        lengths = ", ".join(f"{name} {array.size}" for name, array in arrays.items())
+        raise ValueError(f"the same units must be everywhere, got lengths: {lengths}")
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
