@@ -60,7 +60,7 @@ def mean_interval(values: ArrayLike, seed: int, level: float = 0.95) -> Interval
         Efron, "Better Bootstrap Confidence Intervals", 1987 (BCa); Hesterberg, "What Teachers Should Know About the
         Bootstrap", 2015 (widened levels).
     """
-    x = _values(values, "values")
+    x = checked_values(values, "values")
     return _pooled(x, np.ones_like(x), seed, level)
 
 
@@ -90,9 +90,9 @@ def ratio_interval(
     Source:
         As `mean_interval`.
     """
-    a, b = _values(numerators, "numerators"), _values(denominators, "denominators")
-    w = np.ones_like(a) if weights is None else _values(weights, "weights")
-    _same_length(numerators=a, denominators=b, weights=w)
+    a, b = checked_values(numerators, "numerators"), checked_values(denominators, "denominators")
+    w = np.ones_like(a) if weights is None else checked_values(weights, "weights")
+    check_same_length(numerators=a, denominators=b, weights=w)
     for name, array in (("denominators", b), ("weights", w)):
         wrong = np.flatnonzero((array < 0) | np.isinf(array))
         if wrong.size:
@@ -139,8 +139,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95
     Raises:
         ValueError: a NaN or an infinity (its index is named), lengths that differ, or a level outside (0, 1).
     """
-    x, y = _values(a, "a", finite=True), _values(b, "b", finite=True)
-    _same_length(a=x, b=y)
+    x, y = checked_values(a, "a", finite=True), checked_values(b, "b", finite=True)
+    check_same_length(a=x, b=y)
     return mean_interval(x - y, seed, level)
 
 
@@ -163,8 +163,8 @@ def median_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     Source:
         Conover, "Practical Nonparametric Statistics", 1999, section 3.2.
     """
-    x = np.sort(_values(values, "values"))
-    _check_level(level)
+    x = np.sort(checked_values(values, "values"))
+    check_level(level)
     if x.size == 0:
         return Interval(None, None, None, 0, "no units")
     below, above = float(x[(x.size - 1) // 2]), float(x[x.size // 2])
@@ -178,48 +178,6 @@ def median_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     if trimmed == 0:
         return Interval(value, None, None, x.size, f"too few units for a {level:.0%} interval of a median")
     return Interval(value, float(x[trimmed - 1]), float(x[-trimmed]), x.size)
-
-
-def spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95) -> Interval:
-    """Spearman's rank correlation over units, ties by average ranks.
-
-    The interval is BCa without widening: ranks are bounded, and with 12 normal pairs the plain one already covers .94
-    to .98. A perfect correlation has none, since every resample repeats it.
-
-    Args:
-        a: [n] one number per unit; infinities are fine.
-        b: [n] of the same units in the same order.
-        seed: of the resampling.
-        level: nominal coverage.
-
-    Returns:
-        The correlation; undefined below 4 units and where a or b is constant.
-
-    Raises:
-        ValueError: a NaN (its index is named), lengths that differ, or a level outside (0, 1).
-    """
-    x, y = _values(a, "a"), _values(b, "b")
-    _same_length(a=x, b=y)
-    _check_level(level)
-    n = x.size
-    if n < 4:
-        return Interval(None, None, None, n, "fewer than 4 units")
-    for name, array in (("first", x), ("second", y)):
-        if (array == array[0]).all():
-            return Interval(None, None, None, n, f"the {name} variable is constant")
-    x, y = _ranks(x[None])[0], _ranks(y[None])[0]
-    value = float(_correlations(x[None], y[None])[0])
-    if abs(value) > 1 - 1e-12:
-        return Interval(float(np.sign(value)), None, None, n, "a perfect rank correlation has no bootstrap spread")
-    if n < FEWEST_UNITS:
-        return Interval(value, None, None, n, _too_few(n))
-    replicates = _resampled(n, seed, lambda rows: _correlations(_ranks(x[rows]), _ranks(y[rows])))
-    kept = ~np.eye(n, dtype=np.bool_)
-    without = np.broadcast_to(x, (n, n))[kept].reshape(n, n - 1), np.broadcast_to(y, (n, n))[kept].reshape(n, n - 1)
-    jackknife = _correlations(_ranks(without[0]), _ranks(without[1]))
-    # Resamples in which a variable is constant have no correlation; the others stand for all.
-    replicates, jackknife = replicates[~np.isnan(replicates)], jackknife[~np.isnan(jackknife)]
-    return _bca(value, replicates, jackknife, n, (1 - level) / 2)
 
 
 def sign_flip_p(differences: ArrayLike, seed: int) -> float:
@@ -240,7 +198,7 @@ def sign_flip_p(differences: ArrayLike, seed: int) -> float:
     Source:
         Fisher, "The Design of Experiments", 1935, section 21.
     """
-    d = _values(differences, "differences", finite=True)
+    d = checked_values(differences, "differences", finite=True)
     if d.size == 0:
         raise ValueError("no differences to test")
     # Equal sums reached in another order differ in the last digits; they count as extreme.
@@ -272,7 +230,7 @@ def holm(p_values: ArrayLike) -> Floats:
     Source:
         Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
     """
-    p = _values(p_values, "p_values")
+    p = checked_values(p_values, "p_values")
     wrong = np.flatnonzero((p < 0) | (p > 1))
     if wrong.size:
         raise ValueError(f"p_values[{wrong[0]}] is {p[wrong[0]]}; a p-value lies in [0, 1]")
@@ -284,7 +242,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 def _pooled(numerators: Floats, denominators: Floats, seed: int, level: float) -> Interval:
     """The ratio of two sums over units; with denominators of 1, a mean."""
-    _check_level(level)
+    check_level(level)
     n = numerators.size
     if n == 0:
         return Interval(None, None, None, 0, "no units")
@@ -298,7 +256,7 @@ def _pooled(numerators: Floats, denominators: Floats, seed: int, level: float) -
         return Interval(value, None, None, n, f"{np.count_nonzero(infinite)} of {n} units are infinite")
     value = float(numerators.sum()) / total
     if n < FEWEST_UNITS:
-        return Interval(value, None, None, n, _too_few(n))
+        return Interval(value, None, None, n, too_few(n))
     without = denominators.sum() - denominators
     if (without <= 1e-12 * total).any():
         return Interval(value, None, None, n, "one unit carries all of the denominator")
@@ -307,18 +265,16 @@ def _pooled(numerators: Floats, denominators: Floats, seed: int, level: float) -
     scale = float(np.abs(numerators).sum() + abs(value) * total)
     if np.abs(excess).max() <= 1e-12 * scale:
         return Interval(value, None, None, n, "all units are equal: resampling has no spread")
-    sums = _resampled(
-        n, seed, lambda rows: np.stack([excess[rows].sum(axis=1), denominators[rows].sum(axis=1)], axis=1)
-    )
+    sums = resampled(n, seed, lambda rows: np.stack([excess[rows].sum(axis=1), denominators[rows].sum(axis=1)], axis=1))
     if (sums[:, 1] <= 1e-12 * total).any():
         return Interval(value, None, None, n, "in some resamples the denominators sum to 0")
     from scipy.special import ndtr, stdtrit
 
     tail = float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
-    return _bca(value, value + sums[:, 0] / sums[:, 1], value + (excess.sum() - excess) / without, n, tail)
+    return bca(value, value + sums[:, 0] / sums[:, 1], value + (excess.sum() - excess) / without, n, tail)
 
 
-def _bca(value: float, replicates: Floats, jackknife: Floats, n: int, tail: float) -> Interval:
+def bca(value: float, replicates: Floats, jackknife: Floats, n: int, tail: float) -> Interval:
     """The BCa interval whose ends cut off `tail` of the replicates each, before its two corrections."""
     from scipy.special import ndtr, ndtri
 
@@ -338,7 +294,7 @@ def _bca(value: float, replicates: Floats, jackknife: Floats, n: int, tail: floa
     return Interval(value, float(low), float(high), n)
 
 
-def _resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats]) -> Floats:
+def resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats]) -> Floats:
     """A statistic on RESAMPLES draws of n units with replacement; it gets rows of indices [draws, n]."""
     generator = np.random.default_rng(seed)
     return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in _chunks(n)])
@@ -351,26 +307,13 @@ def _chunks(n: int) -> list[int]:
     return [piece] * full + [rest] * (rest > 0)
 
 
-def _ranks(rows: Floats) -> Floats:
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(rows, axis=1), dtype=np.float64)
-
-
-def _correlations(a: Floats, b: Floats) -> Floats:
-    """Pearson correlation of each pair of rows; NaN where one is constant."""
-    x, y = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    norm = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-    correlations: Floats = np.full(norm.shape, np.nan)
-    np.divide((x * y).sum(axis=1), norm, out=correlations, where=norm > 0)
-    return correlations
-
-
-def _too_few(n: int) -> str:
+def too_few(n: int) -> str:
+    """The reason for having no interval below FEWEST_UNITS units."""
     return f"{n} unit{'s' if n > 1 else ''}: fewer than {FEWEST_UNITS} cannot carry an interval"
 
 
-def _values(values: ArrayLike, name: str, finite: bool = False) -> Floats:
+def checked_values(values: ArrayLike, name: str, finite: bool = False) -> Floats:
+    """An argument as float64 [n]; a ValueError names it and the index of a NaN (or of an infinity)."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{name} must hold one number per unit, got an array of shape {array.shape}")
@@ -380,12 +323,14 @@ def _values(values: ArrayLike, name: str, finite: bool = False) -> Floats:
     return array
 
 
-def _same_length(**arrays: Floats) -> None:
+def check_same_length(**arrays: Floats) -> None:
+    """A ValueError unless all arrays have as many units."""
     if len({array.size for array in arrays.values()}) > 1:
         lengths = ", ".join(f"{name} {array.size}" for name, array in arrays.items())
         raise ValueError(f"the same units must be everywhere, got lengths: {lengths}")
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """A ValueError unless the level lies in (0, 1)."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}")

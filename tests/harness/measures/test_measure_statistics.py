@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.measures import statistics
+from harness.measures.correlation import spearman_interval
 from harness.measures.statistics import (
     Interval,
     explained_interval,
@@ -23,7 +24,6 @@ from harness.measures.statistics import (
     paired_difference,
     ratio_interval,
     sign_flip_p,
-    spearman_interval,
 )
 
 Draw = Callable[[np.random.Generator], Interval]

@@ -1,0 +1,397 @@
+"""The configuration of a run: YAML with `include`, overrides `a.b=c`, checked before anything is loaded or written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from harness.errors import UsageError, nearest, one_line
+
+
+class Strict(BaseModel):
+    """A settings model that knows its keys: an unknown one is an error that names the nearest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+        return data
+
+
+class Sampling(Strict):
+    """Sampling from softmax(logits / temperature), nothing cut off."""
+
+    temperature: float = Field(gt=0, le=10)
+
+
+Strategy = Annotated[
+    Annotated[Literal["greedy"], Tag("greedy")] | Annotated[Sampling, Tag("sampling")],
+    Discriminator(lambda value: "greedy" if isinstance(value, str) else "sampling"),
+]
+
+
+def strategy_name(strategy: Strategy) -> str:
+    """The name of a decoding strategy in rows and tables: `greedy` or `temperature=1`."""
+    return "greedy" if strategy == "greedy" else f"temperature={strategy.temperature:g}"
+
+
+class Generation(Strict):
+    """How a language model continues its prompts."""
+
+    max_new_tokens: int = Field(default=128, ge=1, le=8192)
+    strategies: tuple[Strategy, ...] = Field(default=("greedy", Sampling(temperature=1.0)), min_length=1)
+    seeds: int = Field(default=1, ge=1, le=1000)
+    batch_size: int = Field(default=16, ge=1)
+    ignore_eos: bool = False
+
+    @field_validator("strategies")
+    @classmethod
+    def _distinct(cls, value: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
+        names = [strategy_name(s) for s in value]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a strategy is listed twice: {names}")
+        return value
+
+
+class DatasetPrompts(Strict):
+    """Prompts out of a dataset: a hub id, or a local .txt, .json, .jsonl, .csv or .parquet file."""
+
+    dataset: str
+    split: str = "train"
+    column: str = "text"
+    kind_column: str | None = None
+    limit: int | None = Field(default=None, ge=2)
+
+
+class OneLayer(Strict):
+    """A one-layer attention model is trained on a teacher chain; chains are read off it and fitted to it."""
+
+    kind: Literal["one-layer"]
+    vocab_size: int = Field(default=16, ge=2, le=512)
+    dimension: int = Field(default=32, ge=1, le=4096)
+    logit_sd: float = Field(default=0.5, gt=0, le=5)
+    observations: int = Field(default=25_600, ge=1)
+    prompt_length: int = Field(default=16, ge=2, le=4096)
+    repetitions: int = Field(default=8, ge=1)
+    held_out_prompts: int = Field(default=20_000, ge=1)
+    train_embeddings: bool = False
+    rollout_prompts: int = Field(default=12, ge=2)
+    rollout_steps: int = Field(default=512, ge=32)
+    rollout_seeds: int = Field(default=3, ge=2)
+
+
+HEAD_SURROGATES = ("counts", "distance", "ccmc-weights", "pccmc-weights", "ccmc-fit", "shuffled-weights")
+GENERATION_SURROGATES = ("counts", "in-context-bigram", "ccmc-fit")
+
+
+def _known_surrogates(names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown surrogate {name!r}{nearest(name, known)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a surrogate is listed twice: {list(names)}")
+
+
+class Heads(Strict):
+    """Attention heads of language models against chains with and without positions."""
+
+    kind: Literal["heads"]
+    layers: Literal["all"] | tuple[int, ...] = "all"
+    surrogates: tuple[str, ...] = HEAD_SURROGATES
+    max_length: int = Field(default=512, ge=8)
+    layers_per_unit: int = Field(default=6, ge=1)
+
+    @field_validator("surrogates")
+    @classmethod
+    def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _known_surrogates(value, HEAD_SURROGATES)
+        return value
+
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, value: Literal["all"] | tuple[int, ...]) -> Literal["all"] | tuple[int, ...]:
+        if value == "all":
+            return value
+        if not value:
+            raise ValueError("no layer is listed; write `all` or a list such as [0, 5]")
+        return tuple(sorted(set(value)))
+
+
+class GenerationExperiment(Strict):
+    """A model's own continuations against those of surrogates fitted to its next-token distributions."""
+
+    kind: Literal["generation"]
+    surrogates: tuple[str, ...] = GENERATION_SURROGATES
+    rollout_seeds: int = Field(default=5, ge=1)
+
+    @field_validator("surrogates")
+    @classmethod
+    def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _known_surrogates(value, GENERATION_SURROGATES)
+        return value
+
+
+Experiment = Annotated[OneLayer | Heads | GenerationExperiment, Field(discriminator="kind")]
+EXPERIMENT_KINDS = ("one-layer", "heads", "generation")
+
+
+class Config(Strict):
+    """One run: which models, which prompts, which experiments."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    models: tuple[str, ...] = ()
+    prompts: str | DatasetPrompts | None = None
+    held_out: float = Field(default=0.25, gt=0, lt=1)
+    generation: Generation = Generation()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    limit: int | None = Field(default=None, ge=1)
+    experiments: tuple[Experiment, ...] = Field(min_length=1)
+
+    @field_validator("experiments", mode="before")
+    @classmethod
+    def _kinds(cls, value: Any) -> Any:
+        for index, item in enumerate(value if isinstance(value, list | tuple) else ()):
+            kind = item.get("kind") if isinstance(item, dict) else None
+            if isinstance(item, dict) and kind not in EXPERIMENT_KINDS:
+                raise ValueError(f"experiment {index} has kind {kind!r}{nearest(str(kind), EXPERIMENT_KINDS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Config:
+        kinds = [e.kind for e in self.experiments]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"an experiment kind is listed twice: {kinds}")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"a model is listed twice: {list(self.models)}")
+        for kind in {"heads", "generation"} & set(kinds):
+            if not self.models:
+                raise ValueError(f"experiment {kind!r} needs `models`, such as [smollm2-135m]")
+            if self.prompts is None:
+                raise ValueError(f"experiment {kind!r} needs `prompts`, a file of {{id, kind, text}}")
+        return self
+
+
+class LoadedConfig:
+    """A checked config, with what the run needs to find its files and to tell what it was.
+
+    Attributes:
+        config: the resolved settings.
+        given: the mapping as written, after includes and overrides.
+        base: the folder that relative paths in the config count from.
+    """
+
+    def __init__(self, config: Config, given: dict[str, Any], base: Path) -> None:
+        self.config = config
+        self.given = given
+        self.base = base
+
+
+def canonical_hash(value: Any) -> str:
+    """SHA-256 of a JSON-able value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shipped_configs() -> Path:
+    """The folder of the configs that come with the project, in a checkout and in an installed wheel."""
+    checkout = Path(__file__).resolve().parent.parent / "configs"
+    return checkout if (checkout / "quickstart.yaml").is_file() else Path(str(resources.files("harness"))) / "configs"
+
+
+def _runnable_names() -> list[str]:
+    root = shipped_configs()
+    files = (p.relative_to(root).with_suffix("") for p in root.rglob("*.yaml"))
+    return sorted(p.as_posix() for p in files if p.parts[0] not in {"parts", "prompts"})
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a config given as a path, or as the name of a shipped one such as `quickstart`.
+
+    Raises:
+        UsageError: where there is no such file; names the nearest shipped config.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UsageError(f"config {str(name)!r} is a folder; give a YAML file")
+    if not path.is_absolute():
+        shipped = shipped_configs() / (
+            path if path.suffix in {".yaml", ".yml"} else path.with_name(path.name + ".yaml")
+        )
+        if shipped.is_file():
+            return shipped
+    known = _runnable_names()
+    raise UsageError(f"config {str(name)!r}: no such file{nearest(path.with_suffix('').name, known)} (shipped configs)")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice: the first would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool) or key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        UsageError: where it cannot be read or parsed; names the file and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {reason}") from None
+    try:
+        return _UniqueKeys(text).get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise UsageError(
+            f"{path}:{where} not valid YAML: {getattr(error, 'problem', None) or one_line(error)}"
+        ) from None
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _read_with_includes(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    here = path.resolve()
+    if here in above:
+        raise UsageError(f"{path}: includes itself")
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: a config is a mapping of keys, this is {type(data).__name__}")
+    includes = data.pop("include", [])
+    merged: dict[str, Any] = {}
+    for name in [includes] if isinstance(includes, str) else includes:
+        part = path.parent / str(name)
+        if not part.is_file():
+            raise UsageError(f"{path}: include {str(name)!r}: no such file beside it")
+        merged = _merge(merged, _read_with_includes(part, (*above, here)))
+    return _merge(merged, data)
+
+
+def apply_override(data: dict[str, Any], text: str) -> None:
+    """Set one value in place: `generation.seeds=3`, `experiments.heads.layers=[0, 5]`, `experiments.0.layers=all`.
+
+    A list is entered by index, or by the `kind` of its element. The value is read as YAML.
+
+    Raises:
+        UsageError: where the text is not `path=value` or the path leads nowhere.
+    """
+    path, equals, raw = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UsageError(f"--set {text!r}: write it as a.b=value")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text!r}: the value is not valid YAML") from None
+    node: Any = data
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(node, list):
+            kinds = [item.get("kind") if isinstance(item, dict) else None for item in node]
+            if key in kinds:
+                index = kinds.index(key)
+            elif re.fullmatch(r"\d+", key) and int(key) < len(node):
+                index = int(key)
+            else:
+                known = [str(k) for k in kinds if k] + [str(i) for i in range(len(node))]
+                raise UsageError(f"--set {text!r}: no element {key!r}{nearest(key, known)}")
+            if last:
+                node[index] = value
+            else:
+                node = node[index]
+        elif isinstance(node, dict):
+            if last:
+                node[key] = value
+            else:
+                node = node.setdefault(key, {})
+        else:
+            raise UsageError(f"--set {text!r}: {'.'.join(keys[:depth])!r} is a value, it has no {key!r}")
+
+
+def _describe(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    shown = (
+        ""
+        if isinstance(value, dict | list | tuple) or first["type"] in {"value_error", "missing"}
+        else f", got {value!r}"
+    )
+    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    return one_line(ValueError(f"{where}: {path + ': ' if path else ''}{message}{shown}{more}"))
+
+
+def load_config(
+    source: str | Path | dict[str, Any] | Config, overrides: Iterable[str] = (), limit: int | None = None
+) -> LoadedConfig:
+    """Read, merge, override and check a config.
+
+    Args:
+        source: a YAML file, the name of a shipped config, a mapping, or a `Config`.
+        overrides: texts such as `generation.seeds=3`; they win over the file.
+        limit: at most this many prompts per split and repetitions per cell.
+
+    Raises:
+        UsageError: one line that names the file, the key, the value and the nearest right name.
+    """
+    if isinstance(source, Config):
+        data, base, where = source.model_dump(mode="json", exclude_unset=True), Path(), "config"
+    elif isinstance(source, dict):
+        data, base, where = json.loads(json.dumps(source, default=str)), Path(), "config"
+        if "include" in data:
+            raise UsageError("config: `include` works in a file, not in a mapping")
+    else:
+        path = find_config(source)
+        data, base, where = _read_with_includes(path), path.parent, str(source)
+    for text in overrides:
+        apply_override(data, text)
+    if limit is not None:
+        data["limit"] = limit
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(_describe(error, where)) from None
+    return LoadedConfig(config, data, base)

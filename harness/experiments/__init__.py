@@ -1,0 +1,1 @@
+"""Experiments: each kind turns a config into units, and a unit into rows."""

@@ -1,0 +1,144 @@
+"""Prompts: read them, split them by kind into training and held-out ones, and take fewer for a smoke run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import DatasetPrompts, LoadedConfig, read_yaml
+from harness.errors import UsageError, one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One text to be continued. `split` is `train` or `held_out`, never both."""
+
+    id: str
+    kind: str
+    text: str
+    split: str = "train"
+
+    def as_dict(self) -> dict[str, str]:
+        """The prompt as a JSON-able mapping."""
+        return asdict(self)
+
+
+def _from_file(path: Path) -> list[Prompt]:
+    data = read_yaml(path)
+    if not isinstance(data, list):
+        raise UsageError(f"{path}: prompts are a list of {{id, kind, text}}")
+    prompts = []
+    for index, item in enumerate(data):
+        if not isinstance(item, dict) or set(item) != {"id", "kind", "text"}:
+            raise UsageError(f"{path}: prompt {index} must have the keys id, kind and text, and no others")
+        if not all(isinstance(v, str) and v.strip() for v in item.values()):
+            raise UsageError(f"{path}: prompt {index}: id, kind and text must be texts that are not empty")
+        prompts.append(Prompt(**item))
+    return prompts
+
+
+_LOCAL_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def _from_dataset(spec: DatasetPrompts, base: Path) -> list[Prompt]:
+    import datasets
+
+    local = next((p for p in (base / spec.dataset, Path(spec.dataset)) if p.is_file()), None)
+    datasets.utils.logging.disable_progress_bar()
+    try:
+        if local is not None:
+            form = _LOCAL_FORMATS.get(local.suffix)
+            if form is None:
+                raise UsageError(
+                    f"prompts: {spec.dataset}: unknown ending {local.suffix!r}; use .txt, .json, .jsonl, .csv, .parquet"
+                )
+            table = datasets.load_dataset(form, data_files={spec.split: str(local)}, split=spec.split)
+        else:
+            table = datasets.load_dataset(spec.dataset, split=spec.split)
+    except UsageError:
+        raise
+    except Exception as error:  # the library raises a dozen kinds for a name that leads nowhere
+        raise UsageError(f"prompts: dataset {spec.dataset!r} cannot be loaded: {one_line(error)[:200]}") from None
+    for column in filter(None, (spec.column, spec.kind_column)):
+        if column not in table.column_names:
+            raise UsageError(f"prompts: dataset {spec.dataset!r} has no column {column!r}; it has {table.column_names}")
+    rows: list[dict[str, Any]] = list(table if spec.limit is None else table.select(range(min(spec.limit, len(table)))))
+    return [
+        Prompt(str(row.get("id", index)), str(row[spec.kind_column]) if spec.kind_column else "text", row[spec.column])
+        for index, row in enumerate(rows)
+        if row[spec.column].strip()
+    ]
+
+
+def _rank(seed: int, prompt: Prompt) -> str:
+    """A position in a shuffle that depends on the seed and the prompt alone, not on its neighbours."""
+    return hashlib.sha256(f"{seed}/{prompt.kind}/{prompt.id}".encode()).hexdigest()
+
+
+def split(prompts: list[Prompt], held_out: float, seed: int) -> list[Prompt]:
+    """Assign each prompt to training or held-out data, stratified by kind.
+
+    Each kind gives its share, rounded down; the places still missing to round(held_out * all) go to the kinds
+    with the largest remainders. A kind of two prompts or more stands in both splits.
+    """
+    kinds: dict[str, list[Prompt]] = {}
+    for prompt in sorted(prompts, key=lambda p: _rank(seed, p)):
+        kinds.setdefault(prompt.kind, []).append(prompt)
+    exact = {kind: held_out * len(group) for kind, group in kinds.items()}
+    take = {kind: int(share) for kind, share in exact.items()}
+    missing = round(held_out * len(prompts)) - sum(take.values())
+    for kind in sorted(kinds, key=lambda k: (take[k] - exact[k], k))[: max(missing, 0)]:
+        take[kind] += 1
+    for kind, group in kinds.items():
+        if len(group) > 1:
+            take[kind] = min(max(take[kind], 1), len(group) - 1)
+    held = {p.id for kind, group in kinds.items() for p in group[: take[kind]]}
+    return [Prompt(p.id, p.kind, p.text, "held_out" if p.id in held else "train") for p in prompts]
+
+
+def limited(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
+    """At most `limit` prompts of each split, taken from the kinds in turn."""
+    if limit is None:
+        return prompts
+    keep: set[str] = set()
+    for part in ("train", "held_out"):
+        order: dict[str, int] = {}
+        ranked = []
+        for prompt in sorted((p for p in prompts if p.split == part), key=lambda p: _rank(seed, p)):
+            order[prompt.kind] = order.get(prompt.kind, 0) + 1
+            ranked.append((order[prompt.kind], prompt.kind, prompt.id))
+        keep |= {prompt_id for _, _, prompt_id in sorted(ranked)[:limit]}
+    return [p for p in prompts if p.id in keep]
+
+
+def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
+    """The prompts of a run, split and limited.
+
+    Raises:
+        UsageError: file missing or malformed, ids not unique, or too few for a training and a held-out prompt.
+    """
+    config = loaded.config
+    if config.prompts is None:
+        return []
+    if isinstance(config.prompts, DatasetPrompts):
+        prompts, name = _from_dataset(config.prompts, loaded.base), config.prompts.dataset
+    else:
+        name = config.prompts
+        path = next((p for p in (loaded.base / name, Path(name)) if p.is_file()), None)
+        if path is None:
+            raise UsageError(f"prompts: {name!r}: no such file (looked beside the config and in the current folder)")
+        prompts = _from_file(path)
+    ids: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in ids:
+            raise UsageError(f"prompts: {name}: id {prompt.id!r} occurs twice")
+        ids.add(prompt.id)
+    prompts = split(prompts, config.held_out, config.seed)
+    for part in ("train", "held_out"):
+        if not any(p.split == part for p in prompts):
+            raise UsageError(
+                f"prompts: {name}: {len(prompts)} prompts leave none for {part}; add prompts or change held_out"
+            )
+    return limited(prompts, config.limit, config.seed)

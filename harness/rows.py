@@ -1,0 +1,74 @@
+"""Rows: the one table that every experiment writes and every table, comparison and gate reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+SCHEMA_VERSION = 1
+
+COLUMNS: dict[str, str] = {
+    "experiment": "string",  # one-layer, heads, generation
+    "model": "string",  # as named in the config
+    "revision": "string",
+    "strategy": "string",  # how the text was decoded: greedy, temperature=1
+    "layer": "Int64",
+    "head": "Int64",
+    "surrogate": "string",  # `model` and `model-reseeded`, `model-shuffled` for the model itself
+    "condition": "string",  # JSON of the other factors
+    "split": "string",  # train or held_out
+    "prompt": "string",
+    "metric": "string",
+    "value": "Float64",  # missing where the quantity is undefined; the reason stands in `missing`
+    "low": "Float64",
+    "high": "Float64",
+    "n": "Int64",  # how many observations the value is a mean of
+    "seed": "Int64",
+    "prediction": "Float64",  # what the theory says the value is
+    "verdict": "string",
+    "missing": "string",
+}
+
+
+class Rows:
+    """Collects rows that share some columns.
+
+    Args:
+        **shared: columns that every row gets unless it says otherwise.
+    """
+
+    def __init__(self, **shared: Any) -> None:
+        self._shared = shared
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, metric: str, value: float | None, *, missing: str | None = None, **columns: Any) -> None:
+        """Add one row.
+
+        Raises:
+            ValueError: unknown column, a value that is not finite, or a missing value without a reason.
+        """
+        row = {**self._shared, **columns, "metric": metric, "missing": missing}
+        unknown = set(row) - set(COLUMNS)
+        if unknown:
+            raise ValueError(f"row of {metric!r}: unknown columns {sorted(unknown)}")
+        if (value is None) == (missing is None):
+            raise ValueError(f"row of {metric!r}: exactly one of value and reason for a missing value is needed")
+        for name, number in (("value", value), *((k, row.get(k)) for k in ("low", "high", "prediction"))):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"row of {metric!r}: {name} is {number}; at {row}")
+        row["value"] = None if value is None else float(value)
+        if isinstance(row.get("condition"), dict):
+            row["condition"] = json.dumps(row["condition"], sort_keys=True)
+        self._rows.append(row)
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table with every column of the schema, in its order and type."""
+        return to_schema(pd.DataFrame(self._rows, columns=list(COLUMNS)))
+
+
+def to_schema(frame: pd.DataFrame) -> pd.DataFrame:
+    """Cast a table to the columns and types of the schema."""
+    return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)

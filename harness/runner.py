@@ -1,0 +1,315 @@
+"""From a config to a run: resolve and check everything, plan the units, execute them, put the rows together."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.config import Config, GenerationExperiment, Heads, LoadedConfig, OneLayer, canonical_hash, load_config
+from harness.errors import UnitsFailedError, UsageError
+from harness.execution import Progress, Watcher, execute
+from harness.prompts import Prompt, load_prompts
+from harness.rows import SCHEMA_VERSION
+from harness.store import MANIFEST, RunDirectory, find_runs, now
+from harness.units import Unit
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on disk.
+
+    Attributes:
+        path: its directory.
+        manifest: what it was: config, hashes, versions, machine, timings, state.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def state(self) -> str:
+        """`running` (or killed), `partial` or `complete`."""
+        return str(self.manifest["state"])
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """All rows; of a run that is not complete, those of its finished units."""
+        return RunDirectory(self.path).read("rows")
+
+    @property
+    def trajectories(self) -> pd.DataFrame:
+        """Continuations of the model and of the surrogates."""
+        return RunDirectory(self.path).read("trajectories")
+
+    def finished_units(self) -> tuple[int, int]:
+        """How many units are stored, and how many the run has."""
+        keys = [unit["key"] for unit in self.manifest["units"]]
+        if self.state == "complete":
+            return len(keys), len(keys)
+        store = RunDirectory(self.path)
+        return sum(store.finished(key) for key in keys), len(keys)
+
+    def tables(self) -> Any:
+        """The summary tables; see `harness.tables`."""
+        from harness.tables import summary_tables
+
+        return summary_tables(self.rows)
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run directory.
+
+    Args:
+        path: the directory, or the name of a run under results/.
+
+    Raises:
+        UsageError: there is no run; names the nearest.
+    """
+    from harness.errors import nearest
+
+    for place in (Path(path), Path("results") / path, Path("results/reference") / path):
+        manifest = RunDirectory(place).read_manifest()
+        if manifest is not None:
+            return Run(place, manifest)
+    known = [str(p) for p in find_runs(Path("results"))]
+    hint = nearest(str(path), known) if known else "; start one with: ccmc run quickstart"
+    raise UsageError(f"run {str(path)!r}: no {MANIFEST} there{hint}")
+
+
+class SilentWatcher:
+    """Shows nothing."""
+
+    def started(self, unit: Unit) -> None: ...
+    def moved(self, unit: Unit, share: float, what: str) -> None: ...
+    def finished(self, unit: Unit, error: str | None) -> None: ...
+
+
+def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -> list[Any]:
+    """Fetch models and check everything about them that the run needs, before anything is written."""
+    from harness.sources import catalogue
+
+    if not any(isinstance(e, Heads | GenerationExperiment) for e in config.experiments):
+        return []
+    for name in config.models:
+        catalogue.check_name(name)
+    files = [catalogue.resolve(name, progress) for name in config.models]
+    from harness.experiments.continuations import Model
+    from harness.sources import loading
+
+    models = []
+    for found in files:
+        progress(1.0, f"{found.name}: checking prompts")
+        settings = loading.load_config(found.path)
+        layers = int(settings.num_hidden_layers)
+        for experiment in config.experiments:
+            if isinstance(experiment, Heads) and experiment.layers != "all":
+                for layer in experiment.layers:
+                    if not 0 <= layer < layers:
+                        raise UsageError(
+                            f"experiments.heads.layers: {found.name!r} has layers 0 to {layers - 1}, not {layer}"
+                        )
+        texts = [(prompt.id, prompt.text) for prompt in prompts]
+        loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
+        if any(isinstance(e, Heads) for e in config.experiments):
+            _check_heads(found.name, found.path, loading.pick_device(config.device))
+        models.append(Model(found.name, found.path, found.revision, found.weights_hash, layers))
+    return models
+
+
+def _check_heads(name: str, path: Path, device: str) -> None:
+    """Refuse, before the run starts, a model whose heads cannot be read."""
+    from harness.sources import heads, loading
+
+    heads.probe(loading.load_model(path, device), name, 8)
+
+
+def _plan(config: Config, models: list[Any], prompts: list[Prompt], device: str) -> list[Unit]:
+    """All units of a run; a unit that two experiments need stands once, before both."""
+    from harness.experiments import generation, heads, one_layer
+
+    units: list[Unit] = []
+    for experiment in config.experiments:
+        if isinstance(experiment, OneLayer):
+            units += one_layer.plan(config, experiment)
+        for model in models:
+            if isinstance(experiment, Heads):
+                units += heads.plan(config, experiment, model, prompts, device)
+            elif isinstance(experiment, GenerationExperiment):
+                units += generation.plan(config, experiment, model, prompts, device)
+    return list({unit.key: unit for unit in units}.values())
+
+
+def _git_state() -> dict[str, Any]:
+    folder = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", str(folder.parent), "status", "--porcelain", "--", "ccmc", "harness", "configs"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def _machine(device: str) -> dict[str, Any]:
+    about = {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "device": device,
+    }
+    if device == "cuda":
+        import torch
+
+        about["gpu"] = torch.cuda.get_device_name()
+    return about
+
+
+_PACKAGES = ("ccmc-harness", "torch", "transformers", "datasets", "numpy", "scipy", "numba", "pandas", "pyarrow")
+
+
+def _manifest(
+    loaded: LoadedConfig, models: list[Any], prompts: list[Prompt], plan: list[Unit], device: str
+) -> dict[str, Any]:
+    config = loaded.config.model_dump(mode="json")
+    prompt_hash = canonical_hash([prompt.as_dict() for prompt in prompts])
+    weights = [
+        {"name": m.name, "revision": m.revision, "weights_sha256": m.weights_hash, "layers": m.layers} for m in models
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": loaded.config.name,
+        "state": "running",
+        "config_hash": canonical_hash([config, prompt_hash, [m.weights_hash for m in models]]),
+        "config": config,
+        "config_as_given": loaded.given,
+        "seed": loaded.config.seed,
+        "prompts": {
+            "train": sum(p.split == "train" for p in prompts),
+            "held_out": sum(p.split == "held_out" for p in prompts),
+            "sha256": prompt_hash,
+        },
+        "models": weights,
+        "git": _git_state(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "machine": _machine(device),
+        "created": now(),
+        "units": [{"key": unit.key, "label": unit.label} for unit in plan],
+        "failures": [],
+    }
+
+
+def run(
+    config: str | Path | dict[str, Any] | Config,
+    *,
+    overrides: Iterable[str] = (),
+    limit: int | None = None,
+    out: str | Path | None = None,
+    workers: int = 1,
+    executor: str = "local",
+    progress: Progress = lambda share, what: None,
+    watcher: Watcher | None = None,
+    on_plan: Any = lambda store, plan: None,
+) -> Run:
+    """Execute a config, or continue where an earlier run of it stopped.
+
+    Args:
+        config: YAML file, name of a shipped config such as "quickstart", mapping, or `Config`.
+        overrides: texts such as "generation.seeds=3".
+        limit: at most this many prompts per split and repetitions per cell: a smoke run.
+        out: the run directory; default results/<name>-<first 8 of the config hash>.
+        workers: units at once, in local processes. The rows do not depend on it.
+        executor: "local" or "ray".
+        progress: told what is done before the units start.
+        watcher: told about the units.
+        on_plan: called with the run directory and the units once they are known.
+
+    Returns:
+        The complete run.
+
+    Raises:
+        UsageError: wrong config, model, prompt or path; nothing has been written.
+        UnitsFailedError: some units failed; the others are stored.
+    """
+    loaded = load_config(config, overrides, limit)
+    if out is not None:
+        RunDirectory(Path(out)).check_usable()
+    prompts = load_prompts(loaded)
+    progress(0.0, "checking models")
+    models = _resolve_models(loaded.config, prompts, progress)
+    device = "cpu"
+    if models:
+        from harness.sources.loading import pick_device
+
+        device = pick_device(loaded.config.device)
+    plan = _plan(loaded.config, models, prompts, device)
+    manifest = _manifest(loaded, models, prompts, plan, device)
+    path = Path("results") / f"{loaded.config.name}-{manifest['config_hash'][:8]}" if out is None else Path(out)
+    store = RunDirectory(path)
+    manifest = store.open(manifest)
+    on_plan(store, plan)
+    if manifest["state"] == "complete":
+        return Run(path, manifest)
+    start = time.perf_counter()
+    keys = [unit.key for unit in plan]
+    try:
+        failures = execute(store, plan, watcher or SilentWatcher(), workers, executor)
+    except BaseException:
+        _close(store, manifest, keys, "partial", {}, start)
+        raise
+    _close(store, manifest, keys, "partial" if failures else "complete", failures, start)
+    if failures:
+        labels = {unit.key: unit.label for unit in plan}
+        first = next(iter(failures))
+        raise UnitsFailedError(
+            f"{len(failures)} of {len(plan)} units failed, the first: {labels[first]}: {failures[first]}; "
+            f"the rest is stored in {path}, tracebacks in {path / 'errors'}"
+        )
+    return Run(path, manifest)
+
+
+def _close(
+    store: RunDirectory, manifest: dict[str, Any], keys: list[str], state: str, failures: dict[str, str], start: float
+) -> None:
+    """Write the manifest at the end of a session, and of a complete run its tables."""
+    import json
+
+    if state == "complete":
+        store.assemble(keys)
+    manifest["state"] = state
+    manifest["finished"] = now()
+    manifest["failures"] = [{"key": key, "error": message} for key, message in failures.items()]
+    seconds = {}
+    peak = 0
+    for unit in manifest["units"]:
+        about = store.unit(unit["key"]) / "unit.json"
+        if about.is_file():
+            record = json.loads(about.read_text(encoding="utf-8"))
+            seconds[unit["key"]] = record["seconds"]
+            peak = max(peak, record["peak_memory_bytes"])
+    manifest["timings"] = {
+        "units_seconds": seconds,
+        "sum_of_units_seconds": round(sum(seconds.values()), 1),
+        "last_session_seconds": round(time.perf_counter() - start, 1),
+        "peak_memory_bytes": peak,
+    }
+    store.write_manifest(manifest)

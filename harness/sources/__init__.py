@@ -1,0 +1,1 @@
+"""Where models, their texts and their observations come from."""

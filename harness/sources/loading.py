@@ -1,0 +1,123 @@
+"""Models and tokenizers from files, checked before they are used. Never remote code."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from harness.errors import UsageError, one_line
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def pick_device(device: str) -> str:
+    """The device to compute on: `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: where the named device is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    if (device == "cuda" and not cuda) or (device == "mps" and not mps):
+        raise UsageError(f"device: {device} is not available here; use auto or cpu")
+    return device
+
+
+@lru_cache(maxsize=4)
+def load_config(path: Path) -> Any:
+    """The (text) config of a model folder.
+
+    Raises:
+        UsageError: an architecture that transformers does not know, or an encoder-decoder.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise UsageError(f"model {path.name}: {one_line(error)[:200]}") from None
+    if getattr(config, "is_encoder_decoder", False):
+        raise UsageError(
+            f"model {path.name}: {config.model_type} is an encoder-decoder; a causal language model is needed"
+        )
+    return config.get_text_config()
+
+
+@lru_cache(maxsize=4)
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a model folder, padding on the left as generation needs.
+
+    Raises:
+        UsageError: no tokenizer, or one with more tokens than the model has.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+    except (ValueError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise UsageError(f"model {path.name}: no usable tokenizer: {one_line(error)[:200]}") from None
+    size = load_config(path).vocab_size
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= size:
+        raise UsageError(f"model {path.name}: its tokenizer has id {largest}, the model has only {size} tokens")
+    return tokenizer
+
+
+@lru_cache(maxsize=1)
+def load_model(path: Path, device: str) -> Any:
+    """The causal language model of a folder, in float32 and evaluation mode.
+
+    Args:
+        path: folder with config.json and safetensors.
+        device: cpu, cuda or mps.
+    """
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    return model.eval().requires_grad_(False).to(device)
+
+
+def context_window(config: Any) -> int | None:
+    """How many tokens a model takes at most, or None where its config does not say."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text, with the special tokens that the tokenizer adds by itself."""
+    return [int(token) for token in tokenizer(text).input_ids]
+
+
+def check_prompts(name: str, path: Path, prompts: list[tuple[str, str]], max_new_tokens: int) -> None:
+    """Refuse prompts that the model cannot take.
+
+    Args:
+        name: of the model, for the message.
+        path: its folder.
+        prompts: (id, text) pairs.
+        max_new_tokens: how far each will be continued.
+
+    Raises:
+        UsageError: names the prompt, its length and the window.
+    """
+    tokenizer, window = load_tokenizer(path), context_window(load_config(path))
+    for prompt_id, text in prompts:
+        length = len(encode(tokenizer, text))
+        if length == 0:
+            raise UsageError(f"prompt {prompt_id!r} has no tokens for model {name!r}")
+        if window is not None and length > window:
+            raise UsageError(
+                f"prompt {prompt_id!r} has {length} tokens, the window of {name!r} is {window}; shorten it"
+            )
+        if window is not None and length + max_new_tokens > window:
+            raise UsageError(
+                f"prompt {prompt_id!r} has {length} tokens; with generation.max_new_tokens {max_new_tokens} that is "
+                f"more than the window of {name!r}, {window}; lower max_new_tokens or shorten the prompt"
+            )

@@ -1,0 +1,187 @@
+"""What a surrogate is: fit on observations, predict on contexts, roll out from prompts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from scipy import sparse
+
+from ccmc import Contexts
+from harness.texts import Text, stack
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class PairMass:
+    """Target mass of one text, summed per (query, key) pair.
+
+    Attributes:
+        pair: [p] query * K + key, sorted, every pair that co-occurs in a context of the text.
+        mass: [H, p] what the H heads (1 for a language model) gave to the pair in all.
+    """
+
+    pair: IntArray
+    mass: FloatArray
+
+
+def pair_mass(text: Text, targets: FloatArray, vocab_size: int) -> PairMass:
+    """Sum targets [H, n, U] over the queries of a text, per (query token, key token)."""
+    size = len(text.types)
+    asks = np.zeros((size, len(text)))
+    asks[text.query, np.arange(len(text))] = 1.0
+    query, key = np.nonzero(asks @ (text.counts > 0))
+    mass = np.matmul(asks, targets)[:, query, key]
+    return PairMass(text.types[query] * vocab_size + text.types[key], mass)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What surrogates are fitted to: the contexts along texts, and the mass that the model put on their tokens.
+
+    Attributes:
+        texts: training texts, in local ids.
+        groups: the prompt that each text continues; folds never cut a prompt in two.
+        wins: per text, the target mass per pair.
+        vocab_size: K, size of the local vocabulary.
+        distance_mass: per text [H, D], target mass per distance bucket; only for heads.
+        targets: per text [n, U], the distributions themselves; only for language models.
+    """
+
+    texts: Sequence[Text]
+    groups: Sequence[str]
+    wins: Sequence[PairMass]
+    vocab_size: int
+    distance_mass: Sequence[FloatArray] = ()
+    targets: Sequence[FloatArray] = ()
+
+    @property
+    def heads(self) -> int:
+        return int(self.wins[0].mass.shape[0])
+
+    def part(self, groups: set[str]) -> Observations:
+        """The observations of some prompts only."""
+        keep = [index for index, group in enumerate(self.groups) if group in groups]
+        return Observations(
+            [self.texts[i] for i in keep],
+            [self.groups[i] for i in keep],
+            [self.wins[i] for i in keep],
+            self.vocab_size,
+            [self.distance_mass[i] for i in keep] if self.distance_mass else (),
+            [self.targets[i] for i in keep] if self.targets else (),
+        )
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        """All contexts, one row each, over the local vocabulary."""
+        return stack(self.texts, self.vocab_size)
+
+    @cached_property
+    def pattern(self) -> sparse.csr_array:
+        """[K, K] the pairs that co-occur; values of `pair_wins` are in its order."""
+        return self.contexts.pairs()
+
+    @cached_property
+    def pair_wins(self) -> FloatArray:
+        """[H, nnz] target mass per pair of the pattern, summed over the texts."""
+        pattern = self.pattern
+        rows = np.repeat(np.arange(self.vocab_size, dtype=np.int64), np.diff(pattern.indptr))
+        known = rows * self.vocab_size + pattern.indices
+        total = np.zeros((self.heads, len(known)))
+        for win in self.wins:
+            total[:, np.searchsorted(known, win.pair)] += win.mass
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a next token is chosen from a distribution: temperature None takes the most likely."""
+
+    temperature: float | None
+
+    def choose(self, probability: FloatArray, last_seen: IntArray, uniform: float) -> int:
+        """Choose one index.
+
+        Args:
+            probability: [U].
+            last_seen: [U] last position of each token; greedy ties go to the most recent, then to the lowest index.
+            uniform: a number in [0, 1) that decides a sample.
+        """
+        if self.temperature is None:
+            best = np.flatnonzero(probability >= probability.max() * (1 - 1e-12))
+            return int(best[np.argmax(last_seen[best])])
+        if self.temperature != 1.0:
+            with np.errstate(divide="ignore"):
+                log = np.log(probability) / self.temperature
+            probability = np.exp(log - log.max())
+        cumulative = np.cumsum(probability)
+        return int(min(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"), len(probability) - 1))
+
+
+class Surrogate(ABC):
+    """A stand-in for a model. `fit` returns self; what it learned ends in an underscore."""
+
+    name: str
+
+    def fit(self, observations: Observations) -> Self:
+        """Learn from training texts. Surrogates that learn nothing only return themselves."""
+        return self
+
+    @abstractmethod
+    def predict(self, text: Text) -> FloatArray:
+        """Distributions over the types of a text, for each of its queries: [H, n, U], 0 outside the context.
+
+        H is the number of heads, or 1 where all heads get the same.
+        """
+
+    def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
+        """One distribution while a text grows: [U].
+
+        Args:
+            types: [U] sorted types of the prompt; no other token can come.
+            counts: [U] how often each has come so far.
+            history: [t] columns of the tokens so far.
+        """
+        raise TypeError(f"{self.name} does not continue texts")
+
+    def rollout(
+        self, prompts: Sequence[IntArray], steps: Sequence[int], seed: int, decoding: Decoding
+    ) -> list[IntArray]:
+        """Continue prompts with tokens of their own contexts.
+
+        Args:
+            prompts: local ids.
+            steps: how many tokens to add to each.
+            seed: of the samples; the continuation of a prompt does not depend on the other prompts.
+            decoding: the strategy of the real model.
+        """
+        found = []
+        for index, (prompt, length) in enumerate(zip(prompts, steps, strict=True)):
+            uniforms = np.random.default_rng([seed, index]).random(length)
+            types, columns = np.unique(prompt, return_inverse=True)
+            history = np.concatenate([columns, np.zeros(length, dtype=np.int64)])
+            counts = np.bincount(columns, minlength=len(types)).astype(float)
+            last_seen = np.zeros(len(types), dtype=np.int64)
+            last_seen[columns] = np.arange(len(columns))  # the last assignment of a repeated index stands
+            for step, uniform in enumerate(uniforms, start=len(columns)):
+                column = decoding.choose(self.next_token(types, counts, history[:step]), last_seen, float(uniform))
+                history[step], last_seen[column] = column, step
+                counts[column] += 1.0
+            found.append(types[history[len(columns) :]])
+        return found
+
+
+def chain_rows(counts: FloatArray, logits: FloatArray) -> FloatArray:
+    """p(j | context) proportional to m_j exp(theta_j), in the log domain: counts [n, U], logits [..., n, U]."""
+    with np.errstate(divide="ignore"):
+        log = np.log(counts) + logits
+    log -= log.max(axis=-1, keepdims=True)
+    weight: FloatArray = np.exp(log)
+    weight /= weight.sum(axis=-1, keepdims=True)
+    return weight

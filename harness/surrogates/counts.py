@@ -1,0 +1,20 @@
+"""`counts`: P flat, so every token of the context is as likely as it is frequent. The baseline of `explained`."""
+
+from __future__ import annotations
+
+from harness.surrogates.base import FloatArray, IntArray, Surrogate
+from harness.texts import Text
+
+
+class Counts(Surrogate):
+    """Attends in proportion to counts."""
+
+    name = "counts"
+
+    def predict(self, text: Text) -> FloatArray:
+        rows: FloatArray = text.counts / text.counts.sum(axis=1, keepdims=True)
+        return rows[None]
+
+    def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
+        share: FloatArray = counts / counts.sum()
+        return share
