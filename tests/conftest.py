@@ -28,14 +28,13 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_models.save(small_models.llama(3), tmp_path_factory.mktemp("models") / "small")
 
 
-@pytest.fixture
-def small_config(tmp_path: Path, small_model: Path) -> Path:
+def write_small_config(folder: Path, model: Path) -> Path:
     """A config that goes through every experiment in seconds: 12 prompts of 2 kinds, 4 of them held out."""
     import small_models
 
     texts = small_models.random_texts(12, 12)
     prompts = [{"id": f"p{i:02}", "kind": "ab"[i % 2], "text": text} for i, text in enumerate(texts)]
-    (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(prompts))
+    (folder / "prompts.yaml").write_text(yaml.safe_dump(prompts))
     one_layer = {
         "kind": "one-layer",
         "vocab_size": 6,
@@ -50,7 +49,7 @@ def small_config(tmp_path: Path, small_model: Path) -> Path:
     }
     config = {
         "name": "small",
-        "models": [str(small_model)],
+        "models": [str(model)],
         "prompts": "prompts.yaml",
         "held_out": 0.34,
         "generation": {"max_new_tokens": 24, "batch_size": 5},
@@ -60,6 +59,12 @@ def small_config(tmp_path: Path, small_model: Path) -> Path:
             {"kind": "generation", "rollout_seeds": 2},
         ],
     }
-    path = tmp_path / "small.yaml"
+    path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
+
+
+@pytest.fixture
+def small_config(tmp_path: Path, small_model: Path) -> Path:
+    """The small config in a folder of its own."""
+    return write_small_config(tmp_path, small_model)
