@@ -251,8 +251,7 @@ def run(
         UnitsFailedError: some units failed; the others are stored.
     """
     loaded = load_config(config, overrides, limit)
-    if out is not None:
-        RunDirectory(Path(out)).check_usable()
+    RunDirectory(Path("results", loaded.config.name) if out is None else Path(out)).check_usable()
     prompts = load_prompts(loaded)
     progress(0.0, "checking models")
     models = _resolve_models(loaded.config, prompts, progress)
@@ -273,10 +272,12 @@ def run(
     keys = [unit.key for unit in plan]
     try:
         failures = execute(store, plan, watcher or SilentWatcher(), workers, executor)
+        _close(store, manifest, keys, "partial" if failures else "complete", failures, start)
     except BaseException:
         _close(store, manifest, keys, "partial", {}, start)
         raise
-    _close(store, manifest, keys, "partial" if failures else "complete", failures, start)
+    finally:
+        store.close()
     if failures:
         labels = {unit.key: unit.label for unit in plan}
         first = next(iter(failures))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from harness.errors import UsageError
 from harness.rows import SCHEMA_VERSION, to_schema
@@ -85,6 +86,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: FileLock | None = None
 
     @property
     def manifest_path(self) -> Path:
@@ -136,10 +138,11 @@ class RunDirectory:
             raise UsageError(f"--out {self.path}: the folder holds other things and no run; choose an empty or new one")
 
     def open(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Make the run, or continue the one that is there. Returns the manifest in force.
+        """Make the run, or continue the one that is there, and hold it until `close`. Returns the manifest in force.
 
         Raises:
-            UsageError: where the folder holds a run of another config, other data or other weights.
+            UsageError: where the folder holds a run of another config, other data or other weights, or where another
+                process is working on it.
         """
         self.check_usable()
         old = self.read_manifest()
@@ -156,10 +159,21 @@ class RunDirectory:
             (self.path / "units").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {self.path}: cannot be made: {error.strerror}") from None
-        for leftover in (self.path / "units").glob(".*"):
+        self._lock = FileLock(self.path / "units" / ".lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UsageError(f"{self.path}: another process is working on this run; wait for it") from None
+        for leftover in (self.path / "units").glob(".*/"):
             shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: never renamed into place
         self.write_manifest(manifest)
         return manifest
+
+    def close(self) -> None:
+        """Let other processes work on the run."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def assemble(self, keys: list[str]) -> None:
         """Put the rows and trajectories of finished units together, in the order of the plan."""

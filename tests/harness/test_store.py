@@ -73,6 +73,7 @@ def test_places_where_no_run_can_be(tmp_path: Path) -> None:
 def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     store = RunDirectory(tmp_path / "run")
     store.open(manifest())
+    store.close()
     with pytest.raises(UsageError, match="its config differs in seed"):
         store.open(manifest(config_hash="b", config={"seed": 1}))
     again = store.open(manifest(created="now"))
@@ -91,9 +92,11 @@ def test_a_complete_run_of_other_source_code_is_refused(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     store = RunDirectory(tmp_path / "run")
     store.open(manifest())
+    store.close()
     (store.path / "units" / ".k1.abc").mkdir()
     store.open(manifest())
-    assert list((store.path / "units").iterdir()) == []
+    store.close()
+    assert [p for p in (store.path / "units").iterdir() if p.is_dir()] == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", json.dumps({"schema_version": 99})])
@@ -134,3 +137,13 @@ def test_rows_keep_the_schema() -> None:
 def test_rows_that_would_be_dishonest(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Rows(experiment="heads").add("kl", **arguments)
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    first.open(manifest())
+    with pytest.raises(UsageError, match="another process is working on this run"):
+        second.open(manifest())
+    first.close()
+    assert second.open(manifest())["state"] == "running"
+    second.close()
