@@ -328,6 +328,9 @@ def _agreement_table(part: pd.DataFrame, title: str) -> Table:
                 else "–"
             )
         body.append(cells)
+    counted = _counted(part["prompt"].dropna(), "held-out prompt")
+    if prompts < given:
+        counted = f"{prompts} of {counted} (the others the model ends at once)"
     fixed = (
         " Greedy decoding has one continuation: its ceiling is perfect by construction." if "greedy" in title else ""
     )
@@ -335,7 +338,7 @@ def _agreement_table(part: pd.DataFrame, title: str) -> Table:
         title,
         ["measure", "model", *(FRAME.get(name, name) for name in names)],
         body,
-        f"{prompts} of {given} held-out prompts (the others the model ends at once). winner_jaccard: overlap of the "
+        f"{counted}. winner_jaccard: overlap of the "
         "winner sets, with the mean size of each side's own. dominance_area: distance of the dominance curves. Below: "
         "the model's mean, then difference (it - model, paired by prompt) and r, Spearman's rank correlation over "
         "prompts (– where a side is constant); n where fewer prompts have a value, such as a loop. Intervals: 95 %, "
