@@ -107,7 +107,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
         catalogue.check_name(name)
     files = [catalogue.resolve(name, progress) for name in config.models]
     from harness.experiments.continuations import Model
-    from harness.sources import loading
+    from harness.sources import heads, loading
 
     models = []
     for found in files:
@@ -123,17 +123,11 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
                         )
         texts = [(prompt.id, prompt.text) for prompt in prompts]
         loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
+        weights = loading.load_model(found.path, loading.pick_device(config.device))
         if any(isinstance(e, Heads) for e in config.experiments):
-            _check_heads(found.name, found.path, loading.pick_device(config.device))
+            heads.probe(weights, found.name, 8)
         models.append(Model(found.name, found.path, found.revision, found.weights_hash, layers))
     return models
-
-
-def _check_heads(name: str, path: Path, device: str) -> None:
-    """Refuse, before the run starts, a model whose heads cannot be read."""
-    from harness.sources import heads, loading
-
-    heads.probe(loading.load_model(path, device), name, 8)
 
 
 def _plan(config: Config, models: list[Any], prompts: list[Prompt], device: str) -> list[Unit]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UsageError, one_line
@@ -74,10 +75,21 @@ def load_model(path: Path, device: str) -> Any:
     Args:
         path: folder with config.json and safetensors.
         device: cpu, cuda or mps.
+
+    Raises:
+        UsageError: weights that cannot be read, or do not fill the whole model.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-    )
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UsageError(f"model {path.name}: its weights cannot be loaded: {one_line(error)[:200]}") from None
+    absent = sorted({*loaded["missing_keys"], *(str(key) for key, *_ in loaded["mismatched_keys"])})
+    if absent:  # transformers would make them up at random
+        raise UsageError(
+            f"model {path.name}: its weights lack {absent[0]} (of {len(absent)} missing or of another shape)"
+        )
     return model.eval().requires_grad_(False).to(device)
 
 

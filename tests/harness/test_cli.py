@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from harness.cli import invoke
 
@@ -102,6 +104,29 @@ def test_what_a_model_cannot_do(
     long = [{"id": "long", "kind": "a", "text": "w1 " * 300}]
     (small_config.parent / "long.yaml").write_text(yaml.safe_dump(prompts + long))
     assert message in refused(["run", str(small_config), "--set", change], capsys)
+    assert list(place.iterdir()) == []
+
+
+def truncate(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def take_one_out(weights: Path) -> None:
+    tensors = load_file(weights)
+    del tensors["model.layers.0.mlp.down_proj.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(truncate, "its weights cannot be loaded: "), (take_one_out, "its weights lack model.layers.0.mlp.down_proj")],
+)
+def test_weights_that_are_not_whole(
+    change: Any, message: str, small_config: Path, small_model: Path, capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    shutil.copytree(small_model, place.parent / "broken")
+    change(place.parent / "broken" / "model.safetensors")
+    assert message in refused(["run", str(small_config), "--set", f"models=[{place.parent / 'broken'}]"], capsys)
     assert list(place.iterdir()) == []
 
 
