@@ -107,7 +107,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
         catalogue.check_name(name)
     files = [catalogue.resolve(name, progress) for name in config.models]
     from harness.experiments.continuations import Model
-    from harness.sources import heads, loading
+    from harness.sources import eager, loading
 
     models = []
     for found in files:
@@ -125,7 +125,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
         loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
         weights = loading.load_model(found.path, loading.pick_device(config.device))
         if any(isinstance(e, Heads) for e in config.experiments):
-            heads.probe(weights, found.name, 8)
+            eager.check_capture(weights, found.name)
         models.append(Model(found.name, found.path, found.revision, found.weights_hash, layers))
     return models
 

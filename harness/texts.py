@@ -23,6 +23,7 @@ class Text:
         start: the first query position.
         stop: one past the last query position; default T.
         first: the first key position. 1 leaves the first position, the attention sink, out of every context.
+        window: how many positions a query sees, itself included; all before it by default.
 
     Attributes:
         positions: [n] query positions.
@@ -30,11 +31,19 @@ class Text:
         key_index: [T - first] the column of each key position.
     """
 
-    def __init__(self, tokens: Sequence[int] | IntArray, start: int, stop: int | None = None, first: int = 0) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[int] | IntArray,
+        start: int,
+        stop: int | None = None,
+        first: int = 0,
+        window: int | None = None,
+    ) -> None:
         self.tokens: IntArray = np.asarray(tokens, dtype=np.int64)
         if not first <= start:
             raise ValueError(f"start {start} stands before the first key position {first}")
         self.first = first
+        self.window = window
         self.positions: IntArray = np.arange(start, len(self.tokens) if stop is None else stop)
         self.types, self.key_index = np.unique(self.tokens[first:], return_inverse=True)
 
@@ -51,15 +60,20 @@ class Text:
         """[n, U] how often each type stands in the context of each query, the query itself included."""
         seen = np.zeros((len(self.key_index), len(self.types)))
         seen[np.arange(len(self.key_index)), self.key_index] = 1.0
-        counts: FloatArray = np.cumsum(seen, axis=0)[self.positions - self.first]
+        before = np.cumsum(seen, axis=0)
+        counts: FloatArray = before[self.positions - self.first]
+        if self.window is not None:
+            gone = self.positions - self.first - self.window  # the last key position that has left the window
+            counts[gone >= 0] -= before[gone[gone >= 0]]
         return counts
 
     @cached_property
     def visible(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """[n, T - first] is a key position in the context of a query?"""
         keys = np.arange(self.first, len(self.tokens))
-        seen: np.ndarray[Any, np.dtype[np.bool_]] = keys[None, :] <= self.positions[:, None]
-        return seen
+        distance = self.positions[:, None] - keys[None, :]
+        seen: np.ndarray[Any, np.dtype[np.bool_]] = distance >= 0
+        return seen if self.window is None else seen & (distance < self.window)
 
     def per_token(self, per_position: FloatArray) -> FloatArray:
         """Sum a quantity over the positions of each type: [..., n, T - first] -> [..., n, U]."""

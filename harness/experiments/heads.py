@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from harness.config import Config, Heads
 from harness.experiments.continuations import Continuation, Model, local, read_continuations, real_units
@@ -21,8 +20,9 @@ from harness.measures.statistics import explained_interval
 from harness.prompts import Prompt
 from harness.rows import Rows
 from harness.seeds import derive_seed
-from harness.sources import heads as source
-from harness.sources.heads import FloatArray, LayerCall, StaticHeads, StaticInputs
+from harness.sources import capture, static_inputs
+from harness.sources.capture import FloatArray, LayerCall
+from harness.sources.static_inputs import StaticHeads, StaticInputs
 from harness.surrogates.base import Observations, PairMass, Surrogate, pair_mass
 from harness.surrogates.ccmc_fit import CCMCFit
 from harness.surrogates.counts import Counts
@@ -56,9 +56,29 @@ def plan(config: Config, settings: Heads, model: Model, prompts: list[Prompt], d
     ]
 
 
-def head_text(tokens: Any, vocabulary: LocalVocabulary) -> Text:
+def head_text(tokens: Any, vocabulary: LocalVocabulary, window: int | None = None) -> Text:
     """A text as heads see it without the sink: every position from 1 on asks, and is asked."""
-    return Text(vocabulary.local(tokens), start=1, first=1)
+    return Text(vocabulary.local(tokens), start=1, first=1, window=window)
+
+
+class Windows:
+    """One text as layers of each kind see it: as a whole, or through a sliding window.
+
+    Args:
+        tokens: [T] ids in the model's vocabulary.
+        vocabulary: of the run's texts.
+    """
+
+    def __init__(self, tokens: Any, vocabulary: LocalVocabulary) -> None:
+        self.tokens, self.vocabulary = tokens, vocabulary
+        self._texts: dict[int | None, Text] = {}
+
+    def seen_by(self, call: LayerCall) -> Text:
+        """The text of one layer; layers whose window is not shorter than the text share one."""
+        window = call.window if call.window is not None and call.window < len(self.tokens) else None
+        if window not in self._texts:
+            self._texts[window] = head_text(self.tokens, self.vocabulary, window)
+        return self._texts[window]
 
 
 class LayerSums:
@@ -66,25 +86,16 @@ class LayerSums:
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
+        self.texts: list[Text] = []
         self.wins: list[PairMass] = []
         self.distance: list[FloatArray] = []
 
     def add(self, call: LayerCall, text: Text) -> None:
         """Sum the attention of one layer over one text."""
-        rows, _ = source.without_sink(source.attention_rows(call), text.positions)  # [H, n, T - 1]
+        rows, _ = capture.rows_without_sink(call)  # [H, n, T - 1]
+        self.texts.append(text)
         self.wins.append(pair_mass(text, text.per_token(rows), self.vocab_size))
         self.distance.append(distance_mass(text, rows))
-
-
-def static_heads(
-    model: Any, layer: int, inputs: FloatArray, seen: Any, rotation: tuple[torch.Tensor, torch.Tensor]
-) -> StaticHeads:
-    """Ask a layer's heads with one static input per token."""
-    cos, sin = rotation
-    hidden = torch.as_tensor(inputs, dtype=torch.float32, device=cos.device)
-    call = source.unrotated(model, layer, hidden, cos.shape[-1])
-    key_head = source.key_heads(call.query.shape[0], call.key.shape[0]).to(cos.device)
-    return StaticHeads(call.query, call.key, key_head, cos, sin, call.scaling, call.softcap, seen)
 
 
 def make_surrogate(name: str, heads: StaticHeads, seed: int) -> Surrogate:
@@ -106,16 +117,14 @@ def _share(work: Work, start: float, stop: float, index: int, count: int, what: 
     work.progress(start + (stop - start) * index / count, what)
 
 
-def _layer_rotations(model: Any, layers: list[int], ids: Any) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-    """The rotation of each layer: some models turn local and global layers differently."""
-    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+def _templates(model: Any, layers: list[int], length: int) -> dict[int, LayerCall]:
+    """A call of each layer over a text as long as the longest: how its attention is called, position by position."""
+    found: dict[int, LayerCall] = {}
 
     def keep(call: LayerCall) -> None:
-        if call.rotation is None:
-            raise ValueError(f"layer {call.layer} has no rotary positions")
-        found[call.layer] = call.rotation
+        found[call.layer] = call
 
-    source.listen(model, ids, layers, keep)
+    capture.listen(model, np.zeros(length, dtype=np.int64), layers, keep)
     return found
 
 
@@ -127,7 +136,6 @@ def layers(work: Work) -> pd.DataFrame:
     work.progress(0.0, "loading the model")
     model = loading.load_model(Path(work.local["path"]), work.local["device"])
     longest = s["max_length"]
-    source.probe(model, s["model"], min(longest, 64))
     continuations = [c for folder in work.inputs for c in read_continuations(folder)]
     texts = [(c, c.tokens[:longest]) for c in continuations if len(c.tokens[:longest]) > 2]
     vocabulary = LocalVocabulary(tokens for _, tokens in texts)
@@ -136,32 +144,33 @@ def layers(work: Work) -> pd.DataFrame:
 
     sums = {layer: LayerSums(len(vocabulary)) for layer in wanted}
     width = model.config.get_text_config().hidden_size
-    static = StaticInputs(len(vocabulary), wanted, width)
-    train_texts = []
+    length = max(len(tokens) for _, tokens in texts)
+    static = StaticInputs(len(vocabulary), wanted, width, length)
     for index, (_, tokens) in enumerate(train):
         _share(work, 0.0, 0.4, index, len(train), f"attention over training text {index + 1} of {len(train)}")
-        text = head_text(tokens, vocabulary)
-        train_texts.append(text)
-        static.count_text(text.tokens)
+        seen_text = Windows(tokens, vocabulary)
+        local_tokens = vocabulary.local(tokens)
+        static.count_text(local_tokens)
 
-        def take(call: LayerCall, text: Text = text) -> None:
-            sums[call.layer].add(call, text)
-            static.add(call, text.tokens)
+        def take(call: LayerCall, seen_text: Windows = seen_text, local_tokens: Any = local_tokens) -> None:
+            sums[call.layer].add(call, seen_text.seen_by(call))
+            static.add(call, local_tokens)
 
-        source.listen(model, tokens, wanted, take)
+        capture.listen(model, tokens, wanted, take)
 
-    longest_text = max(len(tokens) for _, tokens in texts)
-    rotations = _layer_rotations(model, wanted, np.zeros(longest_text, dtype=np.int64))
-    embedding = source.embedding_inputs(model, vocabulary.ids).double().cpu().numpy()
+    templates = _templates(model, wanted, length)
+    learned = static_inputs.has_learned_positions(model, model.config.get_text_config().vocab_size, min(length, 16))
+    places = np.unique(np.linspace(1, length - 1, 16 if learned else 1).astype(np.int64))
+    embedding = static_inputs.embedding_inputs(model, vocabulary.ids, places)
     rows = Rows(experiment="heads", model=s["model"], revision=s["revision"], split="held_out", seed=s["seed"])
     fitted: dict[int, dict[str, Surrogate]] = {}
     groups = [c.prompt for c, _ in train]
     seen = static.count > 0
     for index, layer in enumerate(wanted):
         inputs = static.inputs(layer, embedding)
-        known = np.ones(len(vocabulary), dtype=bool) if layer == 0 else seen
-        heads = static_heads(model, layer, inputs, known, rotations[layer])
-        observations = Observations(train_texts, groups, sums[layer].wins, len(vocabulary), sums[layer].distance)
+        effect = static.position_effect(layer, inputs) if learned else None
+        heads = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect)
+        observations = Observations(sums[layer].texts, groups, sums[layer].wins, len(vocabulary), sums[layer].distance)
         fitted[layer] = {}
         for name in s["surrogates"]:
             _share(work, 0.4, 0.7, index, len(wanted), f"fitting {name}, layer {layer}")
@@ -174,12 +183,12 @@ def layers(work: Work) -> pd.DataFrame:
     scores = Scores(rows)
     for index, (continuation, tokens) in enumerate(held_out):
         _share(work, 0.7, 1.0, index, len(held_out), f"scoring held-out text {index + 1} of {len(held_out)}")
-        text = head_text(tokens, vocabulary)
+        seen_text = Windows(tokens, vocabulary)
 
-        def judge(call: LayerCall, text: Text = text, c: Continuation = continuation) -> None:
-            scores.add(call, text, c, fitted[call.layer], seen)
+        def judge(call: LayerCall, seen_text: Windows = seen_text, c: Continuation = continuation) -> None:
+            scores.add(call, seen_text.seen_by(call), c, fitted[call.layer], seen)
 
-        source.listen(model, tokens, wanted, judge)
+        capture.listen(model, tokens, wanted, judge)
     scores.explained(derive_seed(s["seed"], "explained"))
     return rows.frame()
 
@@ -195,7 +204,7 @@ class Scores:
         self, call: LayerCall, text: Text, continuation: Continuation, fitted: dict[str, Surrogate], seen: Any
     ) -> None:
         """Score every surrogate of one layer on one text."""
-        attention, sink = source.without_sink(source.attention_rows(call), text.positions)
+        attention, sink = capture.rows_without_sink(call)
         truth = text.per_token(attention)  # [H, n, U]
         shared: dict[str, Any] = {
             "strategy": continuation.strategy,

@@ -7,40 +7,42 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from harness.sources.heads import StaticHeads, rotate, scores
+from harness.sources.capture import key_heads, rows_without_sink, scores
+from harness.sources.static_inputs import StaticHeads
 from harness.surrogates.base import FloatArray, IntArray, Surrogate, chain_rows
-from harness.surrogates.distance import position_rows
 from harness.texts import Text
 
 
 class CCMCWeights(Surrogate):
-    """theta[i, j] = the score of query token i and key token j without rotation, with one static input per token.
+    """theta[i, j] = the score of query token i and key token j at one position, with one static input per token.
 
     Args:
-        heads: the layer's queries and keys per token.
+        heads: the layer's heads, asked per token.
     """
 
     name = "ccmc-weights"
 
     def __init__(self, heads: StaticHeads) -> None:
         self.heads = heads
+        call = heads.at_start
+        self._key_head = key_heads(call.query.shape[0], call.key.shape[0]).to(call.key.device)
 
     def logits(self, query: IntArray, key: IntArray) -> FloatArray:
         """[H, len(query), len(key)] base logits of tokens given by local id."""
-        h = self.heads
-        found = scores(h.query[:, query], h.key[:, key], h.key_head, h.scaling, h.softcap)
+        call = self.heads.at_start
+        found = scores(call.query[:, query], call.key[:, key], self._key_head, call.scaling, call.softcap)
         array: FloatArray = found.double().cpu().numpy()
         return array
 
     def pair_logits(self, query: IntArray, key: IntArray, block: int = 65_536) -> FloatArray:
         """[H, nnz] base logits of single pairs."""
-        h = self.heads
-        keys = h.key[h.key_head]
+        call = self.heads.at_start
+        keys = call.key[self._key_head]
         parts = []
         for first in range(0, len(query), block):
             q, k = query[first : first + block], key[first : first + block]
-            product = (h.query[:, q] * keys[:, k]).sum(-1) * h.scaling
-            parts.append(product if h.softcap is None else h.softcap * torch.tanh(product / h.softcap))
+            product = (call.query[:, q] * keys[:, k]).sum(-1) * call.scaling
+            parts.append(product if call.softcap is None else call.softcap * torch.tanh(product / call.softcap))
         array: FloatArray = torch.cat(parts, -1).double().cpu().numpy()
         return array
 
@@ -49,10 +51,12 @@ class CCMCWeights(Surrogate):
 
 
 class PCCMCWeights(Surrogate):
-    """The same with positions: queries and keys are turned by the layer's own rotation. Exact in the first layer.
+    """The same with positions, as the layer itself takes them in: rotation, window, learned ones. Exact at layer 0.
+
+    Only for texts whose contexts are the positions from 1 on (`head_text`).
 
     Args:
-        heads: the layer's queries and keys per token.
+        heads: the layer's heads, asked per token and position.
     """
 
     name = "pccmc-weights"
@@ -61,12 +65,7 @@ class PCCMCWeights(Surrogate):
         self.heads = heads
 
     def predict(self, text: Text) -> FloatArray:
-        h = self.heads
-        asked, shown = text.positions, np.arange(text.first, len(text.tokens))
-        query = rotate(h.query[:, text.tokens[asked]], h.cos[asked], h.sin[asked])
-        key = rotate(h.key[:, text.tokens[shown]], h.cos[shown], h.sin[shown])
-        found = scores(query, key, h.key_head, h.scaling, h.softcap)
-        return text.per_token(position_rows(found.double().cpu().numpy(), text))
+        return text.per_token(rows_without_sink(self.heads.of_text(text.tokens))[0])
 
 
 class ShuffledWeights(CCMCWeights):
@@ -76,15 +75,15 @@ class ShuffledWeights(CCMCWeights):
     pairs them, so whatever the control explains is not the head's matching of tokens.
 
     Args:
-        heads: the layer's queries and keys per token.
+        heads: the layer's heads, asked per token.
         seed: of the permutations.
     """
 
     name = "shuffled-weights"
 
     def __init__(self, heads: StaticHeads, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        width = heads.query.shape[-1]
-        query = torch.stack([q[:, torch.as_tensor(rng.permutation(width))] for q in heads.query])
-        key = torch.stack([k[:, torch.as_tensor(rng.permutation(width))] for k in heads.key])
-        super().__init__(replace(heads, query=query, key=key))
+        rng, call = np.random.default_rng(seed), heads.at_start
+        width = call.query.shape[-1]
+        query = torch.stack([q[:, torch.as_tensor(rng.permutation(width))] for q in call.query])
+        key = torch.stack([k[:, torch.as_tensor(rng.permutation(width))] for k in call.key])
+        super().__init__(replace(heads, at_start=replace(call, query=query, key=key)))

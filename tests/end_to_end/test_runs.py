@@ -219,3 +219,18 @@ def test_failed_units_end_with_3_and_leave_the_rest(finished: Any, tmp_path: Pat
     assert run.state == "partial"
     assert set(run.rows["experiment"]) == {"one-layer"}
     assert any("needs" in failure["error"] for failure in run.manifest["failures"])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gemma2", "falcon"])
+def test_heads_of_other_architectures(family: str, finished: Any, tmp_path: Path) -> None:
+    import families
+    import small_models
+
+    model = small_models.save(families.build(families.FAMILIES[family]), tmp_path / family)
+    overrides = [f"models=[{model}]", "experiments=[{kind: heads, layers: [0, 1]}]"]
+    run = harness.run(finished[1] / "small.yaml", overrides=overrides, out=tmp_path / "run")
+    rows = run.rows[(run.rows["metric"] == "kl") & (run.rows["split"] == "held_out")]
+    kl = rows.groupby(["layer", "surrogate"])["value"].max()
+    assert kl[0, "pccmc-weights"] <= 1e-5
+    assert kl[0, "counts"] > 0.1
+    assert kl[1, "pccmc-weights"] > 1e-5  # deeper heads see context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from ccmc import CCMC, fit_mle
 from ccmc import Observations as TokenObservations
 from harness.experiments.generation import make_surrogate as make_generation
 from harness.experiments.heads import LayerSums
-from harness.sources.heads import StaticHeads
+from harness.sources.capture import LayerCall
+from harness.sources.static_inputs import StaticHeads
 from harness.surrogates.base import Decoding, Observations, pair_mass
 from harness.surrogates.ccmc_fit import CCMCFit, FlatPrior, inner_folds
 from harness.surrogates.counts import Counts
@@ -43,22 +45,29 @@ def observations(texts: list[Text], targets: list[Any], distance: list[Any] | No
     return Observations(texts, [f"p{i}" for i in range(len(texts))], wins, K, distance or (), plain)
 
 
-def static_heads(
-    heads: int = 4, groups: int = 2, width: int = 6, length: int = 40, softcap: float | None = None
-) -> StaticHeads:
+SPEEDS = torch.tensor([1.0, 0.3, 0.05])
+
+
+@dataclass(frozen=True)
+class RandomHeads(StaticHeads):
+    """4 query heads on 2 key heads with random queries and keys of 6 channels, rotated along a text."""
+
+    def of_text(self, tokens: Any) -> LayerCall:
+        angle = torch.arange(len(tokens))[:, None] * SPEEDS
+
+        def turned(x: torch.Tensor) -> torch.Tensor:
+            both = torch.complex(x[..., :3], x[..., 3:]) * torch.exp(1j * angle)
+            return torch.cat([both.real, both.imag], -1)
+
+        start = self.at_start
+        return replace(start, query=turned(start.query[:, tokens]), key=turned(start.key[:, tokens]))
+
+
+def static_heads(softcap: float | None = None) -> StaticHeads:
     generator = torch.Generator().manual_seed(1)
-    angle = torch.arange(length)[:, None] * torch.tensor([1.0, 0.3, 0.05])
-    both = torch.cat([angle, angle], -1)
-    return StaticHeads(
-        torch.randn(heads, K, width, generator=generator),
-        torch.randn(groups, K, width, generator=generator),
-        torch.arange(groups).repeat_interleave(heads // groups),
-        both.cos(),
-        both.sin(),
-        0.4,
-        softcap,
-        np.ones(K, dtype=bool),
-    )
+    query, key = torch.randn(4, K, 6, generator=generator), torch.randn(2, K, 6, generator=generator)
+    call = LayerCall(1, torch.nn.Identity(), query, key, 0.4, softcap, None)
+    return RandomHeads(None, call, np.arange(K), torch.empty(0), None, call)
 
 
 def test_contexts_of_a_text_by_hand() -> None:
@@ -70,6 +79,16 @@ def test_contexts_of_a_text_by_hand() -> None:
     assert of.per_token(np.array([[1.0, 2.0, 4.0]])).tolist() == [[3.0, 4.0]]
     with pytest.raises(ValueError, match="before the first key position"):
         Text([1, 2], start=0, first=1)
+
+
+def test_a_window_lets_old_positions_go() -> None:
+    of = Text([7, 1, 2, 1, 3, 1], start=1, first=1, window=3)
+    assert of.types.tolist() == [1, 2, 3]
+    assert of.counts.tolist() == [[1, 0, 0], [1, 1, 0], [2, 1, 0], [1, 1, 1], [2, 0, 1]]
+    assert of.visible.sum(axis=1).tolist() == [1, 2, 3, 3, 3]
+    np.testing.assert_array_equal(of.per_token(of.visible.astype(float)), of.counts)
+    wide = Text([7, 1, 2, 1, 3, 1], start=1, first=1, window=99)
+    np.testing.assert_array_equal(wide.counts, Text([7, 1, 2, 1, 3, 1], start=1, first=1).counts)
 
 
 def test_stacked_contexts_are_those_of_the_texts() -> None:
@@ -143,8 +162,8 @@ def test_chains_read_off_weights_score_pair_by_pair(softcap: float | None) -> No
             position = int(of.positions[row])
             weight = {"plain": np.zeros(K), "positional": np.zeros(K)}
             for place in range(1, position + 1):
-                q = heads.query[head, of.tokens[position]].double().numpy()
-                k = heads.key[head // 2, of.tokens[place]].double().numpy()
+                q = heads.at_start.query[head, of.tokens[position]].double().numpy()
+                k = heads.at_start.key[head // 2, of.tokens[place]].double().numpy()
                 for name, turn in (("plain", 0.0), ("positional", float(position - place))):
                     angle = turn * np.array([1.0, 0.3, 0.05])  # only the distance counts
                     left, right = q[:3] * k[:3] + q[3:] * k[3:], q[:3] * k[3:] - q[3:] * k[:3]
@@ -164,12 +183,12 @@ def test_pair_logits_are_entries_of_logits() -> None:
 
 
 def test_the_shuffled_control_keeps_sizes_and_loses_the_matching() -> None:
-    heads = static_heads(width=6)
-    shuffled = ShuffledWeights(heads, 0).heads
+    heads = static_heads().at_start
+    shuffled = ShuffledWeights(static_heads(), 0).heads.at_start
     assert torch.allclose(shuffled.query.sort(-1).values, heads.query.sort(-1).values)
     assert torch.allclose(shuffled.key.sort(-1).values, heads.key.sort(-1).values)
     assert not torch.allclose(shuffled.query, heads.query)
-    assert torch.equal(ShuffledWeights(heads, 0).heads.key, shuffled.key)
+    assert torch.equal(ShuffledWeights(static_heads(), 0).heads.at_start.key, shuffled.key)
 
 
 def test_distance_buckets_and_their_mass() -> None:

@@ -1,0 +1,186 @@
+"""Heads asked with one fixed input per token: what a layer would attend to if it saw tokens and positions alone.
+
+The static input of a token at a layer is its mean normalised residual stream over training texts. In the first layer
+nothing has to be estimated: its inputs are a function of token and position, and are computed as the model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.sources.capture import FloatArray, IntArray, LayerCall, ask, attention_modules
+
+
+class _Stop(Exception):  # noqa: N818 - not an error: ends a forward pass whose rest is not needed
+    """The input of the first layer has been seen."""
+
+
+def first_layer_inputs(model: Any, ids: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+    """What the first layer's attention gets: [B, T, D] for token ids [B, T], at positions [B, T] or 0 to T - 1."""
+    found: list[torch.Tensor] = []
+    body = getattr(model, model.base_model_prefix, model)
+
+    def keep(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        found.append(keywords["hidden_states"] if "hidden_states" in keywords else arguments[0])
+        raise _Stop
+
+    hook = attention_modules(model)[0].register_forward_pre_hook(keep, with_kwargs=True)
+    placed = {} if positions is None else {"position_ids": positions.to(model.device)}
+    try:
+        with torch.inference_mode(), suppress(_Stop):
+            body(ids.to(model.device), use_cache=False, **placed)
+    finally:
+        hook.remove()
+    return found[0]
+
+
+def has_learned_positions(model: Any, vocab_size: int, length: int) -> bool:
+    """Does the first layer's input of a token depend on where it stands?"""
+    ids = torch.full((1, length), vocab_size // 2, dtype=torch.long)
+    inputs = first_layer_inputs(model, ids)[0]
+    return not torch.allclose(inputs, inputs[:1].expand_as(inputs), atol=1e-6)
+
+
+def embedding_inputs(model: Any, ids: IntArray, positions: IntArray, block: int = 4096) -> FloatArray:
+    """The first layer's input of each token, averaged over positions: [K, D].
+
+    Args:
+        model: a causal language model.
+        ids: [K] tokens in the model's vocabulary.
+        positions: [P] over which to average; one is enough where positions do not enter the input.
+        block: how many (token, position) pairs to compute at once.
+    """
+    per = max(1, block // len(positions))
+    parts = []
+    for first in range(0, len(ids), per):
+        tokens = torch.as_tensor(ids[first : first + per])[:, None].expand(-1, len(positions)).contiguous()
+        if len(positions) == 1:
+            inputs = first_layer_inputs(model, tokens)
+        else:
+            inputs = first_layer_inputs(model, tokens, torch.as_tensor(positions)[None].expand(len(tokens), -1))
+        parts.append(inputs.double().mean(dim=1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+class StaticInputs:
+    """Mean normalised residual stream of each token, per layer, over training texts; the first position left out.
+
+    Args:
+        vocab_size: size K of the local vocabulary.
+        layers: which layers.
+        width: size D of the residual stream.
+        length: of the longest training text.
+    """
+
+    def __init__(self, vocab_size: int, layers: Sequence[int], width: int, length: int) -> None:
+        self.total = {layer: np.zeros((vocab_size, width)) for layer in layers}
+        self.placed = {layer: np.zeros((length, width)) for layer in layers}
+        self.count = np.zeros(vocab_size)
+        self.texts: list[IntArray] = []
+
+    def add(self, call: LayerCall, tokens: IntArray) -> None:
+        """Add the inputs of one layer over one text; tokens [T] in local ids."""
+        assert call.hidden is not None
+        hidden = call.hidden[1:].double().cpu().numpy()
+        np.add.at(self.total[call.layer], tokens[1:], hidden)
+        self.placed[call.layer][1 : len(tokens)] += hidden
+
+    def count_text(self, tokens: IntArray) -> None:
+        """Count the tokens of one text, once for all layers."""
+        np.add.at(self.count, tokens[1:], 1.0)
+        self.texts.append(tokens)
+
+    def inputs(self, layer: int, embedding: FloatArray) -> FloatArray:
+        """[K, D] the static input of every token at a layer.
+
+        A token that no training text holds gets what a linear map from its first-layer input predicts; the map is
+        fitted by ridge regression to the tokens that have a mean, each weighted by its count.
+
+        Args:
+            layer: which layer. Layer 0 has the exact inputs for every token.
+            embedding: [K, D] the first-layer inputs.
+        """
+        if layer == 0:
+            return embedding
+        seen = self.count > 0
+        mean = self.total[layer][seen] / self.count[seen, None]
+        weight = np.minimum(self.count[seen], 20.0)[:, None]  # a comma must not outvote a thousand rare words
+        centre_x = np.average(embedding[seen], axis=0, weights=weight[:, 0])
+        centre_y = np.average(mean, axis=0, weights=weight[:, 0])
+        x, y = embedding[seen] - centre_x, mean - centre_y
+        gram = x.T @ (weight * x)
+        gram[np.diag_indices_from(gram)] += 0.1 * np.trace(gram) / len(gram)
+        linear = np.linalg.solve(gram, x.T @ (weight * y))
+        inputs = (embedding - centre_x) @ linear + centre_y
+        inputs[seen] = mean
+        return inputs
+
+    def position_effect(self, layer: int, inputs: FloatArray) -> FloatArray:
+        """[T, D] mean deviation of the inputs at each position from the static inputs of their tokens.
+
+        Shrunk towards 0 as if one more text had none; positions beyond the training texts take the last one's.
+        """
+        expected, texts = np.zeros_like(self.placed[layer]), np.zeros(len(self.placed[layer]))
+        for tokens in self.texts:
+            expected[1 : len(tokens)] += inputs[tokens[1:]]
+            texts[1 : len(tokens)] += 1.0
+        return (self.placed[layer] - expected) / (texts + 1.0)[:, None]
+
+
+@dataclass(frozen=True)
+class StaticHeads:
+    """The heads of a layer, asked with one fixed input per token of the local vocabulary.
+
+    Attributes:
+        model: the model that the layer belongs to.
+        call: a call of the layer over the longest text: how the module is called, and where.
+        ids: [K] the local vocabulary in the model's own ids.
+        inputs: [K, D] static inputs.
+        effect: [T, D] what positions add to them in models with learned positions, or None.
+        at_start: the call of all K inputs at position 0: queries [H, K, d] and keys [G, K, d] without positions.
+    """
+
+    model: Any
+    call: LayerCall
+    ids: IntArray
+    inputs: torch.Tensor
+    effect: torch.Tensor | None
+    at_start: LayerCall
+
+    def of_text(self, tokens: IntArray) -> LayerCall:
+        """Queries and keys along a text [T] of local ids, each token at its position.
+
+        In the first layer the inputs are the model's own, of token and position together.
+        """
+        if self.call.layer == 0:
+            hidden = first_layer_inputs(self.model, torch.as_tensor(self.ids[tokens])[None])[0]
+        else:
+            hidden = self.inputs[torch.as_tensor(tokens, device=self.inputs.device)]
+            if self.effect is not None:
+                at = np.minimum(np.arange(len(tokens)), len(self.effect) - 1)
+                hidden = hidden + self.effect[torch.as_tensor(at, device=hidden.device)]
+        return ask(self.model, self.call, hidden, np.arange(len(tokens)))
+
+
+def static_heads(
+    model: Any, call: LayerCall, ids: IntArray, inputs: FloatArray, effect: FloatArray | None = None
+) -> StaticHeads:
+    """Ask a layer's heads with one static input per token.
+
+    Args:
+        model: a causal language model.
+        call: a call of the layer over a text as long as any that will be asked for.
+        ids: [K] the local vocabulary in the model's own ids.
+        inputs: [K, D] static inputs.
+        effect: [T, D] of `StaticInputs.position_effect`, for models with learned positions.
+    """
+    hidden = torch.as_tensor(inputs, dtype=call.query.dtype, device=call.query.device)
+    placed = None if effect is None else torch.as_tensor(effect, dtype=hidden.dtype, device=hidden.device)
+    at_start = ask(model, call, hidden, np.zeros(len(hidden), dtype=np.int64))
+    return StaticHeads(model, call, ids, hidden, placed, at_start)
