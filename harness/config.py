@@ -102,7 +102,15 @@ class OneLayer(Strict):
     rollout_seeds: int = Field(default=3, ge=2)
 
 
-HEAD_SURROGATES = ("counts", "distance", "ccmc-weights", "pccmc-weights", "ccmc-fit", "shuffled-weights")
+HEAD_SURROGATES = (
+    "counts",
+    "distance",
+    "ccmc-weights",
+    "pccmc-weights",
+    "ccmc-fit",
+    "pccmc-fit",
+    "shuffled-weights",
+)
 GENERATION_SURROGATES = ("counts", "in-context-bigram", "ccmc-fit")
 
 

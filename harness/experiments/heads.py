@@ -28,6 +28,7 @@ from harness.surrogates.ccmc_fit import CCMCFit
 from harness.surrogates.counts import Counts
 from harness.surrogates.distance import Distance, distance_mass
 from harness.surrogates.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
+from harness.surrogates.pccmc_fit import PCCMCFit, score_mass
 from harness.texts import LocalVocabulary, Text
 from harness.units import Unit, Work
 
@@ -89,6 +90,7 @@ class LayerSums:
         self.texts: list[Text] = []
         self.wins: list[PairMass] = []
         self.distance: list[FloatArray] = []
+        self.score: list[FloatArray] = []
 
     def add(self, call: LayerCall, text: Text) -> None:
         """Sum the attention of one layer over one text."""
@@ -102,6 +104,8 @@ def make_surrogate(name: str, heads: StaticHeads, seed: int) -> Surrogate:
     """A surrogate of heads by its name in the ladder."""
     if name == "ccmc-fit":
         return CCMCFit(CCMCWeights(heads), seed)
+    if name == "pccmc-fit":
+        return PCCMCFit(heads, seed)
     if name == "shuffled-weights":
         return ShuffledWeights(heads, derive_seed(seed, name))
     plain: dict[str, Any] = {"counts": Counts, "distance": Distance}
@@ -147,7 +151,7 @@ def layers(work: Work) -> pd.DataFrame:
     length = max(len(tokens) for _, tokens in texts)
     static = StaticInputs(len(vocabulary), wanted, width, length)
     for index, (_, tokens) in enumerate(train):
-        _share(work, 0.0, 0.4, index, len(train), f"attention over training text {index + 1} of {len(train)}")
+        _share(work, 0.0, 0.3, index, len(train), f"attention over training text {index + 1} of {len(train)}")
         seen_text = Windows(tokens, vocabulary)
         local_tokens = vocabulary.local(tokens)
         static.count_text(local_tokens)
@@ -166,19 +170,25 @@ def layers(work: Work) -> pd.DataFrame:
     fitted: dict[int, dict[str, Surrogate]] = {}
     groups = [c.prompt for c, _ in train]
     seen = static.count > 0
-    for index, layer in enumerate(wanted):
+    heads = {}
+    for layer in wanted:
         inputs = static.inputs(layer, embedding)
         effect = static.position_effect(layer, inputs) if learned else None
-        heads = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect)
-        observations = Observations(sums[layer].texts, groups, sums[layer].wins, len(vocabulary), sums[layer].distance)
+        heads[layer] = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect)
+    if "pccmc-fit" in s["surrogates"]:
+        _add_score_mass(work, model, train, heads, sums)
+    for index, layer in enumerate(wanted):
+        of_layer = sums.pop(layer)
+        observations = Observations(
+            of_layer.texts, groups, of_layer.wins, len(vocabulary), of_layer.distance, score_mass=of_layer.score
+        )
         fitted[layer] = {}
         for name in s["surrogates"]:
-            _share(work, 0.4, 0.7, index, len(wanted), f"fitting {name}, layer {layer}")
+            _share(work, 0.5, 0.7, index, len(wanted), f"fitting {name}, layer {layer}")
             seed = derive_seed(s["seed"], "heads", layer)
-            fitted[layer][name] = make_surrogate(name, heads, seed).fit(observations)
+            fitted[layer][name] = make_surrogate(name, heads[layer], seed).fit(observations)
             for head, ridge in enumerate(getattr(fitted[layer][name], "ridge_", ())):
                 add_ridge(rows, float(ridge), layer=layer, head=head, surrogate=name)
-        del sums[layer]
 
     scores = Scores(rows)
     for index, (continuation, tokens) in enumerate(held_out):
@@ -191,6 +201,21 @@ def layers(work: Work) -> pd.DataFrame:
         capture.listen(model, tokens, wanted, judge)
     scores.explained(derive_seed(s["seed"], "explained"))
     return rows.frame()
+
+
+def _add_score_mass(
+    work: Work, model: Any, train: list[Any], heads: dict[int, StaticHeads], sums: dict[int, LayerSums]
+) -> None:
+    """A second pass over the training texts: attention times the scores that are now read off the weights."""
+    for index, (_, tokens) in enumerate(train):
+        _share(work, 0.3, 0.5, index, len(train), f"scores over training text {index + 1} of {len(train)}")
+
+        def take(call: LayerCall, index: int = index) -> None:
+            rows, _ = capture.rows_without_sink(call)
+            of_layer = sums[call.layer]
+            of_layer.score.append(score_mass(heads[call.layer], of_layer.texts[index], rows))
+
+        capture.listen(model, tokens, list(heads), take)
 
 
 class Scores:

@@ -305,8 +305,12 @@ def scores(
     return product if softcap is None else softcap * torch.tanh(product / softcap)
 
 
-def _visible_scores(call: LayerCall) -> torch.Tensor:
-    """[H, T, T] float64 scores of one call, -inf where a query does not see a key."""
+def visible_scores(call: LayerCall) -> torch.Tensor:
+    """[H, T, T] float64 scores of one call, -inf where a query does not see a key.
+
+    Raises:
+        ValueError: a score that is not finite; names layer, head and position.
+    """
     heads, length = call.query.shape[0], call.query.shape[1]
     head = key_heads(heads, call.key.shape[0]).to(call.key.device)
     raw = scores(call.query, call.key, head, call.scaling, call.softcap).double()
@@ -326,7 +330,7 @@ def attention_rows(call: LayerCall) -> torch.Tensor:
     Raises:
         ValueError: a score that is not finite; names layer, head and position.
     """
-    return torch.softmax(_visible_scores(call), dim=-1)
+    return torch.softmax(visible_scores(call), dim=-1)
 
 
 def rows_without_sink(call: LayerCall) -> tuple[FloatArray, FloatArray]:
@@ -341,7 +345,7 @@ def rows_without_sink(call: LayerCall) -> tuple[FloatArray, FloatArray]:
     Raises:
         ValueError: as `attention_rows`.
     """
-    visible = _visible_scores(call)[:, 1:]
+    visible = visible_scores(call)[:, 1:]
     kept = torch.softmax(visible[:, :, 1:], dim=-1)
     sink = torch.exp(visible[:, :, 0] - torch.logsumexp(visible, dim=-1))
     return kept.cpu().numpy(), sink.cpu().numpy()

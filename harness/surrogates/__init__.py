@@ -8,4 +8,5 @@ LADDER = (
     "ccmc-weights",
     "pccmc-weights",
     "ccmc-fit",
+    "pccmc-fit",
 )

@@ -52,6 +52,7 @@ class Observations:
         vocab_size: K, size of the local vocabulary.
         distance_mass: per text [H, D], target mass per distance bucket; only for heads.
         targets: per text [n, U], the distributions themselves; only for language models.
+        score_mass: per text [H], sum of attention x the score read off the weights; only where a fit asks for it.
     """
 
     texts: Sequence[Text]
@@ -60,6 +61,7 @@ class Observations:
     vocab_size: int
     distance_mass: Sequence[FloatArray] = ()
     targets: Sequence[FloatArray] = ()
+    score_mass: Sequence[FloatArray] = ()
 
     @property
     def heads(self) -> int:
@@ -75,6 +77,7 @@ class Observations:
             self.vocab_size,
             [self.distance_mass[i] for i in keep] if self.distance_mass else (),
             [self.targets[i] for i in keep] if self.targets else (),
+            [self.score_mass[i] for i in keep] if self.score_mass else (),
         )
 
     @cached_property

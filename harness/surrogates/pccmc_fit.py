@@ -1,0 +1,206 @@
+"""`pccmc-fit`: the position-aware chain of the weights, with a fitted scale, distances and token pairs on top.
+
+theta[query, key, distance] = c score read off the weights + b[distance bucket] + delta[query, key], by position-level
+maximum likelihood with a ridge towards c = 1, b = 0, delta = 0, per head. The weights alone, the weights with scale and
+distances, and those with pairs under several ridges are tried on kept-back training prompts; each head takes what is
+best there.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import minimize
+
+from harness.seeds import derive_seed
+from harness.sources.capture import visible_scores
+from harness.sources.static_inputs import StaticHeads
+from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
+from harness.surrogates.ccmc_fit import inner_folds
+from harness.surrogates.distance import BUCKETS, bucket_matrix, position_rows
+from harness.surrogates.position_loss import Entries, gather, log_normalisers
+from harness.texts import Text
+
+PAIR_RIDGES = (30.0, 10.0, 3.0, 1.0)
+RIDGE = 1.0
+_NONE, _DISTANCES = -1, 0  # choices of a head besides the ridges, which count from 1
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """One head's scale, distance offsets [D] and pair offsets [P]."""
+
+    c: float
+    b: FloatArray
+    delta: FloatArray
+
+
+@dataclass(frozen=True)
+class _Masses:
+    """What a loss needs of one head's attention."""
+
+    score: float
+    distance: FloatArray
+    pair: FloatArray
+
+
+def _masses(of: Observations, head: int, pair: FloatArray) -> _Masses:
+    score = float(np.sum([m[head] for m in of.score_mass]))
+    return _Masses(score, np.sum([m[head] for m in of.distance_mass], axis=0), pair)
+
+
+class PCCMCFit(Surrogate):
+    """Position-aware weights with a fitted scale, distances and token pairs.
+
+    Args:
+        heads: the layer's heads, asked per token and position.
+        seed: of the inner split.
+        folds: one of so many parts of the training prompts is kept back to choose.
+        tol: of the fits, on the largest gradient entry in units of its standard deviation.
+        threads: heads fitted at once.
+    """
+
+    name = "pccmc-fit"
+    choice_: IntArray
+    c_: FloatArray
+    b_: FloatArray
+    delta_: list[sparse.csr_array]
+
+    def __init__(self, heads: StaticHeads, seed: int, folds: int = 4, tol: float = 1e-3, threads: int = 2) -> None:
+        self.heads, self.seed, self.folds, self.tol, self.threads = heads, seed, folds, tol, threads
+
+    def fit(self, observations: Observations) -> Self:
+        if len(observations.score_mass) != len(observations.texts):
+            raise ValueError("pccmc-fit needs the score mass of every text")
+        groups = inner_folds(observations.groups, self.folds, derive_seed(self.seed, "inner"))
+        heads = range(observations.heads)
+        if len(groups) < 2:
+            self.choice_ = np.full(observations.heads, _DISTANCES)
+        else:
+            inner, outer = observations.part(set(observations.groups) - groups[0]), observations.part(groups[0])
+            entries, kept_back = self._entries(inner, inner), self._entries(outer, inner)
+            wins = _wins(outer, inner)
+            with ThreadPoolExecutor(self.threads) as pool:
+                chosen = pool.map(lambda head: self._choose(head, inner, entries, outer, kept_back, wins), heads)
+                self.choice_ = np.array(list(chosen))
+            del entries, kept_back
+        entries = self._entries(observations, observations)
+        with ThreadPoolExecutor(self.threads) as pool:
+            found = list(pool.map(lambda head: self._final(head, observations, entries), heads))
+        pattern = observations.pattern
+        self.c_ = np.array([p.c for p in found])
+        self.b_ = np.stack([p.b for p in found])
+        self.delta_ = [sparse.csr_array((p.delta, pattern.indices, pattern.indptr), shape=pattern.shape) for p in found]
+        return self
+
+    def _entries(self, of: Observations, known: Observations) -> Entries:
+        pairs = _pair_codes(known)
+        return gather(of.texts, [text_scores(self.heads, text) for text in of.texts], pairs, of.vocab_size)
+
+    def _choose(
+        self,
+        head: int,
+        inner: Observations,
+        entries: Entries,
+        outer: Observations,
+        kept_back: Entries,
+        wins: FloatArray,
+    ) -> int:
+        mass = _masses(outer, head, wins[head])
+        found = self._start(inner)
+        losses = {_NONE: _loss(kept_back, head, mass, found)}
+        for number, ridge in enumerate((np.inf, *PAIR_RIDGES), start=_DISTANCES):
+            found = self._solve(head, inner, entries, ridge, found)
+            losses[number] = _loss(kept_back, head, mass, found)
+        return min(losses, key=lambda choice: losses[choice])
+
+    def _final(self, head: int, of: Observations, entries: Entries) -> _Parameters:
+        found = self._start(of)
+        for number, ridge in enumerate((np.inf, *PAIR_RIDGES), start=_DISTANCES):
+            if number in {_DISTANCES, self.choice_[head]} and self.choice_[head] >= number:
+                found = self._solve(head, of, entries, ridge, found)
+        return found
+
+    def _start(self, of: Observations) -> _Parameters:
+        return _Parameters(1.0, np.zeros(BUCKETS), np.zeros(of.pair_wins.shape[1]))
+
+    def _solve(self, head: int, of: Observations, entries: Entries, ridge: float, start: _Parameters) -> _Parameters:
+        """Minimise over c and b, and over delta too unless its ridge is infinite."""
+        mass, pairs, few = _masses(of, head, of.pair_wins[head]), np.isfinite(ridge), 1 + BUCKETS
+        # in units in which the curvature of every parameter is of order 1
+        spread = float(np.var(entries.score[head])) * (len(entries.start) - 1)
+        curvature = [np.array([spread + RIDGE]), mass.distance + RIDGE, *([mass.pair + ridge] if pairs else [])]
+        scale = 1.0 / np.sqrt(np.concatenate(curvature))
+
+        def read(x: FloatArray) -> _Parameters:
+            y = x * scale
+            return _Parameters(float(y[0]), y[1:few], y[few:] if pairs else start.delta)
+
+        def objective(x: FloatArray) -> tuple[float, FloatArray]:
+            p = read(x)
+            grad_b, grad_delta = np.zeros(BUCKETS), np.zeros_like(p.delta)
+            rows, grad_c = _normalisers(entries, head, p, grad_b, grad_delta)
+            value = rows - p.c * mass.score - float(p.b @ mass.distance)
+            value += 0.5 * RIDGE * ((p.c - 1.0) ** 2 + float(p.b @ p.b))
+            gradient = [np.array([grad_c - mass.score + RIDGE * (p.c - 1.0)]), grad_b - mass.distance + RIDGE * p.b]
+            if pairs:
+                value += 0.5 * ridge * float(p.delta @ p.delta) - float(p.delta @ mass.pair)
+                gradient.append(grad_delta - mass.pair + ridge * p.delta)
+            return value, np.concatenate(gradient) * scale
+
+        x0 = np.concatenate([[start.c], start.b, *([start.delta] if pairs else [])]) / scale
+        options = {"maxiter": 60, "maxcor": 8, "gtol": self.tol * np.sqrt(len(entries.start)), "ftol": 1e-6}
+        return read(minimize(objective, x0, jac=True, method="L-BFGS-B", options=options).x)  # type: ignore[call-overload]
+
+    def predict(self, text: Text) -> FloatArray:
+        score = self.c_[:, None, None] * np.where(text.visible, text_scores(self.heads, text), 0.0)
+        score += self.b_[:, bucket_matrix(text)]
+        for head, delta in enumerate(self.delta_):
+            score[head] += delta[text.types][:, text.types].toarray()[text.query][:, text.key_index]
+        return text.per_token(position_rows(score, text))
+
+
+def text_scores(heads: StaticHeads, text: Text) -> FloatArray:
+    """[H, n, T - 1] scores read off the weights, the first position left out; -inf where a query does not see a key."""
+    scores: FloatArray = visible_scores(heads.of_text(text.tokens))[:, 1:, 1:].cpu().numpy()
+    return scores
+
+
+def score_mass(heads: StaticHeads, text: Text, rows: FloatArray) -> FloatArray:
+    """[H] sum of attention rows [H, n, T - 1] times the scores read off the weights."""
+    mass: FloatArray = np.sum(rows * np.where(text.visible, text_scores(heads, text), 0.0), axis=(1, 2))
+    return mass
+
+
+def _normalisers(
+    entries: Entries, head: int, p: _Parameters, grad_b: FloatArray, grad_delta: FloatArray
+) -> tuple[float, float]:
+    of_head = entries.score[head], entries.start, entries.bucket, entries.pair
+    rows, grad_c = log_normalisers(*of_head, p.c, p.b, p.delta, grad_b, grad_delta)
+    return float(rows), float(grad_c)
+
+
+def _loss(entries: Entries, head: int, mass: _Masses, p: _Parameters) -> float:
+    rows, _ = _normalisers(entries, head, p, np.zeros_like(p.b), np.zeros_like(p.delta))
+    return rows - p.c * mass.score - float(p.b @ mass.distance + p.delta @ mass.pair)
+
+
+def _pair_codes(observations: Observations) -> IntArray:
+    pattern = observations.pattern
+    query = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
+    return query * pattern.shape[0] + pattern.indices
+
+
+def _wins(of: Observations, known: Observations) -> FloatArray:
+    """[H, P] target mass of some texts on the pairs of others; what falls on other pairs has no parameter."""
+    codes = _pair_codes(known)
+    wins = np.zeros((of.heads, len(codes)))
+    for win in of.wins:
+        place = np.minimum(np.searchsorted(codes, win.pair), len(codes) - 1)
+        kept = codes[place] == win.pair
+        wins[:, place[kept]] += win.mass[:, kept]
+    return wins

@@ -1,0 +1,90 @@
+"""The cross-entropy of position-level rows with scale, distances and token pairs, and its gradient, for one head.
+
+A row gives key position l the weight exp(c score_l + b[distance bucket] + delta[query token, key token]).
+Against observed attention the loss is the sum over rows of log sum_l weight_l, less c . score_mass, b . distance_mass
+and delta . pair_mass: convex in (c, b, delta), and the three sums are all that it needs of the attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+
+from harness.surrogates.base import FloatArray, IntArray
+from harness.surrogates.distance import bucket_matrix
+from harness.texts import Text
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Every (query position, key position) that is seen, over several texts, row after row.
+
+    Attributes:
+        score: float32 [H, E] scores before anything is fitted.
+        start: [n + 1] where each row begins.
+        bucket: [E] distance bucket; pair: [E] number of the token pair.
+    """
+
+    score: np.ndarray[Any, np.dtype[np.float32]]
+    start: IntArray
+    bucket: np.ndarray[Any, np.dtype[np.int16]]
+    pair: np.ndarray[Any, np.dtype[np.int32]]
+
+
+def pair_numbers(text: Text, known: IntArray, vocab_size: int) -> IntArray:
+    """[n, T - first] the number of each pair among the sorted `known` ones (query * K + key); -1 where it is not."""
+    types = text.types
+    wanted = types[:, None] * vocab_size + types[None, :]  # [U, U]
+    place = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
+    number = np.where(known[place] == wanted, place, -1) if len(known) else np.full(wanted.shape, -1)
+    return number[text.query][:, text.key_index]
+
+
+def gather(texts: Sequence[Text], scores: Sequence[FloatArray], known: IntArray, vocab_size: int) -> Entries:
+    """Lay texts [H, n, T - first] out as entries."""
+    parts, lengths, buckets, pairs = [], [], [], []
+    for text, score in zip(texts, scores, strict=True):
+        seen = text.visible
+        parts.append(score[:, seen].astype(np.float32))
+        lengths.append(seen.sum(axis=1))
+        buckets.append(bucket_matrix(text)[seen].astype(np.int16))
+        pairs.append(pair_numbers(text, known, vocab_size)[seen].astype(np.int32))
+    start = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    return Entries(np.concatenate(parts, axis=1), start, np.concatenate(buckets), np.concatenate(pairs))
+
+
+@numba.njit(cache=True, nogil=True)
+def log_normalisers(  # type: ignore[no-untyped-def]
+    score, start, bucket, pair, c, b, delta, grad_b, grad_delta
+):
+    """Sum over rows of log sum of weights, and score mass; adds predicted mass per bucket and pair to the gradients."""
+    total, grad_c = 0.0, 0.0
+    longest = 0
+    for row in range(len(start) - 1):
+        longest = max(longest, start[row + 1] - start[row])
+    weight = np.empty(longest)
+    for row in range(len(start) - 1):
+        first, size = start[row], start[row + 1] - start[row]
+        top = -np.inf
+        for k in range(size):
+            value = c * score[first + k] + b[bucket[first + k]]
+            if pair[first + k] >= 0:
+                value += delta[pair[first + k]]
+            weight[k] = value
+            top = max(top, value)
+        mass = 0.0
+        for k in range(size):
+            weight[k] = np.exp(weight[k] - top)
+            mass += weight[k]
+        total += top + np.log(mass)
+        for k in range(size):
+            share = weight[k] / mass
+            grad_c += share * score[first + k]
+            grad_b[bucket[first + k]] += share
+            if pair[first + k] >= 0:
+                grad_delta[pair[first + k]] += share
+    return total, grad_c

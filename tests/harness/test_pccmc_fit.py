@@ -1,0 +1,124 @@
+"""The fit of distances and token pairs on top of the weights, against its definition and against known truths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+from test_surrogates import K, pair_mass, static_heads, text
+
+from harness.measures.fidelity import kl
+from harness.surrogates.base import Observations
+from harness.surrogates.distance import BUCKETS, bucket_matrix, distance_mass, position_rows
+from harness.surrogates.from_weights import PCCMCWeights
+from harness.surrogates.pccmc_fit import PCCMCFit, score_mass
+from harness.surrogates.position_loss import gather, log_normalisers, pair_numbers
+from harness.texts import Text
+
+
+def score(of: Text) -> Any:
+    """[H, n, m] scores of the random heads along a text, the first position left out."""
+    from harness.sources.capture import visible_scores
+
+    return visible_scores(static_heads().of_text(of.tokens))[:, 1:, 1:].numpy()
+
+
+def rows_of(of: Text, b: Any, delta: Any, c: float = 1.0) -> Any:
+    """[H, n, m] what heads attend to that add b and delta [K, K] to c times the scores of the random heads."""
+    types = of.types
+    extra = delta[types][:, types][of.query][:, of.key_index]
+    return position_rows(c * np.where(of.visible, score(of), 0.0) + b[bucket_matrix(of)] + extra, of)
+
+
+def observe(texts: list[Text], *truth: Any) -> Observations:
+    rows = [rows_of(t, *truth) for t in texts]
+    wins = [pair_mass(t, t.per_token(r), K) for t, r in zip(texts, rows, strict=True)]
+    distance = [distance_mass(t, r) for t, r in zip(texts, rows, strict=True)]
+    scored = [score_mass(static_heads(), t, r) for t, r in zip(texts, rows, strict=True)]
+    return Observations(texts, [f"p{i // 2}" for i in range(len(texts))], wins, K, distance, score_mass=scored)
+
+
+def texts(count: int, first: int = 0) -> list[Text]:
+    return [text(seed, length=40, first=1, start=1) for seed in range(first, first + count)]
+
+
+def divergence(surrogate: Any, of: list[Text], *given: Any) -> float:
+    total = 0.0
+    for t in of:
+        truth = t.per_token(rows_of(t, *given))
+        total += float(kl(truth.reshape(-1, truth.shape[-1]), surrogate.predict(t).reshape(-1, truth.shape[-1])).mean())
+    return total / len(of)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> None:
+    rng = np.random.default_rng(0)
+    of = [Text(rng.integers(0, K, 12), start=1, first=1, window=window) for _ in range(2)]
+    known = np.sort(rng.choice(K * K, 30, replace=False))
+    scores = [rng.normal(size=(1, len(t), len(t.key_index))) for t in of]
+    entries = gather(of, scores, known, K)
+    b, delta = rng.normal(size=BUCKETS), rng.normal(size=30)
+
+    def value(x: Any) -> float:
+        scratch = np.zeros(BUCKETS), np.zeros(30)
+        of_head = entries.score[0], entries.start, entries.bucket, entries.pair
+        return float(log_normalisers(*of_head, x[0], x[1 : 1 + BUCKETS], x[1 + BUCKETS :], *scratch)[0])
+
+    expected = 0.0
+    for t, s in zip(of, scores, strict=True):
+        number = pair_numbers(t, known, K)
+        for row, position in enumerate(t.positions):
+            weight = 0.0
+            for column, place in enumerate(range(1, len(t.tokens))):
+                if place <= position and (window is None or position - place < window):
+                    code = t.tokens[position] * K + t.tokens[place]
+                    extra = delta[list(known).index(code)] if code in known else 0.0
+                    assert (number[row, column] >= 0) == (code in known)
+                    weight += np.exp(
+                        0.7 * float(np.float32(s[0, row, column])) + b[bucket_matrix(t)[row, column]] + extra
+                    )
+            expected += np.log(weight)
+    at = np.concatenate([[0.7], b, delta])
+    assert value(at) == pytest.approx(expected, rel=1e-9)
+    grad_b, grad_delta = np.zeros(BUCKETS), np.zeros(30)
+    of_head = entries.score[0], entries.start, entries.bucket, entries.pair
+    _, grad_c = log_normalisers(*of_head, 0.7, b, delta, grad_b, grad_delta)
+    gradient = np.concatenate([[grad_c], grad_b, grad_delta])
+    np.testing.assert_allclose(gradient, approx_fprime(at, value, 1e-6), atol=1e-4)
+
+
+def test_heads_that_are_exact_already_keep_their_weights() -> None:
+    nothing = np.zeros(BUCKETS), np.zeros((K, K))
+    fit = PCCMCFit(static_heads(), seed=0).fit(observe(texts(8), *nothing))
+    held_out = texts(3, 100)
+    assert divergence(PCCMCWeights(static_heads()), held_out, *nothing) < 1e-9
+    assert divergence(fit, held_out, *nothing) < 1e-5
+
+
+def test_distances_and_pairs_are_found() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.normal(0, 1.5, BUCKETS), rng.normal(0, 1.5, (K, K))
+    fit = PCCMCFit(static_heads(), seed=0).fit(observe(texts(30), *truth))
+    held_out = texts(3, 100)
+    before, after = divergence(PCCMCWeights(static_heads()), held_out, *truth), divergence(fit, held_out, *truth)
+    assert before > 0.3
+    assert after < 0.02 * before
+    assert (fit.choice_ >= 1).all()
+
+
+def test_a_head_that_is_flatter_than_its_weights_is_scaled() -> None:
+    truth = np.zeros(BUCKETS), np.zeros((K, K)), 0.4
+    fit = PCCMCFit(static_heads(), seed=0).fit(observe(texts(20), *truth))
+    np.testing.assert_allclose(fit.c_, 0.4, atol=0.02)
+    before = divergence(PCCMCWeights(static_heads()), texts(3, 100), *truth)
+    assert divergence(fit, texts(3, 100), *truth) < 0.02 * before
+
+
+def test_one_prompt_fits_distances_alone() -> None:
+    truth = np.random.default_rng(1).normal(size=BUCKETS), np.zeros((K, K))
+    fit = PCCMCFit(static_heads(), seed=0).fit(observe(texts(1), *truth))
+    assert (fit.choice_ == 0).all()
+    assert all(delta.count_nonzero() == 0 for delta in fit.delta_)
+    assert np.abs(fit.b_).max() > 0.1
