@@ -8,12 +8,15 @@ stationary distribution is mu_j = m_j r_j with
 so in logarithms y = log m the flow dm/ds = mu(m) - m is dy_j/ds = r_j - 1: no frequency ever underflows, and a token
 that vanishes does so along a straight line. Rows of P may carry any factor, since u_i carries it too.
 
-mu comes from a damped power iteration (the undamped one can cycle for ever) that starts from the last r, which changes
-less than mu along the flow, and is accelerated by the secant through its last two steps (Anderson 1965, depth 1).
-Where it is slow, because K_m hardly mixes, elimination without subtractions (Grassmann, Taksar and Heyman 1985)
-solves exactly. The flow is integrated by the adaptive pair of Bogacki and Shampine 1989, orders 3 and 2. Where logits
-lie tens of nats apart mu switches abruptly from one set of tokens to another and no step is short enough for it; there
-short steps with mu held, m <- e^-h m + (1 - e^-h) mu, go on, which move m by no more than h however abrupt mu is.
+For few tokens mu comes from elimination without subtractions (Grassmann, Taksar and Heyman 1985), exact to rounding
+even where K_m all but falls apart. For many it comes from a damped power iteration (the undamped one can cycle for
+ever) that starts from the last r, which changes less than mu along the flow, and is accelerated by the secant through
+its last two steps (Anderson 1965, depth 1); where that is slow elimination takes over. The one thing it can miss is a
+chain that falls apart into parts which exchange less than the tolerance: it keeps the weights the parts had before.
+
+The flow is integrated by the adaptive pair of Bogacki and Shampine 1989, orders 3 and 2. Where logits lie tens of nats
+apart mu switches abruptly from one set of tokens to another and no step is short enough for it; there short steps with
+mu held, m <- e^-h m + (1 - e^-h) mu, go on, which move m by no more than h however abrupt mu is.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ import numpy as np
 from ccmc._numba import kernel, summing_kernel
 from ccmc._types import FloatArray
 
+# Up to here elimination costs about as much as the iteration.
+_FEW = 16
 # Damping of the power iteration: quick where the chain mixes, and convergent where it flips between two sides.
 _NEW = 0.9
 _ITERATIONS = 25
@@ -30,6 +35,8 @@ _ITERATIONS = 25
 _NEGLIGIBLE = 1e-10
 # No sweep is taken to shrink the error more than this: one lucky step proves nothing.
 _QUICKEST = 0.3
+# What one sweep is taken to shrink the error by before a second one has told.
+_UNKNOWN = 0.9
 # Tolerance of mu as a share of that of a step.
 _INNER = 0.2
 _FIRST_STEP = 0.02
@@ -58,9 +65,13 @@ def _push(P: FloatArray, m: FloatArray, mu: FloatArray, r: FloatArray) -> None:
 def relative_rates(P: FloatArray, m: FloatArray, mu: FloatArray, r: FloatArray, tol: float) -> int:
     """r = mu / m to an L1 error of about `tol` in mu; `mu` holds a guess and receives the answer.
 
-    Returns the number of sweeps over P, negative where elimination had to take over.
+    Returns the number of sweeps over P, negative where elimination was used.
     """
     n = m.shape[0]
+    if n <= _FEW:
+        _eliminate(P, m, mu)
+        _push(P, m, mu, r)
+        return -1
     previous = 0.0
     step, last_step, image, last_image = np.empty(n), np.zeros(n), np.empty(n), np.zeros(n)
     for sweep in range(_ITERATIONS):
@@ -77,7 +88,7 @@ def relative_rates(P: FloatArray, m: FloatArray, mu: FloatArray, r: FloatArray, 
             inner += step[j] * (step[j] - last_step[j])
             norm += (step[j] - last_step[j]) ** 2
         # The answer is nearer than the last change by what the changes shrink from one to the next.
-        ratio = 0.5 if sweep == 0 else max(_QUICKEST, min(change / previous, 1.0))
+        ratio = _UNKNOWN if sweep == 0 else max(_QUICKEST, min(change / previous, 1.0))
         if change * ratio <= tol * (1.0 - ratio) or change <= 1e-15:
             mu[:] = image
             return sweep + 1

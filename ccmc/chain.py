@@ -30,6 +30,8 @@ from ccmc.observations import Observations
 # Numbers held at once while scores are gathered: 32 MB.
 _CHUNK = 1 << 22
 _ROW_SUM_TOLERANCE = 1e-6
+# Differences of logits up to here are finite.
+_LARGEST_LOGIT = 1e300
 Counts = TypeVar("Counts")
 
 
@@ -169,7 +171,7 @@ class CCMC(Chain):
         logits: [K, K] finite numbers, row = query; each row is normalised to log-probabilities.
 
     Raises:
-        ValueError: not square, or a logit is not finite.
+        ValueError: not square, or a logit is not finite or passes 1e300.
 
     Source: Ildiz et al. 2024.
     """
@@ -181,6 +183,9 @@ class CCMC(Chain):
         if not np.isfinite(theta).all():
             row, column = np.argwhere(~np.isfinite(theta))[0]
             raise ValueError(f"logits[{row}, {column}] is {theta[row, column]}: logits are finite")
+        if np.abs(theta).max() > _LARGEST_LOGIT:
+            row, column = np.unravel_index(int(np.abs(theta).argmax()), theta.shape)
+            raise ValueError(f"logits[{row}, {column}] is {theta[row, column]}: logits are at most {_LARGEST_LOGIT:g}")
         self._logits = log_softmax(theta)
         self._logits.flags.writeable = False
 
@@ -259,7 +264,7 @@ class AttentionCCMC(Chain):
         queries: [K, d] finite numbers, one row per token as the one that asks.
 
     Raises:
-        ValueError: the shapes differ, or a number is not finite.
+        ValueError: the shapes differ, a number is not finite, or products may pass 1e300.
 
     Source: Ildiz et al. 2024.
     """
@@ -276,6 +281,9 @@ class AttentionCCMC(Chain):
                 row, column = np.argwhere(~np.isfinite(values))[0]
                 raise ValueError(f"{name}[{row}, {column}] is {values[row, column]}: {name} are finite")
             values.flags.writeable = False
+        key, query = float(np.abs(self._keys).max()), float(np.abs(self._queries).max())
+        if key > 0 and query > _LARGEST_LOGIT / key / self._keys.shape[1]:
+            raise ValueError(f"keys reach {key:g} and queries {query:g}: their products may pass {_LARGEST_LOGIT:g}")
 
     @property
     def vocab_size(self) -> int:

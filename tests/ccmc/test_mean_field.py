@@ -12,7 +12,7 @@ def gaussian(K, scale, seed):
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0, 12.0])
-@pytest.mark.parametrize("K", [2, 5, 40])
+@pytest.mark.parametrize("K", [2, 5, 60])
 def test_stationary_distribution_solves_its_linear_system(K, scale):
     """Also where the chain hardly mixes (logits tens of nats apart), so that elimination takes over."""
     P = gaussian(K, scale, 0).transition
@@ -26,16 +26,24 @@ def test_stationary_distribution_solves_its_linear_system(K, scale):
     np.testing.assert_allclose(mu @ moves, mu, atol=1e-12)
 
 
-@pytest.mark.parametrize("order", [[1, 0], [1, 2, 0], [1, 2, 3, 0]])
-def test_a_chain_that_goes_round_does_not_make_the_iteration_cycle(order):
-    """K_m is a permutation but for 1e-14, which an undamped power iteration follows round and round."""
-    n = len(order)
-    P = np.full((n, n), 1e-14)
-    P[np.arange(n), order] = 1.0
+@pytest.mark.parametrize(("n", "period"), [(2, 2), (3, 3), (60, 2), (60, 3), (60, 60)])
+def test_a_chain_that_goes_round_does_not_make_the_iteration_cycle(n, period):
+    """K_m goes round groups of tokens but for 1e-14, which an undamped power iteration follows round and round."""
+    group = np.arange(n) % period
+    P = np.where((group[:, None] + 1) % period == group, 1.0, 1e-14)
     m = np.arange(1.0, n + 1) / np.arange(1.0, n + 1).sum()
     mu, rates = m.copy(), np.empty(n)
     relative_rates(P, m, mu, rates, 1e-12)
-    np.testing.assert_allclose(mu, 1 / n, atol=1e-11)
+    np.testing.assert_allclose(np.bincount(group, mu), 1 / period, atol=1e-11)
+
+
+def test_two_tokens_that_hardly_ever_leave_themselves_are_weighed_exactly():
+    """They change places with chances c (1e-20) and c / 3 through a third: mu is in the ratio 1 to 3 of being left."""
+    c = 1e-20
+    P = np.array([[1.0, 1e-40, c], [1e-40, 1.0, c / 3], [1.0, 1.0, 1e-9]])
+    mu, rates = np.array([0.999, 0.0005, 0.0005]), np.empty(3)
+    relative_rates(P, np.full(3, 1 / 3), mu, rates, 1e-6)
+    assert mu[1] / mu[0] == pytest.approx(3)
 
 
 @pytest.mark.parametrize(("K", "scale"), [(2, 1.0), (5, 0.5), (5, 1.5), (33, 0.5), (33, 1.0)])
