@@ -239,12 +239,12 @@ class CCMC(Chain):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the chain as a safetensors file."""
-        _save(path, "CCMC", {"logits": np.ascontiguousarray(self._logits)})
+        save_tensors(path, "CCMC", {"logits": np.ascontiguousarray(self._logits)})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
         """Read a chain that `save` wrote; the logits come back bit by bit."""
-        stored = _load(path, "CCMC", ("logits",))["logits"]
+        stored = load_tensors(path, "CCMC", ("logits",))["logits"]
         chain = cls(stored)
         if np.allclose(chain._logits, stored, rtol=0, atol=1e-9):
             # Normalising what is normalised moves the last bits.
@@ -323,12 +323,12 @@ class AttentionCCMC(Chain):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the chain as a safetensors file."""
-        _save(path, "AttentionCCMC", {"keys": self._keys, "queries": self._queries})
+        save_tensors(path, "AttentionCCMC", {"keys": self._keys, "queries": self._queries})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
         """Read a chain that `save` wrote."""
-        stored = _load(path, "AttentionCCMC", ("keys", "queries"))
+        stored = load_tensors(path, "AttentionCCMC", ("keys", "queries"))
         return cls(stored["keys"], stored["queries"])
 
     def __repr__(self) -> str:
@@ -352,13 +352,15 @@ def _softmax(counts: FloatArray, logits: FloatArray) -> FloatArray:
     return scores
 
 
-def _save(path: str | PathLike[str], kind: str, tensors: dict[str, FloatArray]) -> None:
+def save_tensors(path: str | PathLike[str], kind: str, tensors: dict[str, FloatArray]) -> None:
+    """Write named arrays as a safetensors file that says what kind of chain they are."""
     from safetensors.numpy import save_file
 
     save_file(tensors, path, metadata={"format": "ccmc", "kind": kind, "version": "1"})
 
 
-def _load(path: str | PathLike[str], kind: str, names: tuple[str, ...]) -> dict[str, FloatArray]:
+def load_tensors(path: str | PathLike[str], kind: str, names: tuple[str, ...]) -> dict[str, FloatArray]:
+    """Read the named arrays of a chain of the given kind; ValueError where the file is something else."""
     from safetensors import SafetensorError, safe_open
 
     try:

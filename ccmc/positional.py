@@ -23,13 +23,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from os import PathLike
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ccmc._types import FloatArray, IntArray
-from ccmc.chain import CCMC, log_softmax
+from ccmc.chain import CCMC, load_tensors, log_softmax, save_tensors
 from ccmc.contexts import as_tokens
 
 
@@ -44,6 +45,9 @@ class PositionalChain(ABC):
     Raises:
         ValueError: window is not a positive integer.
     """
+
+    _stored: ClassVar[tuple[str, ...]]
+    """Names of the arrays that a chain is made of, in the order of its arguments."""
 
     def __init__(self, vocab_size: int, window: int | None = None) -> None:
         if window is not None and (int(window) != window or window < 1):
@@ -106,6 +110,27 @@ class PositionalChain(ABC):
         as_tokens(tokens, self.vocab_size, "path")
         return float(sum(self.log_next_token(tokens[:length])[tokens[length]] for length in range(start, len(tokens))))
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the chain as a safetensors file."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in self._stored}
+        save_tensors(path, type(self).__name__, arrays | {"options": self._options()})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read a chain that `save` wrote."""
+        stored = load_tensors(path, cls.__name__, (*cls._stored, "options"))
+        build: Any = cls
+        chain: Self = build(*(stored[name] for name in cls._stored), **cls._from_options(*stored["options"].tolist()))
+        return chain
+
+    def _options(self) -> FloatArray:
+        """The other arguments as numbers, 0 for None."""
+        return np.array([self.window or 0], dtype=np.float64)
+
+    @classmethod
+    def _from_options(cls, window: float, *others: float) -> dict[str, Any]:
+        return {"window": int(window) or None}
+
 
 class AdditivePositionChain(PositionalChain):
     """Scores of tokens plus scores of positions.
@@ -122,17 +147,19 @@ class AdditivePositionChain(PositionalChain):
     Source: Ildiz et al. 2024.
     """
 
+    _stored = ("logits", "position_scores")
+
     def __init__(self, logits: ArrayLike, position_scores: ArrayLike, window: int | None = None) -> None:
-        self.chain = CCMC(logits)
+        self.logits = CCMC(logits).logits
         self.position_scores = _finite(position_scores, "position_scores", 2)
         if self.position_scores.shape[0] != self.position_scores.shape[1]:
             raise ValueError(f"position_scores must be square, got shape {self.position_scores.shape}")
-        super().__init__(self.chain.vocab_size, window)
+        super().__init__(len(self.logits), window)
 
     def scores(self, tokens: IntArray) -> FloatArray:
         """theta[query, token] + b[L, l] at all positions."""
         length = _fitting(tokens, len(self.position_scores))
-        theta = self.chain.logits[tokens[-1], tokens]
+        theta = self.logits[tokens[-1], tokens]
         scores: FloatArray = theta + self.position_scores[length - 1, :length]
         return scores
 
@@ -151,6 +178,8 @@ class EmbeddedPositionChain(PositionalChain):
 
     Source: Ildiz et al. 2024.
     """
+
+    _stored = ("E", "U", "W")
 
     def __init__(self, E: ArrayLike, U: ArrayLike, W: ArrayLike, window: int | None = None) -> None:
         self.E, self.U, self.W = _finite(E, "E", 2), _finite(U, "U", 2), _finite(W, "W", 2)
@@ -194,15 +223,17 @@ class DistanceChain(PositionalChain):
     Source: Ildiz et al. 2024, for the chain.
     """
 
+    _stored = ("logits", "distance_bias")
+
     def __init__(self, logits: ArrayLike, distance_bias: ArrayLike, window: int | None = None) -> None:
-        self.chain = CCMC(logits)
+        self.logits = CCMC(logits).logits
         self.distance_bias = _finite(distance_bias, "distance_bias", 1)
-        super().__init__(self.chain.vocab_size, window)
+        super().__init__(len(self.logits), window)
 
     def scores(self, tokens: IntArray) -> FloatArray:
         """theta[query, token] + b[distance] at all positions."""
         distance = np.minimum(np.arange(len(tokens))[::-1], len(self.distance_bias) - 1)
-        scores: FloatArray = self.chain.logits[tokens[-1], tokens] + self.distance_bias[distance]
+        scores: FloatArray = self.logits[tokens[-1], tokens] + self.distance_bias[distance]
         return scores
 
 
@@ -227,6 +258,8 @@ class RotaryChain(PositionalChain):
     Source: Su et al. 2021; Ildiz et al. 2024, for the chain.
     """
 
+    _stored = ("queries", "keys", "frequencies")
+
     def __init__(
         self,
         queries: ArrayLike,
@@ -247,8 +280,11 @@ class RotaryChain(PositionalChain):
             )
         if softcap is not None and not softcap > 0:
             raise ValueError(f"softcap must be positive, got {softcap}")
-        # A pair of coordinates is a complex number, and turning it by an angle a is multiplying it by exp(1j a).
-        self._queries, self._keys = (_as_complex(x, interleaved) for x in (q, k))
+        # Kept in the order (first halves, second halves). A pair of coordinates is a complex number, and turning it by
+        # an angle a is multiplying it by exp(1j a).
+        order = np.arange(q.shape[1]).reshape(-1, 2).T.ravel() if interleaved else slice(None)
+        self.queries, self.keys = q[:, order], k[:, order]
+        self._queries, self._keys = _as_complex(self.queries), _as_complex(self.keys)
         self.scale, self.softcap = float(scale), softcap
         super().__init__(len(q), window)
 
@@ -263,16 +299,22 @@ class RotaryChain(PositionalChain):
         turned = self._queries[tokens[-1]] * np.exp(1j * distance[:, None] * self.frequencies)
         return self._capped(np.einsum("lf,lf->l", turned, self._keys[tokens].conj()).real)
 
+    def _options(self) -> FloatArray:
+        return np.array([self.window or 0, self.scale, self.softcap or 0], dtype=np.float64)
+
+    @classmethod
+    def _from_options(cls, window: float, *others: float) -> dict[str, Any]:
+        scale, softcap = others
+        return {"window": int(window) or None, "scale": scale, "softcap": softcap or None}
+
     def _capped(self, products: FloatArray) -> FloatArray:
         scores: FloatArray = self.scale * products
         return scores if self.softcap is None else self.softcap * np.tanh(scores / self.softcap)
 
 
-def _as_complex(x: FloatArray, interleaved: bool) -> np.ndarray[Any, np.dtype[np.complex128]]:
+def _as_complex(x: FloatArray) -> np.ndarray[Any, np.dtype[np.complex128]]:
     half = x.shape[1] // 2
-    pairs: np.ndarray[Any, np.dtype[np.complex128]] = (
-        x[:, 0::2] + 1j * x[:, 1::2] if interleaved else x[:, :half] + 1j * x[:, half:]
-    )
+    pairs: np.ndarray[Any, np.dtype[np.complex128]] = x[:, :half] + 1j * x[:, half:]
     return pairs
 
 

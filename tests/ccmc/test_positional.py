@@ -154,6 +154,22 @@ def test_log_likelihood_adds_up_the_path():
         assert chain.log_likelihood(path, start=K) == pytest.approx(sum(steps))
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_chains_come_back_from_disk(tmp_path, window):
+    rng = np.random.default_rng(8)
+    chains = every_chain(rng, window=window)
+    Q, Key = rng.normal(size=(2, K, D))
+    chains["capped"] = RotaryChain(Q, Key, FREQUENCIES, scale=0.3, softcap=2.0, interleaved=True, window=window)
+    prompts = some_prompts(rng)
+    for name, chain in chains.items():
+        chain.save(tmp_path / name)
+        again = type(chain).load(tmp_path / name)
+        assert again.window == window
+        np.testing.assert_allclose(again.next_token(prompts), chain.next_token(prompts), atol=1e-14)
+    with pytest.raises(ValueError, match="expected a stored RotaryChain, found DistanceChain"):
+        RotaryChain.load(tmp_path / "distance")
+
+
 def test_malformed_arguments_are_refused():
     chain = DistanceChain(np.zeros((2, 2)), [0.0])
     for prompt in ([], [[]]):
