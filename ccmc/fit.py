@@ -13,12 +13,14 @@ Source: Ildiz et al. 2024, for the model and the convexity of its loss.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ccmc._compact import compact
 from ccmc._pairs import Pairs
 from ccmc._types import BoolArray, FloatArray, IntArray
 from ccmc.chain import CCMC
@@ -79,7 +81,7 @@ class Fit:
     @cached_property
     def chain(self) -> CCMC:
         """The fitted chain; tokens that a query never saw keep their prior logit."""
-        pairs = self.observations.contexts.numbered_pairs
+        pairs = compact(self.observations.contexts).pairs
         size = self.observations.contexts.vocab_size
         logits = np.zeros((size, size)) if self.prior is None else self.prior.copy()
         logits[pairs.query, pairs.token] = self.pair_logits
@@ -100,7 +102,7 @@ class Fit:
         """
         if not self.observations.hard:
             raise ValueError("standard errors from the information are for sampled tokens; bootstrap soft targets")
-        contexts, pairs = self.observations.contexts, self.observations.contexts.numbered_pairs
+        contexts, pairs = self.observations.contexts, compact(self.observations.contexts).pairs
         errors = np.full((contexts.vocab_size, contexts.vocab_size), np.nan)
         for query in np.flatnonzero(np.diff(pairs.query_ptr)):
             part = slice(pairs.ptr[query], pairs.ptr[query + 1])
@@ -176,7 +178,7 @@ def fit_mle(
     determined = identifiability(used)
     if ridges[0] == 0 and not determined.mle_exists:
         raise NoMaximumLikelihoodEstimate(determined.diverging)
-    pairs = used.contexts.numbered_pairs
+    pairs = compact(used.contexts).pairs
     at_pairs = np.zeros(len(pairs.token)) if logits is None else logits[pairs.query, pairs.token]
     if ridges[0] == 0:
         # The likelihood knows nothing of the prior beyond the means, and a far prior is a poor place to start.
@@ -234,7 +236,7 @@ def fit_pairs(
 
     Source: Ildiz et al. 2024, for the model.
     """
-    pairs = contexts.numbered_pairs
+    pairs = compact(contexts).pairs
     number = len(pairs.token)
     won = _pair_values(wins, number, "wins")
     heads = won.shape[0]
@@ -274,44 +276,52 @@ def _solve(
     start: FloatArray | None,
 ) -> PairFit:
     """Run the kernel over (head, query); the answer's means over components are the prior's."""
-    from ccmc._newton import solve_tasks
+    from ccmc._descent import LARGE, solve_large, solve_tasks
     from ccmc._numba import run_tasks
 
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
-    counts, pairs = contexts.sparse_counts, contexts.numbered_pairs
+    rows = compact(contexts)
+    pairs = rows.pairs
     heads, size = wins.shape[0], contexts.vocab_size
-    indptr = counts.indptr.astype(np.int64)
     delta = np.zeros_like(wins) if start is None else start.copy()
-    objective, likelihood, measure = np.zeros((heads, size)), np.zeros((heads, size)), np.zeros((heads, size))
-    passes = np.zeros((heads, size), np.int64)
+    answer = np.zeros((heads, size, 4))
+    sorted_weight = weight[:, pairs.order]
 
-    entries = np.bincount(contexts.query, weights=np.diff(indptr), minlength=size)
+    entries = rows.entries
     occurring = np.flatnonzero(np.diff(pairs.query_ptr))
-    tasks = (np.arange(heads)[:, None] * size + occurring).ravel()
+    large = occurring[entries[occurring] >= LARGE]
+    small = occurring[entries[occurring] < LARGE]
+    tasks = (np.arange(heads)[:, None] * size + small).ravel()
 
     def work(chosen: IntArray) -> None:
         solve_tasks(
-            tasks[chosen], pairs.order, pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, indptr,
-            pairs.local, counts.data, weight, prior, wins, ridge, tol, max_passes,
-            delta, objective, likelihood, measure, passes,
+            tasks[chosen], pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(),
+            sorted_weight, prior, wins, ridge, tol, max_passes, delta, answer,
         )  # fmt: skip
 
-    run_tasks(work, np.tile(entries[occurring], heads))
-    worst = measure.max(axis=1)
+    run_tasks(work, np.tile(entries[small], heads))
+    for head, query in itertools.product(range(heads), large):
+        part = slice(pairs.ptr[query], pairs.ptr[query + 1])
+        solve_large(
+            (pairs.query_ptr[query], pairs.query_ptr[query + 1]), rows.arrays(), sorted_weight[head % len(weight)],
+            pairs.component[part], pairs.components[query], prior[head, part], wins[head, part],
+            ridge[head], tol, max_passes, delta[head, part], answer[head, query],
+        )  # fmt: skip
+    worst = answer[:, :, 2].max(axis=1)
     return PairFit(
         delta=delta,
         converged=worst <= tol,
-        iterations=passes.max(axis=1),
+        iterations=answer[:, :, 3].max(axis=1).astype(np.int64),
         gradient_norm=worst,
-        objective=objective.sum(axis=1),
-        log_likelihood=likelihood.sum(axis=1),
+        objective=answer[:, :, 0].sum(axis=1),
+        log_likelihood=answer[:, :, 1].sum(axis=1),
     )
 
 
 def _information(observations: Observations, pair_logits: FloatArray, query: int) -> FloatArray:
     """Observed information of one query's logits: sum_r w_r (diag(p_r) - p_r p_r^T)."""
-    contexts, pairs = observations.contexts, observations.contexts.numbered_pairs
+    contexts, pairs = observations.contexts, compact(observations.contexts).pairs
     rows = pairs.order[pairs.query_ptr[query] : pairs.query_ptr[query + 1]]
     part = slice(pairs.ptr[query], pairs.ptr[query + 1])
     probability = _probabilities(contexts, pairs, rows, pair_logits[part], pairs.token[part])
