@@ -68,6 +68,8 @@ def compact(contexts: Contexts) -> CompactRows:
 
 
 def _mostly_filled(table: FloatArray) -> bool:
+    if len(table) == 0:
+        return False
     step = max(1, len(table) // _SAMPLE)
     return bool((table[::step] > 0).mean() >= _DENSE_SHARE)
 

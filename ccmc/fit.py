@@ -20,8 +20,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._compact import compact
+from ccmc._compact import CompactRows, compact
 from ccmc._pairs import Pairs
+from ccmc._prefixes import PrefixContexts, pairs_of
 from ccmc._types import BoolArray, FloatArray, IntArray
 from ccmc.chain import CCMC
 from ccmc.contexts import Contexts
@@ -81,7 +82,7 @@ class Fit:
     @cached_property
     def chain(self) -> CCMC:
         """The fitted chain; tokens that a query never saw keep their prior logit."""
-        pairs = compact(self.observations.contexts).pairs
+        pairs = pairs_of(self.observations.contexts)
         size = self.observations.contexts.vocab_size
         logits = np.zeros((size, size)) if self.prior is None else self.prior.copy()
         logits[pairs.query, pairs.token] = self.pair_logits
@@ -102,7 +103,7 @@ class Fit:
         """
         if not self.observations.hard:
             raise ValueError("standard errors from the information are for sampled tokens; bootstrap soft targets")
-        contexts, pairs = self.observations.contexts, compact(self.observations.contexts).pairs
+        contexts, pairs = self.observations.contexts, pairs_of(self.observations.contexts)
         errors = np.full((contexts.vocab_size, contexts.vocab_size), np.nan)
         for query in np.flatnonzero(np.diff(pairs.query_ptr)):
             part = slice(pairs.ptr[query], pairs.ptr[query + 1])
@@ -178,7 +179,7 @@ def fit_mle(
     determined = identifiability(used)
     if ridges[0] == 0 and not determined.mle_exists:
         raise NoMaximumLikelihoodEstimate(determined.diverging)
-    pairs = compact(used.contexts).pairs
+    pairs = pairs_of(used.contexts)
     at_pairs = np.zeros(len(pairs.token)) if logits is None else logits[pairs.query, pairs.token]
     if ridges[0] == 0:
         # The likelihood knows nothing of the prior beyond the means, and a far prior is a poor place to start.
@@ -236,7 +237,7 @@ def fit_pairs(
 
     Source: Ildiz et al. 2024, for the model.
     """
-    pairs = compact(contexts).pairs
+    pairs = pairs_of(contexts)
     number = len(pairs.token)
     won = _pair_values(wins, number, "wins")
     heads = won.shape[0]
@@ -276,20 +277,53 @@ def _solve(
     start: FloatArray | None,
 ) -> PairFit:
     """Run the kernel over (head, query); the answer's means over components are the prior's."""
-    from ccmc._descent import LARGE, solve_large, solve_tasks
-    from ccmc._numba import run_tasks
-
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
-    rows = compact(contexts)
-    pairs = rows.pairs
+    pairs = pairs_of(contexts)
     heads, size = wins.shape[0], contexts.vocab_size
     delta = np.zeros_like(wins) if start is None else start.copy()
     answer = np.zeros((heads, size, 4))
+    occurring = np.flatnonzero(np.diff(pairs.query_ptr))
+    if isinstance(contexts, PrefixContexts) and contexts.streamed and heads == 1 and (weight == 1).all():
+        from ccmc._stream import solve_stream
+
+        occurring = solve_stream(contexts, prior[0], wins[0], float(ridge[0]), tol, max_passes, delta[0], answer[0])
+    before = answer[:, :, 3].copy()
+    if len(occurring):
+        _solve_rows(compact(contexts), occurring, wins, prior, ridge, tol, max_passes, weight, delta, answer)
+        answer[:, occurring, 3] += before[:, occurring]
+    worst = answer[:, :, 2].max(axis=1)
+    return PairFit(
+        delta=delta,
+        converged=worst <= tol,
+        iterations=answer[:, :, 3].max(axis=1).astype(np.int64),
+        gradient_norm=worst,
+        objective=answer[:, :, 0].sum(axis=1),
+        log_likelihood=answer[:, :, 1].sum(axis=1),
+    )
+
+
+def _solve_rows(
+    rows: CompactRows,
+    occurring: IntArray,
+    wins: FloatArray,
+    prior: FloatArray,
+    ridge: FloatArray,
+    tol: float,
+    max_passes: int,
+    weight: FloatArray,
+    delta: FloatArray,
+    answer: FloatArray,
+) -> None:
+    """Run the kernel over (head, query) for the queries that occur; delta [H, pairs] holds start and answer."""
+    from ccmc._descent import LARGE, solve_large, solve_tasks
+    from ccmc._numba import run_tasks
+
+    pairs = rows.pairs
+    heads, size = len(wins), len(pairs.ptr) - 1
     sorted_weight = weight[:, pairs.order]
 
     entries = rows.entries
-    occurring = np.flatnonzero(np.diff(pairs.query_ptr))
     large = occurring[entries[occurring] >= LARGE]
     small = occurring[entries[occurring] < LARGE]
     tasks = (np.arange(heads)[:, None] * size + small).ravel()
@@ -308,20 +342,11 @@ def _solve(
             pairs.component[part], pairs.components[query], prior[head, part], wins[head, part],
             ridge[head], tol, max_passes, delta[head, part], answer[head, query],
         )  # fmt: skip
-    worst = answer[:, :, 2].max(axis=1)
-    return PairFit(
-        delta=delta,
-        converged=worst <= tol,
-        iterations=answer[:, :, 3].max(axis=1).astype(np.int64),
-        gradient_norm=worst,
-        objective=answer[:, :, 0].sum(axis=1),
-        log_likelihood=answer[:, :, 1].sum(axis=1),
-    )
 
 
 def _information(observations: Observations, pair_logits: FloatArray, query: int) -> FloatArray:
     """Observed information of one query's logits: sum_r w_r (diag(p_r) - p_r p_r^T)."""
-    contexts, pairs = observations.contexts, compact(observations.contexts).pairs
+    contexts, pairs = observations.contexts, pairs_of(observations.contexts)
     rows = pairs.order[pairs.query_ptr[query] : pairs.query_ptr[query + 1]]
     part = slice(pairs.ptr[query], pairs.ptr[query + 1])
     probability = _probabilities(contexts, pairs, rows, pair_logits[part], pairs.token[part])

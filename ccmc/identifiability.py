@@ -20,6 +20,7 @@ from scipy import sparse
 
 from ccmc._compact import compact
 from ccmc._pairs import Pairs
+from ccmc._prefixes import PrefixContexts, pairs_of
 from ccmc._types import BoolArray, IntArray
 from ccmc.observations import Observations, PairWins
 
@@ -103,7 +104,7 @@ def identifiability(observations: Observations) -> Identifiability:
     Source: Ford 1957, for the existence of the maximum.
     """
     used = drop_weightless(observations)
-    pairs = compact(used.contexts).pairs
+    pairs = pairs_of(used.contexts)
     size = used.contexts.vocab_size
     groups = pairs.components + size - np.diff(pairs.ptr)
     losing = _losing_pairs(used, pairs)
@@ -143,6 +144,11 @@ def _losing_pairs(observations: Observations, pairs: Pairs) -> BoolArray:
 
 def _surely_connected(observations: Observations, pairs: Pairs) -> bool:
     """Whether every component is strongly connected, found by looking at no more rows than that takes."""
+    if isinstance(observations.contexts, PrefixContexts) and observations.contexts.streamed:
+        from ccmc._stream import surely_connected
+
+        if observations.targets is observations.contexts.following:
+            return surely_connected(observations.contexts)
     from ccmc._compact_kernels import strongly_connected
 
     rows = compact(observations.contexts)

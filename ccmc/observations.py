@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from ccmc._compact import compact
 from ccmc._pairs import Pairs
+from ccmc._prefixes import PrefixContexts, pairs_of
 from ccmc._types import Csr, FloatArray, IntArray
-from ccmc.contexts import Contexts, Sequences, as_floats, as_tokens, canonical, flatten, prefixes, stored_entries
+from ccmc.contexts import Contexts, Sequences, _positive, as_floats, as_tokens, canonical, flatten, stored_entries
 
 # How far a target's or a query's mass may be off before it is an error; float32 attention sums drift this much.
 _TARGET_TOLERANCE = 1e-5
@@ -99,7 +99,7 @@ class Observations:
         if isinstance(self.targets, PairWins):
             return self.targets.values
         row, token, mass, _ = self.entries
-        pairs = compact(self.contexts).pairs
+        pairs = pairs_of(self.contexts)
         number = pairs.number(self.contexts.query[row], token)
         return np.bincount(number, weights=mass * self.weights[row], minlength=len(pairs.token)).astype(np.float64)
 
@@ -136,25 +136,21 @@ class Observations:
         if unseen not in ("raise", "drop"):
             raise ValueError(f'unseen must be "raise" or "drop", got {unseen!r}')
         tokens, offsets = flatten(sequences, vocab_size)
-        length = np.diff(offsets)
-        contexts = prefixes(tokens, offsets, vocab_size, start, length - 1, window)
-        rows = np.maximum(length - start, 0)
-        sequence = np.repeat(np.arange(len(length)), rows)
-        position = start + np.arange(len(contexts)) - np.repeat(np.cumsum(rows) - rows, rows)
-        following = tokens[offsets[sequence] + position]
-        seen = _counts_at(contexts, np.arange(len(contexts)), following) > 0
-        if seen.all():
-            return cls(contexts, following)
-        if unseen == "raise":
-            at = int(np.argmin(seen))
+        whole = _positive(start, "start"), None if window is None else _positive(window, "window")
+        contexts = PrefixContexts(tokens, offsets, vocab_size, *whole)
+        if not (contexts.following_count >= 0).any():
+            raise ValueError(f"no sequence is long enough for a prefix of length {start} and a token after it")
+        unmet = np.flatnonzero(contexts.following_count == 0)
+        if len(unmet) and unseen == "raise":
+            at = int(unmet[0]) + 1
+            sequence = int(np.searchsorted(offsets, at, side="right")) - 1
             raise ValueError(
-                f"sequence {sequence[at]}, position {position[at]}: token {following[at]} is not in its context, so "
+                f"sequence {sequence}, position {at - offsets[sequence]}: token {tokens[at]} is not in its context, so "
                 'no chain can emit it; pass unseen="drop" to leave such tokens out'
             )
-        if not seen.any():
+        if len(contexts) == 0:
             raise ValueError("no observation is left: every next token is outside its context")
-        kept = cls(contexts.take(seen), following[seen])
-        return cls(kept.contexts, kept.targets, dropped=int((~seen).sum()))
+        return cls(contexts, contexts.following, dropped=len(unmet))
 
     @classmethod
     def from_wins(cls, contexts: Contexts, wins: ArrayLike | Csr, log_count_mass: float = 0.0) -> Observations:
@@ -203,6 +199,9 @@ def scaled_wins(pairs: Pairs, values: FloatArray, mass: FloatArray) -> FloatArra
 
 def _counts_at(contexts: Contexts, rows: IntArray, tokens: IntArray) -> FloatArray:
     """How often token tokens[k] is in context rows[k]."""
+    if isinstance(contexts, PrefixContexts) and tokens is contexts.following:
+        met: FloatArray = contexts.following_count[contexts.positions]
+        return met
     if isinstance(contexts.counts, np.ndarray):
         dense: FloatArray = contexts.counts[rows, tokens]
         return dense
@@ -219,14 +218,14 @@ def _target_entries(
     contexts: Contexts, targets: IntArray | FloatArray | Csr
 ) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     if isinstance(targets, np.ndarray) and targets.ndim == 1:
-        row, token, mass = np.arange(len(contexts)), targets.astype(np.int64), np.ones(len(contexts))
+        row, token, mass = np.arange(len(contexts)), np.asarray(targets, np.int64), np.ones(len(contexts))
     else:
         row, token, mass = stored_entries(sparse.csr_array(targets))
     return row, token, mass, _counts_at(contexts, row, token)
 
 
 def _checked_targets(contexts: Contexts, targets: Any) -> IntArray | FloatArray | Csr:
-    shape = contexts.counts.shape
+    shape = (len(contexts), contexts.vocab_size)
     checked: IntArray | FloatArray | Csr
     if sparse.issparse(targets):
         checked = canonical(targets)
