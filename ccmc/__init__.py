@@ -1,6 +1,7 @@
 """Context-conditioned Markov chains: the mathematics of one self-attention layer that samples its next token."""
 
 from ccmc.attention import attention_from_chain, chain_from_attention
+from ccmc.bilinear import BilinearFit, fit_bilinear
 from ccmc.chain import CCMC, AttentionCCMC, Chain
 from ccmc.contexts import Contexts
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
@@ -13,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CCMC",
     "AttentionCCMC",
+    "BilinearFit",
     "Chain",
     "Contexts",
     "Fit",
@@ -22,6 +24,7 @@ __all__ = [
     "PairFit",
     "attention_from_chain",
     "chain_from_attention",
+    "fit_bilinear",
     "fit_mle",
     "fit_pairs",
     "identifiability",

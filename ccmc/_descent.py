@@ -120,6 +120,74 @@ def solve_tasks(
         )  # fmt: skip
 
 
+@kernel
+def all_gradients(
+    query_ptr: IntArray,
+    pair_ptr: IntArray,
+    dense: bool,
+    indptr: IntArray,
+    local: NDArray[Any],
+    counts: NDArray[Any],
+    weight: FloatArray,
+    z: FloatArray,
+    wins: FloatArray,
+    inverse: FloatArray,
+    expected: FloatArray,
+) -> float:
+    """Log-likelihood (without log counts) of all queries at logits z [pairs]; expected [pairs] receives their wins."""
+    likelihood = 0.0
+    for q in range(query_ptr.shape[0] - 1):
+        first, last = query_ptr[q], query_ptr[q + 1]
+        if first == last:
+            continue
+        part = slice(pair_ptr[q], pair_ptr[q + 1])
+        size = pair_ptr[q + 1] - pair_ptr[q]
+        width = indptr[first + 1] - indptr[first] if dense else size
+        w, slope, extra = np.empty(width), np.zeros(width), np.zeros(size)
+        exponentials(z[part], w)
+        total = gradient_pass(first, last, dense, indptr, local, counts, weight, z[part], w, inverse, slope, extra)
+        expected[part] = w[:size] * slope[:size] + extra
+        likelihood += wins[part] @ (z[part] - z[part].max()) - total
+    return likelihood
+
+
+@kernel
+def all_products(
+    query_ptr: IntArray,
+    pair_ptr: IntArray,
+    dense: bool,
+    indptr: IntArray,
+    local: NDArray[Any],
+    counts: NDArray[Any],
+    weight: FloatArray,
+    z: FloatArray,
+    v: FloatArray,
+    inverse: FloatArray,
+    image: FloatArray,
+) -> None:
+    """image [pairs] = Hessian of the negative log-likelihood x v, at the z of the last `all_gradients`."""
+    for q in range(query_ptr.shape[0] - 1):
+        first, last = query_ptr[q], query_ptr[q + 1]
+        if first == last:
+            continue
+        part = slice(pair_ptr[q], pair_ptr[q + 1])
+        size = pair_ptr[q + 1] - pair_ptr[q]
+        width = indptr[first + 1] - indptr[first] if dense else size
+        w, slope, extra, y = np.empty(width), np.zeros(width), np.zeros(size), np.zeros(width)
+        exponentials(z[part], w)
+        # Two products: with 1 for the diagonal, which is the expected wins, and with v.
+        y[:size] = w[:size]
+        product_pass(
+            first, last, dense, indptr, local, counts, weight, z[part], y, np.ones(size), inverse, slope, extra
+        )
+        image[part] = (w[:size] * slope[:size] + extra) * v[part]
+        y[:size] = w[:size] * v[part]
+        slope[:] = 0.0
+        extra[:] = 0.0
+        product_pass(first, last, dense, indptr, local, counts, weight, z[part], y, v[part], inverse, slope, extra)
+        image[part] -= w[:size] * slope[:size] + extra
+
+
 def solve_large(
     rows: tuple[int, int],
     arrays: tuple[bool, IntArray, NDArray[Any], NDArray[Any]],

@@ -166,15 +166,8 @@ def fit_mle(
 
     Source: Ildiz et al. 2024.
     """
-    ridges = _checked_ridge(ridge, 1)
-    size = observations.contexts.vocab_size
-    logits = None if prior is None else np.asarray(prior, dtype=np.float64)
-    if logits is not None:
-        if logits.shape != (size, size):
-            raise ValueError(f"prior must have shape ({size}, {size}), got {logits.shape}")
-        if not np.isfinite(logits).all():
-            row, column = np.argwhere(~np.isfinite(logits))[0]
-            raise ValueError(f"prior[{row}, {column}] is {logits[row, column]}: logits are finite")
+    ridges = checked_ridge(ridge, 1)
+    logits = checked_prior(prior, observations.contexts.vocab_size)
     used = drop_weightless(observations)
     determined = identifiability(used)
     if ridges[0] == 0 and not determined.mle_exists:
@@ -247,7 +240,7 @@ def fit_pairs(
     logits = _pair_values(prior, number, "prior")
     if logits.shape != won.shape:
         raise ValueError(f"prior must have shape {won.shape}, as wins, got {logits.shape}")
-    ridges = _checked_ridge(ridge, heads)
+    ridges = checked_ridge(ridge, heads)
     if (ridges == 0).any():
         raise ValueError(f"ridge of head {int(np.argmin(ridges))} is 0: fit_pairs needs ridge > 0")
     weights = _checked_weight(weight, heads, len(contexts))
@@ -377,7 +370,21 @@ def _pair_values(values: ArrayLike, number: int, name: str) -> FloatArray:
     return array
 
 
-def _checked_ridge(ridge: ArrayLike, heads: int) -> FloatArray:
+def checked_prior(prior: ArrayLike | None, size: int) -> FloatArray | None:
+    """Logits [K, K] of a prior, or None for a flat one."""
+    if prior is None:
+        return None
+    logits = np.asarray(prior, dtype=np.float64)
+    if logits.shape != (size, size):
+        raise ValueError(f"prior must have shape ({size}, {size}), got {logits.shape}")
+    if not np.isfinite(logits).all():
+        row, column = np.argwhere(~np.isfinite(logits))[0]
+        raise ValueError(f"prior[{row}, {column}] is {logits[row, column]}: logits are finite")
+    return logits
+
+
+def checked_ridge(ridge: ArrayLike, heads: int) -> FloatArray:
+    """[heads] strengths of the ridge, non-negative and finite."""
     values = np.asarray(ridge, dtype=np.float64)
     if values.shape not in ((), (heads,)):
         raise ValueError(f"ridge must be one number or [{heads}], got shape {values.shape}")

@@ -130,7 +130,7 @@ def _losing_pairs(observations: Observations, pairs: Pairs) -> BoolArray:
         return lost
     if observations.hard and (observations.wins > 0).all() and _surely_connected(observations, pairs):
         return np.zeros(len(pairs.token), np.bool_)
-    source, target = _beaten_by(observations, pairs)
+    source, target = beaten_by(observations, pairs)
     number = len(pairs.token)
     graph = sparse.coo_array((np.ones(len(source), np.int32), (source, target)), shape=(number, number))
     from scipy.sparse.csgraph import connected_components
@@ -169,7 +169,7 @@ def _component_sizes(pairs: Pairs) -> IntArray:
     return size
 
 
-def _beaten_by(observations: Observations, pairs: Pairs) -> tuple[IntArray, IntArray]:
+def beaten_by(observations: Observations, pairs: Pairs) -> tuple[IntArray, IntArray]:
     """Edges between pairs, from each token of a context to the one emitted.
 
     Where one row emits several tokens they all beat one another, so edges to the first of them and from it to the
