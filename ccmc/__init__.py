@@ -2,6 +2,7 @@
 
 from ccmc.attention import attention_from_chain, chain_from_attention
 from ccmc.bilinear import BilinearFit, fit_bilinear
+from ccmc.bootstrap import Bootstrap, bootstrap
 from ccmc.chain import CCMC, AttentionCCMC, Chain
 from ccmc.contexts import Contexts
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
@@ -15,6 +16,7 @@ __all__ = [
     "CCMC",
     "AttentionCCMC",
     "BilinearFit",
+    "Bootstrap",
     "Chain",
     "Contexts",
     "Fit",
@@ -23,6 +25,7 @@ __all__ = [
     "Observations",
     "PairFit",
     "attention_from_chain",
+    "bootstrap",
     "chain_from_attention",
     "fit_bilinear",
     "fit_mle",

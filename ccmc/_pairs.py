@@ -57,13 +57,23 @@ class Pairs:
         numbers: IntArray = table[query * size + token]
         return numbers
 
+    @property
+    def _group(self) -> IntArray:
+        """[pairs] number of each pair's component among those of all queries."""
+        first = np.concatenate([[0], np.cumsum(self.components)])
+        group: IntArray = first[self.query] + self.component
+        return group
+
+    def component_sizes(self) -> IntArray:
+        """[pairs] how many tokens the component of each pair has."""
+        group = self._group
+        sizes: IntArray = np.bincount(group)[group]
+        return sizes
+
     def component_means(self, values: FloatArray) -> FloatArray:
         """[pairs] mean of `values` [pairs] over the component that each pair is in."""
-        first = np.concatenate([[0], np.cumsum(self.components)])
-        group = first[self.query] + self.component
-        size = np.bincount(group, minlength=int(first[-1]))
-        total = np.bincount(group, weights=values, minlength=int(first[-1]))
-        means: FloatArray = (total / np.maximum(size, 1))[group]
+        group = self._group
+        means: FloatArray = np.bincount(group, weights=values)[group] / self.component_sizes()
         return means
 
 

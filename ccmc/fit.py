@@ -29,7 +29,7 @@ from ccmc.contexts import Contexts
 from ccmc.identifiability import Identifiability, drop_weightless, identifiability
 from ccmc.observations import Observations, scaled_wins
 
-_MAX_PASSES = 5000
+MAX_PASSES = 5000
 _NAMED = 10
 
 
@@ -99,7 +99,7 @@ class Fit:
 
         Raises:
             ValueError: targets are soft. Attention rows are dependent and the chain only approximates them, so the
-                information says nothing of their spread; resample the texts instead.
+                information says nothing of their spread; `bootstrap` resamples the texts instead.
         """
         if not self.observations.hard:
             raise ValueError("standard errors from the information are for sampled tokens; bootstrap soft targets")
@@ -177,7 +177,7 @@ def fit_mle(
     if ridges[0] == 0:
         # The likelihood knows nothing of the prior beyond the means, and a far prior is a poor place to start.
         at_pairs = pairs.component_means(at_pairs)
-    fit = _solve(used.contexts, used.wins[None], at_pairs[None], ridges, tol, _MAX_PASSES, used.weights[None], None)
+    fit = solve(used.contexts, used.wins[None], at_pairs[None], ridges, tol, MAX_PASSES, used.weights[None], None)
     return Fit(
         log_likelihood=float(fit.log_likelihood[0]) + used.log_count_mass,
         iterations=int(fit.iterations[0]),
@@ -197,7 +197,7 @@ def fit_pairs(
     prior: ArrayLike,
     ridge: ArrayLike,
     tol: float = 1e-6,
-    max_iterations: int = _MAX_PASSES,
+    max_iterations: int = MAX_PASSES,
     weight: ArrayLike | None = None,
     start: ArrayLike | None = None,
 ) -> PairFit:
@@ -256,10 +256,10 @@ def fit_pairs(
         begin = _pair_values(start, number, "start")
         if begin.shape != won.shape:
             raise ValueError(f"start must have shape {won.shape}, as wins, got {begin.shape}")
-    return _solve(contexts, scaled, logits, ridges, tol, max_iterations, weights, begin)
+    return solve(contexts, scaled, logits, ridges, tol, max_iterations, weights, begin)
 
 
-def _solve(
+def solve(
     contexts: Contexts,
     wins: FloatArray,
     prior: FloatArray,

@@ -126,7 +126,7 @@ def drop_weightless(observations: Observations) -> Observations:
 def _losing_pairs(observations: Observations, pairs: Pairs) -> BoolArray:
     """[pairs] whether the pair's token is beaten, directly or through others, by one that it never beats back."""
     if isinstance(observations.targets, PairWins):
-        lost: BoolArray = (observations.wins == 0) & (_component_sizes(pairs) > 1)
+        lost: BoolArray = (observations.wins == 0) & (pairs.component_sizes() > 1)
         return lost
     if observations.hard and (observations.wins > 0).all() and _surely_connected(observations, pairs):
         return np.zeros(len(pairs.token), np.bool_)
@@ -159,14 +159,6 @@ def _surely_connected(observations: Observations, pairs: Pairs) -> bool:
     return strongly_connected(
         pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(), emitted, _SWEEPS
     )
-
-
-def _component_sizes(pairs: Pairs) -> IntArray:
-    ones = np.ones(len(pairs.token))
-    first = np.concatenate([[0], np.cumsum(pairs.components)])
-    group = first[pairs.query] + pairs.component
-    size: IntArray = np.bincount(group, weights=ones).astype(np.int64)[group]
-    return size
 
 
 def beaten_by(observations: Observations, pairs: Pairs) -> tuple[IntArray, IntArray]:
