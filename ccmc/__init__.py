@@ -1,6 +1,8 @@
 """Context-conditioned Markov chains: the mathematics of one self-attention layer that samples its next token."""
 
 from ccmc.attention import attention_from_chain, chain_from_attention
+from ccmc.bilinear import BilinearFit, fit_bilinear
+from ccmc.bootstrap import Bootstrap, bootstrap
 from ccmc.chain import CCMC, AttentionCCMC, Chain
 from ccmc.contexts import Contexts
 from ccmc.equilibria import Equilibrium, equilibria
@@ -25,6 +27,8 @@ __all__ = [
     "AdditivePositionChain",
     "Alternative",
     "AttentionCCMC",
+    "BilinearFit",
+    "Bootstrap",
     "Chain",
     "Contexts",
     "DistanceChain",
@@ -40,8 +44,10 @@ __all__ = [
     "RotaryChain",
     "Winners",
     "attention_from_chain",
+    "bootstrap",
     "chain_from_attention",
     "equilibria",
+    "fit_bilinear",
     "fit_mle",
     "fit_pairs",
     "identifiability",

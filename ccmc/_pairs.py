@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from ccmc._types import Csr, FloatArray, IntArray
 
+# Largest K x K table that is worth writing to look up a few pairs.
+_TABLE = 1 << 16
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of contexts, and how the contexts' entries refer to them."""
+    """Pairs of contexts, and which rows they come from."""
 
     order: IntArray
     """[n] rows of the contexts, sorted by query."""
@@ -27,8 +29,6 @@ class Pairs:
     """[K + 1] pairs of query q are ptr[q] ... ptr[q + 1] - 1."""
     token: IntArray
     """[pairs] the token of each pair, ascending within a query."""
-    local: NDArray[np.uint32]
-    """[entries] which of its query's pairs each entry of the contexts' CSR counts belongs to, from 0."""
     component: IntArray
     """[pairs] co-occurrence component of the pair's token among its query's tokens, from 0."""
     components: IntArray
@@ -47,32 +47,48 @@ class Pairs:
         find_in_rows(self.ptr, self.token, query.astype(np.int64), token.astype(np.int64), place)
         return place
 
+    def number(self, query: IntArray, token: IntArray) -> IntArray:
+        """Number of each pair (query[k], token[k]), all of which occur."""
+        size = len(self.ptr) - 1
+        if size * size > max(_TABLE, len(query)):
+            return self.find(query, token)
+        table = np.zeros(size * size, np.int64)
+        table[self.query * size + self.token] = np.arange(len(self.token))
+        numbers: IntArray = table[query * size + token]
+        return numbers
+
+    @property
+    def _group(self) -> IntArray:
+        """[pairs] number of each pair's component among those of all queries."""
+        first = np.concatenate([[0], np.cumsum(self.components)])
+        group: IntArray = first[self.query] + self.component
+        return group
+
+    def component_sizes(self) -> IntArray:
+        """[pairs] how many tokens the component of each pair has."""
+        group = self._group
+        sizes: IntArray = np.bincount(group)[group]
+        return sizes
+
     def component_means(self, values: FloatArray) -> FloatArray:
         """[pairs] mean of `values` [pairs] over the component that each pair is in."""
-        first = np.concatenate([[0], np.cumsum(self.components)])
-        group = first[self.query] + self.component
-        size = np.bincount(group, minlength=int(first[-1]))
-        total = np.bincount(group, weights=values, minlength=int(first[-1]))
-        means: FloatArray = (total / np.maximum(size, 1))[group]
+        group = self._group
+        means: FloatArray = np.bincount(group, weights=values)[group] / self.component_sizes()
         return means
 
 
 def number_pairs(counts: Csr, query: IntArray) -> Pairs:
     """Find the pairs of contexts given as canonical CSR counts [n, K] and queries [n]."""
-    from ccmc import _rows
+    from ccmc import _compact_kernels as kernels
 
-    vocab_size = counts.shape[1]
     indptr = counts.indptr.astype(np.int64)
-    order = np.argsort(query, kind="stable").astype(np.int64)
-    query_ptr = np.concatenate([[0], np.cumsum(np.bincount(query, minlength=vocab_size))]).astype(np.int64)
-    ptr = np.empty(vocab_size + 1, np.int64)
-    _rows.count_pairs(indptr, counts.indices, order, query_ptr, ptr)
-    token = np.empty(ptr[-1], np.int64)
-    local = np.empty(counts.nnz, np.uint32)
-    component = np.empty(ptr[-1], np.int64)
-    components = np.empty(vocab_size, np.int64)
-    _rows.number_pairs(indptr, counts.indices, order, query_ptr, ptr, token, local, component, components)
-    return Pairs(order, query_ptr, ptr, token, local, component, components)
+    order, query_ptr = kernels.sorted_by_query(query, counts.shape[1])
+    ptr, token = kernels.seen_tokens(indptr, counts.indices, order, query_ptr)
+    component, components = np.zeros(len(token), np.int64), np.zeros(len(ptr) - 1, np.int64)
+    kernels.join(
+        order, query_ptr, ptr, token, True, False, indptr, counts.indices, counts.data, component, components
+    )  # fmt: skip
+    return Pairs(order, query_ptr, ptr, token, component, components)
 
 
 def pattern(pairs: Pairs) -> Csr:

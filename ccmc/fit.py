@@ -13,20 +13,23 @@ Source: Ildiz et al. 2024, for the model and the convexity of its loss.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ccmc._compact import CompactRows, compact
 from ccmc._pairs import Pairs
+from ccmc._prefixes import PrefixContexts, pairs_of
 from ccmc._types import BoolArray, FloatArray, IntArray
 from ccmc.chain import CCMC
 from ccmc.contexts import Contexts
 from ccmc.identifiability import Identifiability, drop_weightless, identifiability
 from ccmc.observations import Observations, scaled_wins
 
-_MAX_PASSES = 5000
+MAX_PASSES = 5000
 _NAMED = 10
 
 
@@ -79,7 +82,7 @@ class Fit:
     @cached_property
     def chain(self) -> CCMC:
         """The fitted chain; tokens that a query never saw keep their prior logit."""
-        pairs = self.observations.contexts.numbered_pairs
+        pairs = pairs_of(self.observations.contexts)
         size = self.observations.contexts.vocab_size
         logits = np.zeros((size, size)) if self.prior is None else self.prior.copy()
         logits[pairs.query, pairs.token] = self.pair_logits
@@ -96,11 +99,11 @@ class Fit:
 
         Raises:
             ValueError: targets are soft. Attention rows are dependent and the chain only approximates them, so the
-                information says nothing of their spread; resample the texts instead.
+                information says nothing of their spread; `bootstrap` resamples the texts instead.
         """
         if not self.observations.hard:
             raise ValueError("standard errors from the information are for sampled tokens; bootstrap soft targets")
-        contexts, pairs = self.observations.contexts, self.observations.contexts.numbered_pairs
+        contexts, pairs = self.observations.contexts, pairs_of(self.observations.contexts)
         errors = np.full((contexts.vocab_size, contexts.vocab_size), np.nan)
         for query in np.flatnonzero(np.diff(pairs.query_ptr)):
             part = slice(pairs.ptr[query], pairs.ptr[query + 1])
@@ -163,25 +166,18 @@ def fit_mle(
 
     Source: Ildiz et al. 2024.
     """
-    ridges = _checked_ridge(ridge, 1)
-    size = observations.contexts.vocab_size
-    logits = None if prior is None else np.asarray(prior, dtype=np.float64)
-    if logits is not None:
-        if logits.shape != (size, size):
-            raise ValueError(f"prior must have shape ({size}, {size}), got {logits.shape}")
-        if not np.isfinite(logits).all():
-            row, column = np.argwhere(~np.isfinite(logits))[0]
-            raise ValueError(f"prior[{row}, {column}] is {logits[row, column]}: logits are finite")
+    ridges = checked_ridge(ridge, 1)
+    logits = checked_prior(prior, observations.contexts.vocab_size)
     used = drop_weightless(observations)
     determined = identifiability(used)
     if ridges[0] == 0 and not determined.mle_exists:
         raise NoMaximumLikelihoodEstimate(determined.diverging)
-    pairs = used.contexts.numbered_pairs
+    pairs = pairs_of(used.contexts)
     at_pairs = np.zeros(len(pairs.token)) if logits is None else logits[pairs.query, pairs.token]
     if ridges[0] == 0:
         # The likelihood knows nothing of the prior beyond the means, and a far prior is a poor place to start.
         at_pairs = pairs.component_means(at_pairs)
-    fit = _solve(used.contexts, used.wins[None], at_pairs[None], ridges, tol, _MAX_PASSES, used.weights[None], None)
+    fit = solve(used.contexts, used.wins[None], at_pairs[None], ridges, tol, MAX_PASSES, used.weights[None], None)
     return Fit(
         log_likelihood=float(fit.log_likelihood[0]) + used.log_count_mass,
         iterations=int(fit.iterations[0]),
@@ -201,7 +197,7 @@ def fit_pairs(
     prior: ArrayLike,
     ridge: ArrayLike,
     tol: float = 1e-6,
-    max_iterations: int = _MAX_PASSES,
+    max_iterations: int = MAX_PASSES,
     weight: ArrayLike | None = None,
     start: ArrayLike | None = None,
 ) -> PairFit:
@@ -234,7 +230,7 @@ def fit_pairs(
 
     Source: Ildiz et al. 2024, for the model.
     """
-    pairs = contexts.numbered_pairs
+    pairs = pairs_of(contexts)
     number = len(pairs.token)
     won = _pair_values(wins, number, "wins")
     heads = won.shape[0]
@@ -244,7 +240,7 @@ def fit_pairs(
     logits = _pair_values(prior, number, "prior")
     if logits.shape != won.shape:
         raise ValueError(f"prior must have shape {won.shape}, as wins, got {logits.shape}")
-    ridges = _checked_ridge(ridge, heads)
+    ridges = checked_ridge(ridge, heads)
     if (ridges == 0).any():
         raise ValueError(f"ridge of head {int(np.argmin(ridges))} is 0: fit_pairs needs ridge > 0")
     weights = _checked_weight(weight, heads, len(contexts))
@@ -260,10 +256,10 @@ def fit_pairs(
         begin = _pair_values(start, number, "start")
         if begin.shape != won.shape:
             raise ValueError(f"start must have shape {won.shape}, as wins, got {begin.shape}")
-    return _solve(contexts, scaled, logits, ridges, tol, max_iterations, weights, begin)
+    return solve(contexts, scaled, logits, ridges, tol, max_iterations, weights, begin)
 
 
-def _solve(
+def solve(
     contexts: Contexts,
     wins: FloatArray,
     prior: FloatArray,
@@ -274,44 +270,76 @@ def _solve(
     start: FloatArray | None,
 ) -> PairFit:
     """Run the kernel over (head, query); the answer's means over components are the prior's."""
-    from ccmc._newton import solve_tasks
-    from ccmc._numba import run_tasks
-
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
-    counts, pairs = contexts.sparse_counts, contexts.numbered_pairs
+    pairs = pairs_of(contexts)
     heads, size = wins.shape[0], contexts.vocab_size
-    indptr = counts.indptr.astype(np.int64)
     delta = np.zeros_like(wins) if start is None else start.copy()
-    objective, likelihood, measure = np.zeros((heads, size)), np.zeros((heads, size)), np.zeros((heads, size))
-    passes = np.zeros((heads, size), np.int64)
-
-    entries = np.bincount(contexts.query, weights=np.diff(indptr), minlength=size)
+    answer = np.zeros((heads, size, 4))
     occurring = np.flatnonzero(np.diff(pairs.query_ptr))
-    tasks = (np.arange(heads)[:, None] * size + occurring).ravel()
+    if isinstance(contexts, PrefixContexts) and contexts.streamed and heads == 1 and (weight == 1).all():
+        from ccmc._stream import solve_stream
 
-    def work(chosen: IntArray) -> None:
-        solve_tasks(
-            tasks[chosen], pairs.order, pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, indptr,
-            pairs.local, counts.data, weight, prior, wins, ridge, tol, max_passes,
-            delta, objective, likelihood, measure, passes,
-        )  # fmt: skip
-
-    run_tasks(work, np.tile(entries[occurring], heads))
-    worst = measure.max(axis=1)
+        occurring = solve_stream(contexts, prior[0], wins[0], float(ridge[0]), tol, max_passes, delta[0], answer[0])
+    before = answer[:, :, 3].copy()
+    if len(occurring):
+        _solve_rows(compact(contexts), occurring, wins, prior, ridge, tol, max_passes, weight, delta, answer)
+        answer[:, occurring, 3] += before[:, occurring]
+    worst = answer[:, :, 2].max(axis=1)
     return PairFit(
         delta=delta,
         converged=worst <= tol,
-        iterations=passes.max(axis=1),
+        iterations=answer[:, :, 3].max(axis=1).astype(np.int64),
         gradient_norm=worst,
-        objective=objective.sum(axis=1),
-        log_likelihood=likelihood.sum(axis=1),
+        objective=answer[:, :, 0].sum(axis=1),
+        log_likelihood=answer[:, :, 1].sum(axis=1),
     )
+
+
+def _solve_rows(
+    rows: CompactRows,
+    occurring: IntArray,
+    wins: FloatArray,
+    prior: FloatArray,
+    ridge: FloatArray,
+    tol: float,
+    max_passes: int,
+    weight: FloatArray,
+    delta: FloatArray,
+    answer: FloatArray,
+) -> None:
+    """Run the kernel over (head, query) for the queries that occur; delta [H, pairs] holds start and answer."""
+    from ccmc._descent import LARGE, solve_large, solve_tasks
+    from ccmc._numba import run_tasks
+
+    pairs = rows.pairs
+    heads, size = len(wins), len(pairs.ptr) - 1
+    sorted_weight = weight[:, pairs.order]
+
+    entries = rows.entries
+    large = occurring[entries[occurring] >= LARGE]
+    small = occurring[entries[occurring] < LARGE]
+    tasks = (np.arange(heads)[:, None] * size + small).ravel()
+
+    def work(chosen: IntArray) -> None:
+        solve_tasks(
+            tasks[chosen], pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(),
+            sorted_weight, prior, wins, ridge, tol, max_passes, delta, answer,
+        )  # fmt: skip
+
+    run_tasks(work, np.tile(entries[small], heads))
+    for head, query in itertools.product(range(heads), large):
+        part = slice(pairs.ptr[query], pairs.ptr[query + 1])
+        solve_large(
+            (pairs.query_ptr[query], pairs.query_ptr[query + 1]), rows.arrays(), sorted_weight[head % len(weight)],
+            pairs.component[part], pairs.components[query], prior[head, part], wins[head, part],
+            ridge[head], tol, max_passes, delta[head, part], answer[head, query],
+        )  # fmt: skip
 
 
 def _information(observations: Observations, pair_logits: FloatArray, query: int) -> FloatArray:
     """Observed information of one query's logits: sum_r w_r (diag(p_r) - p_r p_r^T)."""
-    contexts, pairs = observations.contexts, observations.contexts.numbered_pairs
+    contexts, pairs = observations.contexts, pairs_of(observations.contexts)
     rows = pairs.order[pairs.query_ptr[query] : pairs.query_ptr[query + 1]]
     part = slice(pairs.ptr[query], pairs.ptr[query + 1])
     probability = _probabilities(contexts, pairs, rows, pair_logits[part], pairs.token[part])
@@ -342,7 +370,21 @@ def _pair_values(values: ArrayLike, number: int, name: str) -> FloatArray:
     return array
 
 
-def _checked_ridge(ridge: ArrayLike, heads: int) -> FloatArray:
+def checked_prior(prior: ArrayLike | None, size: int) -> FloatArray | None:
+    """Logits [K, K] of a prior, or None for a flat one."""
+    if prior is None:
+        return None
+    logits = np.asarray(prior, dtype=np.float64)
+    if logits.shape != (size, size):
+        raise ValueError(f"prior must have shape ({size}, {size}), got {logits.shape}")
+    if not np.isfinite(logits).all():
+        row, column = np.argwhere(~np.isfinite(logits))[0]
+        raise ValueError(f"prior[{row}, {column}] is {logits[row, column]}: logits are finite")
+    return logits
+
+
+def checked_ridge(ridge: ArrayLike, heads: int) -> FloatArray:
+    """[heads] strengths of the ridge, non-negative and finite."""
     values = np.asarray(ridge, dtype=np.float64)
     if values.shape not in ((), (heads,)):
         raise ValueError(f"ridge must be one number or [{heads}], got shape {values.shape}")

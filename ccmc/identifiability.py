@@ -18,9 +18,14 @@ from typing import overload
 import numpy as np
 from scipy import sparse
 
+from ccmc._compact import compact
 from ccmc._pairs import Pairs
+from ccmc._prefixes import PrefixContexts, pairs_of
 from ccmc._types import BoolArray, IntArray
 from ccmc.observations import Observations, PairWins
+
+# Sweeps over the rows after which a graph that long chains hold together is left to the general algorithm.
+_SWEEPS = 4
 
 
 class Components(Sequence[list[list[int]]]):
@@ -99,7 +104,7 @@ def identifiability(observations: Observations) -> Identifiability:
     Source: Ford 1957, for the existence of the maximum.
     """
     used = drop_weightless(observations)
-    pairs = used.contexts.numbered_pairs
+    pairs = pairs_of(used.contexts)
     size = used.contexts.vocab_size
     groups = pairs.components + size - np.diff(pairs.ptr)
     losing = _losing_pairs(used, pairs)
@@ -121,9 +126,11 @@ def drop_weightless(observations: Observations) -> Observations:
 def _losing_pairs(observations: Observations, pairs: Pairs) -> BoolArray:
     """[pairs] whether the pair's token is beaten, directly or through others, by one that it never beats back."""
     if isinstance(observations.targets, PairWins):
-        lost: BoolArray = (observations.wins == 0) & (_component_sizes(pairs) > 1)
+        lost: BoolArray = (observations.wins == 0) & (pairs.component_sizes() > 1)
         return lost
-    source, target = _beaten_by(observations, pairs)
+    if observations.hard and (observations.wins > 0).all() and _surely_connected(observations, pairs):
+        return np.zeros(len(pairs.token), np.bool_)
+    source, target = beaten_by(observations, pairs)
     number = len(pairs.token)
     graph = sparse.coo_array((np.ones(len(source), np.int32), (source, target)), shape=(number, number))
     from scipy.sparse.csgraph import connected_components
@@ -135,29 +142,40 @@ def _losing_pairs(observations: Observations, pairs: Pairs) -> BoolArray:
     return losing
 
 
-def _component_sizes(pairs: Pairs) -> IntArray:
-    ones = np.ones(len(pairs.token))
-    first = np.concatenate([[0], np.cumsum(pairs.components)])
-    group = first[pairs.query] + pairs.component
-    size: IntArray = np.bincount(group, weights=ones).astype(np.int64)[group]
-    return size
+def _surely_connected(observations: Observations, pairs: Pairs) -> bool:
+    """Whether every component is strongly connected, found by looking at no more rows than that takes."""
+    if isinstance(observations.contexts, PrefixContexts) and observations.contexts.streamed:
+        from ccmc._stream import surely_connected
+
+        if observations.targets is observations.contexts.following:
+            return surely_connected(observations.contexts)
+    from ccmc._compact_kernels import strongly_connected
+
+    rows = compact(observations.contexts)
+    row, token, _, _ = observations.entries
+    order = pairs.order
+    emitted = pairs.number(observations.contexts.query[row], token)[order]
+    emitted -= np.repeat(pairs.ptr[:-1], np.diff(pairs.query_ptr))
+    return strongly_connected(
+        pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(), emitted, _SWEEPS
+    )
 
 
-def _beaten_by(observations: Observations, pairs: Pairs) -> tuple[IntArray, IntArray]:
+def beaten_by(observations: Observations, pairs: Pairs) -> tuple[IntArray, IntArray]:
     """Edges between pairs, from each token of a context to the one emitted.
 
     Where one row emits several tokens they all beat one another, so edges to the first of them and from it to the
     rest connect as much as all edges would.
     """
     counts = observations.contexts.sparse_counts
-    row, entry, mass = observations.entries
-    row, entry = row[mass > 0], entry[mass > 0]
-    offset = pairs.ptr[observations.contexts.query]
-    emitted = offset[row] + pairs.local[entry]
+    row, token, mass, _ = observations.entries
+    row, token = row[mass > 0], token[mass > 0]
+    query = observations.contexts.query
+    emitted = pairs.number(query[row], token)
     _, first = np.unique(row, return_index=True)
     leader = emitted[first]
     size = np.diff(counts.indptr)
-    members = np.repeat(offset, size) + pairs.local
+    members = pairs.number(np.repeat(query, size), counts.indices.astype(np.int64))
     source = np.concatenate([members, leader[row]])
     target = np.concatenate([np.repeat(leader, size), emitted])
     different = source != target

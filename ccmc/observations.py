@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from ccmc._pairs import Pairs
+from ccmc._prefixes import PrefixContexts, pairs_of
 from ccmc._types import Csr, FloatArray, IntArray
-from ccmc.contexts import Contexts, Sequences, as_floats, as_tokens, canonical, flatten, prefixes, stored_entries
+from ccmc.contexts import Contexts, Sequences, _positive, as_floats, as_tokens, canonical, flatten, stored_entries
 
 # How far a target's or a query's mass may be off before it is an error; float32 attention sums drift this much.
 _TARGET_TOLERANCE = 1e-5
@@ -86,8 +87,8 @@ class Observations:
         return Observations(self.contexts.take(rows), self.targets[rows], self.weights[rows])
 
     @cached_property
-    def entries(self) -> tuple[IntArray, IntArray, FloatArray]:
-        """Every positive target as (row [t], entry of the contexts' CSR counts [t], target mass [t])."""
+    def entries(self) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+        """Every stored target as (row [t], token [t], its mass [t], the token's count in the row's context [t])."""
         if isinstance(self.targets, PairWins):
             raise ValueError("observations from wins do not hold the target of each row")
         return _target_entries(self.contexts, self.targets)
@@ -97,9 +98,9 @@ class Observations:
         """[pairs] weighted target mass of each pair, in the order of `contexts.pairs()`."""
         if isinstance(self.targets, PairWins):
             return self.targets.values
-        row, entry, mass = self.entries
-        pairs = self.contexts.numbered_pairs
-        number = pairs.ptr[self.contexts.query[row]] + pairs.local[entry]
+        row, token, mass, _ = self.entries
+        pairs = pairs_of(self.contexts)
+        number = pairs.number(self.contexts.query[row], token)
         return np.bincount(number, weights=mass * self.weights[row], minlength=len(pairs.token)).astype(np.float64)
 
     @cached_property
@@ -107,8 +108,8 @@ class Observations:
         """Sum of weight x target x log count: what the log-likelihood holds beside the logits."""
         if isinstance(self.targets, PairWins):
             return self.targets.log_count_mass
-        row, entry, mass = self.entries
-        return float(np.sum(self.weights[row] * mass * np.log(self.contexts.sparse_counts.data[entry])))
+        row, _, mass, count = self.entries
+        return float(np.sum(self.weights[row] * mass * np.log(count)))
 
     @classmethod
     def from_sequences(
@@ -135,25 +136,21 @@ class Observations:
         if unseen not in ("raise", "drop"):
             raise ValueError(f'unseen must be "raise" or "drop", got {unseen!r}')
         tokens, offsets = flatten(sequences, vocab_size)
-        length = np.diff(offsets)
-        contexts = prefixes(tokens, offsets, vocab_size, start, length - 1, window)
-        rows = np.maximum(length - start, 0)
-        sequence = np.repeat(np.arange(len(length)), rows)
-        position = start + np.arange(len(contexts)) - np.repeat(np.cumsum(rows) - rows, rows)
-        following = tokens[offsets[sequence] + position]
-        seen = _find(contexts, np.arange(len(contexts)), following) >= 0
-        if seen.all():
-            return cls(contexts, following)
-        if unseen == "raise":
-            at = int(np.argmin(seen))
+        whole = _positive(start, "start"), None if window is None else _positive(window, "window")
+        contexts = PrefixContexts(tokens, offsets, vocab_size, *whole)
+        if not (contexts.following_count >= 0).any():
+            raise ValueError(f"no sequence is long enough for a prefix of length {start} and a token after it")
+        unmet = np.flatnonzero(contexts.following_count == 0)
+        if len(unmet) and unseen == "raise":
+            at = int(unmet[0]) + 1
+            sequence = int(np.searchsorted(offsets, at, side="right")) - 1
             raise ValueError(
-                f"sequence {sequence[at]}, position {position[at]}: token {following[at]} is not in its context, so "
+                f"sequence {sequence}, position {at - offsets[sequence]}: token {tokens[at]} is not in its context, so "
                 'no chain can emit it; pass unseen="drop" to leave such tokens out'
             )
-        if not seen.any():
+        if len(contexts) == 0:
             raise ValueError("no observation is left: every next token is outside its context")
-        kept = cls(contexts.take(seen), following[seen])
-        return cls(kept.contexts, kept.targets, dropped=int((~seen).sum()))
+        return cls(contexts, contexts.following, dropped=len(unmet))
 
     @classmethod
     def from_wins(cls, contexts: Contexts, wins: ArrayLike | Csr, log_count_mass: float = 0.0) -> Observations:
@@ -200,26 +197,35 @@ def scaled_wins(pairs: Pairs, values: FloatArray, mass: FloatArray) -> FloatArra
     return scaled
 
 
-def _find(contexts: Contexts, rows: IntArray, tokens: IntArray) -> IntArray:
-    """Entry of the CSR counts that holds token tokens[k] of row rows[k], or -1."""
+def _counts_at(contexts: Contexts, rows: IntArray, tokens: IntArray) -> FloatArray:
+    """How often token tokens[k] is in context rows[k]."""
+    if isinstance(contexts, PrefixContexts) and tokens is contexts.following:
+        met: FloatArray = contexts.following_count[contexts.positions]
+        return met
+    if isinstance(contexts.counts, np.ndarray):
+        dense: FloatArray = contexts.counts[rows, tokens]
+        return dense
     from ccmc._rows import find_in_rows
 
-    counts = contexts.sparse_counts
+    table = contexts.sparse_counts
     place = np.empty(len(rows), np.int64)
-    find_in_rows(counts.indptr.astype(np.int64), counts.indices, rows.astype(np.int64), tokens, place)
-    return place
+    find_in_rows(table.indptr.astype(np.int64), table.indices, rows.astype(np.int64), tokens, place)
+    counts: FloatArray = np.where(place >= 0, table.data[place], 0.0)
+    return counts
 
 
-def _target_entries(contexts: Contexts, targets: IntArray | FloatArray | Csr) -> tuple[IntArray, IntArray, FloatArray]:
+def _target_entries(
+    contexts: Contexts, targets: IntArray | FloatArray | Csr
+) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     if isinstance(targets, np.ndarray) and targets.ndim == 1:
-        row = np.arange(len(contexts))
-        return row, _find(contexts, row, targets.astype(np.int64)), np.ones(len(row))
-    row, token, mass = stored_entries(sparse.csr_array(targets))
-    return row, _find(contexts, row, token), mass
+        row, token, mass = np.arange(len(contexts)), np.asarray(targets, np.int64), np.ones(len(contexts))
+    else:
+        row, token, mass = stored_entries(sparse.csr_array(targets))
+    return row, token, mass, _counts_at(contexts, row, token)
 
 
 def _checked_targets(contexts: Contexts, targets: Any) -> IntArray | FloatArray | Csr:
-    shape = contexts.counts.shape
+    shape = (len(contexts), contexts.vocab_size)
     checked: IntArray | FloatArray | Csr
     if sparse.issparse(targets):
         checked = canonical(targets)
@@ -231,12 +237,11 @@ def _checked_targets(contexts: Contexts, targets: Any) -> IntArray | FloatArray 
             checked = as_floats(checked, "targets")
     if checked.shape not in (shape, shape[:1]):
         raise ValueError(f"targets must have shape {shape} or {shape[:1]}, got {checked.shape}")
-    row, entry, mass = _target_entries(contexts, checked)
-    outside = entry < 0
+    row, token, mass, count = _target_entries(contexts, checked)
+    outside = count == 0
     if outside.any():
         at = int(np.argmax(outside))
-        token = checked[row[at]] if checked.ndim == 1 else stored_entries(sparse.csr_array(checked))[1][at]
-        raise ValueError(f"targets[{row[at]}]: token {token} is not in its context, so no chain can emit it")
+        raise ValueError(f"targets[{row[at]}]: token {token[at]} is not in its context, so no chain can emit it")
     if checked.ndim == 1:
         return checked
     bad = ~((mass >= 0) & (mass < np.inf))

@@ -14,6 +14,8 @@ from ccmc._types import IntArray
 from ccmc.chain import CCMC, AttentionCCMC, Chain
 from ccmc.contexts import Sequences, flatten
 
+# Steps per logit from which a table of all exponentials pays.
+_TABLE_SHARE = 0.02
 _NO_WINDOW = np.iinfo(np.int64).max
 
 
@@ -45,10 +47,18 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
     if window is not None and (int(window) != window or window < 1):
         raise ValueError(f"window must be an integer of at least 1, got {window}")
     nothing = np.empty((0, 0))
+    table = nothing
     if isinstance(chain, CCMC):
         logits, keys, queries = chain.logits, nothing, nothing
+        highest = chain.logits.max(axis=1)
+        if (len(offsets) - 1) * steps >= _TABLE_SHARE * logits.size:
+            table = chain.transition
+            highest = np.log(np.maximum(table.max(axis=1), np.finfo(np.float64).tiny))
     elif isinstance(chain, AttentionCCMC):
         logits, keys, queries = nothing, chain.keys, chain.queries
+        # No product exceeds the product of the norms, and a little more for rounding.
+        norms = np.linalg.norm(chain.queries, axis=1) * np.linalg.norm(chain.keys, axis=1).max()
+        highest = norms * (1 + 1e-12) + 1e-300
     else:
         raise ValueError(f"cannot simulate a {type(chain).__name__}")
 
@@ -60,7 +70,7 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
     out = np.empty((len(offsets) - 1, int(steps)), np.int64)
 
     def work(paths: IntArray) -> None:
-        walk(paths, tokens, offsets, width, key, logits, keys, queries, chain.vocab_size, out)
+        walk(paths, tokens, offsets, width, key, table, logits, keys, queries, highest, out)
 
     run_tasks(work, np.diff(offsets) + float(steps))
     return out

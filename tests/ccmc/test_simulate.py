@@ -61,13 +61,41 @@ def test_paths_depend_on_seed_and_place_only(monkeypatch):
     assert (same[0] != same[1]).any()
 
 
-def test_equal_logits_give_equal_paths_for_both_kinds_of_chain():
-    rng = np.random.default_rng(2)
-    attention = AttentionCCMC(rng.normal(size=(30, 4)), rng.normal(size=(30, 4)))
-    prompts = rng.integers(0, 30, (5, 12))
-    np.testing.assert_array_equal(
-        simulate(attention, prompts, 300, seed=0), simulate(attention.to_ccmc(), prompts, 300, seed=0)
-    )
+def ranks_of_draws(theta, sequence, start, window, rng):
+    """Where each draw falls in its own distribution, spread evenly over its step: uniform if the law is exact."""
+    K = len(theta)
+    counts = np.cumsum(np.eye(K)[sequence], axis=0)
+    if window is not None:
+        counts[window:] -= counts[:-window].copy()
+    now, query, drawn = counts[start - 1 : -1], sequence[start - 1 : -1], sequence[start:]
+    logits = np.where(now > 0, np.log(np.maximum(now, 1)) + theta[query], -np.inf)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    below = np.where(np.arange(K) < drawn[:, None], p, 0).sum(axis=1)
+    return query, below + rng.random(len(drawn)) * p[np.arange(len(drawn)), drawn]
+
+
+@pytest.mark.parametrize("window", [None, 50])
+@pytest.mark.parametrize("kind", ["flat", "peaked", "attention", "few steps"])
+def test_every_draw_of_a_long_path_has_the_exact_law(kind, window):
+    """Rows change from proposals to heavy tokens on the way, in each kind of chain (Kolmogorov-Smirnov, level 1e-5)."""
+    rng = np.random.default_rng(9)
+    K, steps = (150, 400) if kind == "few steps" else (9, 60_000)
+    logits = {"flat": 0.3, "peaked": 4.0, "attention": 1.0, "few steps": 4.0}[kind] * rng.normal(size=(K, K))
+    chain = CCMC(logits)
+    if kind == "attention":
+        chain = AttentionCCMC(2 * rng.normal(size=(K, 2)), 2 * rng.normal(size=(K, 2)))
+        logits = chain.to_ccmc().logits
+    prompt = rng.permutation(np.tile(np.arange(K), 3))
+    paths = simulate(chain, np.tile(prompt, (20 if kind == "few steps" else 1, 1)), steps, seed=1, window=window)
+    draws = [ranks_of_draws(logits, np.concatenate([prompt, path]), len(prompt), window, rng) for path in paths]
+    query, rank = (np.concatenate(part) for part in zip(*draws, strict=True))
+    assert stats.kstest(rank, "uniform").pvalue > 1e-5
+    common = np.bincount(query).argmax()
+    assert stats.kstest(rank[query == common], "uniform").pvalue > 1e-5
+    assert stats.kstest(rank[len(rank) // 2 :], "uniform").pvalue > 1e-5
+    # One draw says nothing about the next.
+    assert abs(np.corrcoef(rank[1:], rank[:-1])[0, 1]) < 5 / np.sqrt(len(rank))
 
 
 def test_only_prompt_tokens_ever_occur():

@@ -1,0 +1,191 @@
+"""Contexts as a fit reads them: rows sorted by query, in the smallest types, tokens numbered within their query.
+
+A pass over the rows is bound by memory, so counts are single bytes wherever they are small integers. Rows that hold
+a quarter of their query's tokens or more are written out in full (`dense`), padded to a multiple of the vector
+length; others list their tokens. Which tokens a query saw, and which of them occurred together, is found on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccmc._pairs import Pairs
+from ccmc._types import FloatArray, IntArray
+from ccmc.contexts import Contexts
+
+_DENSE_SHARE = 0.25
+_SAMPLE = 1000
+_PAD = 16
+_TABLE = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class CompactRows:
+    """Rows of contexts, sorted by query."""
+
+    pairs: Pairs
+    """The pairs that occur, and the rows of each query."""
+    dense: bool
+    """Whether rows are written out in full."""
+    indptr: IntArray
+    """[n + 1] entries of row r (in sorted order) are indptr[r] ... indptr[r + 1] - 1."""
+    local: NDArray[Any]
+    """[entries] number of each entry's token among its query's tokens; empty for dense rows, where place tells it."""
+    counts: NDArray[Any]
+    """[entries] counts; uint8 where all are small integers, float64 otherwise."""
+
+    @property
+    def entries(self) -> FloatArray:
+        """[K] entries of each query's rows, its share of the work."""
+        ptr = self.pairs.query_ptr
+        share: FloatArray = (self.indptr[ptr[1:]] - self.indptr[ptr[:-1]]).astype(np.float64)
+        return share
+
+    def arrays(self) -> tuple[bool, IntArray, NDArray[Any], NDArray[Any]]:
+        """What the kernels take: dense, indptr, local, counts."""
+        return self.dense, self.indptr, self.local, self.counts
+
+
+_known: WeakKeyDictionary[Contexts, CompactRows] = WeakKeyDictionary()
+
+
+def compact(contexts: Contexts) -> CompactRows:
+    """The contexts as compact rows; made once for each object."""
+    found = _known.get(contexts)
+    if found is None:
+        table = contexts.counts
+        dense = table if isinstance(table, np.ndarray) and _mostly_filled(table) else None
+        found = _from_csr(contexts) if dense is None else _from_dense(contexts, dense)
+        _known[contexts] = found
+    return found
+
+
+def _mostly_filled(table: FloatArray) -> bool:
+    if len(table) == 0:
+        return False
+    step = max(1, len(table) // _SAMPLE)
+    return bool((table[::step] > 0).mean() >= _DENSE_SHARE)
+
+
+def _from_dense(contexts: Contexts, table: FloatArray) -> CompactRows:
+    from ccmc import _compact_kernels as kernels
+
+    rows, size = table.shape
+    order, query_ptr = kernels.sorted_by_query(contexts.query, size)
+    rank = kernels.ranks(order)
+    stride = -(-size // _PAD) * _PAD
+    largest: list[FloatArray] = []
+
+    def copied(counts: NDArray[Any]) -> bool:
+        largest.clear()
+
+        def copy(first: int, last: int) -> bool:
+            largest.append(np.zeros((size, size)))
+            return kernels.copy_dense(first, last, table, contexts.query, rank, stride, counts, largest[-1])
+
+        return _in_parts(copy, rows)
+
+    counts: NDArray[Any] = np.empty(rows * stride, np.uint8)
+    if not copied(counts):
+        counts = np.empty(rows * stride)
+        copied(counts)
+    seen = np.max(largest, axis=0) > 0
+    number = seen.sum(axis=1)
+    ptr = np.concatenate([[0], np.cumsum(number)]).astype(np.int64)
+    token = np.nonzero(seen)[1].astype(np.int64)
+    indptr = np.arange(rows + 1, dtype=np.int64) * stride
+    if (number[np.diff(query_ptr) > 0] < size).any():
+        # Columns that a query never saw are taken out, in place.
+        indptr, used = kernels.squeeze(query_ptr, ptr, token, stride, _PAD, counts)
+        counts = counts[:used].copy()
+    return _finish(order, query_ptr, ptr, token, True, indptr, np.empty(0, np.uint8), counts)
+
+
+def _from_csr(contexts: Contexts) -> CompactRows:
+    from ccmc import _compact_kernels as kernels
+
+    table, query = contexts.sparse_counts, contexts.query
+    rows, size = table.shape
+    given = table.indptr.astype(np.int64)
+    order, query_ptr = kernels.sorted_by_query(query, size)
+    ptr, token = kernels.seen_tokens(given, table.indices, order, query_ptr)
+    number = np.diff(ptr)
+    width = np.repeat(-(-number // _PAD) * _PAD, np.diff(query_ptr))
+    dense = bool(table.nnz >= _DENSE_SHARE * width.sum())
+    indptr = np.concatenate([[0], np.cumsum(width if dense else np.diff(given)[order])]).astype(np.int64)
+    most = int(number.max(initial=0))
+    kind: Any = np.uint8 if dense or most <= 1 << 8 else np.uint16 if most <= 1 << 16 else np.uint32
+
+    # Where all K x K places fit into the cache, rows are read in their own order.
+    together = size * size <= _TABLE
+    place = np.zeros(size * size if together else size, np.uint32)
+    if together:
+        pair_query = np.repeat(np.arange(size), number)
+        place[pair_query * size + token] = np.arange(len(token)) - ptr[pair_query]
+        rank, offset, every = kernels.ranks(order), query * size, np.arange(rows)
+
+    def copied(local: NDArray[Any], counts: NDArray[Any]) -> bool:
+        into = dense, indptr, local, counts
+        if together:
+
+            def copy(first: int, last: int) -> bool:
+                part = slice(first, last)
+                return kernels.copy_csr(
+                    every[part], given, table.indices, table.data, place, offset[part], rank[part], *into
+                )
+
+            return _in_parts(copy, rows)
+        whole = True
+        nowhere = np.zeros(int(np.diff(query_ptr).max()), np.int64)
+        for q in np.flatnonzero(np.diff(query_ptr)):
+            place[token[ptr[q] : ptr[q + 1]]] = np.arange(number[q])
+            mine = order[query_ptr[q] : query_ptr[q + 1]]
+            to = np.arange(query_ptr[q], query_ptr[q + 1])
+            whole &= kernels.copy_csr(mine, given, table.indices, table.data, place, nowhere[: len(mine)], to, *into)
+        return whole
+
+    local: NDArray[Any] = np.empty(0 if dense else int(indptr[-1]), kind)
+    counts: NDArray[Any] = (np.zeros if dense else np.empty)(int(indptr[-1]), np.uint8)
+    if kind == np.uint32 or not copied(local, counts):
+        # Wide tokens or counts: one set of wide types, so that few versions of a kernel have to be compiled.
+        local = np.empty(0 if dense else int(indptr[-1]), np.uint32)
+        counts = np.zeros(int(indptr[-1]))
+        copied(local, counts)
+    return _finish(order, query_ptr, ptr, token, dense, indptr, local.astype(np.uint8) if dense else local, counts)
+
+
+def _in_parts(copy: Callable[[int, int], bool], rows: int) -> bool:
+    """Run `copy` over all rows, one stretch for each thread; whether all returned True."""
+    from ccmc._numba import thread_count
+
+    threads = thread_count() if rows >= _SAMPLE else 1
+    edges = np.linspace(0, rows, threads + 1).astype(np.int64).tolist()
+    if threads == 1:
+        return copy(0, rows)
+    with ThreadPoolExecutor(threads) as pool:
+        return all(pool.map(copy, edges[:-1], edges[1:]))
+
+
+def _finish(
+    order: IntArray,
+    query_ptr: IntArray,
+    ptr: IntArray,
+    token: IntArray,
+    dense: bool,
+    indptr: IntArray,
+    local: NDArray[Any],
+    counts: NDArray[Any],
+) -> CompactRows:
+    from ccmc import _compact_kernels as kernels
+
+    component = np.zeros(len(token), np.int64)
+    components = np.zeros(len(ptr) - 1, np.int64)
+    kernels.join(order, query_ptr, ptr, token, False, dense, indptr, local, counts, component, components)
+    return CompactRows(Pairs(order, query_ptr, ptr, token, component, components), dense, indptr, local, counts)

@@ -1,0 +1,274 @@
+"""Kernels that follow sequences of tokens, whose contexts are their prefixes.
+
+With w = exp(theta) the normaliser of query q after t tokens is S_t(q) = sum_{s <= t} w[q, x_s], so one more token
+adds one column of w to all of them. Expected wins need slope[q, k] = sum over prefixes t that end in q of
+m_k(t) / S_t(q); as m_k(t) counts the s <= t with x_s = k, this is the sum over s with x_s = k of
+R_s(q) = sum_{t >= s, x_t = q} 1 / S_t(q), which one walk backwards collects. Two vectors of one number per query are
+touched per token and pass, and nothing is ever subtracted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccmc._numba import kernel, summing_kernel
+from ccmc._solver import BEST, DONE, LIKELIHOOD, MEASURE, OBJECTIVE, PASSES, POINT, REQUEST, advance
+from ccmc._types import BoolArray, FloatArray, IntArray
+
+_TINY = 1e-100
+
+
+@kernel
+def following_counts(tokens: IntArray, offsets: IntArray, start: int, window: int, vocab_size: int) -> FloatArray:
+    """For each position that ends a prefix of length >= start, how often the next token is in it; -1 elsewhere."""
+    counts = np.zeros(vocab_size)
+    found = np.full(tokens.shape[0], -1.0)
+    for s in range(offsets.shape[0] - 1):
+        first, last = offsets[s], offsets[s + 1]
+        for p in range(first, last - 1):
+            counts[tokens[p]] += 1.0
+            if p - first >= window:
+                counts[tokens[p - window]] -= 1.0
+            if p - first + 1 >= start:
+                found[p] = counts[tokens[p + 1]]
+        for p in range(first, last):
+            counts[tokens[p]] = 0.0
+    return found
+
+
+@kernel
+def first_and_last(
+    tokens: NDArray[np.int32], offsets: IntArray, kept: BoolArray, first: IntArray, last: IntArray, seen: BoolArray
+) -> None:
+    """first[s, k] = position of token k's first occurrence in sequence s, last[s, q] = last kept position of query q.
+
+    seen[q, k] = whether k is in a kept context of q.
+    """
+    for s in range(offsets.shape[0] - 1):
+        for p in range(offsets[s + 1] - 1, offsets[s] - 1, -1):
+            first[s, tokens[p]] = p
+            if kept[p] and last[s, tokens[p]] < 0:
+                last[s, tokens[p]] = p
+        for q in range(seen.shape[0]):
+            for k in range(seen.shape[0]):
+                if first[s, k] <= last[s, q]:
+                    seen[q, k] = True
+
+
+@kernel
+def join_prefixes(
+    first: IntArray,
+    last: IntArray,
+    ptr: IntArray,
+    token: IntArray,
+    component: IntArray,
+    components: IntArray,
+) -> None:
+    """Components of each query's tokens: the contexts of one sequence are nested, so they are joined by its largest."""
+    for q in range(ptr.shape[0] - 1):
+        mine = token[ptr[q] : ptr[q + 1]]
+        label = np.arange(mine.shape[0])
+        for s in range(first.shape[0]):
+            lowest = mine.shape[0]
+            for c in range(mine.shape[0]):
+                if first[s, mine[c]] <= last[s, q]:
+                    lowest = min(lowest, label[c])
+            for c in range(mine.shape[0]):
+                if first[s, mine[c]] <= last[s, q] and label[c] != lowest:
+                    old = label[c]
+                    for d in range(mine.shape[0]):
+                        if label[d] == old:
+                            label[d] = lowest
+        # A component bears the number of its smallest token; count those up.
+        number = np.empty(mine.shape[0], np.int64)
+        found = 0
+        for c in range(mine.shape[0]):
+            if label[c] == c:
+                number[c] = found
+                found += 1
+            component[ptr[q] + c] = number[label[c]]
+        components[q] = found
+
+
+@kernel
+def strongly_connected(
+    tokens: NDArray[np.int32],
+    offsets: IntArray,
+    order: IntArray,
+    query_ptr: IntArray,
+    first: IntArray,
+    ptr: IntArray,
+    token: IntArray,
+    component: IntArray,
+) -> bool:
+    """Whether each component is strongly connected under "a token of a prefix points to the one that followed".
+
+    order [n] lists the kept positions by query. Of sequence s it is enough to know the earliest occurrence among the
+    tokens reached by arrows from a component's first token, and the last prefix that a token reached backwards won.
+    """
+    sequences, vocab_size = first.shape
+    sequence = np.empty(tokens.shape[0], np.int32)
+    for s in range(sequences):
+        sequence[offsets[s] : offsets[s + 1]] = s
+    forward, backward = np.empty(vocab_size, np.bool_), np.empty(vocab_size, np.bool_)
+    earliest, latest = np.empty(sequences, np.int64), np.empty(sequences, np.int64)
+    for q in range(ptr.shape[0] - 1):
+        mine = token[ptr[q] : ptr[q + 1]]
+        forward[:] = False
+        backward[:] = False
+        earliest[:] = np.iinfo(np.int64).max
+        latest[:] = -1
+        started = 0
+        for c in range(mine.shape[0]):
+            if component[ptr[q] + c] == started:
+                started += 1
+                forward[mine[c]] = backward[mine[c]] = True
+                for s in range(sequences):
+                    earliest[s] = min(earliest[s], first[s, mine[c]])
+        reached = 2 * started
+        changed = True
+        while changed and reached < 2 * mine.shape[0]:
+            changed = False
+            for o in range(query_ptr[q + 1] - 1, query_ptr[q] - 1, -1):
+                p = order[o]
+                follower, at = tokens[p + 1], sequence[p]
+                if p > latest[at] and backward[follower]:
+                    latest[at] = p
+                    for c in range(mine.shape[0]):
+                        if not backward[mine[c]] and first[at, mine[c]] <= p:
+                            backward[mine[c]] = True
+                            reached += 1
+                            changed = True
+                if earliest[at] <= p and not forward[follower]:
+                    forward[follower] = True
+                    reached += 1
+                    changed = True
+                    for s in range(sequences):
+                        earliest[s] = min(earliest[s], first[s, follower])
+                if reached == 2 * mine.shape[0]:
+                    break
+        if reached < 2 * mine.shape[0]:
+            return False
+    return True
+
+
+@summing_kernel
+def stream_pass(
+    tokens: NDArray[np.int32],
+    offsets: IntArray,
+    kept: BoolArray,
+    column: NDArray[np.int32],
+    w: FloatArray,
+    inverse: FloatArray,
+    slope: FloatArray,
+    total: FloatArray,
+) -> bool:
+    """One pass for the queries q with column[q] >= 0; False if a normaliser underflows, and then nothing is valid.
+
+    w [V, columns] = exp(theta - max theta) by token and column of the query, 0 where the pair does not occur;
+    slope [V, columns] and total [columns] = sum log S are written; inverse [tokens] is scratch.
+    """
+    width = w.shape[1]
+    s, product = np.empty(width), np.ones(width)
+    slope[:] = 0.0
+    total[:] = 0.0
+    for part in range(offsets.shape[0] - 1):
+        s[:] = 0.0
+        for p in range(offsets[part], offsets[part + 1]):
+            more = w[tokens[p]]
+            for a in range(width):
+                s[a] += more[a]
+            a = column[tokens[p]]
+            if a >= 0 and kept[p]:
+                if s[a] <= _TINY:
+                    return False
+                inverse[p] = 1.0 / s[a]
+                product[a] *= s[a]
+                if product[a] > 1e150 or product[a] < 1e-150:
+                    total[a] += np.log(product[a])
+                    product[a] = 1.0
+        s[:] = 0.0
+        for p in range(offsets[part + 1] - 1, offsets[part] - 1, -1):
+            a = column[tokens[p]]
+            if a >= 0 and kept[p]:
+                s[a] += inverse[p]
+            into = slope[tokens[p]]
+            for a in range(width):
+                into[a] += s[a]
+    for a in range(width):
+        total[a] += np.log(product[a])
+    return True
+
+
+@kernel
+def weights_of(
+    active: IntArray,
+    ptr: IntArray,
+    token: IntArray,
+    start: IntArray,
+    vectors: FloatArray,
+    rows: int,
+    prior: FloatArray,
+    w: FloatArray,
+) -> None:
+    """w [V, active] at the points that the solvers of the active queries ask for."""
+    w[:] = 0.0
+    for a in range(active.shape[0]):
+        q = active[a]
+        size = ptr[q + 1] - ptr[q]
+        point = vectors[rows * start[q] :][: rows * size].reshape((rows, size))[POINT]
+        z = prior[ptr[q] : ptr[q + 1]] + point
+        top = z.max()
+        for c in range(size):
+            w[token[ptr[q] + c], a] = np.exp(z[c] - top)
+
+
+@kernel
+def advance_all(
+    active: IntArray,
+    ptr: IntArray,
+    token: IntArray,
+    start: IntArray,
+    vectors: FloatArray,
+    rows: int,
+    history: FloatArray,
+    depth: int,
+    numbers: FloatArray,
+    state: IntArray,
+    prior: FloatArray,
+    wins: FloatArray,
+    ridge: float,
+    component: IntArray,
+    components: IntArray,
+    tol: float,
+    max_passes: int,
+    w: FloatArray,
+    slope: FloatArray,
+    total: FloatArray,
+    delta: FloatArray,
+    answer: FloatArray,
+) -> None:
+    """Give each active query's solver its answer, and write its best point so far to `delta`."""
+    nothing = np.empty((0, 0))
+    for a in range(active.shape[0]):
+        q = active[a]
+        part = slice(ptr[q], ptr[q + 1])
+        size = ptr[q + 1] - ptr[q]
+        mine = vectors[rows * start[q] :][: rows * size].reshape((rows, size))
+        past = history[depth * start[q] :][: depth * max(size, 8)].reshape((depth, max(size, 8)))
+        slopes, expected = np.empty(size), np.empty(size)
+        for c in range(size):
+            slopes[c] = slope[token[ptr[q] + c], a]
+            expected[c] = slopes[c] * w[token[ptr[q] + c], a]
+        request = advance(
+            mine, past, numbers[q], state[q], prior[part], wins[part], ridge, component[part], components[q], tol,
+            max_passes, total[a], slopes, expected, nothing,
+        )  # fmt: skip
+        delta[part] = mine[BEST]
+        if request == DONE:
+            answer[q, 0] = numbers[q, OBJECTIVE]
+            answer[q, 1] = numbers[q, LIKELIHOOD]
+            answer[q, 2] = numbers[q, MEASURE]
+        answer[q, 3] = state[q, PASSES]
+        state[q, REQUEST] = request
