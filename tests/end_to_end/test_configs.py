@@ -61,3 +61,13 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
     )
     assert len(commands) == 1
     assert commands[0] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_readme_goes_from_counts_to_winners(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks if "from ccmc import" in block), names)
+    assert names["fit"].converged
+    assert set(names["found"].tokens) <= set(range(8))
+    assert abs(names["found"].frequencies.sum() - 1) < 1e-6
+    assert str(names["found"].tokens) in capsys.readouterr().out
