@@ -14,4 +14,4 @@ def pytest_terminal_summary(terminalreporter) -> None:
     if ratios.TABLE:
         terminalreporter.section("speed")
         for case, what, value, bar in ratios.TABLE:
-            terminalreporter.write_line(f"{case:<34}{what:<44}{value:>12.4g}   {bar}")
+            terminalreporter.write_line(f"{case:<38}{what:<44}{value:>12.4g}   {bar}")

@@ -6,11 +6,11 @@ from ratios import median_seconds, record
 
 from ccmc import CCMC, AttentionCCMC, simulate
 
-# (spread of the logits, K, steps, bar): the bars are asserted with room for a noisy machine.
+# Kind, spread of the logits, K, steps, the ratio aimed at, and the one asserted, which leaves room for a noisy machine.
 CASES = [
     ("flat", 0.3, 33, 300_000, 400, 60),
     ("flat", 0.3, 1000, 300_000, 150, 60),
-    ("flat", 0.3, 50_000, 100_000, 500, 500),
+    ("flat", 0.3, 50_000, 100_000, 500, 250),
     ("peaked", 3.0, 33, 300_000, 400, 150),
     ("peaked", 3.0, 1000, 300_000, 150, 40),
     ("peaked", 3.0, 50_000, 100_000, 140, 140),
