@@ -34,7 +34,7 @@ _VECTORS = 11
 
 # Entries of `numbers`.
 OBJECTIVE, LIKELIHOOD, MEASURE = 0, 1, 2
-_FALL, _LENGTH, _RHO, _GOAL, _TRACE = 3, 4, 5, 6, 7
+_FALL, _LENGTH, _RHO, _GOAL, _TRACE, _ENOUGH = 3, 4, 5, 6, 7, 8
 _NUMBERS = 12
 
 # Entries of `state`.
@@ -109,6 +109,8 @@ def advance(
     if state[REQUEST] == PRODUCT:
         state[REQUEST] = _conjugate(vectors, numbers, state, ridge, component, components, max_passes, expected)
         return int(state[REQUEST])
+    # Directions need not be more exact than the answer.
+    numbers[_ENOUGH] = 0.1 * tol
     z = prior + vectors[POINT]
     delta, gradient = vectors[POINT], vectors[_GRADIENT]
     gradient[:] = expected - wins + ridge * delta
@@ -417,6 +419,7 @@ def _conjugate(
         numbers[_RHO] = residual @ image
         if (
             numbers[_RHO] > numbers[_GOAL]
+            and _measure(residual, diagonal, 0.0) > numbers[_ENOUGH]
             and state[PASSES] < max_passes
             and state[_PRODUCTS] < 2 * direction.shape[0] + 10
         ):

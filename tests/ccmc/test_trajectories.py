@@ -39,7 +39,7 @@ def test_following_paths_gives_the_fit_of_their_prefixes(seed):
     ridge, prior = 0.0 if expected.mle_exists else 0.3, rng.normal(size=(K, K))
     one, other = (fit_mle(observations, ridge=ridge, prior=prior, tol=1e-10) for observations in (streamed, plain))
     np.testing.assert_allclose(one.chain.logits, other.chain.logits, atol=1e-7)
-    assert one.log_likelihood == pytest.approx(other.log_likelihood, rel=1e-12)
+    assert one.log_likelihood == pytest.approx(other.log_likelihood, rel=1e-10)
     assert one.gradient_norm <= 1e-10
     # Nobody asked for counts yet, but for naming the tokens that diverge.
     assert ("counts" in vars(streamed.contexts)) == (not expected.mle_exists)

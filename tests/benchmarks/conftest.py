@@ -1,0 +1,17 @@
+"""Benchmarks run small, as tests of agreement, unless --benchmark-enable asks for speed: then bars are asserted."""
+
+import pytest
+import ratios
+
+
+@pytest.fixture
+def enabled(request: pytest.FixtureRequest) -> bool:
+    """Whether speed is measured and bars are asserted."""
+    return bool(request.config.getoption("benchmark_enable"))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if ratios.TABLE:
+        terminalreporter.section("speed")
+        for case, what, value, bar in ratios.TABLE:
+            terminalreporter.write_line(f"{case:<38}{what:<44}{value:>12.4g}   {bar}")

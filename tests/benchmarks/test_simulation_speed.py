@@ -1,0 +1,60 @@
+"""Speed of the simulation against numpy's Generator.choice, step by step on the same chain and prompt."""
+
+import numpy as np
+import pytest
+from ratios import median_seconds, record
+
+from ccmc import CCMC, AttentionCCMC, simulate
+
+# Kind, spread of the logits, K, steps, the ratio aimed at, and the one asserted, which leaves room for a noisy machine.
+CASES = [
+    ("flat", 0.3, 33, 300_000, 400, 60),
+    ("flat", 0.3, 1000, 300_000, 150, 60),
+    ("flat", 0.3, 50_000, 100_000, 500, 250),
+    ("peaked", 3.0, 33, 300_000, 400, 150),
+    ("peaked", 3.0, 1000, 300_000, 150, 40),
+    ("peaked", 3.0, 50_000, 100_000, 140, 140),
+]
+
+
+def make(kind, spread, K, rng):
+    """A chain and a prompt; with K = 50,000 logits are products, and the prompt holds 4,096 tokens."""
+    if K <= 2000:
+        return CCMC(spread * rng.normal(size=(K, K))), np.concatenate([np.arange(K), rng.integers(0, K, K)])
+    width = 16
+    scale = spread**0.5 / width**0.25
+    chain = AttentionCCMC(scale * rng.normal(size=(K, width)), scale * rng.normal(size=(K, width)))
+    return chain, rng.integers(0, K, 4096)
+
+
+def by_choice(chain, prompt, steps):
+    """The same law, with the row's weights and numpy's choice at every step."""
+    rng = np.random.default_rng(0)
+    counts = np.bincount(prompt, minlength=chain.vocab_size).astype(float)
+    transition = chain.transition if isinstance(chain, CCMC) else None
+    query, path = int(prompt[-1]), []
+    for _ in range(steps):
+        row = transition[query] if transition is not None else np.exp(chain.rows(np.array([query]))[0])
+        p = counts * row
+        query = int(rng.choice(len(p), p=p / p.sum()))
+        counts[query] += 1
+        path.append(query)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "spread", "K", "steps", "goal", "bar"), CASES)
+def test_against_numpy_choice(enabled, benchmark, kind, spread, K, steps, goal, bar):
+    rng = np.random.default_rng(1)
+    if not enabled:
+        K, steps = min(K, 300), 2000
+    chain, prompt = make(kind, spread, K, rng)
+    path = benchmark.pedantic(lambda: simulate(chain, [prompt], steps, seed=0), rounds=1, warmup_rounds=1)[0]
+    assert set(path.tolist()) <= set(prompt.tolist())
+    slow = 100 if K > 2000 or not enabled else 3000
+    assert set(by_choice(chain, prompt, slow)) <= set(prompt.tolist())
+    if enabled:
+        mine = median_seconds(lambda: simulate(chain, [prompt], steps, seed=0), 5) / steps
+        theirs = median_seconds(lambda: by_choice(chain, prompt, slow), 3) / slow
+        record(f"simulate {kind} K={K:,}", "nanoseconds per step", 1e9 * mine)
+        record(f"simulate {kind} K={K:,}", "x numpy choice", theirs / mine, f"goal {goal}")
+        assert theirs / mine >= bar
