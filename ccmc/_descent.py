@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccmc import _solver as solver
+from ccmc._linear import centre
 from ccmc._numba import kernel, run_tasks
 from ccmc._passes import exponentials, gradient_pass, product_pass, squares_pass
-from ccmc._solver import advance, centre, workspace
+from ccmc._solver import advance, workspace
 from ccmc._types import FloatArray, IntArray
 
 # Entries from which a query is read in portions by several threads, whatever their number.

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ccmc._linear import centre, scaled_cholesky
 from ccmc._numba import kernel
 from ccmc._types import FloatArray, IntArray
 
@@ -65,21 +66,6 @@ def workspace(size: int) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
 def factorised(size: int) -> bool:
     """Whether Newton steps of a problem of this size ask for the Hessian rather than for products with it."""
     return size <= _FACTORISED
-
-
-@kernel
-def centre(x: FloatArray, component: IntArray, components: int, sums: FloatArray, sizes: FloatArray) -> None:
-    """Take the mean over its component off each entry."""
-    if components == 1:
-        x -= x.mean()
-        return
-    sums[:components] = 0.0
-    sizes[:components] = 0.0
-    for c in range(x.shape[0]):
-        sums[component[c]] += x[c]
-        sizes[component[c]] += 1.0
-    for c in range(x.shape[0]):
-        x[c] -= sums[component[c]] / sizes[component[c]]
 
 
 @kernel
@@ -229,7 +215,7 @@ def _extrapolate(vectors: FloatArray, history: FloatArray, state: IntArray, wins
             to = (state[_SLOT] - 1 - b) % DEPTH
             for c in range(size):
                 gram[a, b] += (wins[c] + ridge) * history[DEPTH + at, c] * history[DEPTH + to, c]
-    share = _scaled_cholesky(gram, right)
+    share = scaled_cholesky(gram, right)
     for a in range(used):
         at = (state[_SLOT] - 1 - a) % DEPTH
         for c in range(size):
@@ -241,37 +227,6 @@ def _extrapolate(vectors: FloatArray, history: FloatArray, state: IntArray, wins
         state[_PLAIN] = 0
     else:
         vectors[POINT] = x + f
-
-
-@kernel
-def _scaled_cholesky(matrix: FloatArray, right: FloatArray) -> FloatArray:
-    """Solve a symmetric system given by its lower half; directions it cannot tell apart get 0. Both are overwritten."""
-    size = right.shape[0]
-    scale = np.empty(size)
-    for a in range(size):
-        scale[a] = 1.0 / np.sqrt(matrix[a, a]) if matrix[a, a] > 0 else 0.0
-    for a in range(size):
-        right[a] *= scale[a]
-        for b in range(a + 1):
-            matrix[a, b] *= scale[a] * scale[b]
-    for a in range(size):
-        for b in range(a):
-            inner = matrix[a, b] - matrix[a, :b] @ matrix[b, :b]
-            matrix[a, b] = inner / matrix[b, b] if matrix[b, b] > 0 else 0.0
-        pivot = matrix[a, a] - matrix[a, :a] @ matrix[a, :a]
-        matrix[a, a] = np.sqrt(pivot) if pivot > 1e-13 else 0.0
-    for a in range(size):
-        inner = right[a] - matrix[a, :a] @ right[:a]
-        right[a] = inner / matrix[a, a] if matrix[a, a] > 0 else 0.0
-    for a in range(size - 1, -1, -1):
-        if matrix[a, a] > 0:
-            inner = right[a]
-            for b in range(a + 1, size):
-                inner -= matrix[b, a] * right[b]
-            right[a] = inner / matrix[a, a]
-        else:
-            right[a] = 0.0
-    return right * scale
 
 
 @kernel
@@ -357,7 +312,7 @@ def _newton(
                 squares[a, b] += root[a] * root[b] / sums[component[a]]
         squares[a, a] += 1.0
         step[a] = -vectors[_GRADIENT, a] / root[a]
-    step[:] = _scaled_cholesky(squares, step) / root
+    step[:] = scaled_cholesky(squares, step) / root
     centre(step, component, components, vectors[_WORK], sums)
     return _try_step(vectors, numbers, state, HESSIAN, max_passes)
 

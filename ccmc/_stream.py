@@ -82,8 +82,9 @@ def solve_stream(
         Queries that were not finished, from whose `delta` to go on by other means.
     """
     from ccmc import _stream_kernels as kernels
+    from ccmc._linear import centre
     from ccmc._numba import thread_count
-    from ccmc._solver import GRADIENT, POINT, REQUEST, centre, workspace
+    from ccmc._solver import GRADIENT, POINT, REQUEST, workspace
 
     pairs, names = contexts.numbered_pairs, contexts.occurring
     ptr = np.concatenate([[0], pairs.ptr[names + 1]])

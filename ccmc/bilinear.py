@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, sparse
 
+from ccmc._checks import checked_prior, checked_ridge
 from ccmc._compact import compact
 from ccmc._pairs import Pairs
 from ccmc._types import FloatArray
 from ccmc.chain import CCMC
-from ccmc.fit import NoMaximumLikelihoodEstimate, checked_prior, checked_ridge
+from ccmc.fit import NoMaximumLikelihoodEstimate
 from ccmc.identifiability import Identifiability, beaten_by, drop_weightless, identifiability
 from ccmc.observations import Observations, PairWins
 

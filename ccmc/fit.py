@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ccmc._checks import checked_prior, checked_ridge, checked_weight, pair_values
 from ccmc._compact import CompactRows, compact
 from ccmc._pairs import Pairs
 from ccmc._prefixes import PrefixContexts, pairs_of
@@ -232,18 +233,18 @@ def fit_pairs(
     """
     pairs = pairs_of(contexts)
     number = len(pairs.token)
-    won = _pair_values(wins, number, "wins")
+    won = pair_values(wins, number, "wins")
     heads = won.shape[0]
     if (won < 0).any():
         head, at = np.argwhere(won < 0)[0]
         raise ValueError(f"wins[{head}, {at}] is {won[head, at]}: wins are non-negative")
-    logits = _pair_values(prior, number, "prior")
+    logits = pair_values(prior, number, "prior")
     if logits.shape != won.shape:
         raise ValueError(f"prior must have shape {won.shape}, as wins, got {logits.shape}")
     ridges = checked_ridge(ridge, heads)
     if (ridges == 0).any():
         raise ValueError(f"ridge of head {int(np.argmin(ridges))} is 0: fit_pairs needs ridge > 0")
-    weights = _checked_weight(weight, heads, len(contexts))
+    weights = checked_weight(weight, heads, len(contexts))
     mass = np.stack([np.bincount(contexts.query, weights=row, minlength=contexts.vocab_size) for row in weights])
     scaled = np.empty_like(won)
     for head in range(heads):
@@ -253,7 +254,7 @@ def fit_pairs(
             raise ValueError(f"head {head}: {error}") from None
     begin = None
     if start is not None:
-        begin = _pair_values(start, number, "start")
+        begin = pair_values(start, number, "start")
         if begin.shape != won.shape:
             raise ValueError(f"start must have shape {won.shape}, as wins, got {begin.shape}")
     return solve(contexts, scaled, logits, ridges, tol, max_iterations, weights, begin)
@@ -358,52 +359,3 @@ def _probabilities(
     probability = np.exp(scores)
     probability /= probability.sum(axis=1, keepdims=True)
     return probability
-
-
-def _pair_values(values: ArrayLike, number: int, name: str) -> FloatArray:
-    array = np.ascontiguousarray(values, dtype=np.float64)
-    if array.ndim != 2 or array.shape[1] != number:
-        raise ValueError(f"{name} must have shape [heads, {number}], one value per pair, got {array.shape}")
-    if not np.isfinite(array).all():
-        head, at = np.argwhere(~np.isfinite(array))[0]
-        raise ValueError(f"{name}[{head}, {at}] is {array[head, at]}: it must be finite")
-    return array
-
-
-def checked_prior(prior: ArrayLike | None, size: int) -> FloatArray | None:
-    """Logits [K, K] of a prior, or None for a flat one."""
-    if prior is None:
-        return None
-    logits = np.asarray(prior, dtype=np.float64)
-    if logits.shape != (size, size):
-        raise ValueError(f"prior must have shape ({size}, {size}), got {logits.shape}")
-    if not np.isfinite(logits).all():
-        row, column = np.argwhere(~np.isfinite(logits))[0]
-        raise ValueError(f"prior[{row}, {column}] is {logits[row, column]}: logits are finite")
-    return logits
-
-
-def checked_ridge(ridge: ArrayLike, heads: int) -> FloatArray:
-    """[heads] strengths of the ridge, non-negative and finite."""
-    values = np.asarray(ridge, dtype=np.float64)
-    if values.shape not in ((), (heads,)):
-        raise ValueError(f"ridge must be one number or [{heads}], got shape {values.shape}")
-    bad = ~((values >= 0) & (values < np.inf))
-    if bad.any():
-        raise ValueError(f"ridge is {np.atleast_1d(values)[np.atleast_1d(bad)][0]}: it is non-negative and finite")
-    return np.ascontiguousarray(np.broadcast_to(values, (heads,)))
-
-
-def _checked_weight(weight: ArrayLike | None, heads: int, rows: int) -> FloatArray:
-    if weight is None:
-        return np.ones((1, rows))
-    values = np.ascontiguousarray(weight, dtype=np.float64)
-    if values.shape == (rows,):
-        values = values[None]
-    if values.shape not in ((1, rows), (heads, rows)):
-        raise ValueError(f"weight must have shape [{rows}] or [{heads}, {rows}], got {values.shape}")
-    bad = ~((values >= 0) & (values < np.inf))
-    if bad.any():
-        head, row = np.argwhere(bad)[0]
-        raise ValueError(f"weight of context {row} is {values[head, row]}: weights are non-negative and finite")
-    return values
