@@ -35,3 +35,34 @@ def print_tables(tables: list[Any], format_: str = "rich") -> None:
         if table.note:
             screen.print(Text(table.note, style="dim"), width=min(screen.width, 160))
         screen.print()
+
+
+def print_pivots(pivots: list[Any]) -> None:
+    """Show pivots on the terminal, the best figures in bold; where nothing can be bold they end with a star."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.pivot import column_names
+    from harness.tables import interval
+
+    screen = console()
+    for pivot in pivots:
+        shown = Table(title=Text(pivot.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+        for name in pivot.row_factors:
+            shown.add_column(Text(name), no_wrap=True)
+        for heading in column_names(pivot):
+            shown.add_column(Text(heading), justify="right")
+        for row in pivot.rows:
+            cells = [Text(name) for name in row]
+            for column in pivot.columns:
+                cell = pivot.cells.get((row, column))
+                best = cell is not None and cell.best
+                text = "–" if cell is None else interval(cell.interval)
+                mark = " *" if best and not screen.is_terminal else ""
+                cells.append(Text(text + mark, style="bold" if best else ""))
+            shown.add_row(*cells)
+        screen.print(shown)
+        note = pivot.note if screen.is_terminal else pivot.note.replace("Bold:", "*:")
+        screen.print(Text(note, style="dim"), width=min(screen.width, 160))
+        screen.print()
