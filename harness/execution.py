@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import UsageError, one_line
-from harness.store import RunDirectory, new_folder, now, write_parquet
-from harness.units import Unit, Work, task_function
+from harness.store import RunDirectory, folder_hashes, new_folder, now, write_parquet
+from harness.units import Unit, Work, source_hash, task_function
 
 Progress = Callable[[float, str], None]
 
@@ -49,6 +49,8 @@ def run_unit(directory: Path, unit: Unit, progress: Progress) -> None:
             "label": unit.label,
             "settings": unit.settings,
             "needs": [need.key for need in unit.needs],
+            "source": source_hash(unit.task.partition(":")[0]),
+            "files": folder_hashes(folder),
             "finished": now(),
             "seconds": round(time.perf_counter() - start, 2),
             "peak_memory_bytes": peak_memory(),

@@ -19,7 +19,7 @@ from harness.errors import UnitsFailedError, UsageError
 from harness.execution import Progress, Watcher, execute
 from harness.prompts import Prompt, load_prompts
 from harness.rows import SCHEMA_VERSION
-from harness.store import MANIFEST, RunDirectory, find_runs, now
+from harness.store import MANIFEST, RunDirectory, file_hash, find_runs, now
 from harness.units import Unit
 
 
@@ -289,7 +289,9 @@ def _close(
     import json
 
     if state == "complete":
-        store.assemble(keys)
+        manifest["tables"] = store.assemble(keys)
+        for unit in manifest["units"]:
+            unit["record_sha256"] = file_hash(store.unit(unit["key"]) / "unit.json")
     manifest["state"] = state
     manifest["finished"] = now()
     manifest["failures"] = [{"key": key, "error": message} for key, message in failures.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -54,6 +55,18 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as Parquet (zstd), without an index."""
     frame.to_parquet(path, index=False, compression="zstd")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_hashes(folder: Path, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """Path within the folder -> SHA-256, of every file below it but those named."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {name: file_hash(files[name]) for name in sorted(files) if name not in without}
 
 
 @contextmanager
@@ -175,8 +188,13 @@ class RunDirectory:
             self._lock.release()
             self._lock = None
 
-    def assemble(self, keys: list[str]) -> None:
-        """Put the rows and trajectories of finished units together, in the order of the plan."""
+    def assemble(self, keys: list[str]) -> dict[str, str]:
+        """Put the rows and trajectories of finished units together, in the order of the plan.
+
+        Returns:
+            Name -> SHA-256 of each table that was written.
+        """
+        hashes = {}
         for name in ("rows.parquet", "trajectories.parquet"):
             files = [self.unit(key) / name for key in keys if (self.unit(key) / name).is_file()]
             frames = [frame for frame in (pd.read_parquet(file) for file in files) if len(frame)]
@@ -187,6 +205,8 @@ class RunDirectory:
             write_parquet(to_schema(frame) if name == "rows.parquet" else frame, temporary)
             _sync(temporary)
             temporary.replace(self.path / name)
+            hashes[name] = file_hash(self.path / name)
+        return hashes
 
     def read(self, name: str) -> pd.DataFrame:
         """A table of the run; of a run that is not complete, what its finished units hold."""

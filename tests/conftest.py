@@ -68,3 +68,12 @@ def write_small_config(folder: Path, model: Path) -> Path:
 def small_config(tmp_path: Path, small_model: Path) -> Path:
     """The small config in a folder of its own."""
     return write_small_config(tmp_path, small_model)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any:
+    """One complete run of the small config, and its folder."""
+    import harness
+
+    folder = tmp_path_factory.mktemp("finished")
+    return harness.run(write_small_config(folder, small_model), out=folder / "run"), folder

@@ -26,15 +26,6 @@ def ccmc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any:
-    """One complete run of the small config, and its folder."""
-    import conftest
-
-    folder = tmp_path_factory.mktemp("finished")
-    return harness.run(conftest.write_small_config(folder, small_model), out=folder / "run"), folder
-
-
 def sorted_rows(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path / "rows.parquet")
 

@@ -1,0 +1,84 @@
+"""The verbs on finished runs: verify, table, compare, leaderboard, gate, report. They parse, call and print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import UsageError, nearest
+from harness.terminal import print_pivots
+
+RunArgument = Annotated[str, typer.Argument(help="A run directory, or its name under results/.")]
+
+RunArguments = Annotated[list[str], typer.Argument(help="Run directories, or their names under results/.")]
+
+
+def verify(run: RunArgument) -> None:
+    """Check that a run is complete, in its schema, and as it was written; exit code 1 where it is not."""
+    from harness.runner import load_run
+    from harness.verify import verify as check
+
+    opened = load_run(run)
+    found = check(opened.path)
+    for problem in found.problems:
+        typer.echo(problem)
+    checked = f"{found.files} files, {found.units} units, {found.rows:,} rows"
+    if found.problems:
+        count = len(found.problems)
+        typer.echo(f"{opened.path}: {count} problem{'s' if count > 1 else ''} ({checked} checked)")
+        raise typer.Exit(1)
+    typer.echo(f"{opened.path}: verified: {checked}")
+
+
+def _names(texts: list[str] | None) -> list[str]:
+    """Names given as `a,b` or in several options."""
+    return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+
+
+def _one_of(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{option} {value!r}{nearest(value, known)}")
+
+
+def table(
+    runs: RunArguments,
+    rows: Annotated[
+        list[str] | None, typer.Option(help="Factors down the side: surrogate, layer, K, ...; a,b or repeated.")
+    ] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="Factors across: strategy, run, model, layer, ...")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="What to show; default: what each experiment is about.")
+    ] = None,
+    where: Annotated[list[str] | None, typer.Option(metavar="A=B", help="Only rows where a factor is this.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or html.")] = "rich",
+) -> None:
+    """Pivot the rows of one or many runs, each figure with its interval, the best in bold where it is sure."""
+    from harness.pivot_formats import FORMATS, render
+
+    _one_of("--format", format_, FORMATS)
+    from harness.pivot import pivots
+    from harness.runner import load_run
+
+    found = pivots([load_run(run) for run in runs], _names(rows), _names(columns), _names(metric), where or [])
+    if format_ == "rich":
+        print_pivots(found)
+    else:
+        typer.echo(render(found, format_), nl=False)
+
+
+_VERBS: dict[str, tuple[Any, str]] = {
+    "table": (
+        table,
+        "Examples: ccmc table results/reference/quickstart --metric kl --columns strategy | "
+        "ccmc table results/a results/b --rows layer --where strategy=greedy --format latex",
+    ),
+    "verify": (verify, "Example: ccmc verify results/reference/quickstart"),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for name, (verb, examples) in _VERBS.items():
+        app.command(name, epilog=examples)(verb)
