@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ class Prompt:
     kind: str
     text: str
     split: str = "train"
+    chat: bool = False
 
-    def as_dict(self) -> dict[str, str]:
-        """The prompt as a JSON-able mapping."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """The prompt as a JSON-able mapping; `chat` stands in it only where it is set."""
+        written = asdict(self)
+        if not self.chat:
+            del written["chat"]
+        return written
 
 
 def _from_file(path: Path) -> list[Prompt]:
@@ -31,10 +35,12 @@ def _from_file(path: Path) -> list[Prompt]:
         raise UsageError(f"{path}: prompts are a list of {{id, kind, text}}")
     prompts = []
     for index, item in enumerate(data):
-        if not isinstance(item, dict) or set(item) != {"id", "kind", "text"}:
-            raise UsageError(f"{path}: prompt {index} must have the keys id, kind and text, and no others")
-        if not all(isinstance(v, str) and v.strip() for v in item.values()):
+        if not isinstance(item, dict) or set(item) - {"chat"} != {"id", "kind", "text"}:
+            raise UsageError(f"{path}: prompt {index} must have the keys id, kind and text, and no others but chat")
+        if not all(isinstance(v, str) and v.strip() for k, v in item.items() if k != "chat"):
             raise UsageError(f"{path}: prompt {index}: id, kind and text must be texts that are not empty")
+        if not isinstance(item.get("chat", False), bool):
+            raise UsageError(f"{path}: prompt {index}: chat must be true or false, got {item['chat']!r}")
         prompts.append(Prompt(**item))
     return prompts
 
@@ -95,7 +101,7 @@ def split(prompts: list[Prompt], held_out: float, seed: int) -> list[Prompt]:
         if len(group) > 1:
             take[kind] = min(max(take[kind], 1), len(group) - 1)
     held = {p.id for kind, group in kinds.items() for p in group[: take[kind]]}
-    return [Prompt(p.id, p.kind, p.text, "held_out" if p.id in held else "train") for p in prompts]
+    return [replace(p, split="held_out" if p.id in held else "train") for p in prompts]
 
 
 def limited(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
@@ -135,6 +141,8 @@ def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
         if prompt.id in ids:
             raise UsageError(f"prompts: {name}: id {prompt.id!r} occurs twice")
         ids.add(prompt.id)
+    if config.generation.chat:
+        prompts = [replace(prompt, chat=True) for prompt in prompts]
     prompts = split(prompts, config.held_out, config.seed)
     for part in ("train", "held_out"):
         if not any(p.split == part for p in prompts):

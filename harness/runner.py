@@ -14,9 +14,17 @@ from typing import Any
 
 import pandas as pd
 
-from harness.config import Config, GenerationExperiment, Heads, LoadedConfig, OneLayer, canonical_hash, load_config
+from harness.config import (
+    Config,
+    Heads,
+    LoadedConfig,
+    OneLayer,
+    canonical_hash,
+    load_config,
+)
 from harness.errors import UnitsFailedError, UsageError
 from harness.execution import Progress, Watcher, execute
+from harness.generation_settings import CountAblation, GenerationExperiment
 from harness.prompts import Prompt, load_prompts
 from harness.rows import SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, find_runs, now
@@ -101,7 +109,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
     """Fetch models and check everything about them that the run needs, before anything is written."""
     from harness.sources import catalogue
 
-    if not any(isinstance(e, Heads | GenerationExperiment) for e in config.experiments):
+    if not any(isinstance(e, Heads | GenerationExperiment | CountAblation) for e in config.experiments):
         return []
     for name in config.models:
         catalogue.check_name(name)
@@ -121,7 +129,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
                         raise UsageError(
                             f"experiments.heads.layers: {found.name!r} has layers 0 to {layers - 1}, not {layer}"
                         )
-        texts = [(prompt.id, prompt.text) for prompt in prompts]
+        texts = [(prompt.id, prompt.text, prompt.chat) for prompt in prompts]
         loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
         weights = loading.load_model(found.path, loading.pick_device(config.device))
         if any(isinstance(e, Heads) for e in config.experiments):

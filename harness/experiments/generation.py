@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.config import Config, GenerationExperiment
+from harness.config import Config
 from harness.experiments.continuations import (
     Continuation,
     Model,
@@ -26,6 +26,7 @@ from harness.experiments.continuations import (
     real_units,
 )
 from harness.experiments.fidelity_rows import add_finite, add_ridge, fidelity_means
+from harness.generation_settings import GenerationExperiment, has_one_continuation
 from harness.measures.repetition import repetition_measures
 from harness.measures.winners import own_winner_measures, winner_measures
 from harness.prompts import Prompt
@@ -51,7 +52,7 @@ def plan(
     held_out = [prompt for prompt in prompts if prompt.split == "held_out"]
     for strategy in config.generation.strategies:
         texts = real_units(config, model, prompts, strategy, device)
-        if strategy != "greedy":
+        if not has_one_continuation(strategy):
             texts.append(continuation_unit(config, model, held_out, strategy, config.generation.seeds, device))
         name = texts[0].settings["strategy"]
         units += texts
@@ -64,8 +65,8 @@ def plan(
                     "strategy": name,
                     "temperature": texts[0].settings["temperature"],
                     "surrogates": list(settings.surrogates),
-                    "rollout_seeds": 1 if strategy == "greedy" else settings.rollout_seeds,
-                    "reseeded": None if strategy == "greedy" else config.generation.seeds,
+                    "rollout_seeds": 1 if has_one_continuation(strategy) else settings.rollout_seeds,
+                    "reseeded": None if has_one_continuation(strategy) else config.generation.seeds,
                     "seed": config.seed,
                 },
                 tuple(texts),
