@@ -3,9 +3,15 @@
 LADDER = (
     "counts",
     "distance",
+    "bigram",
+    "bigram-restricted",
     "in-context-bigram",
+    "n-gram",
     "shuffled-weights",
     "ccmc-weights",
     "pccmc-weights",
     "ccmc-fit",
+    "ccmc-bilinear",
+    "ccmc-head",
+    "ccmc-mixture",
 )
