@@ -30,6 +30,8 @@ from ccmc.observations import Observations
 # Numbers held at once while scores are gathered: 32 MB.
 _CHUNK = 1 << 22
 _ROW_SUM_TOLERANCE = 1e-6
+# Differences of logits up to here are finite.
+_LARGEST_LOGIT = 1e300
 Counts = TypeVar("Counts")
 
 
@@ -48,6 +50,10 @@ class Chain(ABC):
     @abstractmethod
     def at(self, query: IntArray, token: IntArray) -> FloatArray:
         """Logits [n] at the given (query, token)."""
+
+    @abstractmethod
+    def block(self, tokens: IntArray) -> FloatArray:
+        """Logits [n, n] between the given tokens [n], query as the row."""
 
     def next_token(self, counts: Counts, query: ArrayLike) -> Counts:
         """Distribution of the next token.
@@ -165,7 +171,7 @@ class CCMC(Chain):
         logits: [K, K] finite numbers, row = query; each row is normalised to log-probabilities.
 
     Raises:
-        ValueError: not square, or a logit is not finite.
+        ValueError: not square, or a logit is not finite or passes 1e300.
 
     Source: Ildiz et al. 2024.
     """
@@ -177,6 +183,9 @@ class CCMC(Chain):
         if not np.isfinite(theta).all():
             row, column = np.argwhere(~np.isfinite(theta))[0]
             raise ValueError(f"logits[{row}, {column}] is {theta[row, column]}: logits are finite")
+        if np.abs(theta).max() > _LARGEST_LOGIT:
+            row, column = np.unravel_index(int(np.abs(theta).argmax()), theta.shape)
+            raise ValueError(f"logits[{row}, {column}] is {theta[row, column]}: logits are at most {_LARGEST_LOGIT:g}")
         self._logits = log_softmax(theta)
         self._logits.flags.writeable = False
 
@@ -224,14 +233,18 @@ class CCMC(Chain):
         """Logits [n] at the given (query, token)."""
         return self._logits[query, token]
 
+    def block(self, tokens: IntArray) -> FloatArray:
+        """Logits [n, n] between the given tokens [n], query as the row."""
+        return self._logits[np.ix_(tokens, tokens)]
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the chain as a safetensors file."""
-        _save(path, "CCMC", {"logits": np.ascontiguousarray(self._logits)})
+        save_tensors(path, "CCMC", {"logits": np.ascontiguousarray(self._logits)})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
         """Read a chain that `save` wrote; the logits come back bit by bit."""
-        stored = _load(path, "CCMC", ("logits",))["logits"]
+        stored = load_tensors(path, "CCMC", ("logits",))["logits"]
         chain = cls(stored)
         if np.allclose(chain._logits, stored, rtol=0, atol=1e-9):
             # Normalising what is normalised moves the last bits.
@@ -251,7 +264,7 @@ class AttentionCCMC(Chain):
         queries: [K, d] finite numbers, one row per token as the one that asks.
 
     Raises:
-        ValueError: the shapes differ, or a number is not finite.
+        ValueError: the shapes differ, a number is not finite, or products may pass 1e300.
 
     Source: Ildiz et al. 2024.
     """
@@ -268,6 +281,9 @@ class AttentionCCMC(Chain):
                 row, column = np.argwhere(~np.isfinite(values))[0]
                 raise ValueError(f"{name}[{row}, {column}] is {values[row, column]}: {name} are finite")
             values.flags.writeable = False
+        key, query = float(np.abs(self._keys).max()), float(np.abs(self._queries).max())
+        if key > 0 and query > _LARGEST_LOGIT / key / self._keys.shape[1]:
+            raise ValueError(f"keys reach {key:g} and queries {query:g}: their products may pass {_LARGEST_LOGIT:g}")
 
     @property
     def vocab_size(self) -> int:
@@ -297,18 +313,22 @@ class AttentionCCMC(Chain):
             np.einsum("nd,nd->n", self._queries[query[part]], self._keys[token[part]], out=scores[part])
         return scores
 
+    def block(self, tokens: IntArray) -> FloatArray:
+        """Logits [n, n] between the given tokens [n], query as the row; not normalised."""
+        return self._queries[tokens] @ self._keys[tokens].T
+
     def to_ccmc(self) -> CCMC:
         """The same chain with its K x K logits written out."""
         return CCMC(self._queries @ self._keys.T)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the chain as a safetensors file."""
-        _save(path, "AttentionCCMC", {"keys": self._keys, "queries": self._queries})
+        save_tensors(path, "AttentionCCMC", {"keys": self._keys, "queries": self._queries})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
         """Read a chain that `save` wrote."""
-        stored = _load(path, "AttentionCCMC", ("keys", "queries"))
+        stored = load_tensors(path, "AttentionCCMC", ("keys", "queries"))
         return cls(stored["keys"], stored["queries"])
 
     def __repr__(self) -> str:
@@ -332,13 +352,15 @@ def _softmax(counts: FloatArray, logits: FloatArray) -> FloatArray:
     return scores
 
 
-def _save(path: str | PathLike[str], kind: str, tensors: dict[str, FloatArray]) -> None:
+def save_tensors(path: str | PathLike[str], kind: str, tensors: dict[str, FloatArray]) -> None:
+    """Write named arrays as a safetensors file that says what kind of chain they are."""
     from safetensors.numpy import save_file
 
     save_file(tensors, path, metadata={"format": "ccmc", "kind": kind, "version": "1"})
 
 
-def _load(path: str | PathLike[str], kind: str, names: tuple[str, ...]) -> dict[str, FloatArray]:
+def load_tensors(path: str | PathLike[str], kind: str, names: tuple[str, ...]) -> dict[str, FloatArray]:
+    """Read the named arrays of a chain of the given kind; ValueError where the file is something else."""
     from safetensors import SafetensorError, safe_open
 
     try:

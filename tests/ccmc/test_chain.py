@@ -85,6 +85,10 @@ def test_malformed_logits_keys_and_contexts_are_refused():
         AttentionCCMC(np.zeros((3, 2)), np.zeros((3, 1)))
     with pytest.raises(ValueError, match=r"keys\[1, 0\] is nan"):
         AttentionCCMC([[0.0], [np.nan]], [[0.0], [0.0]])
+    with pytest.raises(ValueError, match=r"keys reach 1e\+160 and queries 1e\+160: their products"):
+        AttentionCCMC([[1e160, 0.0]], [[0.0, 1e160]])
+    with pytest.raises(ValueError, match=r"logits\[0, 1\] is -1e\+308: logits are at most 1e\+300"):
+        CCMC([[0.0, -1e308], [0.0, 0.0]])
     chain = CCMC(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="counts have 3 tokens but the chain has 2"):
         chain.next_token(np.ones((1, 3)), [0])
@@ -180,9 +184,32 @@ def test_attention_chain_of_a_large_vocabulary_never_forms_the_matrix():
     np.testing.assert_allclose(p[[0]].data, expected / expected.sum())
 
 
+def test_a_vocabulary_of_a_quarter_million_in_every_verb(tmp_path):
+    """Batches, windows, likelihood, entropy, saving: against the small chain over the tokens that occur."""
+    K = 256_000
+    rng = np.random.default_rng(7)
+    few = np.sort(rng.choice(K, 25, replace=False))
+    chain = AttentionCCMC(rng.normal(size=(K, 3)), rng.normal(size=(K, 3)))
+    small = AttentionCCMC(chain.keys[few], chain.queries[few]).to_ccmc()
+    paths = [rng.integers(0, 25, length) for length in (40, 60)]
+    for window in (None, 7):
+        large = Observations.from_sequences([few[path] for path in paths], K, 5, window=window, unseen="drop")
+        local = Observations.from_sequences(paths, 25, 5, window=window, unseen="drop")
+        assert chain.log_likelihood(large) == pytest.approx(small.log_likelihood(local))
+        p = chain.next_token(large.contexts.counts, large.contexts.query)
+        expected = small.next_token(local.contexts.counts, local.contexts.query)
+        np.testing.assert_allclose(p[:, few].toarray(), expected.toarray(), atol=1e-12)
+        assert chain.entropy_rate(few[paths[1]], 3, window) == pytest.approx(small.entropy_rate(paths[1], 3, window))
+    chain.save(tmp_path / "large.safetensors")
+    np.testing.assert_array_equal(AttentionCCMC.load(tmp_path / "large.safetensors").keys, chain.keys)
+
+
 def test_both_kinds_of_chain_agree():
     rng = np.random.default_rng(6)
     chain, attention = both_chains(rng, 5)
     np.testing.assert_allclose(attention.to_ccmc().logits, chain.logits, atol=1e-12)
+    tokens = np.array([3, 0])
+    for each in (chain, attention):
+        np.testing.assert_array_equal(each.block(tokens), each.rows(tokens)[:, tokens])
     assert repr(chain) == "CCMC(vocab_size=5)"
     assert repr(attention) == "AttentionCCMC(vocab_size=5, width=3)"
