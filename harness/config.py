@@ -93,7 +93,7 @@ class Config(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     seed: int = Field(default=0, ge=0, lt=2**63)
     models: tuple[str, ...] = ()
-    prompts: str | DatasetPrompts | None = None
+    prompts: str | tuple[str, ...] | DatasetPrompts | None = None
     held_out: float = Field(default=0.25, gt=0, lt=1)
     generation: Generation = Generation()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -119,6 +119,22 @@ def limited(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]
     return [p for p in prompts if p.id in keep]
 
 
+def _find(loaded: LoadedConfig, name: str) -> Path:
+    path = next((p for p in (loaded.base / name, Path(name)) if p.is_file()), None)
+    if path is None:
+        raise UsageError(f"prompts: {name!r}: no such file (looked beside the config and in the current folder)")
+    return path
+
+
+def read_prompts(loaded: LoadedConfig, name: str) -> list[Prompt]:
+    """The prompts of one file, named as in a config; not split.
+
+    Raises:
+        UsageError: file missing or malformed.
+    """
+    return _from_file(_find(loaded, name))
+
+
 def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
     """The prompts of a run, split and limited.
 
@@ -131,11 +147,8 @@ def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
     if isinstance(config.prompts, DatasetPrompts):
         prompts, name = _from_dataset(config.prompts, loaded.base), config.prompts.dataset
     else:
-        name = config.prompts
-        path = next((p for p in (loaded.base / name, Path(name)) if p.is_file()), None)
-        if path is None:
-            raise UsageError(f"prompts: {name!r}: no such file (looked beside the config and in the current folder)")
-        prompts = _from_file(path)
+        files = [config.prompts] if isinstance(config.prompts, str) else list(config.prompts)
+        prompts, name = [p for file in files for p in _from_file(_find(loaded, file))], ", ".join(files)
     ids: set[str] = set()
     for prompt in prompts:
         if prompt.id in ids:
