@@ -64,9 +64,9 @@ def continuation_unit(
 
 
 def smoke_length(config: Config) -> int:
-    """Tokens per continuation: those of the config; in a smoke run with `limit` N at most 64 N."""
+    """Tokens per continuation: those of the config; in a smoke run with `limit` N at most 32 N."""
     longest = config.generation.max_new_tokens
-    return longest if config.limit is None else min(longest, 64 * config.limit)
+    return longest if config.limit is None else min(longest, 32 * config.limit)
 
 
 def real_units(config: Config, model: Model, prompts: list[Prompt], strategy: Strategy, device: str) -> list[Unit]:
