@@ -86,7 +86,7 @@ def ways(part: pd.DataFrame) -> list[Way]:
         differences = [(table["all", BASELINE] - table["all", name]).to_numpy() for name in others]
         tests = [sign_flip_p(difference, SEED) for difference in differences]
         corrected = dict(zip(others, holm(tests).tolist(), strict=True))
-    order = table["all"].mean()[names].sort_values(kind="stable").index if len(table) else names
+    order = sorted(names, key=lambda n: float(table["all", n].mean())) if len(table) else names
     return [Way(n, {q: way(q, n) for q in QUESTIONS}, way("all", n), corrected.get(n)) for n in order]
 
 
@@ -103,8 +103,8 @@ def _way_table(rows: pd.DataFrame, model: str) -> Table:
         body,
         "0: no better than the model's continuation of another prompt; 1: as good as the model with another seed; the "
         "best first. Errors are 1 - winner_jaccard, dominance_area and |it - model| of seq_rep_4, averaged over seeds "
-        "within a prompt; `all` is their sum. –: the model agrees with itself no better than with another prompt. p: sign-flip test over prompts of the sum against that of counts. Intervals: 95 %, bootstrap "
-        "over prompts.",
+        "within a prompt; `all` is their sum. –: the model agrees with itself no better than with another prompt. p: "
+        "sign-flip test over prompts of the sum against that of counts. Intervals: 95 %, bootstrap over prompts.",
     )
 
 

@@ -352,6 +352,7 @@ def summary_tables(rows: pd.DataFrame) -> list[Table]:
     tables = [
         table for kind, make in makers.items() if len(part := _pick(rows, experiment=kind)) for table in make(part)
     ]
-    from harness.generation_tables import generation_tables  # they are made of this module's parts
+    from harness.ablation_tables import ablation_tables  # they are made of this module's parts
+    from harness.generation_tables import generation_tables
 
-    return tables + generation_tables(rows)
+    return tables + generation_tables(rows) + ablation_tables(rows)
