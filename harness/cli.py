@@ -248,6 +248,8 @@ def models_pull(
         else:
             path = catalogue.resolve(name, bars.prepare).path
     typer.echo(f"{name}: {path}")
+    if name in catalogue.ALIASES:
+        typer.echo(f"licence: {catalogue.ALIASES[name].license}")
 
 
 @models_app.command(

@@ -5,74 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.errors import UsageError, nearest, one_line
+from harness.generation_settings import (
+    CountAblation,
+    Generation,
+    GenerationExperiment,
+    Sampling,
+    Strategy,
+    known_surrogates,
+    strategy_name,
+)
+from harness.strict import Strict
 
-
-class Strict(BaseModel):
-    """A settings model that knows its keys: an unknown one is an error that names the nearest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
-        return data
-
-
-class Sampling(Strict):
-    """Sampling from softmax(logits / temperature), nothing cut off."""
-
-    temperature: float = Field(gt=0, le=10)
-
-
-Strategy = Annotated[
-    Annotated[Literal["greedy"], Tag("greedy")] | Annotated[Sampling, Tag("sampling")],
-    Discriminator(lambda value: "greedy" if isinstance(value, str) else "sampling"),
-]
-
-
-def strategy_name(strategy: Strategy) -> str:
-    """The name of a decoding strategy in rows and tables: `greedy` or `temperature=1`."""
-    return "greedy" if strategy == "greedy" else f"temperature={strategy.temperature:g}"
-
-
-class Generation(Strict):
-    """How a language model continues its prompts."""
-
-    max_new_tokens: int = Field(default=128, ge=1, le=8192)
-    strategies: tuple[Strategy, ...] = Field(default=("greedy", Sampling(temperature=1.0)), min_length=1)
-    seeds: int = Field(default=1, ge=1, le=1000)
-    batch_size: int = Field(default=16, ge=1)
-    ignore_eos: bool = False
-
-    @field_validator("strategies")
-    @classmethod
-    def _distinct(cls, value: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
-        names = [strategy_name(s) for s in value]
-        if len(set(names)) < len(names):
-            raise ValueError(f"a strategy is listed twice: {names}")
-        return value
+__all__ = ["Sampling", "Strategy", "strategy_name"]  # where they have always been found
 
 
 class DatasetPrompts(Strict):
@@ -111,15 +64,6 @@ HEAD_SURROGATES = (
     "pccmc-fit",
     "shuffled-weights",
 )
-GENERATION_SURROGATES = ("counts", "in-context-bigram", "ccmc-fit")
-
-
-def _known_surrogates(names: Sequence[str], known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown surrogate {name!r}{nearest(name, known)}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"a surrogate is listed twice: {list(names)}")
 
 
 class Heads(Strict):
@@ -134,7 +78,7 @@ class Heads(Strict):
     @field_validator("surrogates")
     @classmethod
     def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        _known_surrogates(value, HEAD_SURROGATES)
+        known_surrogates(value, HEAD_SURROGATES)
         return value
 
     @field_validator("layers")
@@ -147,22 +91,8 @@ class Heads(Strict):
         return tuple(sorted(set(value)))
 
 
-class GenerationExperiment(Strict):
-    """A model's own continuations against those of surrogates fitted to its next-token distributions."""
-
-    kind: Literal["generation"]
-    surrogates: tuple[str, ...] = GENERATION_SURROGATES
-    rollout_seeds: int = Field(default=5, ge=1)
-
-    @field_validator("surrogates")
-    @classmethod
-    def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        _known_surrogates(value, GENERATION_SURROGATES)
-        return value
-
-
-Experiment = Annotated[OneLayer | Heads | GenerationExperiment, Field(discriminator="kind")]
-EXPERIMENT_KINDS = ("one-layer", "heads", "generation")
+Experiment = Annotated[OneLayer | Heads | GenerationExperiment | CountAblation, Field(discriminator="kind")]
+EXPERIMENT_KINDS = ("one-layer", "heads", "generation", "count-ablation")
 
 
 class Config(Strict):
@@ -171,7 +101,7 @@ class Config(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     seed: int = Field(default=0, ge=0, lt=2**63)
     models: tuple[str, ...] = ()
-    prompts: str | DatasetPrompts | None = None
+    prompts: str | tuple[str, ...] | DatasetPrompts | None = None
     held_out: float = Field(default=0.25, gt=0, lt=1)
     generation: Generation = Generation()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -194,7 +124,7 @@ class Config(Strict):
             raise ValueError(f"an experiment kind is listed twice: {kinds}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"a model is listed twice: {list(self.models)}")
-        for kind in {"heads", "generation"} & set(kinds):
+        for kind in {"heads", "generation", "count-ablation"} & set(kinds):
             if not self.models:
                 raise ValueError(f"experiment {kind!r} needs `models`, such as [smollm2-135m]")
             if self.prompts is None:

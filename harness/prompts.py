@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ class Prompt:
     kind: str
     text: str
     split: str = "train"
+    chat: bool = False
 
-    def as_dict(self) -> dict[str, str]:
-        """The prompt as a JSON-able mapping."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """The prompt as a JSON-able mapping; `chat` stands in it only where it is set."""
+        written = asdict(self)
+        if not self.chat:
+            del written["chat"]
+        return written
 
 
 def _from_file(path: Path) -> list[Prompt]:
@@ -31,10 +35,12 @@ def _from_file(path: Path) -> list[Prompt]:
         raise UsageError(f"{path}: prompts are a list of {{id, kind, text}}")
     prompts = []
     for index, item in enumerate(data):
-        if not isinstance(item, dict) or set(item) != {"id", "kind", "text"}:
-            raise UsageError(f"{path}: prompt {index} must have the keys id, kind and text, and no others")
-        if not all(isinstance(v, str) and v.strip() for v in item.values()):
+        if not isinstance(item, dict) or set(item) - {"chat"} != {"id", "kind", "text"}:
+            raise UsageError(f"{path}: prompt {index} must have the keys id, kind and text, and no others but chat")
+        if not all(isinstance(v, str) and v.strip() for k, v in item.items() if k != "chat"):
             raise UsageError(f"{path}: prompt {index}: id, kind and text must be texts that are not empty")
+        if not isinstance(item.get("chat", False), bool):
+            raise UsageError(f"{path}: prompt {index}: chat must be true or false, got {item['chat']!r}")
         prompts.append(Prompt(**item))
     return prompts
 
@@ -95,7 +101,7 @@ def split(prompts: list[Prompt], held_out: float, seed: int) -> list[Prompt]:
         if len(group) > 1:
             take[kind] = min(max(take[kind], 1), len(group) - 1)
     held = {p.id for kind, group in kinds.items() for p in group[: take[kind]]}
-    return [Prompt(p.id, p.kind, p.text, "held_out" if p.id in held else "train") for p in prompts]
+    return [replace(p, split="held_out" if p.id in held else "train") for p in prompts]
 
 
 def limited(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
@@ -113,6 +119,22 @@ def limited(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]
     return [p for p in prompts if p.id in keep]
 
 
+def _find(loaded: LoadedConfig, name: str) -> Path:
+    path = next((p for p in (loaded.base / name, Path(name)) if p.is_file()), None)
+    if path is None:
+        raise UsageError(f"prompts: {name!r}: no such file (looked beside the config and in the current folder)")
+    return path
+
+
+def read_prompts(loaded: LoadedConfig, name: str) -> list[Prompt]:
+    """The prompts of one file, named as in a config; not split.
+
+    Raises:
+        UsageError: file missing or malformed.
+    """
+    return _from_file(_find(loaded, name))
+
+
 def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
     """The prompts of a run, split and limited.
 
@@ -125,16 +147,15 @@ def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
     if isinstance(config.prompts, DatasetPrompts):
         prompts, name = _from_dataset(config.prompts, loaded.base), config.prompts.dataset
     else:
-        name = config.prompts
-        path = next((p for p in (loaded.base / name, Path(name)) if p.is_file()), None)
-        if path is None:
-            raise UsageError(f"prompts: {name!r}: no such file (looked beside the config and in the current folder)")
-        prompts = _from_file(path)
+        files = [config.prompts] if isinstance(config.prompts, str) else list(config.prompts)
+        prompts, name = [p for file in files for p in _from_file(_find(loaded, file))], ", ".join(files)
     ids: set[str] = set()
     for prompt in prompts:
         if prompt.id in ids:
             raise UsageError(f"prompts: {name}: id {prompt.id!r} occurs twice")
         ids.add(prompt.id)
+    if config.generation.chat:
+        prompts = [replace(prompt, chat=True) for prompt in prompts]
     prompts = split(prompts, config.held_out, config.seed)
     for part in ("train", "held_out"):
         if not any(p.split == part for p in prompts):

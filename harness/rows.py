@@ -14,7 +14,7 @@ COLUMNS: dict[str, str] = {
     "experiment": "string",  # one-layer, heads, generation
     "model": "string",  # as named in the config
     "revision": "string",
-    "strategy": "string",  # how the text was decoded: greedy, temperature=1
+    "strategy": "string",  # how the text was decoded: greedy, temperature=1, temperature=0.7,top_p=0.9
     "layer": "Int64",
     "head": "Int64",
     "surrogate": "string",  # `model` and `model-reseeded`, `model-shuffled` for the model itself

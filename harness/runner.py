@@ -14,10 +14,18 @@ from typing import Any
 
 import pandas as pd
 
-from harness.config import Config, GenerationExperiment, Heads, LoadedConfig, OneLayer, canonical_hash, load_config
+from harness.config import (
+    Config,
+    Heads,
+    LoadedConfig,
+    OneLayer,
+    canonical_hash,
+    load_config,
+)
 from harness.errors import UnitsFailedError, UsageError
 from harness.execution import Progress, Watcher, execute
-from harness.prompts import Prompt, load_prompts
+from harness.generation_settings import HEAD_CHAINS, CountAblation, GenerationExperiment
+from harness.prompts import Prompt, load_prompts, read_prompts
 from harness.rows import SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, file_hash, find_runs, now
 from harness.units import Unit
@@ -101,7 +109,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
     """Fetch models and check everything about them that the run needs, before anything is written."""
     from harness.sources import catalogue
 
-    if not any(isinstance(e, Heads | GenerationExperiment) for e in config.experiments):
+    if not any(isinstance(e, Heads | GenerationExperiment | CountAblation) for e in config.experiments):
         return []
     for name in config.models:
         catalogue.check_name(name)
@@ -121,18 +129,24 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
                         raise UsageError(
                             f"experiments.heads.layers: {found.name!r} has layers 0 to {layers - 1}, not {layer}"
                         )
-        texts = [(prompt.id, prompt.text) for prompt in prompts]
+        texts = [(prompt.id, prompt.text, prompt.chat) for prompt in prompts]
         loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
         weights = loading.load_model(found.path, loading.pick_device(config.device))
-        if any(isinstance(e, Heads) for e in config.experiments):
+        if any(_reads_heads(e) for e in config.experiments):
             eager.check_capture(weights, found.name)
         models.append(Model(found.name, found.path, found.revision, found.weights_hash, layers))
     return models
 
 
-def _plan(config: Config, models: list[Any], prompts: list[Prompt], device: str) -> list[Unit]:
-    """All units of a run; a unit that two experiments need stands once, before both."""
-    from harness.experiments import generation, heads, one_layer
+def _reads_heads(experiment: Any) -> bool:
+    if isinstance(experiment, GenerationExperiment):
+        return bool(set(HEAD_CHAINS) & set(experiment.surrogates))
+    return isinstance(experiment, Heads | CountAblation)
+
+
+def _plan(config: Config, models: list[Any], prompts: list[Prompt], texts: list[Prompt], device: str) -> list[Unit]:
+    """All units of a run; `texts` are for losses. A unit that two experiments need stands once, before both."""
+    from harness.experiments import count_ablation, generation, heads, one_layer
 
     units: list[Unit] = []
     for experiment in config.experiments:
@@ -143,6 +157,8 @@ def _plan(config: Config, models: list[Any], prompts: list[Prompt], device: str)
                 units += heads.plan(config, experiment, model, prompts, device)
             elif isinstance(experiment, GenerationExperiment):
                 units += generation.plan(config, experiment, model, prompts, device)
+            elif isinstance(experiment, CountAblation):
+                units += count_ablation.plan(config, experiment, model, prompts, texts, device)
     return list({unit.key: unit for unit in units}.values())
 
 
@@ -247,6 +263,9 @@ def run(
     loaded = load_config(config, overrides, limit)
     RunDirectory(Path("results", loaded.config.name) if out is None else Path(out)).check_usable()
     prompts = load_prompts(loaded)
+    texts = [
+        t for e in loaded.config.experiments if isinstance(e, CountAblation) for t in read_prompts(loaded, e.prose)
+    ]
     progress(0.0, "checking models")
     models = _resolve_models(loaded.config, prompts, progress)
     device = "cpu"
@@ -254,7 +273,7 @@ def run(
         from harness.sources.loading import pick_device
 
         device = pick_device(loaded.config.device)
-    plan = _plan(loaded.config, models, prompts, device)
+    plan = _plan(loaded.config, models, prompts, texts, device)
     manifest = _manifest(loaded, models, prompts, plan, device)
     path = Path("results") / f"{loaded.config.name}-{manifest['config_hash'][:8]}" if out is None else Path(out)
     store = RunDirectory(path)

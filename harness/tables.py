@@ -349,4 +349,10 @@ def _agreement_table(part: pd.DataFrame, title: str) -> Table:
 def summary_tables(rows: pd.DataFrame) -> list[Table]:
     """The tables that a run ends with, from the rows of one or more runs."""
     makers = {"one-layer": _one_layer_tables, "heads": _heads_tables, "generation": _generation_tables}
-    return [table for kind, make in makers.items() if len(part := _pick(rows, experiment=kind)) for table in make(part)]
+    tables = [
+        table for kind, make in makers.items() if len(part := _pick(rows, experiment=kind)) for table in make(part)
+    ]
+    from harness.ablation_tables import ablation_tables  # they are made of this module's parts
+    from harness.generation_tables import generation_tables
+
+    return tables + generation_tables(rows) + ablation_tables(rows)

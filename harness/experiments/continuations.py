@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.config import Config, Sampling, Strategy, strategy_name
+from harness.config import Config
+from harness.generation_settings import Strategy, has_one_continuation, strategy_name, strategy_options
+from harness.measures.repetition import argmax_repeat_rate
 from harness.prompts import Prompt
 from harness.rows import Rows
 from harness.seeds import derive_seed
@@ -43,12 +45,15 @@ def continuation_unit(
 ) -> Unit:
     """The unit that continues prompts with one strategy and one seed."""
     generation = config.generation
+    options = strategy_options(strategy)
     settings = {
         **model.settings(),
         "prompts": [prompt.as_dict() for prompt in prompts],
         "strategy": strategy_name(strategy),
-        "temperature": strategy.temperature if isinstance(strategy, Sampling) else None,
-        "max_new_tokens": generation.max_new_tokens,
+        "temperature": options.pop("temperature", None),
+        "options": options,
+        "record": generation.record,
+        "max_new_tokens": smoke_length(config),
         "batch_size": generation.batch_size,
         "ignore_eos": generation.ignore_eos,
         "seed": seed,
@@ -58,9 +63,15 @@ def continuation_unit(
     return Unit("harness.experiments.continuations:continue_prompts", label, settings, local=local(model, device))
 
 
+def smoke_length(config: Config) -> int:
+    """Tokens per continuation: those of the config; in a smoke run with `limit` N at most 32 N."""
+    longest = config.generation.max_new_tokens
+    return longest if config.limit is None else min(longest, 32 * config.limit)
+
+
 def real_units(config: Config, model: Model, prompts: list[Prompt], strategy: Strategy, device: str) -> list[Unit]:
     """The real continuations of all prompts: one unit per seed; greedy decoding has only one."""
-    seeds = 1 if strategy == "greedy" else config.generation.seeds
+    seeds = 1 if has_one_continuation(strategy) else config.generation.seeds
     return [continuation_unit(config, model, prompts, strategy, seed, device) for seed in range(seeds)]
 
 
@@ -73,7 +84,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
     path = Path(work.local["path"])
     work.progress(0.0, "loading the model")
     model, tokenizer = loading.load_model(path, work.local["device"]), loading.load_tokenizer(path)
-    ids = [loading.encode(tokenizer, prompt["text"]) for prompt in s["prompts"]]
+    ids = [loading.encode(tokenizer, prompt["text"], prompt.get("chat", False)) for prompt in s["prompts"]]
     continuations = generate(
         model,
         tokenizer,
@@ -83,7 +94,8 @@ def continue_prompts(work: Work) -> pd.DataFrame:
         seed=derive_seed(s["run_seed"], "continuations", s["strategy"], s["seed"]),
         batch_size=s["batch_size"],
         ignore_eos=s["ignore_eos"],
-        progress=work.progress,
+        options=s["options"],
+        progress=lambda share, what: work.progress(share * (0.8 if s["record"] else 1.0), what),
     )
     rows = Rows(
         experiment="continuations",
@@ -92,6 +104,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
         strategy=s["strategy"],
         surrogate="model",
         seed=s["seed"],
+        condition=decoding_condition(s["ignore_eos"]),
     )
     trajectories = []
     for prompt, prompt_ids, continuation in zip(s["prompts"], ids, continuations, strict=True):
@@ -111,8 +124,39 @@ def continue_prompts(work: Work) -> pd.DataFrame:
                 "text": tokenizer.decode(continuation, skip_special_tokens=False),
             }
         )
+        if s["record"]:
+            work.progress(0.8 + 0.2 * len(trajectories) / len(ids), f"scoring continuation {len(trajectories)}")
+            trajectories[-1] |= _record(model, rows, prompt, np.asarray(prompt_ids), continuation)
     write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
     return rows.frame()
+
+
+def decoding_condition(ignore_eos: bool) -> dict[str, bool] | None:
+    """What rows say about the end token: nothing where it ends a continuation, as it should."""
+    return {"ignore_eos": True} if ignore_eos else None
+
+
+def _record(
+    model: Any, rows: Rows, prompt: dict[str, Any], prompt_ids: IntArray, continuation: IntArray
+) -> dict[str, Any]:
+    """Score one continuation: columns of its trajectory, and rows of the means."""
+    from harness.sources.language_model import score_tokens
+
+    found = score_tokens(model, prompt_ids, continuation)
+    per_token = {
+        "log_probability": found.log_probability,
+        "entropy": found.entropy,
+        "in_context_mass": found.in_context_mass,
+    }
+    where = {"split": prompt["split"], "prompt": prompt["id"], "n": len(continuation)}
+    for metric, values in per_token.items():
+        if len(values):
+            rows.add(metric, float(values.mean()), **where)
+        else:
+            rows.add(metric, None, missing="the model ended at once", **where)
+    repeats = argmax_repeat_rate(found.argmax, continuation, prompt_ids)
+    rows.add("argmax_repeat_rate", repeats.value, missing=repeats.missing, **where)
+    return {name: values.astype(np.float32).tolist() for name, values in per_token.items()}
 
 
 @dataclass(frozen=True)

@@ -10,37 +10,48 @@ the model's own continuations, each compared with the prompt of another.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from harness.config import Config, GenerationExperiment
+from ccmc import CCMC
+from harness.config import Config
+from harness.experiments.comparison import Comparison, mean_field_winners
 from harness.experiments.continuations import (
     Continuation,
     Model,
     continuation_unit,
+    decoding_condition,
     local,
     read_continuations,
     real_units,
 )
 from harness.experiments.fidelity_rows import add_finite, add_ridge, fidelity_means
-from harness.measures.repetition import repetition_measures
-from harness.measures.winners import own_winner_measures, winner_measures
+from harness.generation_settings import HEAD_CHAINS, GenerationExperiment, has_one_continuation
+from harness.measures.fidelity import kl
 from harness.prompts import Prompt
 from harness.rows import Rows
 from harness.seeds import derive_seed
 from harness.store import write_parquet
 from harness.surrogates.base import Decoding, Observations, Surrogate, pair_mass
+from harness.surrogates.bigram import Bigram, BigramRestricted
+from harness.surrogates.ccmc_bilinear import CCMCBilinear, features
 from harness.surrogates.ccmc_fit import CCMCFit, FlatPrior
 from harness.surrogates.counts import Counts
+from harness.surrogates.escape import Escape
+from harness.surrogates.head_chains import HeadChain, HeadMixture, single_losses
 from harness.surrogates.in_context_bigram import InContextBigram
+from harness.surrogates.n_gram import NGram
 from harness.texts import LocalVocabulary, Text
 from harness.units import Unit, Work
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
-SHUFFLES = 5
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def plan(
@@ -51,7 +62,7 @@ def plan(
     held_out = [prompt for prompt in prompts if prompt.split == "held_out"]
     for strategy in config.generation.strategies:
         texts = real_units(config, model, prompts, strategy, device)
-        if strategy != "greedy":
+        if not has_one_continuation(strategy):
             texts.append(continuation_unit(config, model, held_out, strategy, config.generation.seeds, device))
         name = texts[0].settings["strategy"]
         units += texts
@@ -63,9 +74,18 @@ def plan(
                     **model.settings(),
                     "strategy": name,
                     "temperature": texts[0].settings["temperature"],
+                    "options": texts[0].settings["options"],
+                    "ignore_eos": config.generation.ignore_eos,
                     "surrogates": list(settings.surrogates),
-                    "rollout_seeds": 1 if strategy == "greedy" else settings.rollout_seeds,
-                    "reseeded": None if strategy == "greedy" else config.generation.seeds,
+                    "escape": settings.escape,
+                    "winners_at": list(settings.winners_at),
+                    "mean_field": settings.mean_field,
+                    "head_layers": settings.head_layers
+                    if settings.head_layers == "all"
+                    else list(settings.head_layers),
+                    "mixture_heads": settings.mixture_heads,
+                    "rollout_seeds": 1 if has_one_continuation(strategy) else settings.rollout_seeds,
+                    "reseeded": None if has_one_continuation(strategy) else config.generation.seeds,
                     "seed": config.seed,
                 },
                 tuple(texts),
@@ -75,12 +95,87 @@ def plan(
     return units
 
 
-def make_surrogate(name: str, seed: int) -> Surrogate:
-    """A surrogate of generation by its name in the ladder."""
+def make_surrogate(
+    name: str, seed: int, embeddings: FloatArray | None = None, chains: Sequence[HeadChain] = ()
+) -> Surrogate:
+    """A surrogate of generation by its name in the ladder.
+
+    Args:
+        name: of the surrogate.
+        seed: of the choices that it makes inside the training texts.
+        embeddings: [K, D] of the local vocabulary, for `ccmc-bilinear`.
+        chains: of heads, the best in training first, for `ccmc-head` and `ccmc-mixture`.
+    """
     if name == "ccmc-fit":
         return CCMCFit(FlatPrior(), seed)
-    plain: dict[str, type[Surrogate]] = {"counts": Counts, "in-context-bigram": InContextBigram}
+    if name == "ccmc-bilinear":
+        assert embeddings is not None
+        return CCMCBilinear(features(embeddings), seed)
+    if name in HEAD_CHAINS:
+        mixed = name == "ccmc-mixture"
+        return HeadMixture(name, chains if mixed else chains[:1], with_counts=mixed)
+    if name in {"bigram", "bigram-restricted"}:
+        return (Bigram if name == "bigram" else BigramRestricted)(seed)
+    plain: dict[str, type[Surrogate]] = {"counts": Counts, "in-context-bigram": InContextBigram, "n-gram": NGram}
     return plain[name]()
+
+
+def _best_chains(
+    work: Work, model: Any, vocabulary: LocalVocabulary, train: list[Scored], rows: Rows
+) -> list[HeadChain]:
+    """The chains of heads that predict the training texts best, in that order; and a row for every head."""
+    from harness.experiments.static_chains import read_chains
+
+    s = work.settings
+    tokens = [entry.continuation.tokens for entry in train]
+    chains = read_chains(model, s["head_layers"], tokens, vocabulary, lambda share, what: work.progress(0.65, what))
+    work.progress(0.67, "scoring the chains of heads")
+    losses = single_losses(chains, [entry.text for entry in train], [entry.restricted for entry in train])
+    n = sum(len(entry.text) for entry in train)
+    for chain, loss in zip(chains, losses, strict=True):
+        where: dict[str, Any] = {"layer": chain.layer, "head": chain.head, "surrogate": "ccmc-head", "split": "train"}
+        add_finite(rows, "cross_entropy", float(loss), n=n, **where)
+    return [chains[index] for index in np.argsort(losses, kind="stable")[: s["mixture_heads"]]]
+
+
+def _add_weights(rows: Rows, surrogate: HeadMixture) -> None:
+    """Which heads a mixture is made of."""
+    for chain, weight in zip(surrogate.chains, surrogate.weights_, strict=False):
+        place: dict[str, Any] = {
+            "layer": chain.layer,
+            "head": chain.head,
+            "surrogate": surrogate.name,
+            "split": "train",
+        }
+        rows.add("mixture_weight", float(weight), **place)
+    if surrogate.with_counts:
+        rows.add("mixture_weight", float(surrogate.weights_[-1]), surrogate=surrogate.name, split="train")
+
+
+def leaving_kl(mass: FloatArray, kl: FloatArray, leaving: FloatArray) -> FloatArray:
+    """[n] KL over the tokens of the context and one more outcome, anything else.
+
+    Args:
+        mass: [n] what the model gives to the context.
+        kl: [n] divergence within the context.
+        leaving: [n] what the surrogate gives to anything else, above 0 and below 1.
+    """
+    left = np.clip(1.0 - mass, 0.0, 1.0)
+    whole: FloatArray = mass * (kl + np.log(mass) - np.log1p(-leaving)) + left * (
+        np.log(np.maximum(left, 1e-300)) - np.log(leaving)
+    )
+    return whole
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A continuation, its contexts, and the model's distributions over them."""
+
+    continuation: Continuation
+    text: Text
+    restricted: FloatArray
+    in_context_mass: FloatArray
+    outside: Any
 
 
 def strategy(work: Work) -> pd.DataFrame:
@@ -104,13 +199,14 @@ def strategy(work: Work) -> pd.DataFrame:
         split="held_out",
     )
 
-    scored: list[tuple[Continuation, Text, Any]] = []
+    wide = s["escape"] or "bigram" in s["surrogates"]
+    scored: list[Scored] = []
     for index, c in enumerate(real):
-        work.progress(0.7 * index / len(real), f"scoring text {index + 1} of {len(real)}")
+        work.progress(0.6 * index / len(real), f"scoring text {index + 1} of {len(real)}")
         if len(c.continuation) == 0:
             continue  # the model ended at once: nothing was continued
         text = Text(vocabulary.local(c.tokens), start=len(c.prompt_tokens) - 1, stop=len(c.tokens) - 1)
-        found = next_token_distributions(model, c.tokens, text)
+        found = next_token_distributions(model, c.tokens, text, vocabulary.ids if wide else None)
         rows.add(
             "in_context_mass",
             float(found.in_context_mass.mean()),
@@ -120,34 +216,47 @@ def strategy(work: Work) -> pd.DataFrame:
             seed=c.seed,
             n=len(text),
         )
-        scored.append((c, text, found.restricted))
-    train = [entry for entry in scored if entry[0].split == "train"]
-    held_out = [entry for entry in scored if entry[0].split == "held_out"]
+        scored.append(Scored(c, text, found.restricted, found.in_context_mass, found.outside))
+    train = [entry for entry in scored if entry.continuation.split == "train"]
+    held_out = [entry for entry in scored if entry.continuation.split == "held_out"]
     if not train or not held_out:
         raise ValueError(
             "the model ended every training or every held-out prompt at once; there is nothing to fit or judge"
         )
     observations = Observations(
-        texts=[text for _, text, _ in train],
-        groups=[c.prompt for c, _, _ in train],
-        wins=[pair_mass(text, target[None], len(vocabulary)) for _, text, target in train],
+        texts=[entry.text for entry in train],
+        groups=[entry.continuation.prompt for entry in train],
+        wins=[pair_mass(entry.text, entry.restricted[None], len(vocabulary)) for entry in train],
         vocab_size=len(vocabulary),
-        targets=[target for _, _, target in train],
+        targets=[entry.restricted for entry in train],
+        in_context_mass=[entry.in_context_mass for entry in train] if wide else (),
+        outside=[entry.outside for entry in train] if wide else (),
     )
+    chains = _best_chains(work, model, vocabulary, train, rows) if set(HEAD_CHAINS) & set(s["surrogates"]) else []
+    embeddings = model.get_input_embeddings().weight[torch.as_tensor(vocabulary.ids)].double().cpu().numpy()
+    seed = derive_seed(s["seed"], "generation", s["strategy"])
+    escape = Escape(seed).fit(observations) if s["escape"] else None
     fitted: dict[str, Surrogate] = {}
     for index, name in enumerate(s["surrogates"]):
         work.progress(0.7 + 0.1 * index / len(s["surrogates"]), f"fitting {name}")
-        fitted[name] = make_surrogate(name, derive_seed(s["seed"], "generation", s["strategy"])).fit(observations)
-        for ridge in getattr(fitted[name], "ridge_", ()):
+        surrogate = fitted[name] = make_surrogate(name, seed, embeddings, chains).fit(observations)
+        for ridge in getattr(surrogate, "ridge_", ()):
             add_ridge(rows, float(ridge), surrogate=name)
-        for c, text, target in held_out:
-            for metric, values in fidelity_means(target[None], fitted[name].predict(text)).items():
-                add_finite(rows, metric, float(values[0]), surrogate=name, prompt=c.prompt, seed=c.seed, n=len(text))
+        if isinstance(surrogate, HeadMixture):
+            _add_weights(rows, surrogate)
+        for entry in held_out:
+            _one_step(rows, name, surrogate, entry, escape)
 
     judged = [c for c in real if c.split == "held_out"]
-    comparison = Comparison(rows, judged, reseeded, derive_seed(s["seed"], "floor", s["strategy"]))
+    floor_seed = derive_seed(s["seed"], "floor", s["strategy"])
+    about = decoding_condition(s["ignore_eos"])
+    comparison = Comparison(rows, judged, reseeded, floor_seed, s["winners_at"], about)
     comparison.frame_rows()
-    decoding = Decoding(s["temperature"])
+    if s["mean_field"]:
+        chain = fitted["ccmc-fit"]
+        assert isinstance(chain, CCMCFit)
+        comparison.add_mean_field("ccmc-fit", _mean_field(chain, vocabulary, s))
+    decoding = Decoding.of(s["temperature"], s["options"])
     trajectories = []
     prompts = {c.prompt: vocabulary.local(c.prompt_tokens) for c in judged}
     steps = [max(len(c.continuation) for c in judged if c.prompt == prompt) for prompt in prompts]
@@ -156,7 +265,7 @@ def strategy(work: Work) -> pd.DataFrame:
             done = index * s["rollout_seeds"] + seed
             work.progress(0.8 + 0.2 * done / (len(fitted) * s["rollout_seeds"]), f"continuing with {name}, seed {seed}")
             rollout_seed = derive_seed(s["seed"], "rollout", s["strategy"], name, seed)
-            rollouts = surrogate.rollout(list(prompts.values()), steps, rollout_seed, decoding)
+            rollouts = surrogate.rollout(list(prompts.values()), steps, rollout_seed, decoding, escape)
             made = {prompt: vocabulary.ids[tokens] for prompt, tokens in zip(prompts, rollouts, strict=True)}
             comparison.add(name, seed, made)
             trajectories += [
@@ -179,69 +288,34 @@ def strategy(work: Work) -> pd.DataFrame:
     return rows.frame()
 
 
-class Comparison:
-    """Measures of real continuations and of what is compared with them, prompt by prompt.
+def _one_step(rows: Rows, name: str, surrogate: Surrogate, entry: Scored, escape: Escape | None) -> None:
+    """Rows of one surrogate one token ahead, along one held-out text."""
+    c, text = entry.continuation, entry.text
+    where: dict[str, Any] = {"surrogate": name, "prompt": c.prompt, "seed": c.seed, "n": len(text)}
+    predicted = surrogate.predict(text)
+    for metric, values in fidelity_means(entry.restricted[None], predicted).items():
+        add_finite(rows, metric, float(values[0]), **where)
+    if isinstance(surrogate, Bigram) and surrogate.open:
+        leaving = surrogate.leaving(text)
+    elif escape is not None:
+        leaving = escape.rates(text)
+    else:
+        return
+    rows.add("escape", float(leaving.mean()), **where)
+    whole = leaving_kl(entry.in_context_mass, kl(entry.restricted, predicted[0]), leaving)
+    add_finite(rows, "kl_with_escape", float(whole.mean()), **where)
 
-    Args:
-        rows: where the rows go.
-        real: the held-out continuations.
-        reseeded: prompt -> continuation with another seed; empty for greedy decoding, which has only one.
-        seed: of the shuffles that make the floor.
-    """
 
-    def __init__(self, rows: Rows, real: list[Continuation], reseeded: dict[str, Continuation], seed: int) -> None:
-        self.rows, self.real, self.reseeded, self.seed = rows, real, reseeded, seed
+def _mean_field(
+    fit: CCMCFit, vocabulary: LocalVocabulary, settings: dict[str, Any]
+) -> Callable[[Continuation], IntArray] | str:
+    """What the mean field of a fitted chain says about the winners of a prompt, in the model's token ids."""
+    if settings["temperature"] != 1.0 or settings["options"]:
+        return "the mean field describes sampling at temperature 1 with nothing cut off"
 
-    def _own(
-        self, surrogate: str, seed: int, c: Continuation, tokens: IntArray, condition: dict[str, int] | None
-    ) -> None:
-        measures = {**repetition_measures(tokens), **own_winner_measures(tokens, c.prompt_tokens)}
-        for metric, found in measures.items():
-            self.rows.add(
-                metric,
-                found.value,
-                missing=found.missing,
-                surrogate=surrogate,
-                prompt=c.prompt,
-                seed=seed,
-                condition=condition,
-                n=len(tokens),
-            )
+    def predict(c: Continuation) -> IntArray:
+        types, columns = np.unique(vocabulary.local(c.prompt_tokens), return_inverse=True)
+        chain = CCMC(np.stack([fit.row(int(query), types) for query in types]))
+        return vocabulary.ids[types[mean_field_winners(chain, columns, len(c.continuation))]]
 
-    def _pair(self, surrogate: str, seed: int, c: Continuation, tokens: IntArray) -> None:
-        """Compare one continuation with the real one, both cut to the shorter of the two."""
-        length = min(len(tokens), len(c.continuation))
-        other, condition = tokens[:length], {"real_seed": c.seed}
-        self._own(surrogate, seed, c, other, condition)
-        pair = winner_measures(c.continuation[:length], other, c.prompt_tokens)
-        for metric, found in pair.items():
-            if metric != "winner_size":  # stands among its own measures
-                self.rows.add(
-                    metric,
-                    found.value,
-                    missing=found.missing,
-                    surrogate=surrogate,
-                    prompt=c.prompt,
-                    seed=seed,
-                    condition=condition,
-                    n=length,
-                )
-
-    def frame_rows(self) -> None:
-        """The real measures, the ceiling and the floor."""
-        for c in self.real:
-            self._own("model", c.seed, c, c.continuation, None)
-            other = self.reseeded.get(c.prompt, c)  # greedy decoding repeats itself: its ceiling is perfect
-            self._pair("model-reseeded", other.seed, c, other.continuation)
-        for seed in sorted({c.seed for c in self.real}):
-            group = [c for c in self.real if c.seed == seed]
-            order = np.random.default_rng(self.seed).permutation(len(group))
-            for shift in range(1, min(SHUFFLES, len(group) - 1) + 1):
-                for place, index in enumerate(order):
-                    other = group[order[(place + shift) % len(group)]]
-                    self._pair("model-shuffled", shift, group[index], other.continuation)
-
-    def add(self, surrogate: str, seed: int, made: dict[str, IntArray]) -> None:
-        """Compare a surrogate's rollouts, prompt -> token ids, with every real continuation of the prompt."""
-        for c in self.real:
-            self._pair(surrogate, seed, c, made[c.prompt][: len(c.continuation)])
+    return predict

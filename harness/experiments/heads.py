@@ -132,6 +132,30 @@ def _templates(model: Any, layers: list[int], length: int) -> dict[int, LayerCal
     return found
 
 
+def static_layers(
+    model: Any, static: StaticInputs, wanted: list[int], vocabulary: LocalVocabulary, length: int
+) -> dict[int, StaticHeads]:
+    """The heads of each layer, asked with the static inputs of training texts.
+
+    Args:
+        model: a causal language model.
+        static: the inputs of the training texts.
+        wanted: which layers.
+        vocabulary: of the run's texts.
+        length: of the longest text that the heads will be asked about.
+    """
+    templates = _templates(model, wanted, length)
+    learned = static_inputs.has_learned_positions(model, model.config.get_text_config().vocab_size, min(length, 16))
+    places = np.unique(np.linspace(1, length - 1, 16 if learned else 1).astype(np.int64))
+    embedding = static_inputs.embedding_inputs(model, vocabulary.ids, places)
+    heads = {}
+    for layer in wanted:
+        inputs = static.inputs(layer, embedding)
+        effect = static.position_effect(layer, inputs) if learned else None
+        heads[layer] = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect)
+    return heads
+
+
 def layers(work: Work) -> pd.DataFrame:
     """Do the heads of one group of layers."""
     from harness.sources import loading
@@ -162,19 +186,11 @@ def layers(work: Work) -> pd.DataFrame:
 
         capture.listen(model, tokens, wanted, take)
 
-    templates = _templates(model, wanted, length)
-    learned = static_inputs.has_learned_positions(model, model.config.get_text_config().vocab_size, min(length, 16))
-    places = np.unique(np.linspace(1, length - 1, 16 if learned else 1).astype(np.int64))
-    embedding = static_inputs.embedding_inputs(model, vocabulary.ids, places)
     rows = Rows(experiment="heads", model=s["model"], revision=s["revision"], split="held_out", seed=s["seed"])
     fitted: dict[int, dict[str, Surrogate]] = {}
     groups = [c.prompt for c, _ in train]
     seen = static.count > 0
-    heads = {}
-    for layer in wanted:
-        inputs = static.inputs(layer, embedding)
-        effect = static.position_effect(layer, inputs) if learned else None
-        heads[layer] = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect)
+    heads = static_layers(model, static, wanted, vocabulary, length)
     if "pccmc-fit" in s["surrogates"]:
         _add_score_mass(work, model, train, heads, sums)
     for index, layer in enumerate(wanted):

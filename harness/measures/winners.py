@@ -6,7 +6,7 @@ window; the set of a single token is common and easy to agree on, so every agree
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,14 +35,30 @@ def winner_set(continuation: ArrayLike, share: float = 0.9) -> Tokens:
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}")
-    window = trailing_window(continuation)
-    if window.size == 0:
-        return window
-    ids, age, counts = np.unique(window[::-1], return_index=True, return_counts=True)
-    order = np.lexsort((age, -counts))
+    ids, counts = _ranked(continuation)
+    if ids.size == 0:
+        return ids
     # A quotient of integers is correctly rounded, so a share of exactly .9 passes; .9 * n need not be exact.
-    covered = np.cumsum(counts[order]) / window.size
-    return ids[order[: int(np.argmax(covered >= share)) + 1]]
+    covered = np.cumsum(counts) / counts.sum()
+    return ids[: int(np.argmax(covered >= share)) + 1]
+
+
+def top_tokens(continuation: ArrayLike, size: int) -> Tokens:
+    """The most frequent tokens of the trailing window.
+
+    Args:
+        continuation: [T] token ids.
+        size: how many, at least 1.
+
+    Returns:
+        int64 [at most size], in the order of `winner_set`; fewer where the window holds fewer types.
+
+    Raises:
+        ValueError: size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"a set of winners has at least one token, got {size}")
+    return _ranked(continuation)[0][:size]
 
 
 def winner_size(continuation: ArrayLike, share: float = 0.9) -> Measurement:
@@ -255,6 +271,68 @@ def winner_measures(real: ArrayLike, surrogate: ArrayLike, prompt: ArrayLike = (
     }
 
 
+def top_agreement(real: ArrayLike, surrogate: ArrayLike, sizes: Sequence[int]) -> dict[str, Measurement]:
+    """How far the most frequent tokens agree, for sets of given sizes.
+
+    Args:
+        real: [T] the real continuation.
+        surrogate: [T] the surrogate's, cut to the same length.
+        sizes: how many tokens the sets hold, where the trailing windows hold as many types.
+
+    Returns:
+        For each k: winner_jaccard_at_k, winner_precision_at_k, winner_recall_at_k, and winner_size_at_k, the size of
+        the surrogate's set; missing where T < 2.
+    """
+    measures = {}
+    for k in sizes:
+        truth, guess = top_tokens(real, k), top_tokens(surrogate, k)
+        short = guess.size == 0
+        measures[f"winner_jaccard_at_{k}"] = shorter_than(SHORTEST) if short else jaccard(truth, guess)
+        measures[f"winner_precision_at_{k}"] = shorter_than(SHORTEST) if short else precision(truth, guess)
+        measures[f"winner_recall_at_{k}"] = shorter_than(SHORTEST) if short else recall(truth, guess)
+        measures[f"winner_size_at_{k}"] = shorter_than(SHORTEST) if short else Measurement(float(guess.size))
+    return measures
+
+
+def lock_in_error(real: ArrayLike, surrogate: ArrayLike, prompt: ArrayLike = ()) -> Measurement:
+    """Distance of the times from which the own winner sets dominate for good.
+
+    Args:
+        real: [T] the real continuation.
+        surrogate: [T] the surrogate's, cut to the same length.
+        prompt: [L] the prompt of both.
+
+    Returns:
+        |t - t'| in tokens; missing where one of them never locks in.
+    """
+    times = []
+    for name, tokens in (("real", real), ("surrogate's", surrogate)):
+        found = time_to_dominance(dominance(tokens, winner_set(tokens), prompt))
+        if found.value is None:
+            return Measurement(None, f"the {name} continuation does not lock in")
+        times.append(found.value)
+    return Measurement(abs(times[0] - times[1]))
+
+
+def loser_exponent_of_prompt(continuation: ArrayLike, prompt: ArrayLike) -> Measurement:
+    """Median loser exponent over the prompt's tokens that are not in the winner set.
+
+    Args:
+        continuation: [T] token ids.
+        prompt: [L] the tokens before it.
+
+    Returns:
+        The exponent; missing where no such token has one, with the first token's reason.
+    """
+    tokens, before = as_tokens(continuation, "continuation"), as_tokens(prompt, "prompt")
+    whole, losers = np.concatenate([before, tokens]), np.setdiff1d(before, winner_set(tokens))
+    found = [loser_exponent(whole, before.size, int(token)) for token in losers]
+    values = [one.value for one in found if one.value is not None]
+    if values:
+        return Measurement(float(np.median(values)))
+    return found[0] if found else Measurement(None, "every token of the prompt is a winner")
+
+
 def own_winner_measures(continuation: ArrayLike, prompt: ArrayLike = ()) -> dict[str, Measurement]:
     """What one continuation says about its own winners.
 
@@ -277,6 +355,14 @@ def own_winner_measures(continuation: ArrayLike, prompt: ArrayLike = ()) -> dict
         "time_to_dominance": time_to_dominance(curve),
         "return_time": return_time(tokens, winners),
     }
+
+
+def _ranked(continuation: ArrayLike) -> tuple[Tokens, NDArray[np.int64]]:
+    """Token ids of the trailing window and their counts, the most frequent and then the most recent first."""
+    window = trailing_window(continuation)
+    ids, age, counts = np.unique(window[::-1], return_index=True, return_counts=True)
+    order = np.lexsort((age, -counts))
+    return ids[order], counts[order]
 
 
 def _agreement(real: ArrayLike, surrogate: ArrayLike, denominator: Callable[[set[int], set[int]], int]) -> Measurement:

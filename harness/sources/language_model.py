@@ -1,15 +1,18 @@
-"""What a causal language model does: its continuations, and its next-token distributions restricted to its context."""
+"""What a causal language model does: its continuations, their scores, and its next-token distributions in context."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
+from transformers import LogitsProcessorList
 
 from harness.seeds import derive_seed
+from harness.sources.penalties import penalties
 from harness.texts import Text
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -34,6 +37,7 @@ def generate(
     seed: int,
     batch_size: int = 16,
     ignore_eos: bool = False,
+    options: Mapping[str, Any] | None = None,
     progress: Progress = lambda share, what: None,
 ) -> list[IntArray]:
     """Continue prompts.
@@ -41,22 +45,26 @@ def generate(
     Args:
         model, tokenizer: of `loading`.
         prompts: token ids, any lengths.
-        temperature: None decodes greedily; otherwise softmax(logits / temperature) is sampled as it is.
+        temperature: None takes the most likely token; otherwise softmax(logits / temperature) is sampled.
         max_new_tokens: length of a continuation that no end token cuts short.
         seed: of the samples; each batch has its own.
         batch_size: prompts of like length are continued together, padded on the left.
         ignore_eos: go on past the end token.
+        options: top_k, top_p, min_p, beams, repetition_penalty, no_repeat_ngram; what is not given is off.
 
     Returns:
         One continuation per prompt, in the order of the prompts, without prompt and end token.
     """
     ends = [] if ignore_eos else _end_tokens(model, tokenizer)
     pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
+    options = dict(options or {})
     how: dict[str, Any] = (
         {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
     )
-    if temperature is not None:
-        how |= {"top_k": 0, "top_p": 1.0}
+    if temperature is not None:  # a model's own defaults must not cut anything off unasked
+        how |= {"top_k": options.get("top_k", 0), "top_p": options.get("top_p", 1.0), "min_p": options.get("min_p")}
+    beams = int(options.get("beams", 1))
+    how |= {"num_beams": beams, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     found: list[IntArray | None] = [None] * len(prompts)
     for first in range(0, len(order), batch_size):
@@ -68,15 +76,18 @@ def generate(
         for row, index in enumerate(batch):
             tokens[row, width - len(prompts[index]) :] = torch.as_tensor(prompts[index])
             mask[row, width - len(prompts[index]) :] = 1
+        starts = [width - len(prompts[index]) for index in batch for _ in range(beams)]
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             torch.manual_seed(derive_seed(seed, "batch", first))
             out = model.generate(
                 tokens.to(model.device),
                 attention_mask=mask.to(model.device),
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(model.device),
                 max_new_tokens=max_new_tokens,
                 pad_token_id=pad,
                 eos_token_id=ends or None,
+                logits_processor=LogitsProcessorList(penalties(options, starts)),
                 **how,
             )
         for row, index in enumerate(batch):
@@ -87,25 +98,81 @@ def generate(
 
 
 @dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What a model thought of each token of a continuation, before it was written: softmax(logits), nothing cut off.
+
+    Attributes:
+        log_probability: [T] of the token that was written, nats.
+        entropy: [T] of the distribution, nats.
+        in_context_mass: [T] probability of the tokens that stood in prompt and continuation so far.
+        argmax: [T] the most probable token.
+    """
+
+    log_probability: FloatArray
+    entropy: FloatArray
+    in_context_mass: FloatArray
+    argmax: IntArray
+
+
+def score_tokens(model: Any, prompt: IntArray, continuation: IntArray, block: int = 64) -> TokenScores:
+    """Score a finished continuation in one pass.
+
+    Args:
+        model: of `loading`.
+        prompt: [L] token ids, at least one.
+        continuation: [T] token ids.
+        block: positions whose distributions are held at once.
+    """
+    ids = np.concatenate([prompt, continuation]).astype(np.int64)
+    length, start = len(continuation), len(prompt) - 1
+    log_probability, entropy, mass = np.zeros(length), np.zeros(length), np.zeros(length)
+    argmax = np.zeros(length, dtype=np.int64)
+    with torch.inference_mode():
+        tokens = torch.as_tensor(ids, device=model.device)
+        logits = model(tokens[None]).logits[0] if length else None  # [L + T, V]
+        for first in range(0, length, block):
+            assert logits is not None
+            rows = slice(start + first, start + min(first + block, length))
+            log = torch.log_softmax(logits[rows].double(), -1)  # [b, V]
+            probability = log.exp()
+            here = slice(first, first + len(log))
+            log_probability[here] = log.gather(1, tokens[rows.start + 1 : rows.stop + 1, None])[:, 0].cpu().numpy()
+            entropy[here] = -(probability * log).nan_to_num(0.0).sum(-1).cpu().numpy()
+            argmax[here] = log.argmax(-1).cpu().numpy()
+            for row in range(len(log)):
+                seen = torch.as_tensor(np.unique(ids[: rows.start + row + 1]), device=model.device)
+                mass[first + row] = float(probability[row, seen].sum())
+    return TokenScores(log_probability, entropy, mass, argmax)
+
+
+@dataclass(frozen=True, slots=True)
 class NextTokens:
     """A model's next-token distributions along one text.
 
     Attributes:
         restricted: [n, U] probability of each type of the text, restricted to the context and renormalised.
         in_context_mass: [n] probability that the model gave to the tokens of the context in all.
+        outside: [n, K] the largest probabilities of local tokens outside the context, as they are; where asked for.
     """
 
     restricted: FloatArray
     in_context_mass: FloatArray
+    outside: sparse.csr_array | None = None
 
 
-def next_token_distributions(model: Any, ids: Sequence[int] | IntArray, text: Text) -> NextTokens:
+OUTSIDE = 64  # tokens outside the context that are kept per position
+
+
+def next_token_distributions(
+    model: Any, ids: Sequence[int] | IntArray, text: Text, vocabulary: IntArray | None = None
+) -> NextTokens:
     """Score a text with the model.
 
     Args:
         model: of `loading`.
         ids: [T] token ids of the text, in the model's vocabulary.
         text: the same tokens in local ids; its contexts are the ones to score.
+        vocabulary: [K] the token id of each local id; given, what lies outside the context is kept too.
     """
     with torch.inference_mode():
         logits = model(torch.as_tensor(ids, device=model.device)[None]).logits[0]  # [T, vocabulary]
@@ -114,6 +181,22 @@ def next_token_distributions(model: Any, ids: Sequence[int] | IntArray, text: Te
         model_ids = np.zeros(len(text.types), dtype=np.int64)
         model_ids[text.key_index] = np.asarray(ids)[text.first :]
         of_types = wanted[:, torch.as_tensor(model_ids, device=model.device)] - log_z[:, None]  # [n, U]
+        outside = None
+        if vocabulary is not None:
+            outside = _largest_outside(wanted, log_z, text, vocabulary)
     probability = np.where(text.counts > 0, np.exp(of_types.cpu().numpy()), 0.0)
     mass = probability.sum(axis=1)
-    return NextTokens(probability / mass[:, None], mass)
+    return NextTokens(probability / mass[:, None], mass, outside)
+
+
+def _largest_outside(logits: torch.Tensor, log_z: torch.Tensor, text: Text, vocabulary: IntArray) -> sparse.csr_array:
+    """The OUTSIDE largest probabilities of local tokens that are not in the context: [n, K]."""
+    of_all = torch.exp(logits[:, torch.as_tensor(vocabulary, device=logits.device)] - log_z[:, None])  # [n, K]
+    row, column = np.nonzero(text.counts)
+    of_all[torch.as_tensor(row), torch.as_tensor(text.types[column])] = 0.0
+    kept = min(OUTSIDE, of_all.shape[1])
+    top = torch.topk(of_all, kept, dim=1, sorted=False)
+    place = np.repeat(np.arange(len(text)), kept), top.indices.cpu().numpy().ravel()
+    table = sparse.csr_array((top.values.cpu().numpy().ravel(), place), shape=(len(text), len(vocabulary)))
+    table.eliminate_zeros()
+    return table

@@ -102,26 +102,41 @@ def context_window(config: Any) -> int | None:
     return None
 
 
-def encode(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text, with the special tokens that the tokenizer adds by itself."""
-    return [int(token) for token in tokenizer(text).input_ids]
+def encode(tokenizer: Any, text: str, chat: bool = False) -> list[int]:
+    """The ids of a text, with the special tokens that the tokenizer adds by itself.
+
+    Args:
+        tokenizer: of a model.
+        text: what to encode.
+        chat: put it into the chat template, as a user's turn that the model answers.
+
+    Raises:
+        UsageError: a tokenizer without a chat template.
+    """
+    if not chat:
+        return [int(token) for token in tokenizer(text).input_ids]
+    if not getattr(tokenizer, "chat_template", None):
+        raise UsageError("chat: the model's tokenizer has no chat template; leave chat out")
+    turns = [{"role": "user", "content": text}]
+    made = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return [int(token) for token in made["input_ids"]]
 
 
-def check_prompts(name: str, path: Path, prompts: list[tuple[str, str]], max_new_tokens: int) -> None:
+def check_prompts(name: str, path: Path, prompts: list[tuple[str, str, bool]], max_new_tokens: int) -> None:
     """Refuse prompts that the model cannot take.
 
     Args:
         name: of the model, for the message.
         path: its folder.
-        prompts: (id, text) pairs.
+        prompts: (id, text, is it a chat?).
         max_new_tokens: how far each will be continued.
 
     Raises:
         UsageError: names the prompt, its length and the window.
     """
     tokenizer, window = load_tokenizer(path), context_window(load_config(path))
-    for prompt_id, text in prompts:
-        length = len(encode(tokenizer, text))
+    for prompt_id, text, chat in prompts:
+        length = len(encode(tokenizer, text, chat))
         if length == 0:
             raise UsageError(f"prompt {prompt_id!r} has no tokens for model {name!r}")
         if window is not None and length > window:

@@ -3,10 +3,16 @@
 LADDER = (
     "counts",
     "distance",
+    "bigram",
+    "bigram-restricted",
     "in-context-bigram",
+    "n-gram",
     "shuffled-weights",
     "ccmc-weights",
     "pccmc-weights",
     "ccmc-fit",
     "pccmc-fit",
+    "ccmc-bilinear",
+    "ccmc-head",
+    "ccmc-mixture",
 )

@@ -6,13 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy import sparse
 
 from ccmc import Contexts
+from harness.surrogates.decoding import Decoding, continue_one
 from harness.texts import Text, stack
+
+if TYPE_CHECKING:
+    from harness.surrogates.escape import Escape
+
+__all__ = ["Decoding", "Observations", "PairMass", "Surrogate", "chain_rows", "pair_mass"]
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -52,6 +58,8 @@ class Observations:
         vocab_size: K, size of the local vocabulary.
         distance_mass: per text [H, D], target mass per distance bucket; only for heads.
         targets: per text [n, U], the distributions themselves; only for language models.
+        in_context_mass: per text [n], what the model gave to the context in all; only where surrogates may leave it.
+        outside: per text [n, K] (CSR), what it gave to tokens outside the context; only where surrogates may leave it.
         score_mass: per text [H], sum of attention x the score read off the weights; only where a fit asks for it.
     """
 
@@ -61,6 +69,8 @@ class Observations:
     vocab_size: int
     distance_mass: Sequence[FloatArray] = ()
     targets: Sequence[FloatArray] = ()
+    in_context_mass: Sequence[FloatArray] = ()
+    outside: Sequence[sparse.csr_array] = ()
     score_mass: Sequence[FloatArray] = ()
 
     @property
@@ -77,6 +87,8 @@ class Observations:
             self.vocab_size,
             [self.distance_mass[i] for i in keep] if self.distance_mass else (),
             [self.targets[i] for i in keep] if self.targets else (),
+            [self.in_context_mass[i] for i in keep] if self.in_context_mass else (),
+            [self.outside[i] for i in keep] if self.outside else (),
             [self.score_mass[i] for i in keep] if self.score_mass else (),
         )
 
@@ -102,35 +114,14 @@ class Observations:
         return total
 
 
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How a next token is chosen from a distribution: temperature None takes the most likely."""
-
-    temperature: float | None
-
-    def choose(self, probability: FloatArray, last_seen: IntArray, uniform: float) -> int:
-        """Choose one index.
-
-        Args:
-            probability: [U].
-            last_seen: [U] last position of each token; greedy ties go to the most recent, then to the lowest index.
-            uniform: a number in [0, 1) that decides a sample.
-        """
-        if self.temperature is None:
-            best = np.flatnonzero(probability >= probability.max() * (1 - 1e-12))
-            return int(best[np.argmax(last_seen[best])])
-        if self.temperature != 1.0:
-            with np.errstate(divide="ignore"):
-                log = np.log(probability) / self.temperature
-            probability = np.exp(log - log.max())
-        cumulative = np.cumsum(probability)
-        return int(min(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"), len(probability) - 1))
-
-
 class Surrogate(ABC):
     """A stand-in for a model. `fit` returns self; what it learned ends in an underscore."""
 
     name: str
+    open = False
+    """Does it speak about all tokens, those outside the context too?"""
+    vocab_size_: int
+    """K, of an open surrogate."""
 
     def fit(self, observations: Observations) -> Self:
         """Learn from training texts. Surrogates that learn nothing only return themselves."""
@@ -154,30 +145,41 @@ class Surrogate(ABC):
         raise TypeError(f"{self.name} does not continue texts")
 
     def rollout(
-        self, prompts: Sequence[IntArray], steps: Sequence[int], seed: int, decoding: Decoding
+        self,
+        prompts: Sequence[IntArray],
+        steps: Sequence[int],
+        seed: int,
+        decoding: Decoding,
+        escape: Escape | None = None,
     ) -> list[IntArray]:
-        """Continue prompts with tokens of their own contexts.
+        """Continue prompts with tokens of their own contexts, or with an escape also with others.
 
         Args:
             prompts: local ids.
             steps: how many tokens to add to each.
             seed: of the samples; the continuation of a prompt does not depend on the other prompts.
             decoding: the strategy of the real model.
+            escape: how often and where to it leaves the context; None: never. An open surrogate needs none.
         """
         found = []
         for index, (prompt, length) in enumerate(zip(prompts, steps, strict=True)):
             uniforms = np.random.default_rng([seed, index]).random(length)
-            types, columns = np.unique(prompt, return_inverse=True)
-            history = np.concatenate([columns, np.zeros(length, dtype=np.int64)])
-            counts = np.bincount(columns, minlength=len(types)).astype(float)
-            last_seen = np.zeros(len(types), dtype=np.int64)
-            last_seen[columns] = np.arange(len(columns))  # the last assignment of a repeated index stands
-            for step, uniform in enumerate(uniforms, start=len(columns)):
-                column = decoding.choose(self.next_token(types, counts, history[:step]), last_seen, float(uniform))
-                history[step], last_seen[column] = column, step
-                counts[column] += 1.0
-            found.append(types[history[len(columns) :]])
+            types, columns = self._table(prompt, escape)
+
+            def follow(counts: FloatArray, history: IntArray, types: IntArray = types) -> FloatArray:
+                inside = self.next_token(types, counts, history)
+                return inside if escape is None or self.open else escape.mix(inside, counts, int(history[-1]))
+
+            found.append(types[continue_one(follow, columns, len(types), uniforms, decoding)])
         return found
+
+    def _table(self, prompt: IntArray, escape: Escape | None) -> tuple[IntArray, IntArray]:
+        """The tokens that may come, and the prompt as columns of them."""
+        if escape is None and not self.open:
+            types, columns = np.unique(prompt, return_inverse=True)
+            return types, columns
+        size = escape.vocab_size if escape is not None else self.vocab_size_
+        return np.arange(size, dtype=np.int64), np.asarray(prompt, dtype=np.int64)
 
 
 def chain_rows(counts: FloatArray, logits: FloatArray) -> FloatArray:

@@ -56,6 +56,8 @@ class CCMCFit(Surrogate):
     name = "ccmc-fit"
     ridge_: FloatArray
     delta_: list[sparse.csr_array]
+    _types: IntArray
+    _rows: dict[int, FloatArray]
 
     def __init__(self, prior: Prior, seed: int, folds: int = 4, tol: float = 1e-4) -> None:
         self.prior, self.seed, self.folds, self.tol = prior, seed, folds, tol
@@ -108,11 +110,20 @@ class CCMCFit(Surrogate):
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         if getattr(self, "_types", None) is not types:
-            self._types, self._logits = (
-                types,
-                self.prior.logits(types, types)[0] + self.delta_[0][types][:, types].toarray(),
-            )
-        return chain_rows(counts, self._logits[history[-1]])
+            self._types, self._rows = types, {}
+        query = int(history[-1])
+        if query not in self._rows:
+            self._rows[query] = self.row(int(types[query]), types)
+        return chain_rows(counts, self._rows[query])
+
+    def row(self, query: int, types: IntArray) -> FloatArray:
+        """[U] base logits of one query over some tokens, by local id; of the first head."""
+        delta = self.delta_[0]
+        change = np.zeros(delta.shape[1])
+        stored = slice(delta.indptr[query], delta.indptr[query + 1])
+        change[delta.indices[stored]] = delta.data[stored]
+        found: FloatArray = self.prior.logits(np.array([query]), types)[0, 0] + change[types]
+        return found
 
 
 def _pairs(pattern: sparse.csr_array) -> tuple[IntArray, IntArray]:

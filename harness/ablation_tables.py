@@ -1,0 +1,94 @@
+"""The table of the count ablation: repetition and loss under every condition, and penalties at the same loss."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from harness.measures.statistics import Interval, paired_difference
+from harness.tables import SEED, Table, _by, _mean, _per_prompt, _pick, interval, number
+
+NONE = json.dumps({"ablation": "none"})
+
+
+def change(part: pd.DataFrame, condition: str, metric: str) -> Interval:
+    """Mean of condition - nothing done, paired by prompt."""
+    a = _per_prompt(_pick(part, condition=condition, metric=metric))
+    b = _per_prompt(_pick(part, condition=NONE, metric=metric))
+    common = a.index.intersection(b.index)
+    if len(common) == 0:
+        return Interval(None, None, None, 0, "no prompt where both are defined")
+    return paired_difference(a.loc[common].to_numpy(dtype=float), b.loc[common].to_numpy(dtype=float), SEED)
+
+
+def name(condition: str) -> str:
+    """A condition in words."""
+    factors = json.loads(condition)
+    if "ablation" not in factors:
+        key, value = next(iter(factors.items()))
+        return f"{key} {value:g}"
+    if factors["ablation"] == "none":
+        return "nothing"
+    where = {"all": "all heads", "first-half": "first half of the layers", "second-half": "second half of the layers"}
+    place = where.get(factors["ablation"], factors["ablation"].replace("-", " "))
+    draw = f", draw {factors['draw'] + 1}" if "draw" in factors else ""
+    return f"count x {factors['strength']:g}, {place}{draw}"
+
+
+def at_same_loss(part: pd.DataFrame, condition: str, metric: str) -> float | None:
+    """The metric of repetition_penalty where it costs as much on prose as a condition does.
+
+    Between the penalties that were measured (and none at all) it is interpolated; beyond them there is no answer.
+    """
+    wanted = change(part, condition, "loss_prose").value
+    points = [(0.0, _mean(_pick(part, condition=NONE, metric=metric)).value)]
+    for other in _by(part, "condition"):
+        if "repetition_penalty" in json.loads(other):
+            found = _mean(_pick(part, condition=other, metric=metric)).value
+            points.append((change(part, other, "loss_prose").value or np.nan, found))
+    known = sorted((x, y) for x, y in points if y is not None and np.isfinite(x))
+    if wanted is None or not known[0][0] <= wanted <= known[-1][0]:
+        return None
+    return float(np.interp(wanted, [x for x, _ in known], [y for _, y in known]))
+
+
+def ablation_tables(rows: pd.DataFrame) -> list[Table]:
+    """One table per model; none where the experiment was not done."""
+    rows = _pick(rows, experiment="count-ablation", split="held_out")
+    tables = []
+    for model in _by(rows, "model"):
+        part = _pick(rows, model=model)
+        body = []
+        for condition in _by(part, "condition"):
+            chosen = _pick(part, condition=condition)
+            cells = [interval(_mean(_pick(chosen, metric=m))) for m in ("seq_rep_4", "loop_share", "winner_size")]
+            if condition == NONE:
+                cells.insert(1, "–")
+                losses = [interval(_mean(_pick(chosen, metric=m))) for m in ("loss_prose", "loss_model_text")]
+                body.append([name(condition), *cells, *losses, "–"])
+                continue
+            cells.insert(1, interval(change(part, condition, "seq_rep_4"), signed=True))
+            cells += [interval(change(part, condition, m), signed=True) for m in ("loss_prose", "loss_model_text")]
+            ablated = "ablation" in json.loads(condition)
+            cells.append(number(at_same_loss(part, condition, "seq_rep_4")) if ablated else "–")
+            body.append([name(condition), *cells])
+        prompts = _pick(part, metric="seq_rep_4")["prompt"].nunique()
+        prose = _pick(part, metric="loss_prose")["prompt"].nunique()
+        tables.append(
+            Table(
+                f"Does the count cause the repetition of {model}? Greedy decoding without it",
+                [
+                    "taken away", "seq_rep_4", "change", "loop_share", "winner_size", "loss on prose",
+                    "loss on its text", "repetition_penalty at that loss: seq_rep_4",
+                ],
+                body,
+                "count x s: s log(count of a token so far) is taken from the attention scores of its positions. "
+                f"{prompts} held-out prompts; loss: nats per token, of {prose} texts of prose and of the model's own "
+                "continuations at temperature 1; below the first row all losses are changes, paired by text. – for a "
+                "penalty: it forbids tokens that were written. The last column is interpolated between the penalties "
+                "that were measured, – beyond them. Intervals: 95 %, bootstrap over prompts or texts.",
+            )
+        )  # fmt: skip
+    return tables
