@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from harness.errors import UsageError
-from harness.sources.heads import attention_modules
+from harness.sources.capture import OLD_FAMILIES, attention_modules
 
 NAME = "ccmc-count-ablation"
 Heads = Mapping[int, Sequence[int] | None]
@@ -119,7 +119,7 @@ def without_counts(model: Any, strength: float, heads: Heads) -> Iterator[None]:
     Raises:
         UsageError: the model's attention cannot be reached.
     """
-    if not attention_modules(model):
+    if not attention_modules(model) or model.config.get_text_config().model_type in OLD_FAMILIES:
         raise UsageError(f"{model.config.model_type} does not use the attention interface of transformers")
     ablation = _Ablation(strength, heads)
 
