@@ -14,9 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness.config import Config, GenerationExperiment, Heads, LoadedConfig, OneLayer, canonical_hash, load_config
+from harness.config import Config, LoadedConfig, canonical_hash, load_config
 from harness.errors import UnitsFailedError, UsageError
 from harness.execution import Progress, Watcher, execute
+from harness.experiment_settings import GenerationExperiment, Heads, OneLayer
+from harness.paper_settings import PAPER_KINDS
 from harness.prompts import Prompt, load_prompts
 from harness.rows import SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, find_runs, now
@@ -138,12 +140,14 @@ def _check_heads(name: str, path: Path, device: str) -> None:
 
 def _plan(config: Config, models: list[Any], prompts: list[Prompt], device: str) -> list[Unit]:
     """All units of a run; a unit that two experiments need stands once, before both."""
-    from harness.experiments import generation, heads, one_layer
+    from harness.experiments import generation, heads, one_layer, paper
 
     units: list[Unit] = []
     for experiment in config.experiments:
         if isinstance(experiment, OneLayer):
             units += one_layer.plan(config, experiment)
+        elif experiment.kind in PAPER_KINDS:
+            units += paper.plan(config, experiment)
         for model in models:
             if isinstance(experiment, Heads):
                 units += heads.plan(config, experiment, model, prompts, device)
@@ -296,6 +300,9 @@ def _close(
 
     if state == "complete":
         store.assemble(keys)
+        from harness.plots import write_plots  # matplotlib takes a second to import
+
+        write_plots(store.path, store.read("rows"))
     manifest["state"] = state
     manifest["finished"] = now()
     manifest["failures"] = [{"key": key, "error": message} for key, message in failures.items()]

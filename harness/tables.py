@@ -349,4 +349,9 @@ def _agreement_table(part: pd.DataFrame, title: str) -> Table:
 def summary_tables(rows: pd.DataFrame) -> list[Table]:
     """The tables that a run ends with, from the rows of one or more runs."""
     makers = {"one-layer": _one_layer_tables, "heads": _heads_tables, "generation": _generation_tables}
-    return [table for kind, make in makers.items() if len(part := _pick(rows, experiment=kind)) for table in make(part)]
+    tables = [
+        table for kind, make in makers.items() if len(part := _pick(rows, experiment=kind)) for table in make(part)
+    ]
+    from harness.paper_tables import paper_tables  # it is made of this module's parts
+
+    return tables + paper_tables(rows)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.config import Config, GenerationExperiment
+from harness.config import Config
+from harness.experiment_settings import GenerationExperiment
 from harness.experiments.continuations import (
     Continuation,
     Model,
