@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.experiments.paper.common import mean, share
 from harness.measures.statistics import Interval
-from harness.plots import COLOURS, MARKERS
+from harness.plots import COLOURS, panels, points
 from harness.rows import with_factors
-
-WIDTH = 7.2  # inches, a text block of a page
-
-
-def panels(number: int, height: float = 2.9) -> tuple[Figure, list[Any]]:
-    """A figure with panels side by side."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(1, number, squeeze=False)[0])
-
-
-def points(axis: Any, x: Any, found: list[Interval], index: int, label: str | None, **style: Any) -> None:
-    """Measurements with their intervals; those without a value are left out."""
-    kept = [(a, f) for a, f in zip(x, found, strict=True) if f.value is not None]
-    if not kept:
-        return
-    value = np.array([f.value for _, f in kept], dtype=float)
-    low = np.array([f.value if f.low is None else f.low for _, f in kept], dtype=float)
-    high = np.array([f.value if f.high is None else f.high for _, f in kept], dtype=float)
-    bars = np.maximum(np.stack([value - low, high - value]), 0.0)
-    settings: dict[str, Any] = {"linestyle": "none", "marker": MARKERS[index], "color": COLOURS[index], **style}
-    axis.errorbar([a for a, _ in kept], value, bars, label=label, **settings)
+from harness.trajectory_plots import trajectory
 
 
 def _by_repetition(frame: pd.DataFrame, **where: object) -> Interval:
@@ -63,7 +41,7 @@ def equivalence(rows: pd.DataFrame) -> Figure:
             points(error, np.array(above) / K * (1 + 0.03 * index), found, index, f"{origin}, {dtype}", **filled)
     for epsilon, dtype in ((2.2e-16, "float64"), (1.2e-7, "float32")):
         error.axhline(epsilon, color="grey", linestyle=":")
-        error.annotate(f"eps of {dtype}", (max([K, *above]) / K, epsilon), ha="right", va="bottom", fontsize=7)
+        error.annotate(f"eps of {dtype}", (2.0, epsilon), ha="center", va="bottom", fontsize=7)
     lost.axhline(0.0, color="grey", linewidth=0.8)
     lost.axvline(1.0, color="grey", linestyle="--")
     lost.set(xlabel="embedding dimension d / K", ylabel="mass lost by the tied classifier", title=f"K = {K}")
@@ -102,7 +80,7 @@ def coverage(rows: pd.DataFrame) -> Figure:
 def sample_complexity(rows: pd.DataFrame) -> Figure:
     """Excess risk and error of the logits against n, and the share of samples without an MLE."""
     frame = _repetitions(rows)
-    figure, (risk, error, none) = panels(3, 3.1)
+    figure, (risk, error, none) = panels(3, 3.4)
     sizes = sorted(int(K) for K in frame["at_K"].unique())
     for index, K in enumerate(sizes):
         of = frame[frame["at_K"] == K]
@@ -126,8 +104,14 @@ def sample_complexity(rows: pd.DataFrame) -> Figure:
     none.set_ylim(-0.03, 1.03)
     for axis in (risk, error):
         axis.set(xscale="log", yscale="log", xlabel="observations n")
-    risk.legend(title="fit; hollow: trained", title_fontsize=8)
+    handles, names = risk.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="fit; hollow: trained model")
     return figure
 
 
-FIGURES = {"equivalence": equivalence, "coverage": coverage, "sample-complexity": sample_complexity}
+FIGURES = {
+    "equivalence": equivalence,
+    "coverage": coverage,
+    "sample-complexity": sample_complexity,
+    "trajectory": trajectory,
+}

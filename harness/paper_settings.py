@@ -64,9 +64,8 @@ class Trajectory(Strict):
     phase_paths: int = Field(default=64, ge=8)
     phase_steps: int = Field(default=30_000, ge=1000)
     loser_weights: tuple[float, ...] = Field(default=(0.2, 0.3, 0.4, 0.45), min_length=1)
-    paths: int = Field(default=100, ge=8)
+    paths: int = Field(default=60, ge=8)
     steps: int = Field(default=1_000_000, ge=10_000)
-    repetitions: int = Field(default=8, ge=1)
 
     @field_validator("loser_weights")
     @classmethod

@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.measures.statistics import Interval
 
 # Colours that differ for colour-blind readers and in grey (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -24,6 +28,27 @@ STYLE: Any = {
     "svg.hashsalt": "ccmc",  # the same rows give the same file
     "svg.fonttype": "none",  # text stays text
 }
+
+WIDTH = 7.2  # inches, a text block of a page
+
+
+def panels(number: int, height: float = 2.9) -> tuple[Figure, list[Any]]:
+    """A figure with panels side by side."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(1, number, squeeze=False)[0])
+
+
+def points(axis: Any, x: Any, found: list[Interval], index: int, label: str | None, **style: Any) -> None:
+    """Measurements with their intervals; those without a value are left out."""
+    kept = [(a, f) for a, f in zip(x, found, strict=True) if f.value is not None]
+    if not kept:
+        return
+    value = np.array([f.value for _, f in kept], dtype=float)
+    low = np.array([f.value if f.low is None else f.low for _, f in kept], dtype=float)
+    high = np.array([f.value if f.high is None else f.high for _, f in kept], dtype=float)
+    bars = np.maximum(np.stack([value - low, high - value]), 0.0)
+    settings: dict[str, Any] = {"linestyle": "none", "marker": MARKERS[index], "color": COLOURS[index], **style}
+    axis.errorbar([a for a, _ in kept], value, bars, label=label, **settings)
 
 
 def makers() -> Mapping[str, Callable[[pd.DataFrame], Any]]:
