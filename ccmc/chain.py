@@ -49,6 +49,10 @@ class Chain(ABC):
     def at(self, query: IntArray, token: IntArray) -> FloatArray:
         """Logits [n] at the given (query, token)."""
 
+    @abstractmethod
+    def block(self, tokens: IntArray) -> FloatArray:
+        """Logits [n, n] between the given tokens [n], query as the row."""
+
     def next_token(self, counts: Counts, query: ArrayLike) -> Counts:
         """Distribution of the next token.
 
@@ -224,6 +228,10 @@ class CCMC(Chain):
         """Logits [n] at the given (query, token)."""
         return self._logits[query, token]
 
+    def block(self, tokens: IntArray) -> FloatArray:
+        """Logits [n, n] between the given tokens [n], query as the row."""
+        return self._logits[np.ix_(tokens, tokens)]
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the chain as a safetensors file."""
         _save(path, "CCMC", {"logits": np.ascontiguousarray(self._logits)})
@@ -296,6 +304,10 @@ class AttentionCCMC(Chain):
             part = slice(first, first + step)
             np.einsum("nd,nd->n", self._queries[query[part]], self._keys[token[part]], out=scores[part])
         return scores
+
+    def block(self, tokens: IntArray) -> FloatArray:
+        """Logits [n, n] between the given tokens [n], query as the row; not normalised."""
+        return self._queries[tokens] @ self._keys[tokens].T
 
     def to_ccmc(self) -> CCMC:
         """The same chain with its K x K logits written out."""
