@@ -26,11 +26,10 @@ from harness.paper_settings import (
     PAPER_KINDS,
     Coverage,
     Equivalence,
-    Positions,
     SampleComplexity,
-    TheoryGap,
     Trajectory,
     WinnerSets,
+    needs_model,
 )
 
 
@@ -80,16 +79,7 @@ class DatasetPrompts(Strict):
 
 
 Experiment = Annotated[
-    OneLayer
-    | Heads
-    | GenerationExperiment
-    | Equivalence
-    | Coverage
-    | SampleComplexity
-    | Trajectory
-    | WinnerSets
-    | Positions
-    | TheoryGap,
+    OneLayer | Heads | GenerationExperiment | Equivalence | Coverage | SampleComplexity | Trajectory | WinnerSets,
     Field(discriminator="kind"),
 ]
 EXPERIMENT_KINDS = ("one-layer", "heads", "generation", *PAPER_KINDS)
@@ -124,6 +114,9 @@ class Config(Strict):
             raise ValueError(f"an experiment kind is listed twice: {kinds}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"a model is listed twice: {list(self.models)}")
+        for experiment in self.experiments:
+            if isinstance(experiment, WinnerSets) and needs_model(experiment) and not self.models:
+                raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
         for kind in {"heads", "generation"} & set(kinds):
             if not self.models:
                 raise ValueError(f"experiment {kind!r} needs `models`, such as [smollm2-135m]")

@@ -10,7 +10,7 @@ from harness.experiments.paper.common import mean, share
 from harness.measures.statistics import Interval
 from harness.plots import COLOURS, panels, points
 from harness.rows import with_factors
-from harness.trajectory_plots import trajectory
+from harness.trajectory_plots import trajectory, winners
 
 
 def _by_repetition(frame: pd.DataFrame, **where: object) -> Interval:
@@ -114,4 +114,5 @@ FIGURES = {
     "coverage": coverage,
     "sample-complexity": sample_complexity,
     "trajectory": trajectory,
+    "winners": winners,
 }

@@ -86,37 +86,14 @@ class WinnerSets(Strict):
     )
     starts: tuple[int, ...] = Field(default=(10, 100, 1000, 10_000), min_length=1)
     horizon: int = Field(default=100_000, ge=1000)
-    paths: int = Field(default=32, ge=4)
+    paths: int = Field(default=16, ge=4)
     windows: tuple[int, ...] = (4, 8, 16)
-    repetitions: int = Field(default=8, ge=1)
+    repetitions: int = Field(default=6, ge=1)
 
 
-class Positions(Strict):
-    """Positions in the one-layer model: how they act on predictions and on winners."""
-
-    kind: Literal["positions"]
-    vocab_size: int = Field(default=12, ge=2, le=256)
-    dimension: int = Field(default=24, ge=2, le=1024)
-    prompt_length: int = Field(default=24, ge=4, le=1024)
-    prompts: int = Field(default=2000, ge=16)
-    observations: int = Field(default=20_000, ge=100)
-    paths: int = Field(default=64, ge=8)
-    steps: int = Field(default=4000, ge=100)
-    repetitions: int = Field(default=8, ge=1)
+def needs_model(experiment: Strict) -> bool:
+    """Does one of the paper's experiments look at a language model?"""
+    return isinstance(experiment, WinnerSets) and "heads" in experiment.families
 
 
-class TheoryGap(Strict):
-    """A ladder of models, each a step further from the theory's assumptions, and how far surrogates follow."""
-
-    kind: Literal["theory-gap"]
-    dimension: int = Field(default=48, ge=4, le=1024)
-    vocab_size: int = Field(default=16, ge=2, le=256)
-    sequence_length: int = Field(default=64, ge=8, le=1024)
-    sequences: int = Field(default=1500, ge=8)
-    steps: int = Field(default=400, ge=1)
-    rollout_prompts: int = Field(default=12, ge=2)
-    rollout_steps: int = Field(default=256, ge=32)
-    repetitions: int = Field(default=3, ge=1)
-
-
-PAPER_KINDS = ("equivalence", "coverage", "sample-complexity", "trajectory", "winners", "positions", "theory-gap")
+PAPER_KINDS = ("equivalence", "coverage", "sample-complexity", "trajectory", "winners")

@@ -17,8 +17,8 @@ import pandas as pd
 from harness.config import Config, LoadedConfig, canonical_hash, load_config
 from harness.errors import UnitsFailedError, UsageError
 from harness.execution import Progress, Watcher, execute
-from harness.experiment_settings import GenerationExperiment, Heads, OneLayer
-from harness.paper_settings import PAPER_KINDS
+from harness.experiment_settings import GenerationExperiment, Heads, OneLayer, Strict
+from harness.paper_settings import PAPER_KINDS, needs_model
 from harness.prompts import Prompt, load_prompts
 from harness.rows import SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, find_runs, now
@@ -103,7 +103,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
     """Fetch models and check everything about them that the run needs, before anything is written."""
     from harness.sources import catalogue
 
-    if not any(isinstance(e, Heads | GenerationExperiment) for e in config.experiments):
+    if not any(_needs_model(e) for e in config.experiments):
         return []
     for name in config.models:
         catalogue.check_name(name)
@@ -131,6 +131,10 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
     return models
 
 
+def _needs_model(experiment: Strict) -> bool:
+    return isinstance(experiment, Heads | GenerationExperiment) or needs_model(experiment)
+
+
 def _check_heads(name: str, path: Path, device: str) -> None:
     """Refuse, before the run starts, a model whose heads cannot be read."""
     from harness.sources import heads, loading
@@ -147,7 +151,7 @@ def _plan(config: Config, models: list[Any], prompts: list[Prompt], device: str)
         if isinstance(experiment, OneLayer):
             units += one_layer.plan(config, experiment)
         elif experiment.kind in PAPER_KINDS:
-            units += paper.plan(config, experiment)
+            units += paper.plan(config, experiment, models, device)
         for model in models:
             if isinstance(experiment, Heads):
                 units += heads.plan(config, experiment, model, prompts, device)

@@ -1,4 +1,4 @@
-"""Figure of the experiment on one long trajectory: phase diagram of two tokens, losers, learning from a path."""
+"""Figures of the experiments on long trajectories: phase diagram, losers, learning from a path, and who wins."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from harness.measures.statistics import Interval
 from harness.plots import COLOURS, WIDTH, points
 from harness.rows import with_factors
+
+FAMILIES_AT = 20
 
 
 def _intervals(frame: pd.DataFrame) -> list[Interval]:
@@ -76,3 +78,36 @@ def _along(axis: Any, found: pd.DataFrame, label: str, scale: str) -> None:
     axis.set(xlabel="length of the path T (tokens)", ylabel=label, xscale="log", yscale=scale)
     if scale == "log":
         axis.set_title("lines: theory's slope -(2p/(1-p) - 1)/2")
+
+
+def winners(rows: pd.DataFrame) -> Figure:
+    """Distance of the mean field from the path against t0, and agreement of winner sets, beside a second simulation."""
+    frame = with_factors(rows[rows["split"] == "pooled"])
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for row, (metric, label) in enumerate((("l1", "L1 distance at T"), ("jaccard", "winner sets, Jaccard"))):
+        sizes = frame[frame["at_family"] == "gaussian"]
+        _against_start(axes[row, 0], sizes, metric, "at_K", "K = {:g}")
+        at = frame[frame["at_K"] == FAMILIES_AT]
+        _against_start(axes[row, 1], at, metric, "at_family", "{}")
+        for axis in axes[row]:
+            axis.set(xscale="log", xlabel="start of the prediction t0 (tokens)", ylabel=label)
+    axes[0, 0].set_title("Gaussian logits")
+    axes[0, 1].set_title(f"K = {FAMILIES_AT}")
+    for axis in axes[0]:
+        axis.set_yscale("log")
+    for axis in axes[1]:
+        axis.set_ylim(0, 1.05)
+    for column in range(2):
+        axes[1, column].legend(title="mean field; hollow: a second simulation", title_fontsize=7, fontsize=7)
+    return figure
+
+
+def _against_start(axis: Any, frame: pd.DataFrame, metric: str, column: str, label: str) -> None:
+    for index, name in enumerate(frame[column].dropna().unique()):
+        for hollow in (False, True):
+            of = frame[(frame[column] == name) & (frame["metric"] == metric + ("_ceiling" if hollow else ""))]
+            of = of.sort_values("at_t0")
+            t0 = of["at_t0"].to_numpy(dtype=float) * (1 + 0.06 * index + 0.03 * hollow)
+            style = {"markerfacecolor": "white"} if hollow else {"linestyle": "-"}
+            points(axis, t0, _intervals(of), index, None if hollow else label.format(name), **style)

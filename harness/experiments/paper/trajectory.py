@@ -147,15 +147,19 @@ def loser(work: Work) -> pd.DataFrame:
     return claims.frame()
 
 
-def _pair_claims(claims: Claims, pairs: FloatArray, rho: FloatArray, **factors: Any) -> None:
-    """Growth of N_ij from T/10 to T against rho_i + rho_j - 1, where that is positive."""
+def _pair_claims(claims: Claims, pairs: FloatArray, rho: FloatArray, judged: bool, **factors: Any) -> None:
+    """Growth of N_ij from T/10 to T, pairs [paths, 2, K, K], against rho_i + rho_j - 1 where that is positive.
+
+    Earlier decades are shown without a verdict: the law is one of late times.
+    """
     for i in range(len(rho)):
         for j in range(len(rho)):
             exponent = float(rho[i] + rho[j] - 1)
             if exponent > 0:
                 claims.compare(
                     "pair_growth", "N_ij grows like t^(rho_i + rho_j - 1)",
-                    statistic_interval(pairs[:, -2:, i, j], growth), exponent, i=i, j=j, **factors,
+                    statistic_interval(pairs[:, :, i, j], growth), exponent if judged else None,
+                    i=i, j=j, **factors,
                 )  # fmt: skip
 
 
@@ -204,7 +208,10 @@ def equal(work: Work) -> pd.DataFrame:
             "error_rate", "log-log slope of the error of log P in T, -max(0, rho_i + rho_j - 1)/2",
             statistic_interval(whole, rate), -max(0.0, learnable) / 2, **factors,
         )  # fmt: skip
-    _pair_claims(claims, pairs, np.array([1.0, rho]), **factors, T=T)
+    for column in range(1, len(times)):
+        last = column == len(times) - 1
+        decade = pairs[:, column - 1 : column + 1]
+        _pair_claims(claims, decade, np.array([1.0, rho]), last, **factors, T=int(times[column]))
     return claims.frame()
 
 
@@ -217,7 +224,7 @@ def ladder(work: Work) -> pd.DataFrame:
     made = simulate(CCMC.from_transition(LADDER), prompts, T, seed=seed)
     times = np.array([T // 10, T])
     pairs = np.stack([pairs_at(path, 3, times, 4) for path in made])
-    _pair_claims(claims, pairs, LADDER[0] / LADDER[0, 0], T=T, K=4)
+    _pair_claims(claims, pairs, LADDER[0] / LADDER[0, 0], True, T=T, K=4)
     return claims.frame()
 
 
