@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from harness.experiments.paper.common import mean, share
 from harness.measures.statistics import Interval
-from harness.plots import COLOURS, panels, points
+from harness.plots import COLOURS, legend, panels, points
 from harness.rows import with_factors
 from harness.trajectory_plots import trajectory, winners
 
@@ -47,8 +47,8 @@ def equivalence(rows: pd.DataFrame) -> Figure:
     lost.set(xlabel="embedding dimension d / K", ylabel="mass lost by the tied classifier", title=f"K = {K}")
     error.set(xlabel="embedding dimension d / K", ylabel="largest error of a probability", yscale="log")
     error.set_title("model against the chain off its weights")
-    lost.legend()
-    error.legend()
+    legend(lost)
+    legend(error)
     return figure
 
 
@@ -73,7 +73,7 @@ def coverage(rows: pd.DataFrame) -> Figure:
     everywhere.set(ylabel="excess risk of the fit (nats)", yscale="log", title="prompts of all tokens")
     for axis in (none, own, everywhere):
         axis.set(xscale="log", xlabel="observations n")
-    none.legend()
+    legend(none)
     return figure
 
 
@@ -105,7 +105,8 @@ def sample_complexity(rows: pd.DataFrame) -> Figure:
     for axis in (risk, error):
         axis.set(xscale="log", yscale="log", xlabel="observations n")
     handles, names = risk.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="fit; hollow: trained model")
+    if handles:
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="fit; hollow: trained model")
     return figure
 
 

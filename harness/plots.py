@@ -38,6 +38,12 @@ def panels(number: int, height: float = 2.9) -> tuple[Figure, list[Any]]:
     return figure, list(figure.subplots(1, number, squeeze=False)[0])
 
 
+def legend(axis: Any, **style: Any) -> None:
+    """A legend, where the axis has anything to name."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(**style)
+
+
 def points(axis: Any, x: Any, found: list[Interval], index: int, label: str | None, **style: Any) -> None:
     """Measurements with their intervals; those without a value are left out."""
     kept = [(a, f) for a, f in zip(x, found, strict=True) if f.value is not None]

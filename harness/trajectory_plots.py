@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.measures.statistics import Interval
-from harness.plots import COLOURS, WIDTH, points
+from harness.plots import COLOURS, WIDTH, legend, points
 from harness.rows import with_factors
 
 FAMILIES_AT = 20
@@ -34,7 +34,7 @@ def trajectory(rows: pd.DataFrame) -> Figure:
     _loser(axes[0, 1], frame[frame["metric"] == "loser_exponent"])
     _along(axes[1, 0], frame[frame["metric"] == "log_p_error"], "median error of log P", "log")
     _along(axes[1, 1], frame[frame["metric"] == "no_mle"], "share of paths without an MLE", "linear")
-    axes[1, 0].legend(title="P[i, 1] = p", title_fontsize=8)
+    legend(axes[1, 0], title="P[i, 1] = p", title_fontsize=8)
     return figure
 
 
@@ -62,7 +62,7 @@ def _loser(axis: Any, found: pd.DataFrame) -> None:
     steps = int(found["at_T"].max())
     points(axis, found["at_a"].to_numpy(dtype=float), _intervals(found), 0, f"last decade before T = {steps:,}")
     axis.set(xlabel="a = P[0, 0]", ylabel="decay exponent of the loser", title="b = 0.3")
-    axis.legend()
+    legend(axis)
 
 
 def _along(axis: Any, found: pd.DataFrame, label: str, scale: str) -> None:
@@ -99,7 +99,7 @@ def winners(rows: pd.DataFrame) -> Figure:
     for axis in axes[1]:
         axis.set_ylim(0, 1.05)
     for column in range(2):
-        axes[1, column].legend(title="mean field; hollow: a second simulation", title_fontsize=7, fontsize=7)
+        legend(axes[1, column], title="mean field; hollow: a second simulation", title_fontsize=7, fontsize=7)
     return figure
 
 
