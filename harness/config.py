@@ -26,6 +26,7 @@ from harness.paper_settings import (
     PAPER_KINDS,
     Coverage,
     Equivalence,
+    Positions,
     SampleComplexity,
     Trajectory,
     WinnerSets,
@@ -79,7 +80,15 @@ class DatasetPrompts(Strict):
 
 
 Experiment = Annotated[
-    OneLayer | Heads | GenerationExperiment | Equivalence | Coverage | SampleComplexity | Trajectory | WinnerSets,
+    OneLayer
+    | Heads
+    | GenerationExperiment
+    | Equivalence
+    | Coverage
+    | SampleComplexity
+    | Trajectory
+    | WinnerSets
+    | Positions,
     Field(discriminator="kind"),
 ]
 EXPERIMENT_KINDS = ("one-layer", "heads", "generation", *PAPER_KINDS)

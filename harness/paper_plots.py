@@ -10,7 +10,7 @@ from harness.experiments.paper.common import mean, share
 from harness.measures.statistics import Interval
 from harness.plots import COLOURS, legend, panels, points
 from harness.rows import with_factors
-from harness.trajectory_plots import trajectory, winners
+from harness.trajectory_plots import positions, trajectory, winners
 
 
 def _by_repetition(frame: pd.DataFrame, **where: object) -> Interval:
@@ -116,4 +116,5 @@ FIGURES = {
     "sample-complexity": sample_complexity,
     "trajectory": trajectory,
     "winners": winners,
+    "positions": positions,
 }

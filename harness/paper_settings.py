@@ -91,9 +91,23 @@ class WinnerSets(Strict):
     repetitions: int = Field(default=6, ge=1)
 
 
+class Positions(Strict):
+    """Positions in the one-layer model: how they act on predictions and on winners."""
+
+    kind: Literal["positions"]
+    vocab_size: int = Field(default=12, ge=2, le=128)
+    prompt_length: int = Field(default=16, ge=4, le=512)
+    prompts: int = Field(default=2000, ge=100)
+    observations: int = Field(default=8000, ge=100)
+    steps_of_training: int = Field(default=60, ge=1)
+    paths: int = Field(default=64, ge=8)
+    steps: int = Field(default=10_000, ge=200)
+    repetitions: int = Field(default=8, ge=1)
+
+
 def needs_model(experiment: Strict) -> bool:
     """Does one of the paper's experiments look at a language model?"""
     return isinstance(experiment, WinnerSets) and "heads" in experiment.families
 
 
-PAPER_KINDS = ("equivalence", "coverage", "sample-complexity", "trajectory", "winners")
+PAPER_KINDS = ("equivalence", "coverage", "sample-complexity", "trajectory", "winners", "positions")

@@ -9,10 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.measures.statistics import Interval
-from harness.plots import COLOURS, WIDTH, legend, points
+from harness.plots import COLOURS, WIDTH, legend, panels, points
 from harness.rows import with_factors
 
 FAMILIES_AT = 20
+POSITION_SURROGATES = {"counts": "counts", "ccmc-fit": "blind fit", "pccmc-weights": "with positions, trained"}
+RECENCY = {"one_left": "paths with one token left", "top_share": "share of the top token"}
 
 
 def _intervals(frame: pd.DataFrame) -> list[Interval]:
@@ -100,6 +102,27 @@ def winners(rows: pd.DataFrame) -> Figure:
         axis.set_ylim(0, 1.05)
     for column in range(2):
         legend(axes[1, column], title="mean field; hollow: a second simulation", title_fontsize=7, fontsize=7)
+    return figure
+
+
+def positions(rows: pd.DataFrame) -> Figure:
+    """Risk of surrogates with and without positions, and how recency decides who is left."""
+    frame = with_factors(rows[rows["split"] == "pooled"])
+    figure, (risk, left) = panels(2)
+    kinds = list(frame["at_positions"].dropna().unique())
+    for index, (name, label) in enumerate(POSITION_SURROGATES.items()):
+        of = frame[(frame["metric"] == "excess_risk") & (frame["surrogate"] == name)]
+        at = [kinds.index(kind) + 0.12 * (index - 1) for kind in of["at_positions"]]
+        points(risk, at, _intervals(of), index, label)
+    risk.set(ylabel="excess risk (nats)", xlabel="positions of the model", yscale="log", xticks=range(len(kinds)))
+    risk.set_xticklabels(kinds)
+    for index, (metric, label) in enumerate(RECENCY.items()):
+        of = frame[frame["metric"] == metric]
+        points(left, of["at_rate"].to_numpy(dtype=float), _intervals(of), index, label, linestyle="-")
+    left.set(xlabel="fading of the memory per token", ylabel="share", ylim=(0, 1.05))
+    left.set_xscale("symlog", linthresh=0.02)
+    legend(risk)
+    legend(left)
     return figure
 
 

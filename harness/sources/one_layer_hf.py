@@ -76,10 +76,15 @@ class OneLayerConfig(PreTrainedConfig):  # type: ignore[misc]
         super().__init__(**kwargs)
 
 
+def rotary_frequencies(half: int) -> torch.Tensor:
+    """Angle per position of each rotated pair of channels: [half] float64, from 1 down to about .01."""
+    return 100.0 ** (-torch.arange(half, dtype=torch.float64) / max(half, 1))
+
+
 def rotate(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Rotary embedding of vectors [..., L, d] at positions [L]; an odd last channel stays as it is."""
     half = x.shape[-1] // 2
-    frequency = 100.0 ** (-torch.arange(half, dtype=x.dtype, device=x.device) / max(half, 1))
+    frequency = rotary_frequencies(half).to(x)
     angle = positions.to(x.dtype)[:, None] * frequency  # [L, half]
     cos, sin = torch.cos(angle), torch.sin(angle)
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]

@@ -12,7 +12,7 @@ import pytest
 
 import harness
 from ccmc import CCMC, Contexts, Observations, fit_mle, identifiability, simulate
-from harness.experiments.paper import coverage, trajectory, winners
+from harness.experiments.paper import coverage, positions, trajectory, winners
 from harness.experiments.paper.teachers import dirichlet_chain, hessians
 from harness.experiments.paper.two_tokens import two_token_fit
 from harness.experiments.sampling import count_tokens
@@ -36,6 +36,16 @@ SMALL: dict[str, dict[str, Any]] = {
         "horizon": 2000,
         "paths": 6,
         "repetitions": 2,
+    },
+    "positions": {
+        "vocab_size": 4,
+        "prompt_length": 6,
+        "prompts": 100,
+        "observations": 600,
+        "steps_of_training": 20,
+        "paths": 8,
+        "steps": 300,
+        "repetitions": 1,
     },
 }
 
@@ -86,6 +96,7 @@ def test_what_must_hold_holds_on_small_runs(run: Any) -> None:
         ("free_moved", "coverage"),
         ("trained_gap", "coverage"),
         ("training_gap", "sample-complexity"),
+        ("equivalence_error", "positions"),
     ):
         assert set(pooled(run, metric, kind)["verdict"]) == {"holds"}, metric
     lost = pooled(run, "lost_mass", "equivalence")["value"]
@@ -217,3 +228,23 @@ def test_winner_sets_and_frequencies() -> None:
     assert winners.winner_set(np.array([0.05, 0.5, 0.45])) == {1, 2}
     found = winners.frequencies([np.array([0, 1])], np.array([[1, 1]]), 3)
     np.testing.assert_allclose(found, [[0.25, 0.75, 0]])
+
+
+@pytest.mark.parametrize("kind", positions.KINDS)
+def test_positions_are_learned_and_read_off(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    teacher = positions.teacher_model(kind, 4, 8, rng)
+    prompts = rng.integers(0, 4, (60, 8))
+    found = positions.model_rows(teacher, prompts)
+    np.testing.assert_allclose(positions.chain_off(teacher).next_token(prompts), found, atol=1e-12)
+    turned = np.concatenate([prompts[:, -2::-1], prompts[:, -1:]], axis=1)
+    assert np.abs(positions.model_rows(teacher, turned) - found).max() > 0.01
+
+
+def test_a_walk_that_does_not_fade_is_the_walk_of_the_chain() -> None:
+    chain, prompt = CCMC.from_transition([[0.2, 0.8], [0.5, 0.5]]), np.array([0, 1, 1])
+    drawn = positions.fading_walk(chain, prompt, 0.0, 1, 20_000, seed=0)[:, 0]
+    expected = float(chain.next_token(np.array([1.0, 2.0]), 1)[1])
+    assert abs(drawn.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / 20_000)
+    far = positions.fading_walk(chain, prompt, 60.0, 50, 10, seed=0)
+    assert (far == 1).all()  # nothing but the last token is remembered
