@@ -171,6 +171,39 @@ def show(
     _show(load_run(run), format_)
 
 
+@app.command(epilog="Example: ccmc plot results/reference/paper/sample-complexity")
+def plot(run: Annotated[str, typer.Argument(help="A run directory, or its name under results/.")]) -> None:
+    """Draw the figures of a run again, into its folder plots/."""
+    from harness.plots import write_plots
+    from harness.runner import load_run
+
+    found = load_run(run)
+    written = write_plots(found.path, found.rows)
+    for path in written:
+        typer.echo(str(path))
+    if not written:
+        typer.echo("none of this run's experiments has a figure")
+
+
+@app.command(epilog="Example: ccmc verdicts results/reference/paper/*")
+def verdicts(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, or their names under results/.")],
+    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+) -> None:
+    """Print the verdicts of runs on the theory as one table."""
+    if format_ not in {"rich", "markdown"}:
+        raise UsageError(f"--format {format_!r}{nearest(format_, ['rich', 'markdown'])}")
+    import pandas as pd
+
+    from harness.paper_tables import verdict_table
+    from harness.runner import load_run
+
+    table = verdict_table(pd.concat([load_run(run).rows for run in runs], ignore_index=True))
+    if not table.rows:
+        raise UsageError(f"verdicts {' '.join(runs)}: no run of the paper's experiments among them")
+    print_tables([table], format_)
+
+
 @app.command(epilog="Example: ccmc ls results")
 def ls(
     folder: Annotated[Path, typer.Argument(help="Where to look for runs, two levels deep.")] = Path("results"),

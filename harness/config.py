@@ -14,14 +14,24 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.errors import UsageError, nearest, one_line
+from harness.experiment_settings import Heads, OneLayer
 from harness.generation_settings import (
     CountAblation,
     Generation,
     GenerationExperiment,
     Sampling,
     Strategy,
-    known_surrogates,
     strategy_name,
+)
+from harness.paper_settings import (
+    PAPER_KINDS,
+    Coverage,
+    Equivalence,
+    Positions,
+    SampleComplexity,
+    Trajectory,
+    WinnerSets,
+    needs_model,
 )
 from harness.strict import Strict
 
@@ -38,61 +48,20 @@ class DatasetPrompts(Strict):
     limit: int | None = Field(default=None, ge=2)
 
 
-class OneLayer(Strict):
-    """A one-layer attention model is trained on a teacher chain; chains are read off it and fitted to it."""
-
-    kind: Literal["one-layer"]
-    vocab_size: int = Field(default=16, ge=2, le=512)
-    dimension: int = Field(default=32, ge=1, le=4096)
-    logit_sd: float = Field(default=0.5, gt=0, le=5)
-    observations: int = Field(default=25_600, ge=1)
-    prompt_length: int = Field(default=16, ge=2, le=4096)
-    repetitions: int = Field(default=8, ge=1)
-    held_out_prompts: int = Field(default=20_000, ge=1)
-    train_embeddings: bool = False
-    rollout_prompts: int = Field(default=12, ge=2)
-    rollout_steps: int = Field(default=512, ge=32)
-    rollout_seeds: int = Field(default=3, ge=2)
-
-
-HEAD_SURROGATES = (
-    "counts",
-    "distance",
-    "ccmc-weights",
-    "pccmc-weights",
-    "ccmc-fit",
-    "pccmc-fit",
-    "shuffled-weights",
-)
-
-
-class Heads(Strict):
-    """Attention heads of language models against chains with and without positions."""
-
-    kind: Literal["heads"]
-    layers: Literal["all"] | tuple[int, ...] = "all"
-    surrogates: tuple[str, ...] = HEAD_SURROGATES
-    max_length: int = Field(default=512, ge=8)
-    layers_per_unit: int = Field(default=6, ge=1)
-
-    @field_validator("surrogates")
-    @classmethod
-    def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known_surrogates(value, HEAD_SURROGATES)
-        return value
-
-    @field_validator("layers")
-    @classmethod
-    def _layers(cls, value: Literal["all"] | tuple[int, ...]) -> Literal["all"] | tuple[int, ...]:
-        if value == "all":
-            return value
-        if not value:
-            raise ValueError("no layer is listed; write `all` or a list such as [0, 5]")
-        return tuple(sorted(set(value)))
-
-
-Experiment = Annotated[OneLayer | Heads | GenerationExperiment | CountAblation, Field(discriminator="kind")]
-EXPERIMENT_KINDS = ("one-layer", "heads", "generation", "count-ablation")
+Experiment = Annotated[
+    OneLayer
+    | Heads
+    | GenerationExperiment
+    | CountAblation
+    | Equivalence
+    | Coverage
+    | SampleComplexity
+    | Trajectory
+    | WinnerSets
+    | Positions,
+    Field(discriminator="kind"),
+]
+EXPERIMENT_KINDS = ("one-layer", "heads", "generation", "count-ablation", *PAPER_KINDS)
 
 
 class Config(Strict):
@@ -124,6 +93,9 @@ class Config(Strict):
             raise ValueError(f"an experiment kind is listed twice: {kinds}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"a model is listed twice: {list(self.models)}")
+        for experiment in self.experiments:
+            if isinstance(experiment, WinnerSets) and needs_model(experiment) and not self.models:
+                raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
         for kind in {"heads", "generation", "count-ablation"} & set(kinds):
             if not self.models:
                 raise ValueError(f"experiment {kind!r} needs `models`, such as [smollm2-135m]")

@@ -72,3 +72,9 @@ class Rows:
 def to_schema(frame: pd.DataFrame) -> pd.DataFrame:
     """Cast a table to the columns and types of the schema."""
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def with_factors(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with each factor of `condition` as a column of its own, named `at_` and the factor."""
+    factors = pd.DataFrame([json.loads(text) for text in frame["condition"]], index=frame.index)
+    return pd.concat([frame, factors.add_prefix("at_")], axis=1)

@@ -14,17 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.config import (
-    Config,
-    Heads,
-    LoadedConfig,
-    OneLayer,
-    canonical_hash,
-    load_config,
-)
+from harness.config import Config, LoadedConfig, canonical_hash, load_config
 from harness.errors import UnitsFailedError, UsageError
 from harness.execution import Progress, Watcher, execute
+from harness.experiment_settings import Heads, OneLayer
 from harness.generation_settings import HEAD_CHAINS, CountAblation, GenerationExperiment
+from harness.paper_settings import PAPER_KINDS, needs_model
 from harness.prompts import Prompt, load_prompts, read_prompts
 from harness.rows import SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, file_hash, find_runs, now
@@ -109,7 +104,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
     """Fetch models and check everything about them that the run needs, before anything is written."""
     from harness.sources import catalogue
 
-    if not any(isinstance(e, Heads | GenerationExperiment | CountAblation) for e in config.experiments):
+    if not any(_needs_model(e) for e in config.experiments):
         return []
     for name in config.models:
         catalogue.check_name(name)
@@ -138,20 +133,26 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
     return models
 
 
+def _needs_model(experiment: Any) -> bool:
+    return isinstance(experiment, Heads | GenerationExperiment | CountAblation) or needs_model(experiment)
+
+
 def _reads_heads(experiment: Any) -> bool:
     if isinstance(experiment, GenerationExperiment):
         return bool(set(HEAD_CHAINS) & set(experiment.surrogates))
-    return isinstance(experiment, Heads | CountAblation)
+    return isinstance(experiment, Heads | CountAblation) or needs_model(experiment)
 
 
 def _plan(config: Config, models: list[Any], prompts: list[Prompt], texts: list[Prompt], device: str) -> list[Unit]:
     """All units of a run; `texts` are for losses. A unit that two experiments need stands once, before both."""
-    from harness.experiments import count_ablation, generation, heads, one_layer
+    from harness.experiments import count_ablation, generation, heads, one_layer, paper
 
     units: list[Unit] = []
     for experiment in config.experiments:
         if isinstance(experiment, OneLayer):
             units += one_layer.plan(config, experiment)
+        elif experiment.kind in PAPER_KINDS:
+            units += paper.plan(config, experiment, models, device)
         for model in models:
             if isinstance(experiment, Heads):
                 units += heads.plan(config, experiment, model, prompts, device)
@@ -311,6 +312,9 @@ def _close(
         manifest["tables"] = store.assemble(keys)
         for unit in manifest["units"]:
             unit["record_sha256"] = file_hash(store.unit(unit["key"]) / "unit.json")
+        from harness.plots import write_plots  # matplotlib takes a second to import
+
+        write_plots(store.path, store.read("rows"))
     manifest["state"] = state
     manifest["finished"] = now()
     manifest["failures"] = [{"key": key, "error": message} for key, message in failures.items()]

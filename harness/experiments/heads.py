@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.config import Config, Heads
+from harness.config import Config
+from harness.experiment_settings import Heads
 from harness.experiments.continuations import Continuation, Model, local, read_continuations, real_units
 from harness.experiments.fidelity_rows import INFINITE, add_finite, add_ridge, fidelity_means
 from harness.measures.statistics import explained_interval

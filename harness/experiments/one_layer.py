@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from ccmc import CCMC, Contexts, NoMaximumLikelihoodEstimate, Observations, chain_from_attention, fit_mle, simulate
-from harness.config import Config, OneLayer
+from harness.config import Config
+from harness.experiment_settings import OneLayer
+from harness.experiments.sampling import count_tokens, excess_risk, sample_rows
 from harness.measures.winners import winner_measures, winner_set
 from harness.rows import Rows
 from harness.seeds import derive_seed
@@ -39,27 +41,6 @@ def plan(config: Config, settings: OneLayer) -> list[Unit]:
     ]
 
 
-def _counts(prompts: IntArray, vocab_size: int) -> FloatArray:
-    flat = prompts + vocab_size * np.arange(len(prompts))[:, None]
-    counts: FloatArray = (
-        np.bincount(flat.ravel(), minlength=len(prompts) * vocab_size).reshape(-1, vocab_size).astype(float)
-    )
-    return counts
-
-
-def _sample(probability: FloatArray, rng: np.random.Generator) -> IntArray:
-    cumulative = np.cumsum(probability, axis=1)
-    draws = rng.random(len(probability)) * cumulative[:, -1]
-    chosen: IntArray = (cumulative <= draws[:, None]).sum(axis=1)
-    return chosen
-
-
-def _excess_risk(teacher: FloatArray, other: FloatArray) -> float:
-    """Mean KL(teacher || other) over contexts: what `other` loses in nats per token, without sampling noise."""
-    inside = teacher > 0
-    return float(np.sum(teacher[inside] * (np.log(teacher[inside]) - np.log(other[inside]))) / len(teacher))
-
-
 def repetition(work: Work) -> pd.DataFrame:
     """Do one repetition."""
     s = OneLayer.model_validate(
@@ -79,7 +60,7 @@ def repetition(work: Work) -> pd.DataFrame:
     )
 
     prompts = rng.integers(0, K, (n, s.prompt_length))
-    targets = _sample(teacher.next_token(_counts(prompts, K), prompts[:, -1]), rng)
+    targets = sample_rows(teacher.next_token(count_tokens(prompts, K), prompts[:, -1]), rng)
     embeddings = torch.as_tensor(rng.normal(0.0, d**-0.5, (K, d)))
     model = OneLayerAttention(embeddings, s.train_embeddings)
     training = train(model, prompts, targets, progress=lambda share, what: work.progress(0.5 * share, what))
@@ -89,11 +70,11 @@ def repetition(work: Work) -> pd.DataFrame:
         work.folder / "loss.csv", index=False
     )
 
-    _training_gap(rows, training, Observations(Contexts(_counts(prompts, K), prompts[:, -1]), targets))
+    _training_gap(rows, training, Observations(Contexts(count_tokens(prompts, K), prompts[:, -1]), targets))
 
     work.progress(0.55, "comparing with the chain read off the weights")
     held_out = rng.integers(0, K, (s.held_out_prompts, s.prompt_length))
-    counts, query = _counts(held_out, K), held_out[:, -1]
+    counts, query = count_tokens(held_out, K), held_out[:, -1]
     truth = teacher.next_token(counts, query)
     of_model, lost = (t.numpy() for t in model.tied_output(torch.as_tensor(held_out)))
     rows.add("lost_mass", float(lost.mean()), surrogate="model", n=len(held_out))
@@ -110,7 +91,7 @@ def repetition(work: Work) -> pd.DataFrame:
     again = rng.integers(0, K, (n, s.prompt_length))
     with torch.inference_mode():
         of_again = model.tied_output(torch.as_tensor(again))[0].numpy()
-    observations = Observations(Contexts(_counts(again, K), again[:, -1]), _sample(of_again, rng))
+    observations = Observations(Contexts(count_tokens(again, K), again[:, -1]), sample_rows(of_again, rng))
     parameters = K * (K - 1) / 2
     _risk(rows, "model", truth, of_model, parameters / n, len(held_out))
     _risk(rows, "ccmc-weights", truth, of_chain, parameters / n, len(held_out))
@@ -125,7 +106,7 @@ def repetition(work: Work) -> pd.DataFrame:
         _risk(rows, "ccmc-fit", truth, of_fit, 2 * parameters / n, len(held_out))
         rows.add(
             "excess_risk_over_model",
-            _excess_risk(of_model, of_fit),
+            excess_risk(of_model, of_fit),
             surrogate="ccmc-fit",
             n=len(held_out),
             prediction=parameters / n,
@@ -150,7 +131,7 @@ def _risk(rows: Rows, surrogate: str, truth: FloatArray, other: FloatArray, pred
     if bool(np.any((other <= 0) & (truth > 0))):
         rows.add("excess_risk", None, missing="gives probability 0 to a token of the context", surrogate=surrogate)
     else:
-        rows.add("excess_risk", _excess_risk(truth, other), surrogate=surrogate, n=n, prediction=prediction)
+        rows.add("excess_risk", excess_risk(truth, other), surrogate=surrogate, n=n, prediction=prediction)
 
 
 def _save(chain: CCMC, work: Work, name: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from ccmc import CCMC, Contexts, Observations, chain_from_attention, fit_mle
 from harness.config import OneLayer, load_config
 from harness.experiments import one_layer as experiment
+from harness.experiments.sampling import excess_risk, sample_rows
 from harness.sources.one_layer import OneLayerAttention, continue_prompts, train
 
 K, D = 6, 9
@@ -66,7 +67,7 @@ def test_training_reaches_the_maximum_of_the_likelihood(dimension: int) -> None:
     rng = np.random.default_rng(1)
     teacher = CCMC(rng.normal(0, 0.5, (K, K)))
     X = prompts(3000, seed=2)
-    y = experiment._sample(teacher.next_token(counts(X), X[:, -1]), rng)
+    y = sample_rows(teacher.next_token(counts(X), X[:, -1]), rng)
     made = OneLayerAttention(torch.as_tensor(rng.normal(size=(K, dimension))))
     training = train(made, X, y)
     best = fit_mle(Observations(Contexts(counts(X), X[:, -1]), y))
@@ -101,7 +102,7 @@ def test_continuations_follow_the_model() -> None:
 def test_excess_risk_is_a_mean_divergence() -> None:
     teacher, other = np.array([[0.5, 0.5, 0.0], [0.25, 0.0, 0.75]]), np.array([[0.25, 0.75, 0.0], [0.25, 0.0, 0.75]])
     expected = 0.5 * (0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75))
-    assert experiment._excess_risk(teacher, other) == pytest.approx(expected)
+    assert excess_risk(teacher, other) == pytest.approx(expected)
 
 
 def test_a_limit_takes_fewer_repetitions() -> None:

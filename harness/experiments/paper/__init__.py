@@ -1,0 +1,22 @@
+"""The paper's claims as experiments: each file plans units and, at the end, one that pools them and states verdicts."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from harness.units import Unit
+
+
+def plan(config: Any, settings: Any, models: list[Any], device: str) -> list[Unit]:
+    """The units of one of the paper's experiments.
+
+    Args:
+        config: the whole config.
+        settings: of the experiment; its `kind` names the file.
+        models, device: for experiments that look at a language model.
+    """
+    module = importlib.import_module(f"harness.experiments.paper.{settings.kind.replace('-', '_')}")
+    extra = (models, device) if settings.kind == "winners" else ()
+    units: list[Unit] = module.plan(config, settings, *extra)
+    return units

@@ -1,0 +1,277 @@
+"""The one-layer attention model as a `transformers.PreTrainedModel`, and the ladder of models that grow out of it.
+
+With the default config it is the paper's model: scores e_l^T W e_L, values e_l, classifier C = pinv(E)^T, probabilities
+masked to the context. Each further setting leaves one assumption: a free classifier, value and output matrices,
+LayerNorm, a residual stream, an MLP, several heads, several layers, positions. Logits are log-probabilities up to a
+constant, -inf outside the context of a tied model.
+
+Source: Ildiz et al. 2024 for the model with the default config.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+POSITIONS = ("none", "additive", "learned", "rotary")
+
+
+class OneLayerConfig(PreTrainedConfig):  # type: ignore[misc]
+    """What a model of the ladder is made of.
+
+    Args:
+        vocab_size: K.
+        dimension: d, of embeddings and residual stream.
+        classifier: "tied" (C = pinv(E)^T, masked to the context) or "free" (a matrix of its own, all tokens).
+        train_embeddings: are embeddings parameters?
+        values: value and output matrices in place of the embeddings themselves.
+        norm: LayerNorm before attention, before the MLP and before the classifier.
+        residual: layers add to their input.
+        mlp: width of the MLP, 0 for none.
+        heads, layers: how many; only with `values` more than one head, only with a free classifier more than one layer.
+        positions: "none"; "additive" (a score per distance, the same for all tokens); "learned" (vectors added to
+            the embeddings where scores are formed, values stay token embeddings in a tied model); "rotary".
+        max_positions: longest sequence with positions.
+        init_scale: standard deviation of the scores' matrix W at the start, times d.
+    """
+
+    model_type = "ccmc-one-layer"
+
+    def __init__(
+        self,
+        vocab_size: int = 16,
+        dimension: int = 32,
+        classifier: str = "tied",
+        train_embeddings: bool = False,
+        values: bool = False,
+        norm: bool = False,
+        residual: bool = False,
+        mlp: int = 0,
+        heads: int = 1,
+        layers: int = 1,
+        positions: str = "none",
+        max_positions: int = 512,
+        init_scale: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        if classifier not in {"tied", "free"} or positions not in POSITIONS:
+            raise ValueError(f"classifier {classifier!r} or positions {positions!r} is not known")
+        if classifier == "tied" and (values or norm or residual or mlp or heads > 1 or layers > 1):
+            raise ValueError("a tied classifier reads plain attention over embeddings; use classifier='free'")
+        if heads > 1 and (not values or dimension % heads):
+            raise ValueError(f"{heads} heads need value matrices and a dimension they divide, got {dimension}")
+        self.vocab_size, self.dimension, self.classifier = vocab_size, dimension, classifier
+        self.train_embeddings, self.values, self.norm, self.residual = train_embeddings, values, norm, residual
+        self.mlp, self.heads, self.layers, self.positions = mlp, heads, layers, positions
+        self.max_positions, self.init_scale = max_positions, init_scale
+        self.num_hidden_layers, self.num_attention_heads, self.hidden_size = layers, heads, dimension
+        kwargs.setdefault("tie_word_embeddings", False)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            kwargs.setdefault(name, None)
+        super().__init__(**kwargs)
+
+
+def rotary_frequencies(half: int) -> torch.Tensor:
+    """Angle per position of each rotated pair of channels: [half] float64, from 1 down to about .01."""
+    return 100.0 ** (-torch.arange(half, dtype=torch.float64) / max(half, 1))
+
+
+def rotate(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of vectors [..., L, d] at positions [L]; an odd last channel stays as it is."""
+    half = x.shape[-1] // 2
+    frequency = rotary_frequencies(half).to(x)
+    angle = positions.to(x.dtype)[:, None] * frequency  # [L, half]
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1)
+
+
+class AttentionLayer(nn.Module):
+    """One layer: H heads with score matrices W_h, then, where the config says so, an MLP."""
+
+    def __init__(self, config: OneLayerConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, heads = config.dimension, config.heads
+        self.W = nn.Parameter(torch.zeros(heads, d, d))  # key on the left, query on the right
+        if config.values:
+            self.V = nn.Parameter(torch.zeros(heads, d, d // heads))
+            self.O = nn.Parameter(torch.zeros(heads, d // heads, d))
+        if config.norm:
+            self.norm = nn.LayerNorm(d)
+        if config.positions == "additive":
+            self.distance = nn.Parameter(torch.zeros(config.max_positions))
+        if config.mlp:
+            self.mlp_norm = nn.LayerNorm(d) if config.norm else nn.Identity()
+            self.mlp = nn.Sequential(nn.Linear(d, config.mlp), nn.GELU(), nn.Linear(config.mlp, d))
+
+    def log_attention(self, x: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """Log attention [n, H, q, L] of the query positions [q] over the inputs x [n, L, d]."""
+        keys = torch.einsum("nld,hde->nhle", x, self.W)  # [n, H, L, d]
+        asked = x[:, queries]  # [n, q, d]
+        places = torch.arange(x.shape[1], device=x.device)
+        if self.config.positions == "rotary":
+            # score (W^T x_l) . x_L with both rotated: a function of the two inputs and of their distance
+            keys, asked = rotate(keys, places), rotate(asked, queries)
+        scores = torch.einsum("nhle,nqe->nhql", keys, asked)
+        if self.config.norm or self.config.layers > 1:
+            scores = scores / math.sqrt(self.config.dimension)
+        gap = queries[:, None] - places[None, :]  # [q, L]
+        if self.config.positions == "additive":
+            scores = scores + self.distance[gap.clamp(0, self.config.max_positions - 1)]
+        return torch.log_softmax(scores.masked_fill(gap < 0, -torch.inf), dim=-1)
+
+    def forward(self, h: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """Streams [n, L, d] -> streams at the query positions [n, q, d]."""
+        x = self.norm(h) if self.config.norm else h
+        attention = torch.exp(self.log_attention(x, queries))
+        if self.config.values:
+            read = torch.einsum("nld,hde->nhle", x, self.V)
+            out = torch.einsum("nhql,nhle,hed->nqd", attention, read, self.O)
+        else:
+            out = attention[:, 0] @ x
+        h = h[:, queries] + out if self.config.residual else out
+        if self.config.mlp:
+            change = self.mlp(self.mlp_norm(h))
+            h = h + change if self.config.residual else change
+        return h
+
+
+class OneLayerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """A model of the ladder; the default config is the paper's one-layer attention."""
+
+    config_class = OneLayerConfig
+    base_model_prefix = "one_layer"
+    _supports_cache_class = False
+    _tied_weights_keys: Any = None
+
+    def __init__(self, config: OneLayerConfig) -> None:
+        super().__init__(config)
+        K, d = config.vocab_size, config.dimension
+        self.E = nn.Parameter(torch.zeros(K, d), requires_grad=config.train_embeddings)  # [K, d]
+        if config.positions == "learned":
+            self.U = nn.Parameter(torch.zeros(config.max_positions, d))
+        self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.layers))
+        if config.classifier == "free":
+            self.final_norm = nn.LayerNorm(d) if config.norm else nn.Identity()
+            self.C = nn.Linear(d, K)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        config = self.config
+        d = config.dimension
+        if isinstance(module, OneLayerForCausalLM):
+            nn.init.normal_(module.E, std=d**-0.5)
+            if config.positions == "learned":
+                nn.init.normal_(module.U, std=config.init_scale * d**-0.5)
+        elif isinstance(module, AttentionLayer):
+            nn.init.normal_(module.W, std=config.init_scale / d)
+            if config.values:
+                nn.init.normal_(module.V, std=d**-0.5)
+                nn.init.normal_(module.O, std=(d // config.heads) ** -0.5)
+            if config.positions == "additive":
+                nn.init.zeros_(module.distance)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def log_attention(self, tokens: torch.Tensor, keep: int = 0) -> torch.Tensor:
+        """Log attention of the first layer, [n, H, q, L]; of the last `keep` queries, or of all."""
+        queries = self._queries(tokens, keep)
+        x = self._inputs(tokens)
+        layer: Any = self.layers[0]
+        found: torch.Tensor = layer.log_attention(layer.norm(x) if self.config.norm else x, queries)
+        return found
+
+    def _queries(self, tokens: torch.Tensor, keep: int) -> torch.Tensor:
+        length = tokens.shape[1]
+        return torch.arange(length - keep if keep else 0, length, device=tokens.device)
+
+    def _inputs(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.E[tokens]
+        if self.config.positions != "none" and tokens.shape[1] > self.config.max_positions:
+            raise ValueError(f"{tokens.shape[1]} tokens are more than max_positions {self.config.max_positions}")
+        return x + self.U[: tokens.shape[1]] if self.config.positions == "learned" else x
+
+    def raw_output(self, tokens: torch.Tensor, keep: int = 0) -> torch.Tensor:
+        """What C = pinv(E)^T makes of the attention output, before anything is clipped or masked: [n, q, K]."""
+        attention = torch.exp(self.log_attention(tokens, keep))[:, 0]
+        raw: torch.Tensor = (attention @ self.E[tokens]) @ torch.linalg.pinv(self.E)
+        return raw
+
+    def _tied_logits(self, tokens: torch.Tensor, keep: int) -> torch.Tensor:
+        queries = self._queries(tokens, keep)
+        if self.config.dimension < self.config.vocab_size:
+            seen = nn.functional.one_hot(tokens, self.config.vocab_size).cumsum(1)[:, queries] > 0
+            clipped = self.raw_output(tokens, keep).clamp(min=0.0) * seen
+            return torch.log(clipped)
+        log_attention = self.log_attention(tokens, keep)[:, 0]  # [n, q, L]
+        top = log_attention.max(dim=-1, keepdim=True).values
+        mass = torch.zeros(*log_attention.shape[:2], self.config.vocab_size, dtype=top.dtype, device=top.device)
+        index = tokens[:, None, :].expand(-1, log_attention.shape[1], -1)
+        mass = mass.scatter_add(2, index, torch.exp(log_attention - top))
+        # log 0 has no gradient, and a loss never asks for it
+        return torch.where(mass > 0, torch.log(mass.clamp(min=torch.finfo(mass.dtype).tiny)) + top, -torch.inf)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int = 0,
+        **unused: Any,
+    ) -> CausalLMOutput:
+        """Next-token logits after every position.
+
+        Args:
+            input_ids: [n, L].
+            attention_mask: all ones; padding is refused.
+            labels: [n, L] next tokens to score, -100 where none; gives a loss in nats per scored token.
+            logits_to_keep: only so many last positions, 0 for all.
+
+        Raises:
+            ValueError: padded input, since a context without its first tokens is another context.
+        """
+        if attention_mask is not None and not bool((attention_mask != 0).all()):
+            raise ValueError("the one-layer model takes prompts of equal length: no padding")
+        if self.config.classifier == "tied":
+            logits = self._tied_logits(input_ids, logits_to_keep)
+        else:
+            h = self._inputs(input_ids)
+            every = torch.arange(input_ids.shape[1], device=input_ids.device)
+            for index, layer in enumerate(self.layers):
+                last = index == len(self.layers) - 1
+                h = layer(h, self._queries(input_ids, logits_to_keep) if last else every)
+            logits = self.C(self.final_norm(h))
+        loss = None
+        if labels is not None:
+            wanted = labels[:, self._queries(input_ids, logits_to_keep)]
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100)
+        return CausalLMOutput(loss=loss, logits=logits)
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **unused: Any) -> dict[str, Any]:
+        """The whole context at every step: a reinforced walk remembers everything."""
+        return {"input_ids": input_ids, "logits_to_keep": 1}
+
+
+AutoConfig.register(OneLayerConfig.model_type, OneLayerConfig)
+AutoModelForCausalLM.register(OneLayerConfig, OneLayerForCausalLM)
+
+
+def from_weights(E: torch.Tensor, W: torch.Tensor, dtype: torch.dtype = torch.float64) -> OneLayerForCausalLM:
+    """The paper's model with given embeddings E [K, d] and scores W [d, d]."""
+    model: OneLayerForCausalLM = OneLayerForCausalLM(OneLayerConfig(vocab_size=E.shape[0], dimension=E.shape[1]))
+    model.to(dtype)
+    model.E.data = E.detach().to(dtype).clone()
+    layer: Any = model.layers[0]
+    layer.W.data = W.detach().to(dtype).clone()[None]
+    model.eval()
+    return model

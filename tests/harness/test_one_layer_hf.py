@@ -1,0 +1,155 @@
+"""The one-layer model as a model of transformers: the paper's model by default, and a ladder away from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ccmc import chain_from_attention
+from harness.experiments.sampling import count_tokens
+from harness.sources.one_layer import OneLayerAttention
+from harness.sources.one_layer_hf import OneLayerConfig, OneLayerForCausalLM, from_weights, rotate
+
+K = 6
+LADDER: list[dict[str, Any]] = [
+    {},
+    {"positions": "additive"},
+    {"positions": "learned"},
+    {"positions": "rotary"},
+    {"classifier": "free"},
+    {"classifier": "free", "values": True},
+    {"classifier": "free", "values": True, "norm": True},
+    {"classifier": "free", "values": True, "norm": True, "residual": True, "mlp": 16},
+    {
+        "classifier": "free",
+        "values": True,
+        "norm": True,
+        "residual": True,
+        "heads": 4,
+        "layers": 2,
+        "positions": "rotary",
+    },
+]
+
+
+def weights(d: int = 9, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    return torch.as_tensor(rng.normal(0, d**-0.5, (K, d))), torch.as_tensor(rng.normal(size=(d, d)))
+
+
+def tokens(n: int = 30, length: int = 8) -> torch.Tensor:
+    return torch.as_tensor(np.random.default_rng(1).integers(0, K, (n, length)))
+
+
+def ladder_model(settings: dict[str, Any]) -> OneLayerForCausalLM:
+    torch.manual_seed(0)
+    return OneLayerForCausalLM(OneLayerConfig(vocab_size=K, dimension=12, init_scale=3.0, **settings)).double().eval()
+
+
+@pytest.mark.parametrize("d", [4, 6, 9])
+def test_the_default_is_the_one_layer_model(d: int) -> None:
+    E, W = weights(d)
+    plain = OneLayerAttention(E)
+    plain.W.data = W
+    expected, _ = plain.tied_output(tokens())
+    found = torch.softmax(from_weights(E, W)(tokens(), logits_to_keep=1).logits[:, 0], -1)
+    np.testing.assert_allclose(found.detach(), expected, atol=1e-11)
+
+
+def test_every_position_is_a_chain_off_the_weights() -> None:
+    E, W = weights()
+    chain = chain_from_attention(E.numpy(), W.numpy())
+    of = tokens()
+    found = torch.softmax(from_weights(E, W)(of).logits, -1).detach().numpy()
+    for length in range(1, of.shape[1] + 1):
+        part = of[:, :length].numpy()
+        expected = chain.next_token(count_tokens(part, K), part[:, -1])
+        np.testing.assert_allclose(found[:, length - 1], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", LADDER)
+def test_models_are_causal_and_come_back_from_disk(settings: dict[str, Any], tmp_path: Path) -> None:
+    made, of = ladder_model(settings), tokens()
+    logits = made(of).logits
+    changed = of.clone()
+    changed[:, 5:] = (changed[:, 5:] + 1) % K
+    assert torch.equal(made(changed).logits[:, :5], logits[:, :5])
+    assert not torch.equal(made(changed).logits[:, 5:], logits[:, 5:])
+    torch.testing.assert_close(made(of, logits_to_keep=1).logits[:, 0], logits[:, -1])
+    made.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert isinstance(again, OneLayerForCausalLM)
+    assert torch.equal(again(of).logits, logits)
+
+
+@pytest.mark.parametrize("settings", LADDER)
+def test_the_loss_reaches_every_parameter(settings: dict[str, Any]) -> None:
+    made = ladder_model({**settings, "train_embeddings": True})
+    of = tokens()
+    made(of, labels=of).loss.backward()  # the last token of a context is in it
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in made.parameters())
+    assert made.layers[0].W.grad.abs().max() > 0
+
+
+def test_generate_stays_in_the_prompt_and_follows_the_chain() -> None:
+    E, W = weights()
+    made = from_weights(E, W)
+    prompt = torch.tensor([[0, 1, 1, 2]]).repeat(4000, 1)
+    torch.manual_seed(0)
+    drawn = made.generate(prompt, max_new_tokens=1, do_sample=True)[:, -1].numpy()
+    chain = chain_from_attention(E.numpy(), W.numpy())
+    expected = 4000 * chain.next_token(count_tokens(prompt[:1].numpy(), K), np.array([2]))[0]
+    inside = expected > 0
+    assert set(drawn) <= {0, 1, 2}
+    found = np.bincount(drawn, minlength=K)
+    assert float(np.sum((found - expected)[inside] ** 2 / expected[inside])) < 13.8  # chi-square, 2 df, 1e-3
+    greedy = made.generate(tokens(3), max_new_tokens=12, do_sample=False)
+    assert greedy.shape == (3, 20)
+    assert all(set(row[8:].tolist()) <= set(row[:8].tolist()) for row in greedy)
+
+
+def test_rotary_scores_know_only_distances() -> None:
+    x = torch.as_tensor(np.random.default_rng(0).normal(size=(2, 7)))
+    near = rotate(x[:1], torch.tensor([3])) @ rotate(x[1:], torch.tensor([5])).T
+    far = rotate(x[:1], torch.tensor([103])) @ rotate(x[1:], torch.tensor([105])).T
+    torch.testing.assert_close(near, far)
+    assert abs(float(near - rotate(x[:1], torch.tensor([4])) @ rotate(x[1:], torch.tensor([5])).T)) > 1e-3
+
+
+def test_positions_change_what_a_tied_model_says() -> None:
+    of = tokens()
+    turned = torch.cat([of[:, :-1].flip(1), of[:, -1:]], dim=1)  # the same counts and query
+    plain = ladder_model({})
+    torch.testing.assert_close(plain(of, logits_to_keep=1).logits, plain(turned, logits_to_keep=1).logits)
+    for positions in ("learned", "rotary"):
+        made = ladder_model({"positions": positions})
+        gap = torch.exp(made(of, logits_to_keep=1).logits) - torch.exp(made(turned, logits_to_keep=1).logits)
+        assert float(gap.detach().abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classifier": "other"}, "not known"),
+        ({"positions": "other"}, "not known"),
+        ({"residual": True}, "use classifier='free'"),
+        ({"classifier": "free", "heads": 2}, "value matrices"),
+    ],
+)
+def test_settings_that_make_no_model_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OneLayerConfig(**settings)
+
+
+def test_padding_and_long_input_are_refused() -> None:
+    E, W = weights()
+    with pytest.raises(ValueError, match="no padding"):
+        from_weights(E, W)(tokens(), attention_mask=torch.zeros(30, 8))
+    short = OneLayerForCausalLM(OneLayerConfig(vocab_size=K, positions="learned", max_positions=4))
+    with pytest.raises(ValueError, match="max_positions 4"):
+        short(tokens())
