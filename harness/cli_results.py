@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from harness.errors import UsageError, nearest
-from harness.terminal import print_pivots
+from harness.terminal import print_pivots, print_tables
 
 RunArgument = Annotated[str, typer.Argument(help="A run directory, or its name under results/.")]
 
@@ -68,7 +69,58 @@ def table(
         typer.echo(render(found, format_), nl=False)
 
 
+def gate(
+    run: RunArgument,
+    baseline: Annotated[str, typer.Option(help="The run that it must not be worse than.")],
+    tolerance: Annotated[Path | None, typer.Option(help="YAML: what is put up with; default: built in.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the findings as JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write a summary as Markdown.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Make RUN the new baseline: complete, verified, of a clean checkout.")
+    ] = False,
+) -> None:
+    """Fail with exit code 1 where a run is worse than its baseline, or something is missing or new."""
+    from harness.runner import load_run
+
+    opened = load_run(run)
+    if update:
+        from harness.baseline import update_baseline
+
+        update_baseline(opened, Path(baseline))
+        typer.echo(f"{baseline}: is now a copy of {opened.path}")
+        return
+    from harness.gate import gate as judge
+    from harness.gate_output import failure_table, summary, to_junit, to_markdown
+    from harness.tolerance import load_tolerance
+
+    allowed = load_tolerance(tolerance)
+    verdict = judge(opened, load_run(baseline), allowed)
+    for path, text in ((junit, to_junit), (markdown, to_markdown)):
+        if path is not None:
+            _write(path, text(verdict, str(opened.path), baseline))
+    for note in verdict.notes:
+        typer.echo(f"note: {note}")
+    if verdict.failures:
+        print_tables([failure_table(verdict, str(opened.path), baseline)])
+    typer.echo(summary(verdict))
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 _VERBS: dict[str, tuple[Any, str]] = {
+    "gate": (
+        gate,
+        "Examples: ccmc gate results/smoke --baseline results/reference/smoke --junit gate.xml | "
+        "ccmc gate results/smoke --baseline results/reference/smoke --update",
+    ),
     "table": (
         table,
         "Examples: ccmc table results/reference/quickstart --metric kl --columns strategy | "

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from harness.comparability import compare_manifests
-from harness.metrics import FRAMES
+from harness.metrics import FRAMES, sign
 from harness.pooling import CELL, Difference, Observed, Sample, difference
 from harness.tolerance import Pattern, Tolerance
 from harness.verify import schema_problems
@@ -135,7 +135,7 @@ def gate_rows(
         return broken
     models = set(language_models)
     mine, theirs = Observed(rows), Observed(baseline)
-    levels = [CELL]
+    levels: list[tuple[str, ...]] = [CELL]
     if paired_prompts:
         levels.append((*CELL[:3], "layer", *CELL[3:]))
     findings: list[Finding] = []
@@ -182,20 +182,26 @@ def _presence(
     if new is None:
         status = "ok" if _declared(tolerance.missing, named) else "missing"
         return Finding(figure, status, old.value, None, detail="in the baseline, not in this run")
-    if _declared(tolerance.missing, named):
-        return None if new.pooled is not None and old.pooled is not None else Finding(figure, "ok", old.value, new.value)
+    if _declared(tolerance.missing, named) and (not paired or new.units.intersection(old.units).empty):
+        return Finding(figure, "ok", old.value, new.value, detail="declared: may be gone")
     if new.pooled is None and old.pooled is not None:
         return Finding(figure, "no value", old.value, None, detail=new.reason or "no value")
     if new.pooled is None or old.pooled is None:
         if new.pooled is not None and not _declared(tolerance.new, named):
             return Finding(figure, "new", None, new.value, detail="the baseline has no value here")
         return Finding(figure, "ok", old.value, new.value, detail=f"no value on either side: {new.reason}")
-    lost = old.units.difference(new.units) if paired else []
+    if paired and new.rows < old.rows:
+        return Finding(figure, "missing", old.value, new.value, detail=f"{new.rows} of {old.rows} rows are there")
+    nothing = pd.Index([])
+    lost = old.units.difference(new.units) if paired else nothing
     if len(lost):
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         why = f": {new.reason}" if new.missing > old.missing else ""
         return _lost(figure, named, old, new, f"no value for {lost[0]}{more}{why}")
-    fresh = new.units.difference(old.units) if paired else []
+    if paired and new.rows - new.missing < old.rows - old.missing:
+        counts = f"{new.rows - new.missing} rows have a value, {old.rows - old.missing} in the baseline"
+        return _lost(figure, named, old, new, f"{counts}: {new.reason}")
+    fresh = new.units.difference(old.units) if paired else nothing
     if len(fresh) and not _declared(tolerance.new, named):
         more = f" and {len(fresh) - 1} more" if len(fresh) > 1 else ""
         return _lost(figure, named, old, new, f"units that the baseline has no value for: {fresh[0]}{more}", "new")
@@ -208,16 +214,12 @@ def _lost(
     figure: str, named: dict[str, Any], old: Sample, new: Sample, detail: str, status: str = "missing"
 ) -> Finding | None:
     """Units may come and go where a metric is undefined for some, such as the onset of a loop: only judged ones count."""
-    from harness.metrics import sign
-
     if named["surrogate"] in FRAMES or not sign(str(named["metric"])):
         return None
     return Finding(figure, status, old.value, new.value, detail=detail)
 
 
-def _judge(
-    findings: list[Finding], moved: list[tuple[int, Sample, Sample, str, bool]], tolerance: Tolerance
-) -> None:
+def _judge(findings: list[Finding], moved: list[tuple[int, Sample, Sample, str, bool]], tolerance: Tolerance) -> None:
     """Fill in differences and say which are worse by more than what is allowed."""
     differing = []
     for entry in moved:

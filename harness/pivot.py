@@ -1,4 +1,4 @@
-"""`ccmc table`: a pivot of the rows of one or many runs, each cell with its interval, the best marked where it is sure."""
+"""`ccmc table`: a pivot of the rows of runs, each cell with its interval, the best marked where it is sure."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _pivot(
     members: dict[tuple[str, ...], pd.DataFrame] = {}
     groups = named.groupby(keys, sort=False) if keys else [((), named)]
     for key, group in groups:
-        members[tuple(key)] = group
+        members[tuple(str(part) for part in key)] = group
     for key, group in members.items():
         found = sample(group)
         pivot.cells[key[: len(rows)], key[len(rows) :]] = Cell(found, found.interval())

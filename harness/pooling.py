@@ -38,13 +38,15 @@ class Sample:
         units: the names of the units that have a value.
         pooled: their sums; None where no unit has a value.
         complement: the figure is 1 minus the pooled one.
-        missing: how many rows have no value.
+        rows: how many rows it is made of.
+        missing: how many of them have no value.
         reason: the first reason for that.
     """
 
     units: pd.Index
     pooled: Pooled | None
     complement: bool
+    rows: int
     missing: int
     reason: str | None
 
@@ -183,24 +185,48 @@ class Observed:
         frame = self.frame
         for column, value in where.items():
             frame = frame[frame[column] == value]
-        if frame.empty:
-            return
-        for key, part in frame.groupby(list(by), sort=False, dropna=False):
-            yield tuple(None if pd.isna(value) else value for value in key), sample(part)
+        keys, samples = _samples(frame, list(by))
+        yield from zip(keys, samples, strict=True)
 
 
 def sample(part: pd.DataFrame) -> Sample:
     """The sample of one figure, from its rows in an `Observed` frame."""
-    there = part[part["value"].notna()]
-    gone = part[part["value"].isna()]
-    reason = None if gone.empty else str(gone["missing"].iloc[0])
-    complement = bool(part["complement"].iloc[0]) if len(part) else False
-    groups = there.groupby("unit", sort=True)
-    sums = groups[["value", "weight"]].sum() if complement else groups[["value", "weight"]].mean()
-    pooled = None
-    if len(sums) and float(sums["weight"].sum()) > 0:
-        pooled = Pooled(sums["value"].to_numpy(dtype=float), sums["weight"].to_numpy(dtype=float))
-    return Sample(sums.index, pooled, complement, len(gone), reason)
+    _, samples = _samples(part, [])
+    return samples[0] if samples else Sample(pd.Index([]), None, False, 0, 0, None)
+
+
+def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...]], list[Sample]]:
+    """The combinations of the columns `by`, in the order of the rows, and the sample of each."""
+    if frame.empty:
+        return [], []
+    cell = frame.groupby(by, sort=False, dropna=False).ngroup().to_numpy() if by else np.zeros(len(frame), dtype=int)
+    count = int(cell.max()) + 1
+    first = np.unique(cell, return_index=True)[1]
+    columns = [frame[name].iloc[first] for name in by]
+    keys = [tuple(None if pd.isna(value) else value for value in key) for key in zip(*columns, strict=True)]
+    value, weight = frame["value"].to_numpy(dtype=float), frame["weight"].to_numpy(dtype=float)
+    there = ~np.isnan(value)
+    unit, names = pd.factorize(frame["unit"], sort=True)
+    pairs, place, sizes = np.unique(cell[there] * len(names) + unit[there], return_inverse=True, return_counts=True)
+    above = np.bincount(place, weights=value[there], minlength=len(pairs))
+    below = np.bincount(place, weights=weight[there], minlength=len(pairs))
+    edges = np.searchsorted(pairs, np.arange(count + 1) * len(names))
+    rows, filled = np.bincount(cell, minlength=count), np.bincount(cell[there], minlength=count)
+    complement = frame["complement"].to_numpy(dtype=bool)[first]
+    gone = np.flatnonzero(~there)
+    reason_row = dict(zip(cell[gone][::-1], gone[::-1], strict=True))
+    reasons = frame["missing"]
+    samples = []
+    for index in range(count):
+        own = slice(edges[index], edges[index + 1])
+        divide = 1 if complement[index] else sizes[own]
+        sums, weights = above[own] / divide, below[own] / divide
+        pooled = Pooled(sums, weights) if len(sums) and float(weights.sum()) > 0 else None
+        reason = str(reasons.iloc[reason_row[index]]) if index in reason_row else None
+        units = pd.Index(names[pairs[own] % len(names)])
+        missing = int(rows[index] - filled[index])
+        samples.append(Sample(units, pooled, bool(complement[index]), int(rows[index]), missing, reason))
+    return keys if by else [()], samples
 
 
 def _units(frame: pd.DataFrame) -> pd.Series:

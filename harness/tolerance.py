@@ -32,9 +32,7 @@ class Pattern(Strict):
 
     def fits(self, figure: dict[str, Any]) -> bool:
         """Does a figure, given by its factors, meet the pattern?"""
-        return all(
-            fnmatchcase(str(figure.get(name) or ""), getattr(self, name)) for name in type(self).model_fields
-        )
+        return all(fnmatchcase(str(figure.get(name) or ""), getattr(self, name)) for name in type(self).model_fields)
 
 
 class Tolerance(Strict):
@@ -49,7 +47,7 @@ class Tolerance(Strict):
 
     relative: float = Field(default=RELATIVE_TOLERANCE, ge=0)
     level: float = Field(default=0.95, gt=0, lt=1)
-    metrics: dict[str, Allowance] = {}
+    metrics: dict[str, Allowance] = Field(default_factory=dict)
     new: tuple[Pattern, ...] = ()
     missing: tuple[Pattern, ...] = ()
     ignore: tuple[Pattern, ...] = ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.config import canonical_hash
@@ -163,8 +164,8 @@ def schema_problems(rows: pd.DataFrame) -> list[str]:
     if both.any():
         problems.append(f"rows: row {int(both.to_numpy().argmax())} must have either a value or a reason for none")
     for name in ("value", "low", "high", "prediction"):
-        numbers = rows[name].dropna().astype(float)
-        wrong = ~numbers.abs().lt(float("inf"))
-        if wrong.any():
-            problems.append(f"rows: row {int(wrong.idxmax())} has {name} {numbers[wrong.idxmax()]}")
+        numbers = rows[name].astype("Float64").fillna(0.0).to_numpy(dtype=float)
+        wrong = np.flatnonzero(~np.isfinite(numbers))
+        if wrong.size:
+            problems.append(f"rows: row {wrong[0]} has {name} {numbers[wrong[0]]}")
     return problems

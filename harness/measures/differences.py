@@ -1,7 +1,7 @@
 """Differences of two pooled figures: paired over common units, or between two independent samples.
 
-A figure is sum(numerators) / sum(denominators) over units; with denominators of 1 it is a mean. Both sides of a pair are
-resampled together. Intervals are those of `statistics`: BCa, widened as a t interval.
+A figure is sum(numerators) / sum(denominators) over units; with denominators of 1 it is a mean. Both sides of a pair
+are resampled together. Intervals are those of `statistics`: BCa, widened as a t interval.
 """
 
 from __future__ import annotations
