@@ -309,6 +309,9 @@ def _close(
 
     if state == "complete":
         store.assemble(keys)
+        from harness.generation_plots import write_generation_plots
+
+        write_generation_plots(store.path, store.read("rows"), store.read("trajectories"))
     manifest["state"] = state
     manifest["finished"] = now()
     manifest["failures"] = [{"key": key, "error": message} for key, message in failures.items()]
