@@ -299,7 +299,18 @@ def run(
             f"{len(failures)} of {len(plan)} units failed, the first: {labels[first]}: {failures[first]}; "
             f"the rest is stored in {path}, tracebacks in {path / 'errors'}"
         )
+    _draw(Run(path, manifest))
     return Run(path, manifest)
+
+
+def _draw(done: Run) -> None:
+    """Write the pictures of a complete run; its rows are safe already."""
+    from harness.generation_plots import write_generation_plots  # matplotlib takes a second to import
+    from harness.plots import write_plots
+
+    rows = done.rows
+    write_plots(done.path, rows)
+    write_generation_plots(done.path, rows, done.trajectories)
 
 
 def _close(
@@ -312,9 +323,6 @@ def _close(
         manifest["tables"] = store.assemble(keys)
         for unit in manifest["units"]:
             unit["record_sha256"] = file_hash(store.unit(unit["key"]) / "unit.json")
-        from harness.plots import write_plots  # matplotlib takes a second to import
-
-        write_plots(store.path, store.read("rows"))
     manifest["state"] = state
     manifest["finished"] = now()
     manifest["failures"] = [{"key": key, "error": message} for key, message in failures.items()]

@@ -45,15 +45,18 @@ TASK = "harness.experiments.count_ablation"
 def conditions(settings: CountAblation, limit: int | None) -> list[dict[str, Any]]:
     """What is done to the model, one mapping each; the first is nothing.
 
-    Strengths apply to all heads; parts of the model lose the count at the largest of them.
+    Strengths apply to all heads; parts of the model lose the count at the largest of them. A smoke run with `limit` N
+    takes at most N draws, and of strengths and penalties the N strongest.
     """
-    most = max(settings.strengths)
-    draws = settings.random_draws if limit is None else min(settings.random_draws, limit)
+    strengths, penalties = sorted(settings.strengths), sorted(settings.repetition_penalties)
+    most, draws = strengths[-1], settings.random_draws
+    if limit is not None:
+        strengths, penalties, draws = strengths[-limit:], penalties[-limit:], min(draws, limit)
     made: list[dict[str, Any]] = [{"ablation": "none"}]
-    made += [{"ablation": "all", "strength": strength} for strength in sorted(settings.strengths)]
+    made += [{"ablation": "all", "strength": strength} for strength in strengths]
     made += [{"ablation": part, "strength": most} for part in ("first-half", "second-half", "best-heads")]
     made += [{"ablation": "random-heads", "strength": most, "draw": draw} for draw in range(draws)]
-    made += [{"repetition_penalty": penalty} for penalty in settings.repetition_penalties]
+    made += [{"repetition_penalty": penalty} for penalty in penalties]
     made += [{"no_repeat_ngram": n} for n in settings.no_repeat_ngrams]
     return made
 

@@ -18,12 +18,12 @@ CONTINUATIONS, LENGTH = 200, 512
 
 
 def fastest(work: Callable[[], Any], rounds: int = 5) -> float:
-    """Seconds of the fastest of some rounds: what the machine does beside it only adds."""
+    """Processor seconds of the fastest of some rounds: what else the machine does only adds."""
     best = np.inf
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return best
 
 
@@ -44,7 +44,8 @@ def test_generation_costs_at_most_a_tenth_more_than_the_bare_call() -> None:
         generate(model, tokenizer, prompts, temperature=1.0, max_new_tokens=128, seed=0, ignore_eos=True)
 
     bare()
-    assert fastest(ours) <= 1.10 * fastest(bare)
+    pairs = [(fastest(ours, 1), fastest(bare, 1)) for _ in range(7)]  # in turn, so that both see the same machine
+    assert min(own for own, _ in pairs) <= 1.10 * min(plain for _, plain in pairs)
 
 
 def test_ten_thousand_continuations_are_measured_in_ten_seconds() -> None:

@@ -27,7 +27,10 @@ def test_conditions_and_their_heads() -> None:
     assert made[0] == {"ablation": "none"}
     assert made[1:3] == [{"ablation": "all", "strength": 0.5}, {"ablation": "all", "strength": 1.0}]
     assert sum(c.get("ablation") == "random-heads" for c in made) == 2
-    assert sum(c.get("ablation") == "random-heads" for c in conditions(settings, 1)) == 1
+    few = conditions(settings, 1)
+    assert sum(c.get("ablation") == "random-heads" for c in few) == 1
+    assert [c["strength"] for c in few if c.get("ablation") == "all"] == [1.0]
+    assert [c for c in few if "repetition_penalty" in c] == [{"repetition_penalty": 1.2}]
 
     def heads(part: str, **more: Any) -> Any:
         return chosen_heads({"ablation": part, **more}, RANKED, 5, 0)
