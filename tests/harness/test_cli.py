@@ -106,6 +106,7 @@ def test_what_a_model_cannot_do(
 
 
 COMMANDS = [[], ["run"], ["show"], ["ls"], ["models"], ["models", "ls"], ["models", "pull"], ["models", "prune"]]
+COMMANDS += [["plot"], ["verdicts"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
