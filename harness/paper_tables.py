@@ -33,7 +33,7 @@ def _line(row: pd.Series) -> list[str]:
     factors = json.loads(row["condition"])
 
     def plain(name: str) -> float | None:
-        return None if pd.isna(row[name]) else float(row[name])
+        return None if pd.isna(row[name]) else float(row[name]) + 0.0  # no -0
 
     found = Interval(plain("value"), plain("low"), plain("high"), int(row["n"]))
     predicted = number(plain("prediction"))
@@ -83,7 +83,7 @@ def _range(part: pd.DataFrame, column: str) -> str:
     values = part[column].dropna().astype(float)
     if values.empty:
         return "–"
-    low, high = number(values.min()), number(values.max())
+    low, high = number(values.min() + 0.0), number(values.max() + 0.0)  # no -0
     return low if low == high else f"{low} to {high}"
 
 

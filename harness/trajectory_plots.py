@@ -107,22 +107,33 @@ def winners(rows: pd.DataFrame) -> Figure:
 
 def positions(rows: pd.DataFrame) -> Figure:
     """Risk of surrogates with and without positions, and how recency decides who is left."""
-    frame = with_factors(rows[rows["split"] == "pooled"])
-    figure, (risk, left) = panels(2)
+    every = with_factors(rows)
+    frame = every[every["split"] == "pooled"]
+    figure, (risk, left) = panels(2, 3.2)
     kinds = list(frame["at_positions"].dropna().unique())
     for index, (name, label) in enumerate(POSITION_SURROGATES.items()):
         of = frame[(frame["metric"] == "excess_risk") & (frame["surrogate"] == name)]
         at = [kinds.index(kind) + 0.12 * (index - 1) for kind in of["at_positions"]]
         points(risk, at, _intervals(of), index, label)
+    told = every[(every["metric"] == "excess_risk") & every["prediction"].notna() & (every["split"] != "pooled")]
+    for kind, part in told.groupby("at_positions"):
+        x = kinds.index(str(kind))
+        risk.plot([x - 0.3, x + 0.3], [float(part["prediction"].mean())] * 2, color="black", label="theory")
     risk.set(ylabel="excess risk (nats)", xlabel="positions of the model", yscale="log", xticks=range(len(kinds)))
     risk.set_xticklabels(kinds)
+    risk.set_xlim(-0.5, len(kinds) - 0.5)
+    rates = sorted(frame["at_rate"].dropna().unique())
     for index, (metric, label) in enumerate(RECENCY.items()):
         of = frame[frame["metric"] == metric]
-        points(left, of["at_rate"].to_numpy(dtype=float), _intervals(of), index, label, linestyle="-")
-    left.set(xlabel="fading of the memory per token", ylabel="share", ylim=(0, 1.05))
-    left.set_xscale("symlog", linthresh=0.02)
-    legend(risk)
-    legend(left)
+        at = [rates.index(rate) + 0.1 * (index - 0.5) for rate in of["at_rate"]]
+        points(left, at, _intervals(of), index, label)
+    left.plot([0.6, len(rates) - 0.6], [1, 1], color="black", label="theory, where memory fades")
+    left.set(
+        xlabel="fading of the memory per token", ylabel="share at the end", ylim=(0, 1.05), xticks=range(len(rates))
+    )
+    left.set_xticklabels([f"{rate:g}" for rate in rates])
+    for axis in (risk, left):
+        legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     return figure
 
 

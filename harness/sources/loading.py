@@ -13,8 +13,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UsageError, one_line
+from harness.sources import one_layer_hf  # registers the one-layer model with transformers
 
 transformers.utils.logging.set_verbosity_error()
+assert one_layer_hf.OneLayerConfig.model_type in transformers.CONFIG_MAPPING
 transformers.utils.logging.disable_progress_bar()
 
 

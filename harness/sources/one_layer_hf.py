@@ -110,8 +110,11 @@ class AttentionLayer(nn.Module):
             self.mlp_norm = nn.LayerNorm(d) if config.norm else nn.Identity()
             self.mlp = nn.Sequential(nn.Linear(d, config.mlp), nn.GELU(), nn.Linear(config.mlp, d))
 
-    def log_attention(self, x: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-        """Log attention [n, H, q, L] of the query positions [q] over the inputs x [n, L, d]."""
+    def log_attention(self, x: torch.Tensor, queries: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
+        """Log attention [n, H, q, L] of the query positions [q] over the inputs x [n, L, d].
+
+        `real` [n, L] is False at padding, which only padding itself sees.
+        """
         keys = torch.einsum("nld,hde->nhle", x, self.W)  # [n, H, L, d]
         asked = x[:, queries]  # [n, q, d]
         places = torch.arange(x.shape[1], device=x.device)
@@ -124,12 +127,15 @@ class AttentionLayer(nn.Module):
         gap = queries[:, None] - places[None, :]  # [q, L]
         if self.config.positions == "additive":
             scores = scores + self.distance[gap.clamp(0, self.config.max_positions - 1)]
-        return torch.log_softmax(scores.masked_fill(gap < 0, -torch.inf), dim=-1)
+        hidden = gap < 0
+        if real is not None:
+            hidden = (hidden | (~real[:, None, :] & (gap != 0)))[:, None]  # [n, 1, q, L]
+        return torch.log_softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
 
-    def forward(self, h: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    def forward(self, h: torch.Tensor, queries: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
         """Streams [n, L, d] -> streams at the query positions [n, q, d]."""
         x = self.norm(h) if self.config.norm else h
-        attention = torch.exp(self.log_attention(x, queries))
+        attention = torch.exp(self.log_attention(x, queries, real))
         if self.config.values:
             read = torch.einsum("nld,hde->nhle", x, self.V)
             out = torch.einsum("nhql,nhle,hed->nqd", attention, read, self.O)
@@ -183,37 +189,43 @@ class OneLayerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
 
-    def log_attention(self, tokens: torch.Tensor, keep: int = 0) -> torch.Tensor:
+    def log_attention(self, tokens: torch.Tensor, keep: int = 0, real: torch.Tensor | None = None) -> torch.Tensor:
         """Log attention of the first layer, [n, H, q, L]; of the last `keep` queries, or of all."""
         queries = self._queries(tokens, keep)
-        x = self._inputs(tokens)
+        x = self._inputs(tokens, real)
         layer: Any = self.layers[0]
-        found: torch.Tensor = layer.log_attention(layer.norm(x) if self.config.norm else x, queries)
+        found: torch.Tensor = layer.log_attention(layer.norm(x) if self.config.norm else x, queries, real)
         return found
 
     def _queries(self, tokens: torch.Tensor, keep: int) -> torch.Tensor:
         length = tokens.shape[1]
         return torch.arange(length - keep if keep else 0, length, device=tokens.device)
 
-    def _inputs(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _inputs(self, tokens: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
         x = self.E[tokens]
         if self.config.positions != "none" and tokens.shape[1] > self.config.max_positions:
             raise ValueError(f"{tokens.shape[1]} tokens are more than max_positions {self.config.max_positions}")
-        return x + self.U[: tokens.shape[1]] if self.config.positions == "learned" else x
+        if self.config.positions != "learned":
+            return x
+        if real is None:
+            return x + self.U[: tokens.shape[1]]
+        return x + self.U[(real.cumsum(1) - 1).clamp(min=0)]  # positions count from the first real token
 
-    def raw_output(self, tokens: torch.Tensor, keep: int = 0) -> torch.Tensor:
+    def raw_output(self, tokens: torch.Tensor, keep: int = 0, real: torch.Tensor | None = None) -> torch.Tensor:
         """What C = pinv(E)^T makes of the attention output, before anything is clipped or masked: [n, q, K]."""
-        attention = torch.exp(self.log_attention(tokens, keep))[:, 0]
+        attention = torch.exp(self.log_attention(tokens, keep, real))[:, 0]
         raw: torch.Tensor = (attention @ self.E[tokens]) @ torch.linalg.pinv(self.E)
         return raw
 
-    def _tied_logits(self, tokens: torch.Tensor, keep: int) -> torch.Tensor:
+    def _tied_logits(self, tokens: torch.Tensor, keep: int, real: torch.Tensor | None) -> torch.Tensor:
         queries = self._queries(tokens, keep)
         if self.config.dimension < self.config.vocab_size:
-            seen = nn.functional.one_hot(tokens, self.config.vocab_size).cumsum(1)[:, queries] > 0
-            clipped = self.raw_output(tokens, keep).clamp(min=0.0) * seen
+            held = nn.functional.one_hot(tokens, self.config.vocab_size)
+            held = held if real is None else held * real[:, :, None]
+            seen = held.cumsum(1)[:, queries] > 0
+            clipped = self.raw_output(tokens, keep, real).clamp(min=0.0) * seen
             return torch.log(clipped)
-        log_attention = self.log_attention(tokens, keep)[:, 0]  # [n, q, L]
+        log_attention = self.log_attention(tokens, keep, real)[:, 0]  # [n, q, L]
         top = log_attention.max(dim=-1, keepdim=True).values
         mass = torch.zeros(*log_attention.shape[:2], self.config.vocab_size, dtype=top.dtype, device=top.device)
         index = tokens[:, None, :].expand(-1, log_attention.shape[1], -1)
@@ -233,23 +245,26 @@ class OneLayerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
         Args:
             input_ids: [n, L].
-            attention_mask: all ones; padding is refused.
+            attention_mask: [n, L], 0 at padding, which stands on the left.
             labels: [n, L] next tokens to score, -100 where none; gives a loss in nats per scored token.
             logits_to_keep: only so many last positions, 0 for all.
 
         Raises:
-            ValueError: padded input, since a context without its first tokens is another context.
+            ValueError: padding that is not on the left, or more tokens than there are positions.
         """
+        real = None
         if attention_mask is not None and not bool((attention_mask != 0).all()):
-            raise ValueError("the one-layer model takes prompts of equal length: no padding")
+            real = attention_mask != 0
+            if bool((real[:, :-1] & ~real[:, 1:]).any()) or not bool(real[:, -1].all()):
+                raise ValueError("the one-layer model takes padding on the left only")
         if self.config.classifier == "tied":
-            logits = self._tied_logits(input_ids, logits_to_keep)
+            logits = self._tied_logits(input_ids, logits_to_keep, real)
         else:
-            h = self._inputs(input_ids)
+            h = self._inputs(input_ids, real)
             every = torch.arange(input_ids.shape[1], device=input_ids.device)
             for index, layer in enumerate(self.layers):
                 last = index == len(self.layers) - 1
-                h = layer(h, self._queries(input_ids, logits_to_keep) if last else every)
+                h = layer(h, self._queries(input_ids, logits_to_keep) if last else every, real)
             logits = self.C(self.final_norm(h))
         loss = None
         if labels is not None:
@@ -257,9 +272,11 @@ class OneLayerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100)
         return CausalLMOutput(loss=loss, logits=logits)
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **unused: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **unused: Any
+    ) -> dict[str, Any]:
         """The whole context at every step: a reinforced walk remembers everything."""
-        return {"input_ids": input_ids, "logits_to_keep": 1}
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": 1}
 
 
 AutoConfig.register(OneLayerConfig.model_type, OneLayerConfig)

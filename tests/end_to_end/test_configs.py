@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import harness
 from harness.config import load_config, shipped_configs
+from harness.paper_settings import PAPER_KINDS
+from harness.paper_tables import verdict_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -53,6 +56,31 @@ def test_the_reference_run_is_that_of_the_shipped_config() -> None:
     assert manifest["state"] == "complete"
     assert manifest["git"]["dirty"] is False
     assert manifest["config"] == load_config("quickstart").config.model_dump(mode="json")
+
+
+def test_the_readme_shows_the_verdicts_of_the_papers_reference_runs() -> None:
+    runs = sorted((ROOT / "results" / "reference" / "paper").iterdir())
+    shipped = sorted(path.stem for path in (shipped_configs() / "paper").glob("*.yaml") if path.stem != "all")
+    assert [run.name for run in runs] == shipped
+    table = verdict_table(pd.concat([harness.load_run(run).rows for run in runs], ignore_index=True))
+    assert {row[0] for row in table.rows} == set(PAPER_KINDS)
+    assert table.markdown().strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", PAPER_KINDS)
+def test_the_papers_reference_runs_are_those_of_the_shipped_configs(kind: str) -> None:
+    run = harness.load_run(ROOT / "results" / "reference" / "paper" / kind)
+    assert run.manifest["state"] == "complete"
+    assert run.manifest["git"]["dirty"] is False
+    config = load_config(f"paper/{kind}").config.model_dump(mode="json")
+    assert run.manifest["config"] == config
+    assert config["experiments"] == [
+        e for e in load_config("paper/all").config.model_dump(mode="json")["experiments"] if e["kind"] == kind
+    ]
+    assert (run.path / "plots" / f"{kind}.svg").is_file()
+    assert set(run.rows["verdict"].dropna()) <= {
+        "agrees", "differs", "holds", "does not hold", "no interval", "no value",
+    }  # fmt: skip
 
 
 def test_ci_calls_the_test_command_of_the_readme() -> None:

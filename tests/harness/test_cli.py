@@ -131,6 +131,7 @@ def test_weights_that_are_not_whole(
 
 
 COMMANDS = [[], ["run"], ["show"], ["ls"], ["models"], ["models", "ls"], ["models", "pull"], ["models", "prune"]]
+COMMANDS += [["plot"], ["verdicts"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

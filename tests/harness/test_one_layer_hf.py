@@ -96,6 +96,46 @@ def test_the_loss_reaches_every_parameter(settings: dict[str, Any]) -> None:
     assert made.layers[0].W.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("settings", LADDER)
+def test_padding_on_the_left_changes_nothing(settings: dict[str, Any]) -> None:
+    made, of = ladder_model(settings), tokens(10)
+    padded = torch.cat([torch.full((10, 3), 5), of], dim=1)
+    mask = torch.cat([torch.zeros(10, 3), torch.ones(10, 8)], dim=1)
+    torch.testing.assert_close(made(padded, attention_mask=mask).logits[:, 3:], made(of).logits)
+
+
+def test_a_saved_model_enters_the_harness_like_any_other(tmp_path: Path) -> None:
+    import small_models
+    import yaml
+
+    import harness
+
+    tokenizer = small_models.tokenizer()
+    rng = np.random.default_rng(0)
+    size = max(tokenizer.get_vocab().values()) + 1
+    E, W = torch.as_tensor(rng.normal(0, 0.1, (size, 90))), torch.as_tensor(rng.normal(size=(90, 90)))
+    from_weights(E, W, torch.float32).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    texts = small_models.random_texts(8, 12)
+    prompts = [
+        {"id": f"p{i}", "kind": "a", "text": " ".join(text.split()[: 8 + i % 3])} for i, text in enumerate(texts)
+    ]
+    (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(prompts))
+    config = {
+        "name": "own",
+        "models": [str(tmp_path / "model")],
+        "prompts": str(tmp_path / "prompts.yaml"),
+        "generation": {"max_new_tokens": 16, "strategies": [{"temperature": 1.0}]},
+        "experiments": [{"kind": "generation", "surrogates": ["counts"], "rollout_seeds": 1}],
+    }
+    run = harness.run(config, out=tmp_path / "run")
+    mass = run.rows[run.rows["metric"] == "in_context_mass"]["value"]
+    assert len(mass) > 0
+    np.testing.assert_allclose(mass.astype(float), 1.0, atol=1e-5)  # a tied model never leaves its context
+    for _, row in run.trajectories[run.trajectories["source"] == "model"].iterrows():
+        assert set(row["continuation"]) <= set(row["prompt_tokens"])
+
+
 def test_generate_stays_in_the_prompt_and_follows_the_chain() -> None:
     E, W = weights()
     made = from_weights(E, W)
@@ -146,10 +186,12 @@ def test_settings_that_make_no_model_are_refused(settings: dict[str, Any], messa
         OneLayerConfig(**settings)
 
 
-def test_padding_and_long_input_are_refused() -> None:
+def test_wrong_padding_and_long_input_are_refused() -> None:
     E, W = weights()
-    with pytest.raises(ValueError, match="no padding"):
-        from_weights(E, W)(tokens(), attention_mask=torch.zeros(30, 8))
+    right = torch.ones(30, 8)
+    right[:, -1] = 0
+    with pytest.raises(ValueError, match="padding on the left only"):
+        from_weights(E, W)(tokens(), attention_mask=right)
     short = OneLayerForCausalLM(OneLayerConfig(vocab_size=K, positions="learned", max_positions=4))
     with pytest.raises(ValueError, match="max_positions 4"):
         short(tokens())
