@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness.config import Strict, read_yaml
+from harness.config import read_yaml
 from harness.errors import UsageError, nearest, one_line
 from harness.metrics import METRICS, RELATIVE_TOLERANCE, Direction, metric
+from harness.strict import Strict
 
 
 class Allowance(Strict):
