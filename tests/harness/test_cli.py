@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 import yaml
 
 from harness.cli import invoke
+
+REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference"
+QUICKSTART = str(REFERENCE / "quickstart")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["run"], "Missing argument"),
         (["rnu"], "No such command 'rnu'"),
         (["show", "nothing"], "run 'nothing': no manifest.json there"),
+        (["plot", "nothing"], "run 'nothing': no manifest.json there"),
+        (["verdicts", "nothing"], "run 'nothing': no manifest.json there"),
+        (["verdicts", QUICKSTART], "no run of the paper's experiments among them"),
+        (["verdicts", QUICKSTART, "--format", "html"], "--format 'html'"),
         (["show", "nothing", "--format", "html"], "--format 'html'"),
         (["ls", "nothing"], "no such folder"),
         (["models", "pull", "smollm"], "unknown model 'smollm'; did you mean 'smollm2-135m'"),
@@ -103,6 +111,22 @@ def test_what_a_model_cannot_do(
     (small_config.parent / "long.yaml").write_text(yaml.safe_dump(prompts + long))
     assert message in refused(["run", str(small_config), "--set", change], capsys)
     assert list(place.iterdir()) == []
+
+
+def test_verdicts_are_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["verdicts", str(REFERENCE / "paper" / "coverage"), "--format", "markdown"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("**What the theory says and what was measured**")
+    assert "| coverage | dimension of the solution set | 0 to 32.0 | 0 to 32.0 | 4 of 4 agree |" in out
+
+
+def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    shutil.copytree(REFERENCE / "paper" / "coverage", place / "run", ignore=shutil.ignore_patterns("plots"))
+    assert invoke(["plot", "run"]) == 0
+    assert capsys.readouterr().out.split() == [str(Path("run", "plots", "coverage.svg"))]
+    assert (place / "run" / "plots" / "coverage.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert invoke(["plot", QUICKSTART]) == 0
+    assert "none of this run's experiments has a figure" in capsys.readouterr().out
 
 
 COMMANDS = [[], ["run"], ["show"], ["ls"], ["models"], ["models", "ls"], ["models", "pull"], ["models", "prune"]]
