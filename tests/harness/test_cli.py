@@ -125,6 +125,8 @@ def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path
     assert invoke(["plot", "run"]) == 0
     assert capsys.readouterr().out.split() == [str(Path("run", "plots", "coverage.svg"))]
     assert (place / "run" / "plots" / "coverage.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert invoke(["show", "run"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"figures: {Path('run', 'plots')}")
     assert invoke(["plot", QUICKSTART]) == 0
     assert "none of this run's experiments has a figure" in capsys.readouterr().out
 
