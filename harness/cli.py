@@ -115,6 +115,8 @@ def _show(run: Any, format_: str = "rich") -> None:
     if format_ == "rich":
         done, planned = run.finished_units()
         typer.echo(f"run directory: {run.path} ({run.state}, {done} of {planned} units)")
+        if (run.path / "plots").is_dir():
+            typer.echo(f"figures: {run.path / 'plots'}")
         if run.state != "complete":
             typer.echo("not complete: the command that started it goes on where it stopped")
 

@@ -19,7 +19,7 @@ COLUMNS: dict[str, str] = {
     "head": "Int64",
     "surrogate": "string",  # `model` and `model-reseeded`, `model-shuffled` for the model itself
     "condition": "string",  # JSON of the other factors
-    "split": "string",  # train or held_out
+    "split": "string",  # train or held_out; "pooled" for what was pooled over repetitions, with a verdict
     "prompt": "string",
     "metric": "string",
     "value": "Float64",  # missing where the quantity is undefined; the reason stands in `missing`
@@ -28,7 +28,7 @@ COLUMNS: dict[str, str] = {
     "n": "Int64",  # how many observations the value is a mean of
     "seed": "Int64",
     "prediction": "Float64",  # what the theory says the value is
-    "verdict": "string",
+    "verdict": "string",  # agrees, differs; holds, does not hold
     "missing": "string",
 }
 

@@ -13,6 +13,7 @@ from harness.plots import COLOURS, WIDTH, legend, panels, points
 from harness.rows import with_factors
 
 FAMILIES_AT = 20
+MEAN_FIELD = "mean field; hollow: a second simulation"
 POSITION_SURROGATES = {"counts": "counts", "ccmc-fit": "blind fit", "pccmc-weights": "with positions, trained"}
 RECENCY = {"one_left": "paths with one token left", "top_share": "share of the top token"}
 
@@ -85,7 +86,7 @@ def _along(axis: Any, found: pd.DataFrame, label: str, scale: str) -> None:
 def winners(rows: pd.DataFrame) -> Figure:
     """Distance of the mean field from the path against t0, and agreement of winner sets, beside a second simulation."""
     frame = with_factors(rows[rows["split"] == "pooled"])
-    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 5.8), layout="constrained")
     axes = figure.subplots(2, 2)
     for row, (metric, label) in enumerate((("l1", "L1 distance at T"), ("jaccard", "winner sets, Jaccard"))):
         sizes = frame[frame["at_family"] == "gaussian"]
@@ -101,7 +102,7 @@ def winners(rows: pd.DataFrame) -> Figure:
     for axis in axes[1]:
         axis.set_ylim(0, 1.05)
     for column in range(2):
-        legend(axes[1, column], title="mean field; hollow: a second simulation", title_fontsize=7, fontsize=7)
+        legend(axes[1, column], loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3, title=MEAN_FIELD)
     return figure
 
 
@@ -142,6 +143,6 @@ def _against_start(axis: Any, frame: pd.DataFrame, metric: str, column: str, lab
         for hollow in (False, True):
             of = frame[(frame[column] == name) & (frame["metric"] == metric + ("_ceiling" if hollow else ""))]
             of = of.sort_values("at_t0")
-            t0 = of["at_t0"].to_numpy(dtype=float) * (1 + 0.06 * index + 0.03 * hollow)
+            t0 = of["at_t0"].to_numpy(dtype=float) * (1 + 0.14 * index + 0.07 * hollow)
             style = {"markerfacecolor": "white"} if hollow else {"linestyle": "-"}
             points(axis, t0, _intervals(of), index, None if hollow else label.format(name), **style)

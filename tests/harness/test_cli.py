@@ -14,6 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from harness.cli import invoke
 
+REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference"
+QUICKSTART = str(REFERENCE / "quickstart")
+
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -49,6 +52,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["run"], "Missing argument"),
         (["rnu"], "No such command 'rnu'"),
         (["show", "nothing"], "run 'nothing': no manifest.json there"),
+        (["plot", "nothing"], "run 'nothing': no manifest.json there"),
+        (["verdicts", "nothing"], "run 'nothing': no manifest.json there"),
+        (["verdicts", QUICKSTART], "no run of the paper's experiments among them"),
+        (["verdicts", QUICKSTART, "--format", "html"], "--format 'html'"),
         (["show", "nothing", "--format", "html"], "--format 'html'"),
         (["ls", "nothing"], "no such folder"),
         (["models", "pull", "smollm"], "unknown model 'smollm'; did you mean 'smollm2-135m'"),
@@ -128,6 +135,24 @@ def test_weights_that_are_not_whole(
     change(place.parent / "broken" / "model.safetensors")
     assert message in refused(["run", str(small_config), "--set", f"models=[{place.parent / 'broken'}]"], capsys)
     assert list(place.iterdir()) == []
+
+
+def test_verdicts_are_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["verdicts", str(REFERENCE / "paper" / "coverage"), "--format", "markdown"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("**What the theory says and what was measured**")
+    assert "| coverage | dimension of the solution set | 0 to 32.0 | 0 to 32.0 | 4 of 4 agree |" in out
+
+
+def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    shutil.copytree(REFERENCE / "paper" / "coverage", place / "run", ignore=shutil.ignore_patterns("plots"))
+    assert invoke(["plot", "run"]) == 0
+    assert capsys.readouterr().out.split() == [str(Path("run", "plots", "coverage.svg"))]
+    assert (place / "run" / "plots" / "coverage.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert invoke(["show", "run"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"figures: {Path('run', 'plots')}")
+    assert invoke(["plot", QUICKSTART]) == 0
+    assert "none of this run's experiments has a figure" in capsys.readouterr().out
 
 
 COMMANDS = [[], ["run"], ["show"], ["ls"], ["models"], ["models", "ls"], ["models", "pull"], ["models", "prune"]]
