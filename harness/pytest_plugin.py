@@ -93,7 +93,7 @@ def _cross_entropy(chain: CCMC, observations: Observations) -> Any:
     import scipy.sparse
 
     contexts = observations.contexts
-    predicted = chain.next_token(contexts.counts, contexts.query)
+    predicted: Any = chain.next_token(contexts.counts, contexts.query)
     dense = predicted.toarray() if scipy.sparse.issparse(predicted) else np.asarray(predicted)
     targets: Any = observations.targets
     if np.ndim(targets) == 1:
