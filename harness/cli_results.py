@@ -69,6 +69,77 @@ def table(
         typer.echo(render(found, format_), nl=False)
 
 
+def _one_format(format_: str) -> None:
+    _one_of("--format", format_, ("rich", "markdown", "csv"))
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run directories; RUN:MODEL for one model of several.")],
+    baseline: Annotated[str | None, typer.Option(help="Compare every RUN with this one.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Default: every metric of which one direction is better.")
+    ] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare figures that do not mean the same.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown or csv.")] = "rich",
+) -> None:
+    """Compare A with B, or many runs with a baseline, pair by pair: difference, interval, corrected p, wins, movers."""
+    _one_format(format_)
+    if baseline is None and len(runs) != 2:
+        raise UsageError(f"compare takes two runs, or any number and --baseline REF; got {len(runs)}")
+    from harness import compare as comparing
+    from harness.sides import one_side, open_sides
+
+    metrics = _names(metric)
+    if baseline is None:
+        found = [comparing.compare(one_side(runs[0]), one_side(runs[1]), metrics, anyway)]
+        shown = comparing.tables(found[0])
+    else:
+        found = comparing.against_baseline(open_sides(runs), one_side(baseline), metrics, anyway)
+        shown = [comparing.baseline_table(found)]
+    for comparison in found:
+        for line in comparing.warnings(comparison):
+            typer.echo(f"{comparison.a.name + ': ' if baseline else 'note: '}{line}", err=format_ == "csv")
+    if format_ == "csv":
+        typer.echo(comparing.frames(found).to_csv(index=False), nl=False)
+    else:
+        print_tables(shown, format_)
+
+
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="Where the runs are, two levels deep.")] = Path("results"),
+    metric: Annotated[str | None, typer.Option(help="Rank by this; default: what each experiment is about.")] = None,
+    surrogate: Annotated[str | None, typer.Option(help="Rank this surrogate; default: the best of each run.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+) -> None:
+    """Rank the runs of a folder; a rank is shared where the difference is not sure."""
+    _one_of("--format", format_, ("rich", "markdown"))
+    from harness import leaderboard as ranking
+
+    sides, left_out = ranking.folder_sides(folder)
+    for line in left_out:
+        typer.echo(f"left out: {line}")
+    print_tables(ranking.leaderboard(sides, metric, surrogate), format_)
+
+
+def revisions(
+    runs: Annotated[list[str], typer.Argument(help="Runs of one model, each with another revision.")],
+    metric: Annotated[str | None, typer.Option(help="Default: what each experiment is about.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+) -> None:
+    """Follow one model over its revisions: each figure, and its change since the one before and the first."""
+    _one_of("--format", format_, ("rich", "markdown"))
+    from harness.leaderboard import revisions as follow
+    from harness.sides import open_sides
+
+    found = follow(open_sides(runs), metric)
+    print_tables([table for table, _ in found], format_)
+    if svg is not None:
+        from harness.report_plots import curves_svg
+
+        _write(svg, curves_svg(found))
+
+
 def gate(
     run: RunArgument,
     baseline: Annotated[str, typer.Option(help="The run that it must not be worse than.")],
@@ -116,6 +187,12 @@ def _write(path: Path, text: str) -> None:
 
 
 _VERBS: dict[str, tuple[Any, str]] = {
+    "compare": (
+        compare,
+        "Examples: ccmc compare results/a results/b | ccmc compare results/x results/y --baseline results/reference/z",
+    ),
+    "leaderboard": (leaderboard, "Example: ccmc leaderboard results --metric explained"),
+    "revisions": (revisions, "Example: ccmc revisions results/step1000 results/step2000 --svg curve.svg"),
     "gate": (
         gate,
         "Examples: ccmc gate results/smoke --baseline results/reference/smoke --junit gate.xml | "

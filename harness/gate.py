@@ -213,7 +213,7 @@ def _presence(
 def _lost(
     figure: str, named: dict[str, Any], old: Sample, new: Sample, detail: str, status: str = "missing"
 ) -> Finding | None:
-    """Units may come and go where a metric is undefined for some, such as a loop onset: only judged ones count."""
+    """Where a metric is undefined for some units, such as the onset of a loop, they come and go: judged ones do not."""
     if named["surrogate"] in FRAMES or not sign(str(named["metric"])):
         return None
     return Finding(figure, status, old.value, new.value, detail=detail)
