@@ -40,6 +40,12 @@ def _figure(panels: int, height: float, share: bool = False) -> tuple[Figure, li
     return figure, list(figure.subplots(1, panels, squeeze=False, sharey=share)[0])
 
 
+def _legend(axis: Any) -> None:
+    """A legend, where the axis has anything to name."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend()
+
+
 def _held_out(trajectories: pd.DataFrame, strategy: str) -> pd.DataFrame:
     kept = trajectories[(trajectories["split"] == "held_out") & (trajectories["strategy"] == strategy)]
     return kept[kept["experiment"].isin(["continuations", "generation"])]
@@ -87,7 +93,7 @@ def dominance_figure(trajectories: pd.DataFrame, strategies: list[str]) -> Figur
                 axis.fill_between(*zip(*banded, strict=True), color=colour, alpha=0.15, lw=0)
         axis.set(title=strategy, xlabel="generated tokens", ylim=(0, 1.02))
     axes[0].set_ylabel("dominance of own winners")
-    axes[-1].legend()
+    _legend(axes[-1])
     return figure
 
 
@@ -156,7 +162,7 @@ def temperature_figure(rows: pd.DataFrame) -> Figure:
                 colour = COLOURS[index % len(COLOURS)]
                 axis.plot(*zip(*points, strict=True), "o-", color=colour, ms=3, lw=2 if index == 0 else 1, label=source)
         axis.set(xlabel="temperature (0: greedy)", ylabel=metric)
-    axes[-1].legend()
+    _legend(axes[-1])
     return figure
 
 
@@ -181,7 +187,7 @@ def ablation_figure(rows: pd.DataFrame) -> Figure:
         x = [strength for strength, _ in points]
         left.plot(x, [f.value for _, f in points], "o-", color=COLOURS[index + 1], ms=4, label=part)
     left.set(xlabel="strength of the ablation", ylabel="seq_rep_4")
-    left.legend()
+    _legend(left)
     right.set(xlabel="loss on prose (nats per token)", ylabel="seq_rep_4")
     return figure
 
