@@ -150,8 +150,9 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
         f"{place}: {name} ({better} is better)",
         ["rank", "run", "model", "revision", "surrogate", name, "to the one above", "n"],
         body,
-        "A rank is shared where the difference to the one above does not exclude zero. Intervals: 95 %, bootstrap over "
-        "units, differences paired by unit but for those with *. The best surrogate of a run is chosen on the same data.",
+        "A rank is shared where the difference to the one above does not exclude zero. Intervals: 95 %, bootstrap "
+        "over units, differences paired by unit but for those with *. The best surrogate of a run is chosen on the "
+        "same data.",
     )
 
 
