@@ -95,8 +95,8 @@ def ablation_tables(rows: pd.DataFrame) -> list[Table]:
                 body,
                 "count x s: s log(count of a token so far) is taken from the attention scores of its positions. "
                 f"{prompts} held-out prompts; loss: nats per token, of {prose} texts of prose and of the model's own "
-                "continuations at temperature 1; below the first row all losses are changes, paired by text, and infinite "
-                "where a penalty forbids a token that was written. The last column is interpolated between the penalties "
+                "continuations at temperature 1; below the first row losses are changes, paired by text; infinite "
+                "where a penalty forbids a written token. The last column is interpolated between the penalties "
                 "that were measured, – beyond them. Intervals: 95 %, bootstrap over prompts or texts.",
             )
         )  # fmt: skip
