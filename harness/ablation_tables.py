@@ -23,6 +23,15 @@ def change(part: pd.DataFrame, condition: str, metric: str) -> Interval:
     return paired_difference(a.loc[common].to_numpy(dtype=float), b.loc[common].to_numpy(dtype=float), SEED)
 
 
+def loss_change(part: pd.DataFrame, condition: str, metric: str) -> str:
+    """The change of a loss; where it is infinite for some texts, how many: a mean of the others would flatter."""
+    texts = _pick(part, condition=condition, metric=metric)
+    infinite = int(texts["value"].isna().sum())
+    if infinite:
+        return f"infinite in {infinite} of {len(texts)}"
+    return interval(change(part, condition, metric), signed=True)
+
+
 def name(condition: str) -> str:
     """A condition in words."""
     factors = json.loads(condition)
@@ -70,7 +79,7 @@ def ablation_tables(rows: pd.DataFrame) -> list[Table]:
                 body.append([name(condition), *cells, *losses, "–"])
                 continue
             cells.insert(1, interval(change(part, condition, "seq_rep_4"), signed=True))
-            cells += [interval(change(part, condition, m), signed=True) for m in ("loss_prose", "loss_model_text")]
+            cells += [loss_change(part, condition, m) for m in ("loss_prose", "loss_model_text")]
             ablated = "ablation" in json.loads(condition)
             cells.append(number(at_same_loss(part, condition, "seq_rep_4")) if ablated else "–")
             body.append([name(condition), *cells])
@@ -86,8 +95,8 @@ def ablation_tables(rows: pd.DataFrame) -> list[Table]:
                 body,
                 "count x s: s log(count of a token so far) is taken from the attention scores of its positions. "
                 f"{prompts} held-out prompts; loss: nats per token, of {prose} texts of prose and of the model's own "
-                "continuations at temperature 1; below the first row all losses are changes, paired by text. – for a "
-                "penalty: it forbids tokens that were written. The last column is interpolated between the penalties "
+                "continuations at temperature 1; below the first row losses are changes, paired by text; infinite "
+                "where a penalty forbids a written token. The last column is interpolated between the penalties "
                 "that were measured, – beyond them. Intervals: 95 %, bootstrap over prompts or texts.",
             )
         )  # fmt: skip
