@@ -90,19 +90,22 @@ def assert_fit(chain: CCMC, baseline: CCMC, observations: Observations, toleranc
 def _cross_entropy(chain: CCMC, observations: Observations) -> Any:
     """Cross-entropy of each observation, [n]."""
     import numpy as np
-    import scipy.sparse
 
     contexts = observations.contexts
     predicted: Any = chain.next_token(contexts.counts, contexts.query)
-    dense = predicted.toarray() if scipy.sparse.issparse(predicted) else np.asarray(predicted)
+    dense = _dense(predicted)
     targets: Any = observations.targets
     if np.ndim(targets) == 1:
         chosen = dense[np.arange(len(dense)), np.asarray(targets)]
         with np.errstate(divide="ignore"):
             return -np.log(chosen)
-    share = targets.toarray() if scipy.sparse.issparse(targets) else np.asarray(targets)
+    share = _dense(targets)
     with np.errstate(divide="ignore", invalid="ignore"):
         return -np.where(share > 0, share * np.log(dense), 0.0).sum(axis=1)
+
+
+def _dense(matrix: Any) -> Any:
+    return matrix.toarray() if hasattr(matrix, "toarray") else matrix
 
 
 @pytest.fixture(scope="session")
