@@ -111,14 +111,16 @@ class _Bars:
 
 
 def _show(run: Any, format_: str = "rich") -> None:
+    from harness.resume import missing_lines
+
     print_tables(run.tables(), format_)
     if format_ == "rich":
         done, planned = run.finished_units()
         typer.echo(f"run directory: {run.path} ({run.state}, {done} of {planned} units)")
         if (run.path / "plots").is_dir():
             typer.echo(f"figures: {run.path / 'plots'}")
-        if run.state != "complete":
-            typer.echo("not complete: the command that started it goes on where it stopped")
+        for line in missing_lines(run):
+            typer.echo(line)
 
 
 @app.command(
@@ -162,7 +164,7 @@ def run(
     epilog="Examples: ccmc show results/quickstart-1a2b3c4d | ccmc show results/reference/quickstart --format markdown"
 )
 def show(
-    run: Annotated[str, typer.Argument(help="A run directory, or its name under results/.")],
+    run: cli_results.RunArgument,
     format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
 ) -> None:
     """Print the tables of a run."""

@@ -11,9 +11,26 @@ import typer
 from harness.errors import UsageError, nearest
 from harness.terminal import print_pivots, print_tables
 
-RunArgument = Annotated[str, typer.Argument(help="A run directory, or its name under results/.")]
 
-RunArguments = Annotated[list[str], typer.Argument(help="Run directories, or their names under results/.")]
+def complete_run(incomplete: str) -> list[str]:
+    """Runs under results/ that start with what was typed, for the completion of shells."""
+    found = [path.parent for pattern in ("*", "*/*") for path in Path("results").glob(f"{pattern}/manifest.json")]
+    return sorted(name for name in map(str, found) if name.startswith(incomplete))
+
+
+def complete_metric(incomplete: str) -> list[tuple[str, str]]:
+    """Metrics that start with what was typed, with a line about each."""
+    from harness.metrics import METRICS
+
+    return [(name, found.about) for name, found in METRICS.items() if name.startswith(incomplete)]
+
+
+RunArgument = Annotated[
+    str, typer.Argument(help="A run directory, or its name under results/.", autocompletion=complete_run)
+]
+RunArguments = Annotated[
+    list[str], typer.Argument(help="Run directories, or their names under results/.", autocompletion=complete_run)
+]
 
 
 def verify(run: RunArgument) -> None:
@@ -50,7 +67,8 @@ def table(
     ] = None,
     columns: Annotated[list[str] | None, typer.Option(help="Factors across: strategy, run, model, layer, ...")] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="What to show; default: what each experiment is about.")
+        list[str] | None,
+        typer.Option(help="What to show; default: what each is about.", autocompletion=complete_metric),
     ] = None,
     where: Annotated[list[str] | None, typer.Option(metavar="A=B", help="Only rows where a factor is this.")] = None,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or html.")] = "rich",
@@ -74,10 +92,14 @@ def _one_format(format_: str) -> None:
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Run directories; RUN:MODEL for one model of several.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run directories; RUN:MODEL for one model of several.", autocompletion=complete_run),
+    ],
     baseline: Annotated[str | None, typer.Option(help="Compare every RUN with this one.")] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Default: every metric of which one direction is better.")
+        list[str] | None,
+        typer.Option(help="Default: all that have a better direction.", autocompletion=complete_metric),
     ] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare figures that do not mean the same.")] = False,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown or csv.")] = "rich",
@@ -122,7 +144,9 @@ def leaderboard(
 
 
 def revisions(
-    runs: Annotated[list[str], typer.Argument(help="Runs of one model, each with another revision.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Runs of one model, each with another revision.", autocompletion=complete_run)
+    ],
     metric: Annotated[str | None, typer.Option(help="Default: what each experiment is about.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
     format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
@@ -142,7 +166,7 @@ def revisions(
 
 def gate(
     run: RunArgument,
-    baseline: Annotated[str, typer.Option(help="The run that it must not be worse than.")],
+    baseline: Annotated[str, typer.Option(help="The run that it must not be worse than.", autocompletion=complete_run)],
     tolerance: Annotated[Path | None, typer.Option(help="YAML: what is put up with; default: built in.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the findings as JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write a summary as Markdown.")] = None,
@@ -178,6 +202,18 @@ def gate(
         raise typer.Exit(1)
 
 
+def report(
+    runs: RunArguments,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML file: answers, tables that sort and filter, pictures, texts, provenance."""
+    from harness.report import write_report
+    from harness.runner import load_run
+
+    write_report([load_run(run) for run in runs], output)
+    typer.echo(f"report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+
+
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,6 +234,7 @@ _VERBS: dict[str, tuple[Any, str]] = {
         "Examples: ccmc gate results/smoke --baseline results/reference/smoke --junit gate.xml | "
         "ccmc gate results/smoke --baseline results/reference/smoke --update",
     ),
+    "report": (report, "Example: ccmc report results/reference/quickstart -o report.html"),
     "table": (
         table,
         "Examples: ccmc table results/reference/quickstart --metric kl --columns strategy | "

@@ -152,10 +152,7 @@ def tables(found: Comparison) -> list[Table]:
     body = []
     for line in found.lines:
         made = line.difference
-        sure = made.interval.low is not None and made.interval.high is not None
-        excluded = sure and (made.interval.low or 0.0) * (made.interval.high or 0.0) > 0
-        better = sign(line.metric) * (made.interval.value or 0.0)
-        verdict = "–" if not excluded or not sign(line.metric) else ("A better" if better > 0 else "B better")
+        verdict = {1: "A better", -1: "B better", 0: "–"}[sign(line.metric) * made.sure]
         body.append(
             [
                 line.figure,

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.comparability import compare_manifests
 from harness.errors import UsageError, nearest
 from harness.measures.statistics import Interval
-from harness.metrics import FRAMES, check_metrics, metric, sign
+from harness.metrics import FRAMES, METRICS, check_metrics, sign
 from harness.pivot import DEFAULT_METRIC
 from harness.pooling import Difference, Observed, Sample, difference
 from harness.runner import load_run
@@ -89,10 +89,6 @@ def _difference(a: Entry, b: Entry, name: str) -> Difference:
     return difference(a.sample, b.sample, name, paired)
 
 
-def _sure(found: Interval) -> bool:
-    return found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
-
-
 def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str | None = None) -> list[Table]:
     """Rank sides by one metric, an experiment at a time.
 
@@ -108,7 +104,7 @@ def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str
     Raises:
         UsageError: an unknown metric or surrogate, one without a direction, or nothing to rank.
     """
-    if wanted is not None and wanted in {m for m in [wanted] if metric(m).direction == "neutral"}:
+    if wanted is not None and wanted in METRICS and not sign(wanted):
         raise UsageError(f"--metric {wanted!r}: neither direction is better, so nothing can be ranked by it")
     groups = _entries(sides, wanted)
     known = {entry.surrogate for entries in groups.values() for entry in entries}
@@ -140,7 +136,7 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
         if index:
             found = _difference(entry, ranked[index - 1], name)
             step = interval(found.interval, signed=True) + ("" if found.paired else " *")
-            rank = index + 1 if _sure(found.interval) else rank
+            rank = index + 1 if found.sure else rank
         side = entry.side
         model = side.model if entry.of_language_model and side.model else "–"
         shown = [str(rank), side.name, model, side.revision or "–", entry.surrogate]
@@ -150,10 +146,22 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
         f"{place}: {name} ({better} is better)",
         ["rank", "run", "model", "revision", "surrogate", name, "to the one above", "n"],
         body,
-        "A rank is shared where the difference to the one above does not exclude zero. Intervals: 95 %, bootstrap "
-        "over units, differences paired by unit but for those with *. The best surrogate of a run is chosen on the "
-        "same data.",
+        "A rank is shared where the difference to the one above does not exclude zero. Intervals: 95 %, bootstrap over "
+        "units, differences paired by unit but for those with *. The best surrogate of a run is chosen on the same "
+        f"data.{_other_settings(place, ranked)}",
     )
+
+
+def _other_settings(place: str, ranked: list[Entry]) -> str:
+    """A warning where the figures of a ranking were made with other settings."""
+    kind = place.split()[0]
+    said: list[str] = []
+    for entry in ranked[1:]:
+        found = compare_manifests(ranked[0].side.manifest, entry.side.manifest).refusals
+        own = [reason for reason in found if reason.startswith((f"{kind}.", "generation."))]
+        if own:
+            said.append(f"{ranked[0].side.name} and {entry.side.name}: {', '.join(own)}")
+    return f" Not made with the same settings: {'; '.join(said)}." if said else ""
 
 
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:

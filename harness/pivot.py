@@ -250,8 +250,8 @@ def _mark_best(
         if sign(metric) == 0 or len(ranked) < 2:
             continue
         (first, one), (second, other) = ranked[:2]
-        lead = difference(first.sample, second.sample, metric, pairable(members[one], members[other])).interval
-        first.best = lead.low is not None and lead.high is not None and (lead.low > 0 or lead.high < 0)
+        lead = difference(first.sample, second.sample, metric, pairable(members[one], members[other]))
+        first.best = lead.sure != 0
 
 
 def _infinite(cell: Cell) -> bool:

@@ -21,7 +21,7 @@ from harness.measures.differences import (
     two_sample_difference,
     two_sample_p,
 )
-from harness.measures.statistics import Interval, ratio_interval
+from harness.measures.statistics import FEWEST_UNITS, Interval, ratio_interval
 from harness.metrics import sign
 
 SEED = 0  # of the bootstrap: the same rows give the same figures
@@ -96,6 +96,19 @@ class Difference:
     def identical(self) -> bool:
         """Do both sides agree in every unit, digit for digit?"""
         return self.paired and self.interval.n > 0 and bool((self.units == 0).all())
+
+    @property
+    def sure(self) -> int:
+        """+1 or -1 where the interval excludes zero, or every one of 5 or more pairs differs by the same; else 0."""
+        found = self.interval
+        if found.value is None or found.value == 0:
+            return 0
+        direction = 1 if found.value > 0 else -1
+        if found.low is not None and found.high is not None:
+            return direction if found.low * found.high > 0 else 0
+        spread = float(self.units.max() - self.units.min()) if len(self.units) else np.inf
+        same = len(self.units) >= FEWEST_UNITS and spread <= 1e-9 * abs(found.value)
+        return direction if same else 0
 
 
 def difference(a: Sample, b: Sample, metric: str, paired: bool, level: float = 0.95) -> Difference:

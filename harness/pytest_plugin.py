@@ -93,15 +93,19 @@ def _cross_entropy(chain: CCMC, observations: Observations) -> Any:
 
     contexts = observations.contexts
     predicted: Any = chain.next_token(contexts.counts, contexts.query)
-    dense = np.asarray(predicted.toarray() if hasattr(predicted, "toarray") else predicted)
+    dense = _dense(predicted)
     targets: Any = observations.targets
     if np.ndim(targets) == 1:
         chosen = dense[np.arange(len(dense)), np.asarray(targets)]
         with np.errstate(divide="ignore"):
             return -np.log(chosen)
-    share = np.asarray(targets.toarray() if hasattr(targets, "toarray") else targets)
+    share = _dense(targets)
     with np.errstate(divide="ignore", invalid="ignore"):
         return -np.where(share > 0, share * np.log(dense), 0.0).sum(axis=1)
+
+
+def _dense(matrix: Any) -> Any:
+    return matrix.toarray() if hasattr(matrix, "toarray") else matrix
 
 
 @pytest.fixture(scope="session")

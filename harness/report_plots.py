@@ -1,0 +1,162 @@
+"""The pictures of a report, as SVG that takes the colour of the text around it, so that it is right on dark paper."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import numpy as np
+
+from harness.measures.statistics import Interval
+from harness.tables import Table
+
+_INK = "#010203"  # becomes currentColor
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#3399bb", "#aa3377", "#888888", "#dd7733")
+Estimate = tuple[str, Interval]
+P = ParamSpec("P")
+
+
+def _styled(draw: Callable[P, str]) -> Callable[P, str]:
+    """Draw with text as text; a name such as `$x` is no formula."""
+
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> str:
+        from matplotlib import rc_context
+
+        settings: Any = {
+            "svg.fonttype": "none",
+            "font.family": "sans-serif",
+            "font.size": 9,
+            "text.parse_math": False,
+            "text.usetex": False,
+        }
+        with rc_context(settings):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    found = figure.subplots(1, columns, squeeze=False)
+    axes = list(found[0])
+    for axis in axes:
+        axis.patch.set_alpha(0)
+        axis.tick_params(colors=_INK)
+        for side, spine in axis.spines.items():
+            spine.set_color(_INK)
+            spine.set_visible(side in {"left", "bottom"})
+    return figure, axes
+
+
+def _svg(figure: Any, name: str) -> str:
+    """The figure as an `<svg>` element: no prolog, no metadata, text as text, ids of its own."""
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    prefix = re.sub(r"\W", "-", name)
+    text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r'(href=")#|(url\()#', lambda m: f"{m.group(1) or m.group(2)}#{prefix}-", text)
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', lambda m: m.group(1) or "", text, count=2)
+
+
+@_styled
+def heat_maps(values: dict[str, np.ndarray[Any, Any]], layers: Sequence[int], name: str) -> str:
+    """Layer x head, one map per surrogate, of the share explained.
+
+    Args:
+        values: surrogate -> [layers, heads], NaN where there is no value.
+        layers: the number of each row.
+        name: makes the ids of the SVG its own.
+
+    Returns:
+        An `<svg>` element.
+    """
+    heads = next(iter(values.values())).shape[1]
+    figure, axes = _figure(max(4.0, len(values) * (0.9 + 0.14 * heads)), 1.4 + 0.16 * len(layers), len(values))
+    drawn = None
+    for axis, (surrogate, map_) in zip(axes, values.items(), strict=True):
+        shown = np.ma.masked_invalid(np.clip(map_, -1.0, 1.0))
+        drawn = axis.pcolormesh(shown, cmap="PuOr_r", vmin=-1.0, vmax=1.0, edgecolors="face", linewidth=0.1)
+        axis.set_title(surrogate, color=_INK, fontsize=9)
+        axis.set_xlabel("head", color=_INK)
+        axis.invert_yaxis()
+        step = max(1, len(layers) // 10)
+        axis.set_yticks(np.arange(len(layers))[::step] + 0.5, [str(layer) for layer in layers][::step])
+        axis.set_xticks(
+            np.arange(heads)[:: max(1, heads // 8)] + 0.5, [str(h) for h in range(heads)][:: max(1, heads // 8)]
+        )
+    axes[0].set_ylabel("layer", color=_INK)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.01)
+    bar.set_label("explained (cut at -1)", color=_INK)
+    bar.ax.tick_params(colors=_INK)
+    bar.solids.set_rasterized(False)
+    return _svg(figure, name)
+
+
+@_styled
+def dot_plot(groups: dict[str, list[Estimate]], label: str, name: str, zero: bool = False) -> str:
+    """Estimates with their intervals, one line per label, one colour and marker per group.
+
+    Args:
+        groups: series -> (label, interval); labels are the same everywhere.
+        label: of the axis of values.
+        name: makes the ids of the SVG its own.
+        zero: draw a line at 0.
+
+    Returns:
+        An `<svg>` element.
+    """
+    rows = list(dict.fromkeys(text for series in groups.values() for text, _ in series))
+    figure, (axis,) = _figure(7.0, 0.9 + 0.18 * len(rows) * max(1, len(groups)) + 0.22 * len(groups))
+    for index, (series, estimates) in enumerate(groups.items()):
+        offset = (index - (len(groups) - 1) / 2) * 0.7 / max(1, len(groups))
+        for text, found in estimates:
+            if found.value is None:
+                continue
+            place = rows.index(text) + offset
+            colour = _COLOURS[index % len(_COLOURS)]
+            if found.low is not None and found.high is not None:
+                axis.plot([found.low, found.high], [place, place], color=colour, linewidth=1.6)
+            axis.plot([found.value], [place], marker="osD^vP*X"[index % 8], color=colour, markersize=5)
+        axis.plot([], [], marker="osD^vP*X"[index % 8], color=_COLOURS[index % len(_COLOURS)], label=series)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_xlabel(label, color=_INK)
+    axis.grid(axis="x", color=_INK, alpha=0.15)
+    if zero:
+        axis.axvline(0.0, color=_INK, linewidth=0.8)
+    if len(groups) > 1 or next(iter(groups)):
+        legend = figure.legend(loc="outside upper left", ncols=min(4, len(groups)), frameon=False, fontsize=8)
+        for text in legend.get_texts():
+            text.set_color(_INK)
+    return _svg(figure, name)
+
+
+@_styled
+def curves_svg(found: Sequence[tuple[Table, dict[str, list[Estimate]]]]) -> str:
+    """Curves over revisions, one panel per experiment, as the text of an SVG file."""
+    figure, axes = _figure(5.0 * len(found), 3.6, len(found))
+    for axis, (table, curves) in zip(axes, found, strict=True):
+        for index, (surrogate, points) in enumerate(curves.items()):
+            colour = _COLOURS[index % len(_COLOURS)]
+            labels = [label for label, _ in points]
+            values = [np.nan if p.value is None else p.value for _, p in points]
+            axis.plot(labels, values, marker="osD^vP*X"[index % 8], color=colour, label=surrogate)
+            for label, p in points:
+                if p.low is not None and p.high is not None:
+                    axis.plot([label, label], [p.low, p.high], color=colour, linewidth=1)
+        axis.set_title(table.title, color=_INK, fontsize=8)
+        axis.set_xlabel("revision", color=_INK)
+        axis.legend(frameon=False, labelcolor=_INK, fontsize=7)
+    return _svg(figure, "curves").replace("currentColor", "#222222") + "\n"
