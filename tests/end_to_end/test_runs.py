@@ -64,7 +64,7 @@ def test_the_heads_part(finished: Any) -> None:
     rows = finished[0].rows
     rows = rows[(rows["experiment"] == "heads") & (rows["split"] == "held_out")]
     kl = rows[rows["metric"] == "kl"]
-    names = {"counts", "distance", "ccmc-weights", "pccmc-weights", "ccmc-fit", "shuffled-weights"}
+    names = {"counts", "distance", "ccmc-weights", "pccmc-weights", "ccmc-fit", "pccmc-fit", "shuffled-weights"}
     assert set(kl["surrogate"]) == names
     assert set(zip(kl["layer"], kl["head"], strict=True)) == {(layer, head) for layer in (0, 2) for head in range(6)}
     exact = kl[(kl["layer"] == 0) & (kl["surrogate"] == "pccmc-weights")]["value"]
