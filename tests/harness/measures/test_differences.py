@@ -1,4 +1,4 @@
-"""Differences of pooled figures: agreement with the plain paired interval, coverage, and tests that hold their level."""
+"""Differences of pooled figures: agreement with the plain paired interval, coverage, tests that hold their level."""
 
 from __future__ import annotations
 
