@@ -192,7 +192,7 @@ def test_one_model_of_several_is_a_side(tmp_path: Path) -> None:
     assert "other models: other and smollm2-135m" in found.comparability.warnings
     line = next(x for x in found.lines if x.figure == "heads greedy ccmc-fit")
     assert line.difference.paired
-    assert (line.difference.interval.value or 0) < 0
+    assert line.difference.better == pytest.approx(14 / 15)
 
 
 def test_a_leaderboard_shares_ranks_that_are_not_sure(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_leaderboard_shares_ranks_that_are_not_sure(tmp_path: Path) -> None:
         return rows
 
     def worse(rows: pd.DataFrame) -> pd.DataFrame:
-        rows.loc[(rows["metric"] == "kl") & (rows["surrogate"] == "pccmc-weights"), "value"] *= 1.3
+        rows.loc[(rows["metric"] == "kl") & (rows["surrogate"] != "counts"), "value"] *= 1.5
         return rows
 
     copy(tmp_path / "a")
@@ -217,9 +217,9 @@ def test_a_leaderboard_shares_ranks_that_are_not_sure(tmp_path: Path) -> None:
     table = next(t for t in leaderboard(sides, "explained") if t.title.startswith("heads greedy"))
     assert [row[0] for row in table.rows] == ["1", "1", "3"]
     assert table.rows[2][1] == "deep/c"
-    assert {row[4] for row in table.rows} == {"pccmc-weights"}
+    assert {row[4] for row in table.rows[:2]} == {"pccmc-weights"}
     fit = next(t for t in leaderboard(sides, "kl", "ccmc-fit") if t.title.startswith("heads greedy"))
-    assert [row[0] for row in fit.rows] == ["1", "1", "1"]
+    assert [row[0] for row in fit.rows] == ["1", "1", "3"]  # b's ccmc-fit is a's, c's is worse
     for arguments, message in (
         (("seq_rep_1",), "neither direction"),
         (("kl", "cmc-fit"), "did you mean 'ccmc-fit'"),
