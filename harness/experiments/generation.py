@@ -233,7 +233,9 @@ def strategy(work: Work) -> pd.DataFrame:
         outside=[entry.outside for entry in train] if wide else (),
     )
     chains = _best_chains(work, model, vocabulary, train, rows) if set(HEAD_CHAINS) & set(s["surrogates"]) else []
-    embeddings = model.get_input_embeddings().weight[torch.as_tensor(vocabulary.ids)].double().cpu().numpy()
+    embeddings = None
+    if "ccmc-bilinear" in s["surrogates"]:
+        embeddings = model.get_input_embeddings().weight[torch.as_tensor(vocabulary.ids)].double().cpu().numpy()
     seed = derive_seed(s["seed"], "generation", s["strategy"])
     escape = Escape(seed).fit(observations) if s["escape"] else None
     fitted: dict[str, Surrogate] = {}

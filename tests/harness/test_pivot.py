@@ -115,14 +115,14 @@ def test_every_format_says_the_same(finished: Any) -> None:
     run: Run = finished[0]
     found = pivots([run], metrics=["kl", "top_token"], where=["experiment=heads"])
     lines = list(csv.DictReader(io.StringIO(to_csv(found))))
-    assert len(lines) == 6 * 2 * 2
+    assert len(lines) == 7 * 2 * 2
     assert {line["metric"] for line in lines} == {"kl", "top_token"}
     value = float(next(line["value"] for line in lines if line["surrogate"] == "counts" and line["metric"] == "kl"))
     own = run.rows[(run.rows["metric"] == "kl") & (run.rows["surrogate"] == "counts")]
     own = own[(own["experiment"] == "heads") & (own["strategy"] == lines[0]["strategy"])]
     assert value == pytest.approx(float(own.groupby("prompt")["value"].mean().mean()))
     for text in (markdown(found[0]), latex(found[0]), to_html(found[0])):
-        assert text.count("pccmc") == 1
+        assert text.count("pccmc") == 2  # weights and fit
     assert latex(found[0]).count(r"top\_token") == 4
     with pytest.raises(UsageError, match="is given twice"):
         pivots([run, run])
