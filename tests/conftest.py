@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small jobs: threads that wait for each other slow them down
 
 
 @pytest.fixture(scope="session")
