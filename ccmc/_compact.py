@@ -22,7 +22,7 @@ from ccmc.contexts import Contexts
 
 _DENSE_SHARE = 0.25
 _SAMPLE = 1000
-_PAD = 16
+_PAD = 8
 _TABLE = 1 << 22
 
 
@@ -61,10 +61,38 @@ def compact(contexts: Contexts) -> CompactRows:
     found = _known.get(contexts)
     if found is None:
         table = contexts.counts
-        dense = table if isinstance(table, np.ndarray) and _mostly_filled(table) else None
-        found = _from_csr(contexts) if dense is None else _from_dense(contexts, dense)
+        if isinstance(table, np.ndarray) and _mostly_filled(table):
+            found = _from_dense(contexts.query, table, np.uint8) or _from_dense(contexts.query, table, np.float64)
+        if found is None:
+            found = _from_csr(contexts)
         _known[contexts] = found
     return found
+
+
+def look_up(contexts: Contexts, tokens: IntArray) -> tuple[IntArray, FloatArray] | None:
+    """Number of the pair (query, tokens[r]) [n] and count [n] of one token of each row; None unless that is cheap."""
+    rows = _known.get(contexts)
+    if rows is None or not rows.dense:
+        return None
+    from ccmc._compact_kernels import look_up_dense
+
+    pairs = rows.pairs
+    number, met = np.empty(len(tokens), np.int64), np.empty(len(tokens))
+    look_up_dense(contexts.query, tokens, pairs.order, pairs.ptr, pairs.token, rows.indptr, rows.counts, number, met)
+    return number, met
+
+
+def compact_if_sound(contexts: Contexts, counts: FloatArray, query: IntArray) -> bool:
+    """Make the compact rows while the counts are checked, where they are a large dense table of small integers.
+
+    Returns whether the counts were found to be sound; where not, nothing is known.
+    """
+    if not _mostly_filled(counts):
+        return False
+    found = _from_dense(query, counts, np.uint8)
+    if found is not None:
+        _known[contexts] = found
+    return found is not None
 
 
 def _mostly_filled(table: FloatArray) -> bool:
@@ -74,29 +102,26 @@ def _mostly_filled(table: FloatArray) -> bool:
     return bool((table[::step] > 0).mean() >= _DENSE_SHARE)
 
 
-def _from_dense(contexts: Contexts, table: FloatArray) -> CompactRows:
+def _from_dense(query: IntArray, table: FloatArray, kind: Any) -> CompactRows | None:
+    """Compact rows with counts of type `kind`; None where that cannot hold the counts, or a row has none."""
     from ccmc import _compact_kernels as kernels
 
     rows, size = table.shape
-    order, query_ptr = kernels.sorted_by_query(contexts.query, size)
+    order, query_ptr = kernels.sorted_by_query(query, size)
     rank = kernels.ranks(order)
     stride = -(-size // _PAD) * _PAD
-    largest: list[FloatArray] = []
+    counts: NDArray[Any] = np.zeros(rows * stride, kind)
+    largest = np.zeros((size, stride), kind)
 
-    def copied(counts: NDArray[Any]) -> bool:
-        largest.clear()
+    def copy(first: int, last: int) -> bool:
+        return kernels.copy_dense(first, last, table, rank, stride, counts)
 
-        def copy(first: int, last: int) -> bool:
-            largest.append(np.zeros((size, size)))
-            return kernels.copy_dense(first, last, table, contexts.query, rank, stride, counts, largest[-1])
+    def look(first: int, last: int) -> bool:
+        return kernels.largest_counts(first, last, query_ptr, stride, counts, largest)
 
-        return _in_parts(copy, rows)
-
-    counts: NDArray[Any] = np.empty(rows * stride, np.uint8)
-    if not copied(counts):
-        counts = np.empty(rows * stride)
-        copied(counts)
-    seen = np.max(largest, axis=0) > 0
+    if not (_in_parts(copy, rows, rows) and _in_parts(look, size, rows)):
+        return None
+    seen = largest[:, :size] > 0
     number = seen.sum(axis=1)
     ptr = np.concatenate([[0], np.cumsum(number)]).astype(np.int64)
     token = np.nonzero(seen)[1].astype(np.int64)
@@ -141,7 +166,7 @@ def _from_csr(contexts: Contexts) -> CompactRows:
                     every[part], given, table.indices, table.data, place, offset[part], rank[part], *into
                 )
 
-            return _in_parts(copy, rows)
+            return _in_parts(copy, rows, rows)
         whole = True
         nowhere = np.zeros(int(np.diff(query_ptr).max()), np.int64)
         for q in np.flatnonzero(np.diff(query_ptr)):
@@ -161,16 +186,16 @@ def _from_csr(contexts: Contexts) -> CompactRows:
     return _finish(order, query_ptr, ptr, token, dense, indptr, local.astype(np.uint8) if dense else local, counts)
 
 
-def _in_parts(copy: Callable[[int, int], bool], rows: int) -> bool:
-    """Run `copy` over all rows, one stretch for each thread; whether all returned True."""
+def _in_parts(work: Callable[[int, int], bool], number: int, rows: int) -> bool:
+    """Run work(first, last) over `number` things, one stretch for each thread; whether all returned True."""
     from ccmc._numba import thread_count
 
     threads = thread_count() if rows >= _SAMPLE else 1
-    edges = np.linspace(0, rows, threads + 1).astype(np.int64).tolist()
+    edges = np.linspace(0, number, threads + 1).astype(np.int64).tolist()
     if threads == 1:
-        return copy(0, rows)
+        return work(0, number)
     with ThreadPoolExecutor(threads) as pool:
-        return all(pool.map(copy, edges[:-1], edges[1:]))
+        return all(pool.map(work, edges[:-1], edges[1:]))
 
 
 def _finish(

@@ -36,33 +36,73 @@ def ranks(order: IntArray) -> IntArray:
     return rank
 
 
-@kernel
-def copy_dense(
-    first: int,
-    last: int,
-    table: FloatArray,
-    query: IntArray,
-    rank: IntArray,
-    stride: int,
-    counts: NDArray[Any],
-    largest: FloatArray,
-) -> bool:
-    """Copy rows first ... last - 1 of a dense table to rows of `stride`, sorted; largest [K, K] per query and token.
+@summing_kernel
+def copy_dense(first: int, last: int, table: FloatArray, rank: IntArray, stride: int, counts: NDArray[Any]) -> bool:
+    """Copy rows first ... last - 1 of a dense table to rows of `stride`, sorted; `counts` holds zeros.
 
-    Returns whether every count survived the change of type.
+    Returns whether every count survived the change of type: where single bytes did, counts are integers 0 ... 255.
     """
     size = table.shape[1]
-    lost = 0.0
+    changed = 0
     for r in range(first, last):
         row = table[r]
-        best = largest[query[r]]
-        out = counts[rank[r] * stride : (rank[r] + 1) * stride]
-        lost += _put(row, out[:size])
-        for k in range(size, stride):
-            out[k] = 0
+        out = counts[rank[r] * stride : rank[r] * stride + size]
+        # One loop for one thing: each of them runs on vectors, and the row stays in the cache between them.
+        if counts.itemsize == 1:
+            for k in range(size):
+                out[k] = np.int32(row[k])
+        else:
+            for k in range(size):
+                out[k] = row[k]
+        lost = 0.0
         for k in range(size):
-            best[k] = row[k] if row[k] > best[k] else best[k]
-    return lost == 0.0
+            lost += abs(float(out[k]) - row[k])
+        changed += lost != 0.0
+    return changed == 0
+
+
+@kernel
+def largest_counts(
+    first: int, last: int, query_ptr: IntArray, stride: int, counts: NDArray[Any], largest: NDArray[Any]
+) -> bool:
+    """largest [K, stride] of each column of the rows of queries first ... last - 1; returns whether no row is empty."""
+    empty = 0
+    for q in range(first, last):
+        best = largest[q]
+        for r in range(query_ptr[q], query_ptr[q + 1]):
+            row = counts[r * stride : (r + 1) * stride]
+            for k in range(stride):
+                best[k] = max(best[k], row[k])
+            top = row[0]
+            for k in range(stride):
+                top = max(top, row[k])
+            empty += not top > 0
+    return empty == 0
+
+
+@kernel
+def look_up_dense(
+    query: IntArray,
+    wanted: IntArray,
+    order: IntArray,
+    ptr: IntArray,
+    token: IntArray,
+    indptr: IntArray,
+    counts: NDArray[Any],
+    number: IntArray,
+    met: FloatArray,
+) -> None:
+    """number [n] of the pair (query, wanted token) of each dense row, and its count met [n]; 0 where it is absent."""
+    size = ptr.shape[0] - 1
+    rank = ranks(order)
+    place = np.full((size, size), -1)
+    for q in range(size):
+        for p in range(ptr[q], ptr[q + 1]):
+            place[q, token[p]] = p - ptr[q]
+    for r in range(query.shape[0]):
+        c = place[query[r], wanted[r]]
+        number[r] = ptr[query[r]] + c
+        met[r] = counts[indptr[rank[r]] + c] if c >= 0 else 0.0
 
 
 @kernel

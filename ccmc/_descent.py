@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccmc import _solver as solver
+from ccmc._columns import column_pass, to_columns
 from ccmc._linear import centre
 from ccmc._numba import kernel, run_tasks
 from ccmc._passes import exponentials, gradient_pass, product_pass, squares_pass
@@ -21,8 +22,7 @@ _PORTIONS = 32
 
 @kernel
 def solve_query(
-    first: int,
-    last: int,
+    rows: int,
     dense: bool,
     indptr: IntArray,
     local: NDArray[Any],
@@ -38,16 +38,17 @@ def solve_query(
     delta: FloatArray,
     answer: FloatArray,
 ) -> None:
-    """Minimise F over rows first ... last - 1 from `delta`, in place.
+    """Minimise F over `rows` rows from `delta`, in place.
 
     answer [4] = objective, log-likelihood, measure, passes.
     """
     size = delta.shape[0]
-    width = indptr[first + 1] - indptr[first] if dense else size
+    width = indptr[1] - indptr[0] if dense else size
     vectors, history, numbers, state = workspace(size)
     w, slope, extra, expected = np.empty(width), np.empty(width), np.empty(size), np.empty(size)
-    y, inverse = np.zeros(width), np.zeros(last)
+    y, inverse = np.zeros(width), np.zeros(rows)
     squares = np.empty((0, 0))
+    columns = to_columns(rows, size, width, counts) if dense else counts[:0]
     vectors[solver.POINT] = delta
     centre(vectors[solver.POINT], component, components, expected, extra)
     request = solver.GRADIENT
@@ -60,14 +61,17 @@ def solve_query(
             v = vectors[solver.DIRECTION]
             for c in range(size):
                 y[c] = w[c] * v[c]
-            product_pass(first, last, dense, indptr, local, counts, weight, z, y, v, inverse, slope, extra)
+            product_pass(0, rows, dense, indptr, local, counts, weight, z, y, v, inverse, slope, extra)
         else:
             z[:] = prior + vectors[solver.POINT]
             exponentials(z, w)
-            total = gradient_pass(first, last, dense, indptr, local, counts, weight, z, w, inverse, slope, extra)
+            if dense:
+                total = column_pass(rows, columns, width, counts, weight, z, w, inverse, slope, extra)
+            else:
+                total = gradient_pass(0, rows, dense, indptr, local, counts, weight, z, w, inverse, slope, extra)
             if request == solver.HESSIAN:
                 squares = np.zeros((size, size))
-                squares_pass(first, last, dense, indptr, local, counts, weight, z, w, inverse, squares)
+                squares_pass(0, rows, dense, indptr, local, counts, weight, z, w, inverse, squares)
         expected[:] = w[:size] * slope[:size] + extra
         request = advance(
             vectors, history, numbers, state, prior, wins, ridge, component, components, tol, max_passes,
@@ -114,7 +118,7 @@ def solve_tasks(
         begin, end = query_ptr[query], query_ptr[query + 1]
         low = indptr[begin]
         solve_query(
-            0, end - begin, dense, indptr[begin : end + 1] - low, local[low:] if not dense else local, counts[low:],
+            end - begin, dense, indptr[begin : end + 1] - low, local[low:] if not dense else local, counts[low:],
             weight[head % weight.shape[0], begin:end], component[first:last], components[query],
             prior[head, first:last], wins[head, first:last], ridge[head], tol, max_passes,
             delta[head, first:last], answer[head, query],

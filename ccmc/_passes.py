@@ -23,7 +23,7 @@ from ccmc._numba import kernel, summing_kernel
 from ccmc._types import FloatArray
 
 # Below this S_r nears underflow. Products may be reordered, so its inverse must still be squarable.
-_TINY = 1e-100
+TINY = 1e-100
 
 
 @kernel
@@ -69,9 +69,9 @@ def gradient_pass(
         else:
             for k in range(start, end):
                 s += counts[k] * w[local[k]]
-        if s <= _TINY:
+        if s <= TINY:
             inverse[r] = 0.0
-            total += weight[r] * _low_row(dense, start, end, local, counts, weight[r], z, extra)
+            total += weight[r] * low_row(dense, start, end, local, counts, weight[r], z, extra)
             continue
         inverse[r] = 1.0 / s
         share = weight[r] / s
@@ -97,7 +97,7 @@ def gradient_pass(
 
 
 @kernel
-def _low_row(
+def low_row(
     dense: bool,
     start: int,
     end: int,

@@ -19,6 +19,8 @@ from ccmc._pairs import Pairs, number_pairs, pattern
 from ccmc._types import Csr, FloatArray, IntArray
 
 _NO_WINDOW = np.iinfo(np.int64).max
+# Numbers in a dense table from which checks are compiled.
+_LARGE = 1 << 20
 
 Sequences: TypeAlias = Sequence[Sequence[int]] | Sequence[IntArray] | IntArray
 
@@ -45,20 +47,23 @@ class Contexts:
             raise ValueError(f"counts must have two dimensions [contexts, tokens], got shape {counts.shape}")
         if not sparse.issparse(counts):
             counts = as_floats(counts, "counts")
-        values = counts.data if isinstance(counts, sparse.csr_array) else counts
-        # One pass for the usual case; the place of a fault is looked for only when there is one.
-        if values.size and not (values.min() >= 0 and values.max() < np.inf):
-            raise ValueError(_first_bad_count(counts))
         rows, vocab_size = counts.shape
         query = np.asarray(self.query)
         if query.shape != (rows,):
             raise ValueError(f"query must have shape ({rows},) to go with counts {counts.shape}, got {query.shape}")
         query = as_tokens(query, vocab_size, "query")
-        empty = (np.diff(counts.indptr) == 0) if isinstance(counts, sparse.csr_array) else ~counts.any(axis=1)
-        if empty.any():
-            raise ValueError(f"context {int(np.argmax(empty))} is empty: all its counts are 0")
+        if not self._sound_at_a_glance(counts, query):
+            _check_counts(counts)
         object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "query", query)
+
+    def _sound_at_a_glance(self, counts: FloatArray | Csr, query: IntArray) -> bool:
+        """Whether a large dense table was found to be sound while what a fit reads was made of it."""
+        if not isinstance(counts, np.ndarray) or counts.size < _LARGE:
+            return False
+        from ccmc._compact import compact_if_sound
+
+        return compact_if_sound(self, counts, query)
 
     def __len__(self) -> int:
         return int(self.counts.shape[0])
@@ -127,11 +132,13 @@ def as_tokens(tokens: NDArray[Any], vocab_size: int, name: str) -> IntArray:
         return tokens.astype(np.int64)
     if tokens.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, got {tokens.dtype}")
+    # A column of a table is read once, not three times.
+    tokens = np.ascontiguousarray(tokens)
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         at = np.unravel_index(int(np.argmax((tokens < 0) | (tokens >= vocab_size))), tokens.shape)
         place = ", ".join(str(int(k)) for k in at)
         raise ValueError(f"{name}[{place}] is {tokens[at]}: outside the vocabulary 0 ... {vocab_size - 1}")
-    return np.ascontiguousarray(tokens, dtype=np.int64)
+    return tokens.astype(np.int64, copy=False)
 
 
 def flatten(sequences: Sequences, vocab_size: int) -> tuple[IntArray, IntArray]:
@@ -195,10 +202,16 @@ def canonical(matrix: Any) -> Csr:
     return csr
 
 
-def _first_bad_count(counts: FloatArray | Csr) -> str:
-    row, token, values = stored_entries(sparse.csr_array(counts))
-    at = int(np.argmax(~((values >= 0) & (values < np.inf))))
-    return f"counts[{row[at]}, {token[at]}] is {values[at]}: counts are non-negative and finite"
+def _check_counts(counts: FloatArray | Csr) -> None:
+    values = counts.data if isinstance(counts, sparse.csr_array) else counts
+    # One pass for the usual case; the place of a fault is looked for only when there is one.
+    if values.size and not (values.min() >= 0 and values.max() < np.inf):
+        row, token, values = stored_entries(sparse.csr_array(counts))
+        at = int(np.argmax(~((values >= 0) & (values < np.inf))))
+        raise ValueError(f"counts[{row[at]}, {token[at]}] is {values[at]}: counts are non-negative and finite")
+    empty = (np.diff(counts.indptr) == 0) if isinstance(counts, sparse.csr_array) else ~counts.any(axis=1)
+    if empty.any():
+        raise ValueError(f"context {int(np.argmax(empty))} is empty: all its counts are 0")
 
 
 def stored_entries(table: Any) -> tuple[IntArray, IntArray, FloatArray]:

@@ -315,7 +315,7 @@ def _solve_rows(
 
     pairs = rows.pairs
     heads, size = len(wins), len(pairs.ptr) - 1
-    sorted_weight = weight[:, pairs.order]
+    sorted_weight = weight if (weight == weight[:, :1]).all() else weight[:, pairs.order]
 
     entries = rows.entries
     large = occurring[entries[occurring] >= LARGE]

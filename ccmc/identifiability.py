@@ -152,9 +152,7 @@ def _surely_connected(observations: Observations, pairs: Pairs) -> bool:
     from ccmc._compact_kernels import strongly_connected
 
     rows = compact(observations.contexts)
-    row, token, _, _ = observations.entries
-    order = pairs.order
-    emitted = pairs.number(observations.contexts.query[row], token)[order]
+    emitted = observations.numbers[pairs.order]
     emitted -= np.repeat(pairs.ptr[:-1], np.diff(pairs.query_ptr))
     return strongly_connected(
         pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(), emitted, _SWEEPS

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from ccmc._compact import look_up
 from ccmc._pairs import Pairs
 from ccmc._prefixes import PrefixContexts, pairs_of
 from ccmc._types import Csr, FloatArray, IntArray
@@ -22,6 +23,10 @@ from ccmc.contexts import Contexts, Sequences, _positive, as_floats, as_tokens, 
 # How far a target's or a query's mass may be off before it is an error; float32 attention sums drift this much.
 _TARGET_TOLERANCE = 1e-5
 _WINS_TOLERANCE = 1e-3
+
+
+Entries: TypeAlias = tuple[IntArray, IntArray, FloatArray, FloatArray]
+"""Every stored target: its row, its token, its mass, and the token's count in the row's context."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +69,20 @@ class Observations:
             raise ValueError(f"weight[{at}] is {weight[at]}: weights are non-negative and finite")
         object.__setattr__(self, "weight", weight)
         if not isinstance(self.targets, PairWins):
-            object.__setattr__(self, "targets", _checked_targets(self.contexts, self.targets))
+            targets = _as_targets(self.contexts, self.targets)
+            entries = self._looked_up(targets) or _target_entries(self.contexts, targets)
+            object.__setattr__(self, "targets", _checked_targets(targets, entries))
+            if self.hard:
+                self.__dict__["entries"] = entries
+
+    def _looked_up(self, targets: IntArray | FloatArray | Csr) -> Entries | None:
+        """The entries of one token per row, where the rows are at hand as a fit reads them."""
+        tokens = np.asarray(targets, np.int64) if isinstance(targets, np.ndarray) and targets.ndim == 1 else None
+        found = None if tokens is None else look_up(self.contexts, tokens)
+        if tokens is None or found is None:
+            return None
+        self.__dict__["numbers"] = found[0]
+        return np.arange(len(tokens)), tokens, np.ones(len(tokens)), found[1]
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -87,21 +105,27 @@ class Observations:
         return Observations(self.contexts.take(rows), self.targets[rows], self.weights[rows])
 
     @cached_property
-    def entries(self) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+    def entries(self) -> Entries:
         """Every stored target as (row [t], token [t], its mass [t], the token's count in the row's context [t])."""
         if isinstance(self.targets, PairWins):
             raise ValueError("observations from wins do not hold the target of each row")
         return _target_entries(self.contexts, self.targets)
 
     @cached_property
+    def numbers(self) -> IntArray:
+        """[t] number of the pair (query, token) of each entry."""
+        row, token, _, _ = self.entries
+        return pairs_of(self.contexts).number(self.contexts.query[row], token)
+
+    @cached_property
     def wins(self) -> FloatArray:
         """[pairs] weighted target mass of each pair, in the order of `contexts.pairs()`."""
         if isinstance(self.targets, PairWins):
             return self.targets.values
-        row, token, mass, _ = self.entries
-        pairs = pairs_of(self.contexts)
-        number = pairs.number(self.contexts.query[row], token)
-        return np.bincount(number, weights=mass * self.weights[row], minlength=len(pairs.token)).astype(np.float64)
+        row, _, mass, _ = self.entries
+        weight = self.weights if self.hard else mass * self.weights[row]
+        pairs = len(pairs_of(self.contexts).token)
+        return np.bincount(self.numbers, weights=weight, minlength=pairs).astype(np.float64)
 
     @cached_property
     def log_count_mass(self) -> float:
@@ -214,9 +238,7 @@ def _counts_at(contexts: Contexts, rows: IntArray, tokens: IntArray) -> FloatArr
     return counts
 
 
-def _target_entries(
-    contexts: Contexts, targets: IntArray | FloatArray | Csr
-) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+def _target_entries(contexts: Contexts, targets: IntArray | FloatArray | Csr) -> Entries:
     if isinstance(targets, np.ndarray) and targets.ndim == 1:
         row, token, mass = np.arange(len(contexts)), np.asarray(targets, np.int64), np.ones(len(contexts))
     else:
@@ -224,20 +246,21 @@ def _target_entries(
     return row, token, mass, _counts_at(contexts, row, token)
 
 
-def _checked_targets(contexts: Contexts, targets: Any) -> IntArray | FloatArray | Csr:
+def _as_targets(contexts: Contexts, targets: Any) -> IntArray | FloatArray | Csr:
     shape = (len(contexts), contexts.vocab_size)
-    checked: IntArray | FloatArray | Csr
+    made: IntArray | FloatArray | Csr
     if sparse.issparse(targets):
-        checked = canonical(targets)
+        made = canonical(targets)
     else:
-        checked = np.asarray(targets)
-        if checked.ndim == 1:
-            checked = as_tokens(checked, contexts.vocab_size, "targets")
-        else:
-            checked = as_floats(checked, "targets")
-    if checked.shape not in (shape, shape[:1]):
-        raise ValueError(f"targets must have shape {shape} or {shape[:1]}, got {checked.shape}")
-    row, token, mass, count = _target_entries(contexts, checked)
+        made = np.asarray(targets)
+        made = as_tokens(made, contexts.vocab_size, "targets") if made.ndim == 1 else as_floats(made, "targets")
+    if made.shape not in (shape, shape[:1]):
+        raise ValueError(f"targets must have shape {shape} or {shape[:1]}, got {made.shape}")
+    return made
+
+
+def _checked_targets(checked: IntArray | FloatArray | Csr, entries: Entries) -> IntArray | FloatArray | Csr:
+    row, token, mass, count = entries
     outside = count == 0
     if outside.any():
         at = int(np.argmax(outside))
@@ -248,14 +271,15 @@ def _checked_targets(contexts: Contexts, targets: Any) -> IntArray | FloatArray 
     if bad.any():
         at = int(np.argmax(bad))
         raise ValueError(f"targets[{row[at]}] holds {mass[at]}: probabilities are non-negative and finite")
-    total = np.bincount(row, weights=mass, minlength=shape[0])
+    total = np.bincount(row, weights=mass, minlength=checked.shape[0])
     off = np.abs(total - 1) > _TARGET_TOLERANCE
     if off.any():
         at = int(np.argmax(off))
         raise ValueError(f"targets[{at}] sum to {total[at]}, not to 1")
     if isinstance(checked, sparse.csr_array):
         scaled: Csr = sparse.csr_array(
-            (checked.data / np.repeat(total, np.diff(checked.indptr)), checked.indices, checked.indptr), shape=shape
+            (checked.data / np.repeat(total, np.diff(checked.indptr)), checked.indices, checked.indptr),
+            shape=checked.shape,
         )
         return scaled
     return checked / total[:, None]

@@ -3,7 +3,7 @@ import pytest
 from plain_twins import prefixes
 from scipy import sparse
 
-from ccmc import CCMC, Contexts, Observations
+from ccmc import CCMC, Contexts, Observations, fit_mle
 
 SEQUENCES = [[0, 2, 2, 1, 0, 2], [3, 3], [1, 0, 1, 0, 0, 1, 2, 1]]
 
@@ -171,3 +171,50 @@ def test_wins_that_cannot_be_are_refused():
         Observations.from_wins(contexts, [[1, 1]])
     with pytest.raises(ValueError, match="cannot be split by row"):
         Observations.from_wins(contexts, [[1, 0.5, 0.5], [0, 0, 0], [0, 0, 0]]).take(np.array([0]))
+
+
+def large_table(seed=0, rows=40_000, K=30):
+    """Counts of more than a million numbers, which are checked while they are copied for a fit."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 4, (rows, K)).astype(float)
+    counts[:, 0] += 1
+    return counts, rng.integers(0, K, rows)
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf, -0.5])
+def test_a_bad_count_of_a_large_table_is_named(bad):
+    counts, query = large_table()
+    counts[31_234, 7] = bad
+    with pytest.raises(ValueError, match=r"counts\[31234, 7\]"):
+        Contexts(counts, query)
+
+
+def test_an_empty_context_of_a_large_table_is_named():
+    counts, query = large_table()
+    counts[39_999] = 0
+    with pytest.raises(ValueError, match="context 39999 is empty"):
+        Contexts(counts, query)
+
+
+@pytest.mark.parametrize("value", [255.0, 256.0, 0.5, 1e6])
+def test_counts_of_a_large_table_are_fitted_as_they_are(value):
+    """Single bytes, larger integers and fractions: the same pairs and the same likelihood as from the sparse table."""
+    counts, query = large_table(1)
+    counts[::101, 3] = value
+    targets = np.where(counts[:, 3] > 0, 3, 0)
+    targets[::2] = 0
+    dense = Observations(Contexts(counts, query), targets)
+    spread = Observations(Contexts(sparse.csr_array(counts), query), targets)
+    np.testing.assert_array_equal(dense.numbers, spread.numbers)
+    np.testing.assert_array_equal(dense.entries[3], spread.entries[3])
+    a, b = fit_mle(dense, ridge=1.0), fit_mle(spread, ridge=1.0)
+    assert a.log_likelihood == pytest.approx(b.log_likelihood, rel=1e-12)
+    np.testing.assert_allclose(a.pair_logits, b.pair_logits, atol=1e-6)
+
+
+def test_a_target_outside_its_context_in_a_large_table_is_named():
+    counts, query = large_table()
+    targets = np.zeros(len(query), int)
+    counts[17, 5], targets[17] = 0, 5
+    with pytest.raises(ValueError, match=r"targets\[17\]: token 5 is not in its context"):
+        Observations(Contexts(counts, query), targets)

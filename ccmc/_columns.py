@@ -1,0 +1,170 @@
+"""The gradient over dense rows of one query, read column by column.
+
+A row's sum S_r = sum_c m_rc w_c and its share of slope_c = sum_r w_r m_rc / S_r need the row twice, with a division
+between: row by row, each waits for the last. Here a block of rows is kept column after column, so that both loops run
+along the rows with nothing to wait for, four columns at a time. A block of single bytes stays in the nearest cache.
+The meaning of all sums is that of `_passes`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccmc._numba import kernel, summing_kernel
+from ccmc._passes import TINY, low_row
+from ccmc._types import FloatArray
+
+BLOCK = 512
+_MANTISSA = 0x000FFFFFFFFFFFFF
+_ONE = 0x3FF0000000000000
+
+
+@kernel
+def to_columns(rows: int, size: int, stride: int, counts: NDArray[Any]) -> NDArray[Any]:
+    """Dense rows [rows, stride] as blocks of `BLOCK` rows, within which the first `size` columns follow one another."""
+    columns = np.empty(rows * size, counts.dtype)
+    for begin in range(0, rows, BLOCK):
+        height = min(BLOCK, rows - begin)
+        block = columns[begin * size : (begin + height) * size]
+        whole = height - height % 8
+        for r in range(0, whole, 8):
+            # Eight rows at a time, so that a column receives eight neighbours at once.
+            rows8 = counts[(begin + r) * stride : (begin + r + 8) * stride]
+            a0, a1, a2, a3 = rows8[:stride], rows8[stride:], rows8[2 * stride :], rows8[3 * stride :]
+            a4, a5, a6, a7 = rows8[4 * stride :], rows8[5 * stride :], rows8[6 * stride :], rows8[7 * stride :]
+            for c in range(size):
+                o = block[c * height + r : c * height + r + 8]
+                o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7] = a0[c], a1[c], a2[c], a3[c], a4[c], a5[c], a6[c], a7[c]
+        for r in range(whole, height):
+            row = counts[(begin + r) * stride : (begin + r) * stride + size]
+            for c in range(size):
+                block[c * height + r] = row[c]
+    return columns
+
+
+@kernel
+def column_pass(
+    rows: int,
+    columns: NDArray[Any],
+    stride: int,
+    counts: NDArray[Any],
+    weight: FloatArray,
+    z: FloatArray,
+    w: FloatArray,
+    inverse: FloatArray,
+    slope: FloatArray,
+    extra: FloatArray,
+) -> float:
+    """What `gradient_pass` computes, for all dense rows of a query."""
+    size = z.shape[0]
+    total = 0.0
+    sums, nowhere = np.empty(BLOCK), np.empty(0, np.int64)
+    for begin in range(0, rows, BLOCK):
+        height = min(BLOCK, rows - begin)
+        block = columns[begin * size : (begin + height) * size]
+        into, part = inverse[begin : begin + height], weight[begin : begin + height]
+        s = sums[:height]
+        _add_columns(block, w, size, s)
+        total += _invert(s, part, into)
+        _add_rows(block, s, size, slope)
+    for r in range(rows):
+        if inverse[r] == 0.0:
+            first = r * stride
+            total += weight[r] * low_row(True, first, first + size, nowhere, counts, weight[r], z, extra)
+    return total
+
+
+@summing_kernel
+def _add_columns(block: NDArray[Any], w: FloatArray, size: int, s: FloatArray) -> None:
+    """s_r = sum_c m_rc w_c."""
+    height = s.shape[0]
+    s[:] = 0.0
+    c = 0
+    while c + 4 <= size:
+        at = c * height
+        a, b = block[at : at + height], block[at + height : at + 2 * height]
+        d, e = block[at + 2 * height : at + 3 * height], block[at + 3 * height : at + 4 * height]
+        wa, wb, wd, we = w[c], w[c + 1], w[c + 2], w[c + 3]
+        for r in range(height):
+            s[r] += wa * a[r] + wb * b[r] + wd * d[r] + we * e[r]
+        c += 4
+    while c < size:
+        a = block[c * height : (c + 1) * height]
+        wa = w[c]
+        for r in range(height):
+            s[r] += wa * a[r]
+        c += 1
+
+
+@summing_kernel
+def _invert(s: FloatArray, weight: FloatArray, inverse: FloatArray) -> float:
+    """sum_r w_r log s_r of the rows that do not underflow; leaves 1 / s_r in `inverse` and w_r / s_r in `s`."""
+    low = 0
+    unit = weight[0]
+    for r in range(s.shape[0]):
+        low += not s[r] > TINY
+    for r in range(s.shape[0]):
+        low += weight[r] != unit
+    total = 0.0
+    if low == 0:
+        total = unit * _log_product(s)
+        for r in range(s.shape[0]):
+            inverse[r] = 1.0 / s[r]
+        for r in range(s.shape[0]):
+            s[r] = unit * inverse[r]
+        return float(total)
+    for r in range(s.shape[0]):
+        inverse[r] = 1.0 / s[r] if s[r] > TINY else 0.0
+        total += weight[r] * np.log(s[r]) if s[r] > TINY else 0.0
+        s[r] = weight[r] * inverse[r]
+    return float(total)
+
+
+@summing_kernel
+def _log_product(s: FloatArray) -> float:
+    """sum_r log s_r of positive normal numbers by one logarithm: exponents add up, mantissas multiply below 2^512."""
+    words = s.view(np.int64)
+    exponents = 0
+    for r in range(s.shape[0]):
+        exponents += words[r] >> 52
+    mantissas = np.empty(BLOCK)
+    bits = mantissas.view(np.int64)
+    for r in range(s.shape[0]):
+        bits[r] = (words[r] & _MANTISSA) | _ONE
+    product = 1.0
+    for r in range(s.shape[0]):
+        product *= mantissas[r]
+    return float(np.log(product) + (exponents - 1023 * s.shape[0]) * np.log(2.0))
+
+
+@summing_kernel
+def _add_rows(block: NDArray[Any], s: FloatArray, size: int, slope: FloatArray) -> None:
+    """slope_c += sum_r m_rc s_r."""
+    height = s.shape[0]
+    c = 0
+    while c + 4 <= size:
+        at = c * height
+        a, b = block[at : at + height], block[at + height : at + 2 * height]
+        d, e = block[at + 2 * height : at + 3 * height], block[at + 3 * height : at + 4 * height]
+        ta, tb, td, te = 0.0, 0.0, 0.0, 0.0
+        for r in range(height):
+            v = s[r]
+            ta += v * a[r]
+            tb += v * b[r]
+            td += v * d[r]
+            te += v * e[r]
+        slope[c] += ta
+        slope[c + 1] += tb
+        slope[c + 2] += td
+        slope[c + 3] += te
+        c += 4
+    while c < size:
+        a = block[c * height : (c + 1) * height]
+        ta = 0.0
+        for r in range(height):
+            ta += s[r] * a[r]
+        slope[c] += ta
+        c += 1
