@@ -12,6 +12,10 @@ norms of keys and queries) and no heavy token; when the draws refused there have
 its tokens are grouped by powers of two and the cheapest cut is taken, from the counts of that moment. Where even that
 is dearer than summing over the tokens present, or rows underflow, the token is drawn by the sum.
 
+A step waits for little: two draws are made at once, the upper 53 bits of a random word choose a position and its
+lower 11 decide nearly always whether the token there is accepted (another word decides where they do not), and
+products are compared as logarithms, without an exponential.
+
 Each path has its own random stream (xoshiro256++ seeded by SplitMix64 from the seed and the path's number), so a path
 does not depend on the threads or on the paths beside it.
 """
@@ -32,10 +36,15 @@ _UNIT = 1.0 / 9007199254740992.0
 
 # Heavy tokens that a row can hold.
 MOST_HEAVY = 32
-# Proposals looked up side by side, so that their waits for memory overlap.
-_ABREAST = 3
-# Cost of a refused draw, and of a token in a sum, in units of one heavy token.
-_DRAW, _TERM = 6.0, 1.5
+# A word's upper 53 bits choose a position, and its lower 11 are a first, coarse number to compare with.
+_COARSE = 2048.0
+_SMALLEST = 1e-300
+# Numbers kept for each row: bound on masses, bound on scores, threshold to heavy ones, and three of bookkeeping.
+_ROW_NUMBERS = 6
+# Draws per step from which a bound is poor.
+_POOR = 50.0
+# Cost of a draw, and of a token in a sum, in units of one heavy token.
+_DRAW, _TERM = 7.0, 1.5
 _LEVELS = 48
 # Masses from this level on do not matter to the choice of a cut, which may be any.
 _NEGLIGIBLE = 30
@@ -64,9 +73,8 @@ def _seed_stream(key: NDArray[np.uint64], path: int, state: NDArray[np.uint64]) 
 
 
 @kernel
-def _uniform(state: NDArray[np.uint64]) -> float:
-    """Next number of the stream in [0, 1), with 53 bits."""
-    s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
+def _next(s0: np.uint64, s1: np.uint64, s2: np.uint64, s3: np.uint64) -> tuple[np.uint64, ...]:
+    """Next word of the stream, and its new state; kept in registers by the caller."""
     total = s0 + s3
     word = ((total << U64(23)) | (total >> U64(41))) + s0
     moved = s1 << U64(17)
@@ -76,8 +84,19 @@ def _uniform(state: NDArray[np.uint64]) -> float:
     s0 ^= s3
     s2 ^= moved
     s3 = (s3 << U64(45)) | (s3 >> U64(19))
-    state[0], state[1], state[2], state[3] = s0, s1, s2, s3
-    return float(word >> U64(11)) * _UNIT
+    return word, s0, s1, s2, s3
+
+
+@kernel
+def _unit(word: np.uint64) -> float:
+    """The upper 53 bits of a word as a number in [0, 1)."""
+    return float(np.int64(word >> U64(11))) * _UNIT
+
+
+@kernel
+def _at(history: NDArray[np.int32], place: int) -> int:
+    """Entry of a path; unsigned, so that no one asks whether the place counts from the end."""
+    return int(history[U64(place)])
 
 
 @summing_kernel
@@ -97,13 +116,38 @@ def _score(logits: FloatArray, keys: FloatArray, queries: FloatArray, i: int, j:
 
 
 @kernel
-def _mass(
-    table: FloatArray, logits: FloatArray, keys: FloatArray, queries: FloatArray, shift: float, i: int, j: int
+def _over(
+    table: FloatArray | None,
+    logits: FloatArray,
+    keys: FloatArray,
+    queries: FloatArray,
+    levels: FloatArray,
+    base: float,
+    coarse: float,
+    top: float,
+    i: int,
+    j: int,
+    word: np.uint64,
 ) -> float:
-    """exp(theta[i, j]), from the table or, times exp(-shift), from the score."""
-    if table.shape[0] > 0:
-        return float(table[i, j])
-    return float(np.exp(_score(logits, keys, queries, i, j) - shift))
+    """What accepts j after query i: surely at 1 or more, surely not at 0 or less, and with this chance in between.
+
+    `word` holds an integer below 2,048 to compare with; levels [2049] are the logarithms of their shares. From the
+    table, `coarse` is 2,048 over the bound on masses; otherwise `base` is the bound on scores. Above `top` j is heavy.
+    """
+    rest = word & U64(2047)
+    if table is None:
+        score = _score(logits, keys, queries, i, j)
+        lead = score - base if score <= top else -np.inf
+        # No exponential, and no branch: 0.5 stands for a chance in between, which is rare.
+        return float((2.0 if lead >= levels[rest + U64(1)] else 0.5) if lead >= levels[rest] else -1.0)
+    mass = table[U64(i), U64(j)]
+    return coarse * mass - float(np.int64(rest)) if mass <= top else -1.0
+
+
+@kernel
+def _exactly(over: float, lead: float, word: np.uint64) -> float:
+    """What `_over` says where it is not sure, from the logarithm of mass over bound."""
+    return float(np.exp(lead) * _COARSE - float(np.int64(word & U64(2047))) if 0 < over < 1 else over)
 
 
 @kernel
@@ -113,7 +157,7 @@ def walk(
     offsets: IntArray,
     window: int,
     key: NDArray[np.uint64],
-    table: FloatArray,
+    table: FloatArray | None,
     logits: FloatArray,
     keys: FloatArray,
     queries: FloatArray,
@@ -123,140 +167,219 @@ def walk(
     """Continue the prompts `paths` by out.shape[1] tokens each, into the rows of `out` of the same numbers.
 
     Prompt p is tokens[offsets[p]:offsets[p + 1]]. Either logits [K, K] or keys and queries [K, d] are given, the
-    others are empty; table [K, K] holds exp(logits), or is empty where that is not worth it. highest [K] bounds each
-    row's logits.
+    others are empty; table [K, K] holds exp(logits), or is None where that is not worth it: the two cases are compiled
+    apart. highest [K] bounds each row's logits.
     """
     steps, vocab_size = out.shape[1], highest.shape[0]
-    counts = np.zeros(vocab_size)
-    bound, shift = np.empty(vocab_size), np.empty(vocab_size)
-    refused, limit = np.zeros(vocab_size), np.zeros(vocab_size)
-    heavy_number = np.zeros(vocab_size, np.int64)
-    heavy = np.empty((vocab_size, MOST_HEAVY), np.int32)
-    heavy_mass = np.empty((vocab_size, MOST_HEAVY))
+    counts, by_row = np.zeros(vocab_size), np.empty((_ROW_NUMBERS, vocab_size))
+    heavy_number = np.empty(vocab_size, np.int64)
+    heavy, heavy_mass = np.empty((vocab_size, MOST_HEAVY), np.int32), np.empty((vocab_size, MOST_HEAVY))
     state = np.empty(4, np.uint64)
-    proposed, mass = np.empty(_ABREAST, np.int64), np.empty(_ABREAST)
-    shares = np.empty(MOST_HEAVY)
+    levels = np.empty(2049)
+    levels[0] = -np.inf
+    for a in range(1, 2049):
+        levels[a] = np.log(a / _COARSE)
+    place = np.empty(vocab_size, np.int32)
     for p in paths:
         length = offsets[p + 1] - offsets[p]
         history = np.empty(length + steps, np.int32)
         history[:length] = tokens[offsets[p] : offsets[p + 1]]
-        present = np.empty(vocab_size if length > vocab_size else length, np.int64)
-        number = _distinct(history[:length], counts, present)
-        scores = np.empty(number)
-        for k in range(number):
-            token = present[k]
-            # A row is looked at when the draws it refused have cost as much.
-            limit[token] = 0.0
-            refused[token] = 0.0
-            heavy_number[token] = 0
-            shift[token] = highest[token]
-            bound[token] = np.exp(highest[token]) if table.shape[0] > 0 else 1.0
-        first_limit = number if table.shape[0] > 0 else 0.4 * number
-        for t in range(max(0, length - window), length):
-            counts[history[t]] += 1.0
+        names = _distinct(history[:length], counts)
         _seed_stream(key, p, state)
-        for t in range(length, length + steps):
-            query = int(history[t - 1])
-            size = min(t, window)
-            token = -1
-            while token < 0:
-                h = heavy_number[query]
-                if h < 0:
-                    token = _draw_by_sum(present, number, counts, logits, keys, queries, query, scores, state)
-                    break
-                light = size * bound[query]
-                total = light
-                if h > 0:
-                    for k in range(h):
-                        shares[k] = counts[heavy[query, k]] * heavy_mass[query, k]
-                        total += shares[k]
-                    left = _uniform(state) * total - light
-                    if left >= 0:
-                        for k in range(h):
-                            if shares[k] > 0:
-                                token = int(heavy[query, k])
-                                left -= shares[k]
-                                if left < 0:
-                                    break
-                        continue
-                    # The first light proposal decides; after a refusal the draw starts anew.
-                    at = t - 1 - int(_uniform(state) * size)
-                    other = int(history[at])
-                    value = _mass(table, logits, keys, queries, shift[query], query, other)
-                    if value <= bound[query] and _uniform(state) * bound[query] < value:
-                        token = other
-                    else:
-                        refused[query] += 1.0
-                else:
-                    for k in range(_ABREAST):
-                        proposed[k] = history[t - 1 - int(_uniform(state) * size)]
-                    for k in range(_ABREAST):
-                        mass[k] = _mass(table, logits, keys, queries, shift[query], query, int(proposed[k]))
-                    for k in range(_ABREAST - 1, -1, -1):
-                        token = int(proposed[k]) if _uniform(state) * bound[query] < mass[k] else token
-                    refused[query] += 0.0 if token >= 0 else 1.0 * _ABREAST
-                if token < 0 and refused[query] > max(limit[query], first_limit):
-                    if limit[query] == 0 and table.shape[0] == 0:
-                        # Bounds from norms are poor here; do not try them for as long on the next row.
-                        first_limit = max(8.0, 0.5 * first_limit)
-                    bound[query] = _look_at_row(
-                        present, number, counts, table, logits, keys, queries, query, size, scores, shift,
-                        heavy_number, heavy, heavy_mass,
-                    )  # fmt: skip
-                    refused[query] = 0.0
-                    limit[query] = 2.0 * max(limit[query], number)
-            history[t] = token
-            counts[token] += 1.0
-            if t >= window:
-                counts[history[t - window]] -= 1.0
-        out[p] = history[length:]
-        for k in range(number):
-            counts[present[k]] = 0.0
+        if keys.shape[0] > 0:
+            # Products read a key per proposal, so a path's own few tokens are put side by side and numbered anew.
+            for k in range(names.shape[0]):
+                place[names[k]] = k
+            for t in range(length):
+                history[t] = place[history[t]]
+            _walk_on(
+                history, length, window, np.arange(names.shape[0]), state, levels, table, logits, keys[names],
+                queries[names], highest[names], counts, by_row, heavy_number, heavy, heavy_mass,
+            )  # fmt: skip
+            for t in range(steps):
+                out[p, t] = names[history[length + t]]
+        else:
+            _walk_on(
+                history, length, window, names, state, levels, table, logits, keys,
+                queries, highest[names], counts, by_row, heavy_number, heavy, heavy_mass,
+            )  # fmt: skip
+            out[p] = history[length:]
 
 
 @kernel
-def _distinct(prompt: NDArray[np.int32], counts: FloatArray, present: IntArray) -> int:
-    """Write the different tokens of a prompt to `present`, ascending; returns how many. counts are zeros, and stay."""
+def _walk_on(
+    history: NDArray[np.int32],
+    length: int,
+    window: int,
+    present: IntArray,
+    state: NDArray[np.uint64],
+    levels: FloatArray,
+    table: FloatArray | None,
+    logits: FloatArray,
+    keys: FloatArray,
+    queries: FloatArray,
+    highest: FloatArray,
+    counts: FloatArray,
+    by_row: FloatArray,
+    heavy_number: IntArray,
+    heavy: NDArray[np.int32],
+    heavy_mass: FloatArray,
+) -> None:
+    """Fill a path behind its first `length` tokens.
+
+    present lists its tokens, and highest bounds their logits; counts are zeros, and are left so; what is known of a
+    row stands in by_row, heavy_number, heavy and heavy_mass, whatever they held before.
+    """
+    number = present.shape[0]
+    bound, base, top, coarse, refused, limit = by_row[0], by_row[1], by_row[2], by_row[3], by_row[4], by_row[5]
+    scores, reach = np.empty(number), np.empty(MOST_HEAVY)
+    for k in range(number):
+        token = present[k]
+        # A row is looked at when the draws it refused have cost as much; `limit` is 0 before the first look.
+        limit[token] = 0.0
+        refused[token] = 0.0
+        heavy_number[token] = 0
+        base[token] = highest[k]
+        top[token] = np.inf
+        bound[token] = 1.0 if table is None else np.exp(highest[k])
+        coarse[token] = _COARSE / bound[token]
+    most_patient = 0.3 * number
+    patience = most_patient
+    for t in range(max(0, length - window), length):
+        counts[history[t]] += 1.0
+    s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
+    query = int(history[length - 1])
+    for t in range(length, history.shape[0]):
+        size = min(t, window)
+        token, fresh = -1, True
+        total, light, h = 0.0, 0.0, 0
+        while token < 0:
+            if fresh:
+                h = heavy_number[query]
+                if h < 0:
+                    word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
+                    token = _draw_by_sum(present, counts, logits, keys, queries, query, scores, _unit(word))
+                    break
+                light = size * bound[query]
+                total = light
+                for k in range(0, h, 4):
+                    # Four at a time, so that sums wait for one another a quarter as often.
+                    one = counts[U64(heavy[query, k])] * heavy_mass[query, k]
+                    two = one + counts[U64(heavy[query, k + 1])] * heavy_mass[query, k + 1]
+                    third = counts[U64(heavy[query, k + 2])] * heavy_mass[query, k + 2]
+                    fourth = counts[U64(heavy[query, k + 3])] * heavy_mass[query, k + 3]
+                    reach[k], reach[k + 1], reach[k + 2] = total + one, total + two, total + (two + third)
+                    total += two + (third + fourth)
+                    reach[k + 3] = total
+                fresh = False
+            # Two draws at once, so that their waits for memory overlap and few branches are left.
+            word_0, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
+            word_1, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
+            token_0 = _at(history, t - 1 - int(_unit(word_0) * size))
+            token_1 = _at(history, t - 1 - int(_unit(word_1) * size))
+            b, c, high = base[query], coarse[query], top[query]
+            over_0 = _over(table, logits, keys, queries, levels, b, c, high, query, token_0, word_0)
+            over_1 = _over(table, logits, keys, queries, levels, b, c, high, query, token_1, word_1)
+            if (0 < over_0 < 1) | (0 < over_1 < 1):
+                if table is None:
+                    over_0 = _exactly(over_0, _score(logits, keys, queries, query, token_0) - b, word_0)
+                    over_1 = _exactly(over_1, _score(logits, keys, queries, query, token_1) - b, word_1)
+                word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
+                over_0 += 1.0 - _unit(word) if over_0 > 0 else 0.0
+                word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
+                over_1 += 1.0 - _unit(word) if over_1 > 0 else 0.0
+            if h == 0:
+                # One branch on the better of two, which is seldom wrong; which of them it was is plain arithmetic.
+                better = over_0 if over_0 > over_1 else over_1
+                if better >= 1:
+                    token = token_0 if over_0 >= 1 else token_1
+            else:
+                word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
+                at = _unit(word) * total
+                if at < light and not over_0 >= 1:
+                    word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
+                    at = _unit(word) * total
+                    token_0, over_0 = token_1, over_1
+                if at < light:
+                    token = token_0 if over_0 >= 1 else -1
+                elif at < total:
+                    passed = 0
+                    while at >= reach[passed]:
+                        passed += 1
+                    token = int(heavy[query, passed])
+            if token >= 0:
+                break
+            refused[query] += 2.0
+            if refused[query] > max(limit[query], patience):
+                draws = _look_at_row(
+                    present, counts, table, logits, keys, queries, query, size, scores, base, bound, top,
+                    heavy_number, heavy, heavy_mass,
+                )  # fmt: skip
+                if limit[query] == 0:
+                    # Where the bound was poor here, it is not tried for as long on the next row.
+                    patience = max(8.0, 0.5 * patience) if draws > _POOR else min(most_patient, 2.0 * patience)
+                coarse[query] = _COARSE / max(bound[query], _SMALLEST)
+                refused[query] = 0.0
+                limit[query] = max(2.0 * limit[query], most_patient)
+                fresh = True
+        query = token
+        history[t] = token
+        counts[token] += 1.0
+        if t >= window:
+            counts[history[t - window]] -= 1.0
+    for k in range(number):
+        counts[present[k]] = 0.0
+
+
+@kernel
+def _distinct(prompt: NDArray[np.int32], counts: FloatArray) -> IntArray:
+    """The different tokens of a prompt, ascending. counts are zeros, and stay."""
+    names = np.empty(min(counts.shape[0], prompt.shape[0]), np.int64)
     number = 0
     for token in prompt:
         if counts[token] == 0.0:
             counts[token] = 1.0
-            present[number] = token
+            names[number] = token
             number += 1
-    present[:number].sort()
     for k in range(number):
-        counts[present[k]] = 0.0
-    return number
+        counts[names[k]] = 0.0
+    found = names[:number]
+    found.sort()
+    return found
 
 
 @kernel
 def _look_at_row(
     present: IntArray,
-    number: int,
     counts: FloatArray,
-    table: FloatArray,
+    table: FloatArray | None,
     logits: FloatArray,
     keys: FloatArray,
     queries: FloatArray,
     query: int,
     size: int,
     scores: FloatArray,
-    shift: FloatArray,
+    base: FloatArray,
+    bound: FloatArray,
+    top: FloatArray,
     heavy_number: IntArray,
     heavy: NDArray[np.int32],
     heavy_mass: FloatArray,
 ) -> float:
-    """Choose the heavy tokens of a row by the present counts; returns the bound on the mass of the light ones."""
+    """Choose the heavy tokens of a row by the present counts, and the bound on the mass of the light ones.
+
+    Masses are those of the table, or exp(score - best) of the row. Returns how many draws a step takes with the bound
+    of before.
+    """
+    number = present.shape[0]
     best = -np.inf
     for k in range(number):
         scores[k] = _score(logits, keys, queries, query, present[k])
         best = max(best, scores[k])
-    if table.shape[0] == 0:
-        shift[query] = best
-    base = shift[query] if table.shape[0] == 0 else 0.0
-    if np.exp(best - base) < _UNDERFLOW:
+    shift = best if table is None else 0.0
+    if np.exp(best - shift) < _UNDERFLOW:
         heavy_number[query] = _BY_SUM
-        return 0.0
+        return np.inf
     # Level l holds the logits that lie l to l + 1 times log 2 below the best; the last one everything below.
     mass, highest, members = np.zeros(_LEVELS), np.full(_LEVELS, -np.inf), np.zeros(_LEVELS)
     for k in range(number):
@@ -264,8 +387,10 @@ def _look_at_row(
         members[level] += 1
         highest[level] = max(highest[level], scores[k])
         if level < _NEGLIGIBLE and counts[present[k]] > 0:
-            mass[level] += counts[present[k]] * np.exp(scores[k] - base)
-    all_mass = mass.sum()
+            value = np.exp(scores[k] - shift) if table is None else table[query, present[k]]
+            mass[level] += counts[present[k]] * value
+    all_mass = max(mass.sum(), 1e-300)
+    before = size * (np.exp(base[query] - shift) if table is None else bound[query]) / all_mass
     # The bound behind a cut is the best of all levels below it.
     for level in range(_LEVELS - 2, -1, -1):
         highest[level] = max(highest[level], highest[level + 1])
@@ -273,59 +398,66 @@ def _look_at_row(
     for level in range(_LEVELS):
         if inside > MOST_HEAVY:
             break
-        draws = (held + size * np.exp(highest[level] - base)) / max(all_mass, 1e-300)
-        cost = draws * (_DRAW + inside)
+        draws = (held + size * np.exp(highest[level] - shift)) / all_mass
+        cost = draws * _DRAW + inside
         if cost < cheapest:
             cheapest, cut = cost, level
         inside += members[level]
         held += mass[level]
     if not cheapest < _TERM * number + _DRAW:
         heavy_number[query] = _BY_SUM
-        return 0.0
-    # Masses are computed as the draws compute them, so that light is whatever does not exceed the bound, to the bit.
-    light = 0.0
+        return float(before)
+    light, lightest, chosen = 0.0, np.inf, 0
     for k in range(number):
-        if scores[k] == highest[cut]:
-            light = max(light, _mass(table, logits, keys, queries, base, query, present[k]))
-    chosen = 0
-    if cut > 0:
-        for k in range(number):
-            if scores[k] > highest[cut]:
-                value = _mass(table, logits, keys, queries, base, query, present[k])
-                if value > light:
-                    heavy[query, chosen] = present[k]
-                    heavy_mass[query, chosen] = value
-                    chosen += 1
-    heavy_number[query] = chosen
-    return light
+        value = np.exp(scores[k] - shift) if table is None else table[query, present[k]]
+        if scores[k] > highest[cut]:
+            # The likeliest first: a draw looks them through from the front.
+            at, share = chosen, counts[present[k]] * value
+            while at > 0 and share > counts[heavy[query, at - 1]] * heavy_mass[query, at - 1]:
+                heavy[query, at], heavy_mass[query, at] = heavy[query, at - 1], heavy_mass[query, at - 1]
+                at -= 1
+            heavy[query, at], heavy_mass[query, at] = present[k], value
+            chosen += 1
+            lightest = min(lightest, scores[k] if table is None else value)
+        else:
+            light = max(light, value)
+    for k in range(chosen, -(-chosen // 4) * 4):
+        heavy[query, k] = heavy[query, 0]
+        heavy_mass[query, k] = 0.0
+    heavy_number[query] = -(-chosen // 4) * 4
+    bound[query] = light
+    base[query] = highest[cut]
+    # A threshold between the two kinds, so that a score computed once more may differ in its last bit.
+    below = highest[cut] if table is None else light
+    top[query] = np.inf if chosen == 0 else 0.5 * (below + lightest) if below > -np.inf else -np.inf
+    return float(before)
 
 
 @kernel
 def _draw_by_sum(
     present: IntArray,
-    number: int,
     counts: FloatArray,
     logits: FloatArray,
     keys: FloatArray,
     queries: FloatArray,
     query: int,
     scores: FloatArray,
-    state: NDArray[np.uint64],
+    uniform: float,
 ) -> int:
-    """One token by inversion over the tokens present, relative to the best of them."""
+    """One token by inversion of a uniform number over the tokens present, relative to the best of them."""
     best = -np.inf
-    for k in range(number):
+    for k in range(present.shape[0]):
         if counts[present[k]] > 0:
             scores[k] = _score(logits, keys, queries, query, present[k])
             best = max(best, scores[k])
     total = 0.0
-    for k in range(number):
+    for k in range(present.shape[0]):
         if counts[present[k]] > 0:
             scores[k] = counts[present[k]] * np.exp(scores[k] - best)
             total += scores[k]
-    left = _uniform(state) * total
+    left = uniform * total
     last = -1
-    for k in range(number):
+    for k in range(present.shape[0]):
         if counts[present[k]] > 0 and scores[k] > 0:
             last = present[k]
             left -= scores[k]

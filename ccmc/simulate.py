@@ -46,16 +46,15 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
         raise ValueError(f"seed must be a non-negative integer, got {seed}")
     if window is not None and (int(window) != window or window < 1):
         raise ValueError(f"window must be an integer of at least 1, got {window}")
-    nothing = np.empty((0, 0))
-    table = nothing
+    table, logits, keys, queries = None, *([np.empty((0, 0))] * 3)
     if isinstance(chain, CCMC):
-        logits, keys, queries = chain.logits, nothing, nothing
+        logits = chain.logits
         highest = chain.logits.max(axis=1)
         if (len(offsets) - 1) * steps >= _TABLE_SHARE * logits.size:
             table = chain.transition
             highest = np.log(np.maximum(table.max(axis=1), np.finfo(np.float64).tiny))
     elif isinstance(chain, AttentionCCMC):
-        logits, keys, queries = nothing, chain.keys, chain.queries
+        keys, queries = chain.keys, chain.queries
         # No product exceeds the product of the norms, and a little more for rounding.
         norms = np.linalg.norm(chain.queries, axis=1) * np.linalg.norm(chain.keys, axis=1).max()
         highest = norms * (1 + 1e-12) + 1e-300

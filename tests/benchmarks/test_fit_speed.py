@@ -78,8 +78,8 @@ def test_against_choix(enabled, benchmark):
     assert fit.converged
     if enabled:
         record("fit K=33 n=200k", "milliseconds", 1e3 * mine)
-        record("fit K=33 n=200k", "x choix ilsr_top1", theirs / mine, "goal 400")
-        assert theirs / mine >= 60
+        record("fit K=33 n=200k", "x choix ilsr_top1", theirs / mine, "bar 400")
+        assert theirs / mine >= 400
 
 
 def test_against_streaming_the_data(enabled, benchmark):
@@ -158,7 +158,7 @@ def test_against_l_bfgs_on_a_large_vocabulary(enabled, benchmark):
         ratio = median_seconds(theirs, 3) / median_seconds(mine, 3)
         record("fit K=5,000 L=256 n=100k", "milliseconds", 1e3 * median_seconds(mine, 3))
         record("fit K=5,000 L=256 n=100k", "x L-BFGS-B", ratio, "bar 3")
-        assert ratio >= 2
+        assert ratio >= 3
 
 
 def test_against_reading_a_trajectory(enabled, benchmark):
