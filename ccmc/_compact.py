@@ -74,11 +74,20 @@ def look_up(contexts: Contexts, tokens: IntArray) -> tuple[IntArray, FloatArray]
     rows = _known.get(contexts)
     if rows is None or not rows.dense:
         return None
-    from ccmc._compact_kernels import look_up_dense
+    from ccmc._compact_kernels import look_up_dense, ranks
 
     pairs = rows.pairs
     number, met = np.empty(len(tokens), np.int64), np.empty(len(tokens))
-    look_up_dense(contexts.query, tokens, pairs.order, pairs.ptr, pairs.token, rows.indptr, rows.counts, number, met)
+    place = np.full((len(pairs.ptr) - 1, len(pairs.ptr) - 1), -1)
+    place[pairs.query, pairs.token] = np.arange(len(pairs.token)) - np.repeat(pairs.ptr[:-1], np.diff(pairs.ptr))
+    rank = ranks(pairs.order)
+
+    def look(first: int, last: int) -> bool:
+        return look_up_dense(
+            first, last, contexts.query, tokens, rank, pairs.ptr, place, rows.indptr, rows.counts, number, met
+        )
+
+    _in_parts(look, len(tokens), len(tokens))
     return number, met
 
 

@@ -82,27 +82,27 @@ def largest_counts(
 
 @kernel
 def look_up_dense(
+    first: int,
+    last: int,
     query: IntArray,
     wanted: IntArray,
-    order: IntArray,
+    rank: IntArray,
     ptr: IntArray,
-    token: IntArray,
+    place: IntArray,
     indptr: IntArray,
     counts: NDArray[Any],
     number: IntArray,
     met: FloatArray,
-) -> None:
-    """number [n] of the pair (query, wanted token) of each dense row, and its count met [n]; 0 where it is absent."""
-    size = ptr.shape[0] - 1
-    rank = ranks(order)
-    place = np.full((size, size), -1)
-    for q in range(size):
-        for p in range(ptr[q], ptr[q + 1]):
-            place[q, token[p]] = p - ptr[q]
-    for r in range(query.shape[0]):
+) -> bool:
+    """For rows first ... last - 1: number of the pair (query, wanted token), and its count met, 0 where it is absent.
+
+    place [K, K] numbers the tokens of each query, -1 for those that are not among them.
+    """
+    for r in range(first, last):
         c = place[query[r], wanted[r]]
         number[r] = ptr[query[r]] + c
         met[r] = counts[indptr[rank[r]] + c] if c >= 0 else 0.0
+    return True
 
 
 @kernel
