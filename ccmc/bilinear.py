@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, sparse
+from scipy import sparse
 
 from ccmc._checks import checked_prior, checked_ridge
 from ccmc._compact import compact
@@ -272,6 +272,8 @@ def _lost_pairs(observations: Observations, basis: FloatArray) -> list[tuple[int
     query, token = pairs.query, pairs.token
     ahead = basis[token[edges[1]]] - basis[token[edges[0]]]
     rows = np.einsum("er,es->ers", ahead, basis[query[edges[0]]]).reshape(edges.shape[1], -1)
+    from scipy import optimize
+
     found = optimize.linprog(-rows.sum(axis=0), A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1), method="highs")
     gap = rows @ found.x
     lost = np.unique(edges[0][gap > 1e-7])
