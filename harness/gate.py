@@ -17,11 +17,12 @@ import pandas as pd
 
 from harness.comparability import compare_manifests
 from harness.metrics import FRAMES, sign
-from harness.pooling import CELL, Difference, Observed, Sample, difference
+from harness.pooling import CELL, Difference, Observed, Sample, difference, factors
 from harness.tolerance import Pattern, Tolerance
-from harness.verify import schema_problems
+from harness.verify import NO_HASHES, check_tables, schema_problems
 
-FAILURES = ("worse", "missing", "no value", "new", "another experiment", "incomplete", "schema")
+FAILURES = ("worse", "missing", "no value", "new", "another experiment", "incomplete", "changed", "schema")
+ROW = ("layer", "head", "prompt", "seed")  # with the factors of a cell, what tells one row from another
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,11 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
         The verdict; it passes only where something was compared and nothing failed.
     """
     found = compare_manifests(baseline.manifest, run.manifest)
-    notes = tuple(warning for warning in found.warnings if not warning.startswith("source at "))
-    whole = [Finding("experiments", "another experiment", detail=reason) for reason in found.refusals]
+    notes = [warning for warning in found.warnings if not warning.startswith("source at ")]
+    whole = [
+        Finding(f"experiments {reason.partition(' is ')[0]}", "another experiment", detail=reason)
+        for reason in found.refusals
+    ]
     lost = {e["kind"] for e in baseline.manifest["config"]["experiments"]} - {
         e["kind"] for e in run.manifest["config"]["experiments"]
     }
@@ -94,6 +98,12 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
         if one.state != "complete":
             done, planned = one.finished_units()
             whole.append(Finding(name, "incomplete", detail=f"{one.state}: {done} of {planned} units are stored"))
+        else:
+            for problem in check_tables(one.path, one.manifest)[1]:
+                if problem == NO_HASHES:
+                    notes.append(f"{name}: {problem}")
+                else:
+                    whole.append(Finding(f"{name} {problem.partition(' ')[0]}", "changed", detail=problem))
     if len(run.manifest["units"]) < len(baseline.manifest["units"]):
         counts = f"{len(run.manifest['units'])} units, the baseline has {len(baseline.manifest['units'])}"
         whole.append(Finding("units", "missing", detail=counts))
@@ -106,7 +116,7 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
         paired_repetitions=found.same_repetitions,
         language_models=models,
     )
-    return Verdict((*whole, *rows), notes)
+    return Verdict((*whole, *rows), tuple(notes))
 
 
 def gate_rows(
@@ -130,7 +140,11 @@ def gate_rows(
     Returns:
         One finding for each figure, those of layers too where units are paired.
     """
-    broken = [Finding("rows", "schema", detail=problem) for problem in schema_problems(rows)]
+    broken = [
+        Finding(f"{name} {index}", "schema", detail=problem)
+        for name, table in (("rows", rows), ("rows of the baseline", baseline))
+        for index, problem in enumerate(schema_problems(table))
+    ]
     if broken:
         return broken
     models = set(language_models)
@@ -142,12 +156,14 @@ def gate_rows(
     moved: list[tuple[int, Sample, Sample, str, bool]] = []
     for by in levels:
         new, old = dict(mine.cells(by)), dict(theirs.cells(by))
+        changes = _row_changes(mine, theirs, by)
         for key in dict.fromkeys([*old, *new]):
             named = dict(zip(by, key, strict=True))
             if ("layer" in by and named["layer"] is None) or _declared(tolerance.ignore, named):
                 continue
             paired = paired_prompts if named["model"] in models else paired_repetitions
-            finding = _presence(named, new.get(key), old.get(key), tolerance, paired)
+            lost, more = changes.get(key, (0, 0)) if paired else (0, 0)
+            finding = _presence(named, new.get(key), old.get(key), tolerance, paired, lost, more)
             if finding is None:
                 a, b = new[key], old[key]
                 moved.append((len(findings), a, b, str(named["metric"]), paired))
@@ -165,13 +181,35 @@ def _declared(patterns: tuple[Pattern, ...], named: dict[str, Any]) -> bool:
 def _label(named: dict[str, Any]) -> str:
     parts = []
     for name, value in named.items():
-        if value is not None and not (name == "split" and value == "held_out"):
-            parts.append(f"layer {value}" if name == "layer" else str(value))
+        if value is None or (name == "split" and value == "held_out"):
+            continue
+        shown = factors(value) if name == "condition" else f"layer {value}" if name == "layer" else value
+        parts.append(str(shown))
     return " ".join(parts)
 
 
+def _row_changes(mine: Observed, theirs: Observed, by: tuple[str, ...]) -> dict[Key, tuple[int, int]]:
+    """Cell -> how many rows of the baseline are not in the run, and how many of the run not in the baseline."""
+    columns = list(dict.fromkeys((*by, *ROW)))
+    both = pd.concat([seen.frame[columns].assign(change=turn) for seen, turn in ((mine, 1), (theirs, -1))])
+    net = both.groupby(columns, dropna=False, sort=False)["change"].sum()
+    moved = net[net != 0].reset_index()
+    found: dict[Key, tuple[int, int]] = {}
+    for row in moved.to_dict("records"):
+        key = tuple(None if pd.isna(row[name]) else row[name] for name in by)
+        lost, more = found.get(key, (0, 0))
+        found[key] = (lost + max(-row["change"], 0), more + max(row["change"], 0))
+    return found
+
+
 def _presence(
-    named: dict[str, Any], new: Sample | None, old: Sample | None, tolerance: Tolerance, paired: bool
+    named: dict[str, Any],
+    new: Sample | None,
+    old: Sample | None,
+    tolerance: Tolerance,
+    paired: bool,
+    lost_rows: int,
+    more_rows: int,
 ) -> Finding | None:
     """What is wrong before two figures can be compared; None where nothing is."""
     figure = _label(named)
@@ -190,8 +228,12 @@ def _presence(
         if new.pooled is not None and not _declared(tolerance.new, named):
             return Finding(figure, "new", None, new.value, detail="the baseline has no value here")
         return Finding(figure, "ok", old.value, new.value, detail=f"no value on either side: {new.reason}")
-    if paired and new.rows < old.rows:
-        return Finding(figure, "missing", old.value, new.value, detail=f"{new.rows} of {old.rows} rows are there")
+    if lost_rows and not _declared(tolerance.missing, named):
+        counts = f"{old.rows - lost_rows} of {old.rows} rows are there"
+        return Finding(figure, "missing", old.value, new.value, detail=counts)
+    if more_rows and not _declared(tolerance.new, named):
+        counts = f"{more_rows} rows that the baseline has not, or twice"
+        return Finding(figure, "new", old.value, new.value, detail=counts)
     nothing = pd.Index([])
     lost = old.units.difference(new.units) if paired else nothing
     if len(lost):

@@ -86,9 +86,10 @@ def to_junit(verdict: Verdict, run: str, baseline: str) -> str:
         failures=str(len(verdict.failures)),
         errors="0",
         skipped="0",
+        time="0",
     )
     for finding in verdict.findings:
-        case = ElementTree.SubElement(suite, "testcase", classname="ccmc.gate", name=clean(finding.figure))
+        case = ElementTree.SubElement(suite, "testcase", classname="ccmc.gate", name=clean(finding.figure), time="0")
         if finding.failed:
             numbers = f"baseline {number(finding.baseline)}, run {number(finding.value)}, {_difference(finding)}"
             message = clean(f"{finding.status}: {finding.detail}")

@@ -151,6 +151,13 @@ def _turned(found: Interval, turn: float) -> Interval:
     return Interval(-found.value, low, high, found.n, found.missing)
 
 
+def factors(condition: object) -> str | None:
+    """A condition as a reader writes it, such as "K = 8, n = 6400"; None where there is none."""
+    if condition is None:
+        return None
+    return ", ".join(f"{key} = {value}" for key, value in json.loads(str(condition)).items())
+
+
 class Observed:
     """Rows made ready for pooling: a unit for every row, the factors of `condition` as columns of their own.
 

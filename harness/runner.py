@@ -21,7 +21,7 @@ from harness.experiment_settings import Heads, OneLayer
 from harness.generation_settings import HEAD_CHAINS, CountAblation, GenerationExperiment
 from harness.paper_settings import PAPER_KINDS, needs_model
 from harness.prompts import Prompt, load_prompts, read_prompts
-from harness.rows import SCHEMA_VERSION
+from harness.rows import COLUMNS, SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, file_hash, find_runs, now
 from harness.units import Unit
 
@@ -49,8 +49,15 @@ class Run:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """All rows; of a run that is not complete, those of its finished units."""
-        return RunDirectory(self.path).read("rows")
+        """All rows; of a run that is not complete, those of its finished units.
+
+        Raises:
+            UsageError: the tables cannot be read, or have lost columns.
+        """
+        found = RunDirectory(self.path).read("rows")
+        if lacking := [name for name in COLUMNS if name not in found]:
+            raise UsageError(f"{self.path}: its rows are without {', '.join(lacking)} (see: ccmc verify {self.path})")
+        return found
 
     @property
     def trajectories(self) -> pd.DataFrame:

@@ -16,10 +16,14 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from harness.errors import UsageError
+from harness.errors import UsageError, one_line
 from harness.rows import SCHEMA_VERSION, to_schema
 
 MANIFEST = "manifest.json"
+NEEDED = (
+    "name", "state", "config_hash", "config", "config_as_given", "seed", "prompts", "models", "git", "packages",
+    "machine", "created", "units", "failures",
+)  # fmt: skip
 
 
 def now() -> str:
@@ -55,6 +59,18 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as Parquet (zstd), without an index."""
     frame.to_parquet(path, index=False, compression="zstd")
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a table.
+
+    Raises:
+        UsageError: the file is no Parquet, or damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise UsageError(f"{path} cannot be read: {one_line(error)}") from None
 
 
 def file_hash(path: Path) -> str:
@@ -128,6 +144,8 @@ class RunDirectory:
         if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
             version = manifest.get("schema_version") if isinstance(manifest, dict) else None
             raise UsageError(f"{self.manifest_path}: schema version {version}, this program reads {SCHEMA_VERSION}")
+        if lacking := [key for key in NEEDED if key not in manifest]:
+            raise UsageError(f"{self.manifest_path}: not the manifest of a run: without {', '.join(lacking)}")
         return manifest
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
@@ -209,15 +227,21 @@ class RunDirectory:
         return hashes
 
     def read(self, name: str) -> pd.DataFrame:
-        """A table of the run; of a run that is not complete, what its finished units hold."""
+        """A table of the run; of a run that is not complete, what its finished units hold.
+
+        Raises:
+            UsageError: a file cannot be read, or the rows of a complete run are not there.
+        """
         whole = self.path / f"{name}.parquet"
         if whole.is_file():
-            return pd.read_parquet(whole)
-        manifest = self.read_manifest() or {"units": []}
+            return read_parquet(whole)
+        manifest = self.read_manifest() or {"units": [], "state": "running"}
         files = [self.unit(unit["key"]) / f"{name}.parquet" for unit in manifest["units"]]
-        frames = [frame for frame in (pd.read_parquet(file) for file in files if file.is_file()) if len(frame)]
+        frames = [frame for frame in (read_parquet(file) for file in files if file.is_file()) if len(frame)]
         if frames:
             return pd.concat(frames, ignore_index=True)
+        if name == "rows" and manifest["state"] == "complete":
+            raise UsageError(f"{whole} is missing, and so are the units it was made of")
         return to_schema(pd.DataFrame()) if name == "rows" else pd.DataFrame()
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 
 from harness.config import canonical_hash
+from harness.errors import UsageError
 from harness.rows import COLUMNS
 from harness.store import RunDirectory, file_hash, folder_hashes
 
 TABLES = ("rows.parquet", "trajectories.parquet")
 RECORD = "unit.json"
+NO_HASHES = "manifest.json: no hashes of the assembled tables; it was made before they were kept"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def verify(path: Path) -> Verification:
             problems += found_problems
         problems += _strangers(store, manifest)
     if complete:
-        checked, found_problems = _tables(path, manifest)
+        checked, found_problems = check_tables(path, manifest)
         files += checked
         problems += found_problems
     rows = _rows(store, problems)
@@ -114,11 +116,11 @@ def _strangers(store: RunDirectory, manifest: dict[str, Any]) -> list[str]:
     return [f"units/{folder.name}: not a unit of this run" for folder in sorted(folders) if folder.name not in planned]
 
 
-def _tables(path: Path, manifest: dict[str, Any]) -> tuple[int, list[str]]:
-    """Files checked and problems of the assembled tables."""
+def check_tables(path: Path, manifest: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many assembled tables were compared with the hashes in a manifest, and a line for each problem."""
     recorded = manifest.get("tables") or {}
     if not recorded:
-        return 0, ["manifest.json: no hashes of the assembled tables; it was made before they were kept"]
+        return 0, [NO_HASHES]
     problems = []
     for name in TABLES:
         file = path / name
@@ -135,8 +137,8 @@ def _rows(store: RunDirectory, problems: list[str]) -> int:
     """Read the rows, add what is wrong with them to `problems`, and count them."""
     try:
         rows = store.read("rows")
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        problems.append(f"rows.parquet cannot be read: {error}")
+    except UsageError as error:
+        problems.append(str(error))
         return 0
     problems += schema_problems(rows)
     return len(rows)

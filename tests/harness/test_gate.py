@@ -40,6 +40,7 @@ def changed(base: Path, target: Path, change: Change | None = None, **manifest: 
     content = json.loads((target / "manifest.json").read_text())
     if change is not None:
         write_parquet(change(pd.read_parquet(target / "rows.parquet")), target / "rows.parquet")
+    content["tables"] = {"rows.parquet": file_hash(target / "rows.parquet")}
     content.update(manifest)
     (target / "manifest.json").write_text(json.dumps(content))
     return load_run(target)
@@ -148,6 +149,42 @@ def test_what_is_missing_or_new_fails(judged: Callable[..., Verdict], change: Ch
     assert status in {finding.status for finding in verdict.failures}
 
 
+def twice(rows: pd.DataFrame) -> pd.DataFrame:
+    """One head's row of KL stands there twice."""
+    chosen = rows[(rows["metric"] == "kl") & (rows["surrogate"] == "ccmc-fit") & rows["head"].notna()]
+    return pd.concat([rows, chosen.head(1)], ignore_index=True)
+
+
+def in_place_of_another(rows: pd.DataFrame) -> pd.DataFrame:
+    """As many rows as before, but one head's row is another's."""
+    doubled = twice(rows)
+    chosen = doubled[(doubled["metric"] == "kl") & (doubled["surrogate"] == "ccmc-fit") & doubled["head"].notna()]
+    return doubled.drop(index=chosen.index[1]).reset_index(drop=True)
+
+
+@pytest.mark.parametrize(("change", "statuses"), [(twice, {"new"}), (in_place_of_another, {"missing"})])
+def test_rows_that_stand_there_twice_fail(judged: Callable[..., Verdict], change: Change, statuses: set[str]) -> None:
+    assert {finding.status for finding in judged(change).failures} & {"new", "missing"} == statuses
+
+
+def test_tables_edited_by_hand_fail(finished: Any, tmp_path: Path) -> None:
+    base = finished[0].path
+    edited = changed(base, tmp_path / "edited", scaled("kl", 0.99), tables=finished[0].manifest["tables"])
+    for run, reference, who in ((edited, load_run(base), "run"), (load_run(base), edited, "baseline")):
+        found = {(f.figure, f.detail) for f in gate(run, reference).failures if f.status == "changed"}
+        assert (f"{who} rows.parquet", "rows.parquet was changed after it was written") in found
+    old = changed(base, tmp_path / "old", tables={})
+    verdict = gate(load_run(base), old)
+    assert verdict.passed
+    assert any("no hashes of the assembled tables" in note for note in verdict.notes)
+
+
+def test_a_baseline_outside_the_schema_fails(finished: Any, tmp_path: Path) -> None:
+    broken = changed(finished[0].path, tmp_path / "broken", scaled("kl", float("nan")))
+    verdict = gate(load_run(finished[0].path), broken)
+    assert {(f.figure.split()[-2], f.status) for f in verdict.failures} == {("baseline", "schema")}
+
+
 def test_nan_never_passes(judged: Callable[..., Verdict]) -> None:
     verdict = judged(scaled("kl", float("nan"), surrogate="ccmc-fit"))
     assert {finding.status for finding in verdict.failures} == {"schema"}
@@ -173,7 +210,7 @@ def test_another_experiment_fails(judged: Callable[..., Verdict], finished: Any)
     config = json.loads(json.dumps(finished[0].manifest["config"]))
     config["experiments"][0]["vocab_size"] = 7
     verdict = judged(config=config)
-    assert ("another experiment", "experiments") in failed(verdict)
+    assert ("another experiment", "one-layer.vocab_size") in failed(verdict)
     assert any("one-layer.vocab_size is 6 and 7" in finding.detail for finding in verdict.failures)
 
 
@@ -234,6 +271,9 @@ def test_the_command_and_its_files(finished: Any, tmp_path: Path, capsys: pytest
     suite = ElementTree.parse(xml).getroot()[0]
     assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure")) > 0
     assert int(suite.attrib["tests"]) == len(suite.findall("testcase"))
+    names = [case.attrib["name"] for case in suite.findall("testcase")]
+    assert len(set(names)) == len(names)  # readers of the format take cases of one name for one
+    assert all(case.attrib["classname"] and float(case.attrib["time"]) == 0 for case in suite.findall("testcase"))
     assert "ccmc-fit kl" in summary.read_text()
     assert invoke(["gate", worse, "--baseline", base, "--junit", str(tmp_path)]) == 2
     assert invoke(["gate", worse]) == 2

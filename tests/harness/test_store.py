@@ -17,13 +17,20 @@ from harness.store import RunDirectory, find_runs, new_folder, write_atomic
 def manifest(**changes: Any) -> dict[str, Any]:
     base = {
         "schema_version": 1,
+        "name": "a",
         "state": "running",
         "config_hash": "a",
         "config": {"seed": 0},
+        "config_as_given": {},
+        "seed": 0,
         "prompts": {},
         "models": [],
+        "git": {},
+        "packages": {},
+        "machine": {},
         "created": "then",
         "units": [{"key": "k1", "label": "one"}],
+        "failures": [],
     }
     return {**base, **changes}
 

@@ -116,3 +116,28 @@ def test_rows_are_read_in_one_line_each() -> None:
     assert count == (frame["metric"] == "kl").sum() > 0
     assert dataset.num_rows == len(frame)
     assert dataset.column_names == list(frame.columns)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: (p / "rows.parquet").write_bytes(b"PAR1"), "rows.parquet cannot be read: "),
+        (lambda p: [shutil.rmtree(p / "units"), (p / "rows.parquet").unlink()], "rows.parquet is missing, and so are"),
+        (
+            lambda p: pd.read_parquet(p / "rows.parquet").drop(columns="surrogate").to_parquet(p / "rows.parquet"),
+            "its rows are without surrogate (see: ccmc verify",
+        ),
+        (lambda p: edit(p / "manifest.json", lambda d: d.pop("git")), "not the manifest of a run: without git"),
+    ],
+    ids=["not Parquet", "no rows", "a column less", "manifest"],
+)
+@pytest.mark.parametrize("verb", ["show", "table", "report", "gate"])
+def test_a_damaged_run_is_one_line_everywhere(
+    verb: str, damage: Callable[[Path], object], message: str, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(copied)
+    more = {"gate": ["--baseline", str(copied)], "report": ["-o", str(copied / "report.html")]}.get(verb, [])
+    assert invoke([verb, str(copied), *more]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
