@@ -10,8 +10,8 @@ import pandas as pd
 from harness.comparability import Comparability, compare_manifests
 from harness.errors import UsageError
 from harness.measures.statistics import Interval, holm
-from harness.metrics import FRAMES, check_metrics, sign
-from harness.pooling import CELL, Difference, Observed, Sample, difference
+from harness.metrics import FRAMES, check_metrics, metric, sign
+from harness.pooling import CELL, Difference, Observed, Sample, difference, factors
 from harness.sides import ANY_MODEL, Side
 from harness.tables import Table, interval, number
 
@@ -72,7 +72,13 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False)
             f"{a.name} and {b.name} cannot be compared: {found.refusals[0]}{more}; --anyway compares them all the same"
         )
     if a.model != b.model and a.model and b.model:
-        found = replace(found, warnings=(*found.warnings, f"other models: {a.model} and {b.model}"))
+        said = [warning for warning in found.warnings if not warning.startswith(ANY_MODEL)]
+        found = replace(found, warnings=(*said, f"other models: {a.model} and {b.model}"))
+    elif a.model:
+        said = [warning.replace(ANY_MODEL, a.model, 1) for warning in found.warnings]
+        found = replace(found, warnings=tuple(said))
+    if a.run.path.resolve() == b.run.path.resolve() and a.model == b.model:
+        found = replace(found, warnings=(*found.warnings, "both sides are one and the same run"))
     mine, theirs = Observed(a.rows), Observed(b.rows)
     check_metrics(metrics, {*mine.metrics, *theirs.metrics})
     new, old = _figures(mine, metrics), _figures(theirs, metrics)
@@ -109,7 +115,7 @@ def _figures(seen: Observed, metrics: Sequence[str]) -> dict[tuple[object, ...],
 
 
 def _figure(named: dict[str, object]) -> str:
-    parts = [named[name] for name in ("experiment", "strategy", "surrogate", "condition")]
+    parts = [named["experiment"], named["strategy"], named["surrogate"], factors(named["condition"])]
     if named["split"] not in (None, "held_out"):
         parts.append(named["split"])
     return " ".join(str(part) for part in parts if part is not None)
@@ -153,6 +159,8 @@ def tables(found: Comparison) -> list[Table]:
     for line in found.lines:
         made = line.difference
         verdict = {1: "A better", -1: "B better", 0: "–"}[sign(line.metric) * made.sure]
+        if made.sure and abs(made.interval.value or 0.0) <= metric(line.metric).absolute:
+            verdict = "rounding"
         body.append(
             [
                 line.figure,
@@ -175,8 +183,8 @@ def tables(found: Comparison) -> list[Table]:
             body,
             f"Intervals: 95 %, bootstrap over units; differences paired by unit. p: random signs, corrected for "
             f"{sum(line.corrected is not None for line in found.lines)} tests by Holm's method. A wins: share of units "
-            "in which A is better, ties half. Sure: the interval of A - B excludes zero."
-            + (" *: not paired, two samples (random permutations)." if unpaired else ""),
+            "in which A is better, ties half. Sure: the interval of A - B excludes zero; rounding: it does, by no more "
+            "than processors differ." + (" *: not paired, two samples (random permutations)." if unpaired else ""),
         )
     ]
     if found.heads:

@@ -12,7 +12,7 @@ from harness.errors import UsageError, nearest
 from harness.measures.statistics import Interval
 from harness.metrics import FRAMES, METRICS, check_metrics, sign
 from harness.pivot import DEFAULT_METRIC
-from harness.pooling import Difference, Observed, Sample, difference
+from harness.pooling import Difference, Observed, Sample, difference, factors
 from harness.runner import load_run
 from harness.sides import ANY_MODEL, Side, sides_of
 from harness.store import find_runs
@@ -75,7 +75,7 @@ def _entries(sides: Sequence[Side], wanted: str | None) -> dict[tuple[str, str],
                     continue
                 if named["surrogate"] in {None, "model", *FRAMES} or not sign(name):
                     continue
-                parts = (named["experiment"], named["strategy"], named["condition"])
+                parts = (named["experiment"], named["strategy"], factors(named["condition"]))
                 place = " ".join(str(part) for part in parts if part is not None)
                 entry = Entry(side, str(named["surrogate"]), sample, named["model"] == ANY_MODEL)
                 groups.setdefault((place, name), []).append(entry)
@@ -98,8 +98,8 @@ def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str
         surrogate: rank by this one; default each side's best.
 
     Returns:
-        One table per experiment, strategy and condition. A rank is shared where the difference to the side above
-        does not exclude zero.
+        One table per experiment, strategy and condition. A rank is shared where neither the difference to the side
+        above nor that to the first of the rank excludes zero.
 
     Raises:
         UsageError: an unknown metric or surrogate, one without a direction, or nothing to rank.
@@ -130,13 +130,14 @@ def _score(entry: Entry, name: str) -> float:
 
 
 def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
-    body, rank = [], 1
+    body, rank, leader = [], 1, ranked[0]
     for index, entry in enumerate(ranked):
         step = "–"
         if index:
             found = _difference(entry, ranked[index - 1], name)
             step = interval(found.interval, signed=True) + ("" if found.paired else " *")
-            rank = index + 1 if found.sure else rank
+            if found.sure or (leader is not ranked[index - 1] and _difference(entry, leader, name).sure):
+                rank, leader = index + 1, entry
         side = entry.side
         model = side.model if entry.of_language_model and side.model else "–"
         shown = [str(rank), side.name, model, side.revision or "–", entry.surrogate]
@@ -146,8 +147,9 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
         f"{place}: {name} ({better} is better)",
         ["rank", "run", "model", "revision", "surrogate", name, "to the one above", "n"],
         body,
-        "A rank is shared where the difference to the one above does not exclude zero. Intervals: 95 %, bootstrap over "
-        "units, differences paired by unit but for those with *. The best surrogate of a run is chosen on the same "
+        "A rank is shared where neither the difference to the one above nor that to the first of the rank excludes "
+        "zero. Intervals: 95 %, bootstrap over units, differences paired by unit but for those with *. The best "
+        "surrogate of a run is chosen on the same "
         f"data.{_other_settings(place, ranked)}",
     )
 

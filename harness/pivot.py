@@ -92,6 +92,9 @@ def pivots(
     Raises:
         UsageError: an unknown metric or factor (names the nearest), or no row left.
     """
+    twice = [name for name in {*rows, *columns} if (*rows, *columns).count(name) > 1]
+    if twice:
+        raise UsageError(f"--rows and --columns: {min(twice)!r} is given twice")
     seen = observe(runs)
     check_metrics(metrics, seen.metrics)
     seen.frame = _filtered(seen, where)
@@ -198,7 +201,7 @@ def _pivot(
     pivot.rows = sorted({row for row, _ in pivot.cells}, key=_order(rows, named, keys[: len(rows)]))
     pivot.columns = sorted({column for _, column in pivot.cells}, key=_order(columns, named, keys[len(rows) :]))
     _mark_best(pivot, members, metrics, pairable)
-    pivot.note = _note(part, {*rows, *columns}, metrics)
+    pivot.note = _note(pivot, part, {*rows, *columns}, metrics)
     return pivot
 
 
@@ -271,14 +274,15 @@ def column_names(pivot: Pivot) -> list[str]:
     ]
 
 
-def _note(part: pd.DataFrame, given: set[str], metrics: list[str]) -> str:
+def _note(pivot: Pivot, part: pd.DataFrame, given: set[str], metrics: list[str]) -> str:
     pooled = []
     for name in ("strategy", "layer", "head", "split"):
         if name not in given and (count := part[name].nunique()) > 1:
             pooled.append(f"{count} {'strategies' if name == 'strategy' else name + 's'}")
-    units = part["unit"].nunique()
+    counts = [cell.interval.n for cell in pivot.cells.values() if cell.interval.n] or [0]
     kinds = {"repetition" if str(unit).startswith("repetition ") else "prompt" for unit in part["unit"]}
-    over = f"{units} {next(iter(kinds)) if len(kinds) == 1 else 'unit'}{'s' if units != 1 else ''}"
+    units = str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    over = f"{units} {next(iter(kinds)) if len(kinds) == 1 else 'unit'}{'s' if max(counts) != 1 else ''}"
     better = {1: "higher is better", -1: "lower is better", 0: "neither direction is better"}
     said = "; ".join(f"{name}: {better[sign(name)]}" for name in metrics)
     bold = " Bold: the best of its group, where the paired difference to the runner-up excludes zero."

@@ -176,6 +176,25 @@ def test_many_against_one_and_csv(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert invoke(["compare", *paths, str(REFERENCE)]) == 2
 
 
+def test_conditions_models_and_rounding_are_said_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def last_digits(rows: pd.DataFrame) -> pd.DataFrame:
+        risk = (rows["metric"] == "excess_risk") & (rows["surrogate"] == "ccmc-fit")
+        rows.loc[risk, "value"] += 1e-12 + 1e-14 * np.arange(int(risk.sum()))
+        return rows
+
+    models = json.loads((REFERENCE / "manifest.json").read_text())["models"]
+    other = str(copy(tmp_path / "other", last_digits, models=[{**models[0], "weights_sha256": "x"}]))
+    arguments = ["compare", other, str(REFERENCE), "--metric", "excess_risk", "--format", "markdown"]
+    assert invoke(arguments) == 0
+    out = capsys.readouterr().out
+    assert "one-layer ccmc-fit K = 16, d = 32, n = 25600, prompt_length = 16 | excess_risk" in out
+    assert "smollm2-135m has other weights on each side" in out
+    assert "(model)" not in out
+    assert "| rounding |" in out
+    assert invoke(["compare", str(REFERENCE), str(REFERENCE), "--metric", "kl"]) == 0
+    assert "both sides are one and the same run" in capsys.readouterr().out
+
+
 def two_models(rows: pd.DataFrame) -> pd.DataFrame:
     real = rows[rows["model"] == "smollm2-135m"]
     return pd.concat([rows, better_fit(real.assign(model="other").reset_index(drop=True))], ignore_index=True)
@@ -228,6 +247,28 @@ def test_a_leaderboard_shares_ranks_that_are_not_sure(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=message):
             leaderboard(sides, *arguments)
     assert invoke(["leaderboard", str(tmp_path), "--metric", "kl", "--format", "markdown"]) == 0
+
+
+def test_a_chain_of_small_steps_does_not_share_one_rank(tmp_path: Path) -> None:
+    """Each run is hardly worse than the one above it, but the last is surely worse than the first."""
+
+    def worse(step: int) -> Change:
+        def change(rows: pd.DataFrame) -> pd.DataFrame:
+            rng = np.random.default_rng(step)
+            chosen = (rows["metric"] == "kl") & (rows["surrogate"] != "counts") & (rows["experiment"] == "heads")
+            rows = rows[chosen].copy()
+            prompts = {name: rng.normal(0.0, 0.12) for name in rows["prompt"].unique()}
+            rows["value"] *= np.exp(0.05 * step + rows["prompt"].map(prompts).astype(float))
+            return rows
+
+        return change
+
+    for step in range(7):
+        copy(tmp_path / str(step), worse(step))
+    sides, _ = folder_sides(tmp_path)
+    table = next(t for t in leaderboard(sides, "kl", "ccmc-fit") if t.title.startswith("heads greedy"))
+    assert table.rows[0][0] == "1"
+    assert int(table.rows[-1][0]) > 1
 
 
 def test_a_model_over_its_revisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

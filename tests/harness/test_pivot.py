@@ -83,6 +83,8 @@ def test_runs_on_other_prompts_are_two_samples() -> None:
     other = Fake(rows(0.15, 0.01), "x/b", prompts="q")
     where = ["surrogate=distance"]
     paired = one(pivots([a, same], rows=["run"], metrics=["kl"], where=where))
+    few = Fake(rows(0.15, 0.01, n=8), "x/b", prompts="q")
+    assert "bootstrap over 8 to 12 prompts" in one(pivots([a, few], metrics=["kl"], where=where)).note
     assert bold(paired) == {("b",)}
     assert bold(one(pivots([a, other], rows=["run"], metrics=["kl"], where=where))) == set()
 
@@ -163,6 +165,7 @@ def test_the_command(format_: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--metric", "explaned"], "--metric 'explaned'; did you mean 'explained'"),
         (["--metric", "loser_exponent"], "--metric 'loser_exponent' (not in these runs)"),
+        (["--rows", "layer", "--columns", "layer"], "--rows and --columns: 'layer' is given twice"),
         (["--rows", "surogate"], "--rows 'surogate'; did you mean 'surrogate'"),
         (["--columns", "lair"], "--columns 'lair'; did you mean 'layer'"),
         (["--where", "layer"], "write it as factor=value"),
