@@ -222,6 +222,9 @@ def _presence(
         return Finding(figure, status, old.value, None, detail="in the baseline, not in this run")
     if _declared(tolerance.missing, named) and (not paired or new.units.intersection(old.units).empty):
         return Finding(figure, "ok", old.value, new.value, detail="declared: may be gone")
+    if not paired and not _watched(named) and (new.pooled is None) != (old.pooled is None):
+        reason = new.reason if new.pooled is None else old.reason
+        return Finding(figure, "ok", old.value, new.value, detail=f"undefined on the data of one side: {reason}")
     if new.pooled is None and old.pooled is not None:
         return Finding(figure, "no value", old.value, None, detail=new.reason or "no value")
     if new.pooled is None or old.pooled is None:
@@ -247,16 +250,21 @@ def _presence(
     if len(fresh) and not _declared(tolerance.new, named):
         more = f" and {len(fresh) - 1} more" if len(fresh) > 1 else ""
         return _lost(figure, named, old, new, f"units that the baseline has no value for: {fresh[0]}{more}", "new")
-    if not paired and len(new.units) < 0.9 * len(old.units):
+    if not paired and len(new.units) + 1 < 0.9 * len(old.units):  # one unit can always be undefined on other data
         return _lost(figure, named, old, new, f"{len(new.units)} units, the baseline has {len(old.units)}")
     return None
+
+
+def _watched(named: dict[str, Any]) -> bool:
+    """Is one direction of a figure better?"""
+    return named["surrogate"] not in FRAMES and sign(str(named["metric"])) != 0
 
 
 def _lost(
     figure: str, named: dict[str, Any], old: Sample, new: Sample, detail: str, status: str = "missing"
 ) -> Finding | None:
     """Where a metric is undefined for some units, such as the onset of a loop, they come and go: judged ones do not."""
-    if named["surrogate"] in FRAMES or not sign(str(named["metric"])):
+    if not _watched(named):
         return None
     return Finding(figure, status, old.value, new.value, detail=detail)
 

@@ -25,6 +25,7 @@ from harness.measures.statistics import (
 )
 
 _TINY = 1e-12
+FEWEST_DRAWS = 5  # beyond an end of an interval, for that end to be read off the resamples
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def paired_pooled_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.9
     drawn = resampled(n, seed, lambda rows: a._draw(rows) - b._draw(rows))
     if np.isnan(drawn).any():
         return Interval(value, None, None, n, "in some resamples the denominators sum to 0")
-    return bca(value, drawn, jackknife, n, _tail(n - 1, n, level))
+    return _interval(value, drawn, jackknife, n, _tail(n - 1, n, level))
 
 
 def two_sample_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.95) -> Interval:
@@ -133,7 +134,24 @@ def two_sample_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.95) 
     freedom = sum(variances) ** 2 / sum(v**2 / (size - 1) for v, size in zip(variances, sizes, strict=True))
     left, right = a.without_each(), -b.without_each()
     jackknife = np.concatenate([left - left.mean(), right - right.mean()])
-    return bca(value, drawn, jackknife, n, _tail(freedom, freedom + 1, level))
+    return _interval(value, drawn, jackknife, n, _tail(freedom, freedom + 1, level))
+
+
+def _interval(value: float, drawn: Floats, jackknife: Floats, n: int, tail: float) -> Interval:
+    """The BCa interval; where fewer resamples than FEWEST_DRAWS are beyond its ends, one they can tell, stretched.
+
+    Many figures that are judged together need ends so far out that no resample lies there: the extremes of the
+    resamples would stand for them, and far too many figures would be called different. The ends are stretched as those
+    of a normal distribution.
+    """
+    from scipy.special import ndtri
+
+    known = max(tail, FEWEST_DRAWS / drawn.size)
+    found = bca(value, drawn, jackknife, n, known)
+    if known == tail or found.low is None or found.high is None:
+        return found
+    stretch = float(ndtri(tail) / ndtri(known))
+    return Interval(value, value - stretch * (value - found.low), value + stretch * (found.high - value), n)
 
 
 def _tail(freedom: float, n: float, level: float) -> float:

@@ -335,6 +335,28 @@ def test_another_seed_is_compared_as_two_samples(finished: Any, tmp_path: Path) 
     assert not any(finding.status == "missing" for finding in verdict.findings)
 
 
+def test_on_other_data_a_measure_of_loops_may_be_undefined(finished: Any, tmp_path: Path) -> None:
+    def no_loops(rows: pd.DataFrame) -> pd.DataFrame:
+        chosen = rows["metric"].isin(["loop_onset", "zipf_slope"])
+        rows.loc[chosen, "value"] = pd.NA
+        rows.loc[chosen, "missing"] = "no loop"
+        return rows
+
+    def no_fit(rows: pd.DataFrame) -> pd.DataFrame:
+        chosen = (rows["metric"] == "kl") & (rows["experiment"] == "generation")
+        rows.loc[chosen, "value"] = pd.NA
+        rows.loc[chosen, "missing"] = "infinite"
+        return rows
+
+    base = finished[0]
+    other = {**base.manifest["prompts"], "sha256": "x"}
+    verdict = gate(changed(base.path, tmp_path / "a", no_loops, prompts=other), base)
+    assert verdict.passed
+    assert any("undefined on the data of one side: no loop" in finding.detail for finding in verdict.findings)
+    assert not gate(changed(base.path, tmp_path / "b", no_loops), base).passed  # on the same data it is news
+    assert not gate(changed(base.path, tmp_path / "c", no_fit, prompts=other), base).passed
+
+
 def test_fixtures_for_other_suites(finished: Any, tmp_path: Path) -> None:
     base = finished[0].path
     changed(base, tmp_path / "worse", scaled("kl", 1.3, surrogate="ccmc-fit"))

@@ -94,3 +94,21 @@ def test_wrong_arguments_are_refused() -> None:
         paired_pooled_difference(mean([1.0, 2.0]), mean([1.0]), seed=0)
     with pytest.raises(ValueError, match="level"):
         two_sample_difference(mean([1.0]), mean([1.0]), seed=0, level=1.5)
+
+
+def test_ends_that_no_resample_reaches_are_stretched() -> None:
+    """Nine units hold few different resamples; the interval of one figure among hundreds goes beyond all of them."""
+    from scipy.stats import t
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.0, 1.0, 9), rng.normal(0.0, 1.0, 9)
+    for found in (
+        lambda level: two_sample_difference(mean(a), mean(b), seed=0, level=level),
+        lambda level: paired_pooled_difference(mean(a), mean(b), seed=0, level=level),
+    ):
+        ends = [found(level) for level in (0.95, 0.99, 0.999, 1 - 1e-4, 1 - 1e-5)]
+        widths = [(end.high or 0.0) - (end.low or 0.0) for end in ends]
+        assert (np.diff(widths) > 0).all()
+    error = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 9)
+    wide = two_sample_difference(mean(a), mean(b), seed=0, level=1 - 1e-4)
+    assert ((wide.high or 0.0) - (wide.low or 0.0)) / (2 * t.ppf(1 - 5e-5, 16) * error) == pytest.approx(1.0, abs=0.25)
