@@ -22,12 +22,12 @@ from harness.metrics import METRICS
 from harness.pivot import run_names
 from harness.pooling import Observed
 from harness.report_data import head_table, heat_map_values, viewer
-from harness.report_plots import Estimate, dot_plot, heat_maps
+from harness.report_plots import Estimate, dot_plot, heat_maps, inline_svg
 from harness.report_words import answers
 from harness.runner import Run
 from harness.store import now, write_atomic
 from harness.surrogates import LADDER
-from harness.tables import Table, agreement, summary_tables
+from harness.tables import Table, mean_difference, summary_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
 AGREEMENT = ("winner_jaccard", "winner_precision", "winner_recall")
@@ -41,6 +41,7 @@ class Picture:
     title: str
     svg: str
     about: str
+    wide: bool = True
 
 
 @dataclass
@@ -86,6 +87,26 @@ def _pictures(rows: pd.DataFrame, name: str) -> list[Picture]:
     return made
 
 
+def _figures(rows: pd.DataFrame, name: str) -> list[Picture]:
+    """The figures that a run of the paper's experiments, or of a count ablation, draws."""
+    import matplotlib
+
+    from harness import generation_plots, plots
+
+    made = []
+    names = ["experiment", "model", "strategy", "surrogate", "condition", "metric"]
+    rows = rows.assign(**{column: rows[column].str.replace("$", "", regex=False) for column in names})  # no formulas
+    with matplotlib.rc_context(plots.STYLE):
+        for kind, figure in plots.draw(rows).items():
+            about = "Points: what was measured, with 95 % intervals; lines: what theory says."
+            made.append(Picture(f"{kind}: measured and predicted", inline_svg(figure, f"{name}-{kind}"), about))
+        ablation = rows[rows["experiment"] == "count-ablation"]
+        for label, make in generation_plots.draw(ablation, pd.DataFrame()).items():
+            about = "Repetition against the strength of each ablation, and against what it costs on prose."
+            made.append(Picture(label, inline_svg(make(), f"{name}-{label}"), about))
+    return made
+
+
 def _agreement_pictures(rows: pd.DataFrame, seen: Observed, name: str) -> list[Picture]:
     made = []
     explained: dict[str, list[Estimate]] = {}
@@ -93,7 +114,7 @@ def _agreement_pictures(rows: pd.DataFrame, seen: Observed, name: str) -> list[P
         explained.setdefault(f"{key[0]}, {key[1]}", []).append((str(key[2]), sample.interval()))
     if explained:
         svg = dot_plot(explained, "explained", f"{name}-explained", zero=True)
-        made.append(Picture("All heads together: explained", svg, "95 % intervals over held-out prompts."))
+        made.append(Picture("All heads together: explained", svg, "95 % intervals over held-out prompts.", wide=False))
     part = rows[(rows["experiment"] == "generation") & (rows["split"] == "held_out")]
     for number, ((model, strategy), own) in enumerate(part.groupby(["model", "strategy"], sort=False)):
         where = {"experiment": "generation", "model": model, "strategy": strategy, "split": "held_out"}
@@ -104,16 +125,16 @@ def _agreement_pictures(rows: pd.DataFrame, seen: Observed, name: str) -> list[P
         if winners:
             svg = dot_plot(winners, "overlap with the model's winner set", f"{name}-winners-{number}")
             about = "model-shuffled: continuations of other prompts, the floor. model-reseeded: the ceiling."
-            made.append(Picture(f"Winners of {model}, {strategy}", svg, about))
+            made.append(Picture(f"Winners of {model}, {strategy}", svg, about, wide=False))
         names = _ladder([s for s in own["surrogate"].unique() if not str(s).startswith("model")])
         differences = {
-            surrogate: [(measure, agreement(own, surrogate, measure).difference) for measure in REPETITION]
+            surrogate: [(measure, mean_difference(own, surrogate, measure)) for measure in REPETITION]
             for surrogate in names
         }
         if differences:
             svg = dot_plot(differences, "surrogate - model", f"{name}-repetition-{number}", zero=True)
             about = "Difference to the model's own continuation, paired by prompt, with 95 % intervals."
-            made.append(Picture(f"Repetition against {model}, {strategy}", svg, about))
+            made.append(Picture(f"Repetition against {model}, {strategy}", svg, about, wide=False))
     return made
 
 
@@ -130,9 +151,9 @@ def _section(run: Run, name: str, index: int) -> Section:
         manifest=run.manifest,
         state=run.state,
         done=done,
-        answers=answers(known) if len(known) else [],
+        answers=answers(rows) if len(rows) else [],
         tables=summary_tables(rows) if len(rows) else [],
-        pictures=_pictures(known, f"r{index}") if len(known) else [],
+        pictures=[*(_pictures(known, f"r{index}") if len(known) else []), *_figures(rows, f"r{index}")],
         heads=None if heads is None else safe_json(heads),
         texts=None if texts is None else safe_json(texts),
         left_out=0 if texts is None else texts["left_out"],

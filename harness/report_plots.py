@@ -54,20 +54,25 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[An
     return figure, axes
 
 
-def _svg(figure: Any, name: str) -> str:
-    """The figure as an `<svg>` element: no prolog, no metadata, text as text, ids of its own."""
+def inline_svg(figure: Any, name: str) -> str:
+    """The figure as an `<svg>` element: no prolog, no metadata, text as text, ids of its own, black as currentColor."""
     from matplotlib import rc_context
 
     out = io.StringIO()
     with rc_context({"svg.hashsalt": name}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
     text = out.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(f"{_INK}|#000000", "currentColor", text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = re.sub(r"\W", "-", name)
     text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'(href=")#|(url\()#', lambda m: f"{m.group(1) or m.group(2)}#{prefix}-", text)
     return re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', lambda m: m.group(1) or "", text, count=2)
+
+
+def _short(text: str, signs: int) -> str:
+    """A label that leaves room for the picture; tables have it in full."""
+    return text if len(text) <= signs else text[: signs - 1] + "…"
 
 
 @_styled
@@ -88,7 +93,7 @@ def heat_maps(values: dict[str, np.ndarray[Any, Any]], layers: Sequence[int], na
     for axis, (surrogate, map_) in zip(axes, values.items(), strict=True):
         shown = np.ma.masked_invalid(np.clip(map_, -1.0, 1.0))
         drawn = axis.pcolormesh(shown, cmap="PuOr_r", vmin=-1.0, vmax=1.0, edgecolors="face", linewidth=0.1)
-        axis.set_title(surrogate, color=_INK, fontsize=9)
+        axis.set_title(_short(surrogate, 18), color=_INK, fontsize=9)
         axis.set_xlabel("head", color=_INK)
         axis.invert_yaxis()
         step = max(1, len(layers) // 10)
@@ -101,7 +106,7 @@ def heat_maps(values: dict[str, np.ndarray[Any, Any]], layers: Sequence[int], na
     bar.set_label("explained (cut at -1)", color=_INK)
     bar.ax.tick_params(colors=_INK)
     bar.solids.set_rasterized(False)
-    return _svg(figure, name)
+    return inline_svg(figure, name)
 
 
 @_styled
@@ -129,8 +134,8 @@ def dot_plot(groups: dict[str, list[Estimate]], label: str, name: str, zero: boo
             if found.low is not None and found.high is not None:
                 axis.plot([found.low, found.high], [place, place], color=colour, linewidth=1.6)
             axis.plot([found.value], [place], marker="osD^vP*X"[index % 8], color=colour, markersize=5)
-        axis.plot([], [], marker="osD^vP*X"[index % 8], color=_COLOURS[index % len(_COLOURS)], label=series)
-    axis.set_yticks(range(len(rows)), rows)
+        axis.plot([], [], marker="osD^vP*X"[index % 8], color=_COLOURS[index % len(_COLOURS)], label=_short(series, 40))
+    axis.set_yticks(range(len(rows)), [_short(text, 30) for text in rows])
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(label, color=_INK)
     axis.grid(axis="x", color=_INK, alpha=0.15)
@@ -140,7 +145,7 @@ def dot_plot(groups: dict[str, list[Estimate]], label: str, name: str, zero: boo
         legend = figure.legend(loc="outside upper left", ncols=min(4, len(groups)), frameon=False, fontsize=8)
         for text in legend.get_texts():
             text.set_color(_INK)
-    return _svg(figure, name)
+    return inline_svg(figure, name)
 
 
 @_styled
@@ -159,4 +164,4 @@ def curves_svg(found: Sequence[tuple[Table, dict[str, list[Estimate]]]]) -> str:
         axis.set_title(table.title, color=_INK, fontsize=8)
         axis.set_xlabel("revision", color=_INK)
         axis.legend(frameon=False, labelcolor=_INK, fontsize=7)
-    return _svg(figure, "curves").replace("currentColor", "#222222") + "\n"
+    return inline_svg(figure, "curves").replace("currentColor", "#222222") + "\n"

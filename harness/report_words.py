@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 
 from harness.metrics import FRAMES
@@ -34,6 +36,21 @@ def answers(rows: pd.DataFrame) -> list[str]:
     for experiment, make in makers.items():
         if (rows["experiment"] == experiment).any():
             said += make(seen)
+    return said + _verdicts(rows)
+
+
+def _verdicts(rows: pd.DataFrame) -> list[str]:
+    """What became of the claims of the paper's experiments."""
+    said = []
+    judged = rows[(rows["split"] == "pooled") & rows["verdict"].notna()]
+    for kind, part in judged.groupby("experiment", sort=False):
+        right = int(part["verdict"].isin(["agrees", "holds"]).sum())
+        text = f"{kind}: {right} of {len(part)} comparisons with theory came out as predicted"
+        wrong = part[part["verdict"].isin(["differs", "does not hold"])]
+        claims = wrong["condition"].map(lambda condition: str(json.loads(condition)["claim"])).value_counts(sort=False)
+        if len(claims):
+            text += f"; {len(wrong)} did not: " + "; ".join(f"{name} ({count})" for name, count in claims.items())
+        said.append(text + ".")
     return said
 
 
@@ -100,7 +117,8 @@ def _generation(seen: Observed) -> list[str]:
         kl = _samples(seen, metric="kl", **where)
         order = _ranked(kl, higher=False)
         if order:
-            text = f"One token ahead, {order[0]} is closest (KL {interval(kl[order[0]].interval())} nats)"
+            nats = interval(kl[order[0]].interval())
+            text = f"One token ahead ({model}, {strategy}), {order[0]} is closest (KL {nats} nats)"
             if len(order) > 1:
                 lead = difference(kl[order[1]], kl[order[0]], "kl", paired=True)
                 text += f"; {order[1]} is {interval(lead.interval, signed=True)} further" + (

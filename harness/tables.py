@@ -292,17 +292,30 @@ def agreement(part: pd.DataFrame, surrogate: str, measure: str) -> Agreement:
         surrogate: a surrogate, or a row of the frame.
         measure: a metric that is defined for single continuations.
     """
+    a, b = _beside_model(part, surrogate, measure)
+    if len(a) == 0:
+        nothing = Interval(None, None, None, 0, "no prompt where both are defined")
+        return Agreement(nothing, nothing)
+    return Agreement(mean_interval(np.nanmean(b, axis=1) - a, SEED), mean_spearman_interval(a, b.T, SEED))
+
+
+def mean_difference(part: pd.DataFrame, surrogate: str, measure: str) -> Interval:
+    """The difference alone of `agreement`, at a third of its cost."""
+    a, b = _beside_model(part, surrogate, measure)
+    if len(a) == 0:
+        return Interval(None, None, None, 0, "no prompt where both are defined")
+    return mean_interval(np.nanmean(b, axis=1) - a, SEED)
+
+
+def _beside_model(part: pd.DataFrame, surrogate: str, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """A measure of the model [prompts] and of a surrogate [prompts, seeds], over prompts where both are defined."""
     chosen = _pick(part, metric=measure)
     real = _per_prompt(_pick(chosen, surrogate="model"))
     other = _pick(chosen, surrogate=surrogate)
     other = other[other["value"].notna()]
     table = other.assign(value=other["value"].astype(float)).pivot_table(index="prompt", columns="seed", values="value")
     common = real.index.intersection(table.index)
-    a, b = real.loc[common].to_numpy(dtype=float), table.loc[common].to_numpy(dtype=float)
-    if len(common) == 0:
-        nothing = Interval(None, None, None, 0, "no prompt where both are defined")
-        return Agreement(nothing, nothing)
-    return Agreement(mean_interval(np.nanmean(b, axis=1) - a, SEED), mean_spearman_interval(a, b.T, SEED))
+    return real.loc[common].to_numpy(dtype=float), table.loc[common].to_numpy(dtype=float)
 
 
 def _agreement_table(part: pd.DataFrame, title: str) -> Table:

@@ -67,6 +67,7 @@
       return values.length > 1 ? [i, ...select(column.name, values, () => update())] : null;
     }).filter(Boolean);
     const count = make("p", { class: "note", role: "status" });
+    const paper = make("p", { class: "note paper" });
     const head = make("tr", {}, ...data.columns.map((column) =>
       make("th", { scope: "col", class: column.numeric ? "" : "word", text: column.name })));
     const body = make("tbody");
@@ -83,6 +84,10 @@
         make("td", { class: data.columns[c].numeric ? "" : "word", text: value === null ? "–" : value }))));
       body.replaceChildren(above, ...rows, below);
     };
+    window.addEventListener("beforeprint", () => {
+      view.scrollTop = 0;
+      draw();
+    });
     const update = () => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       shown = data.rows.map((row, i) => i).filter((i) =>
@@ -93,12 +98,13 @@
         shown.sort((i, j) => compare(data.rows[i][c], data.rows[j][c], data.columns[c].numeric, sign));
       }
       count.textContent = shown.length + " of " + data.rows.length + " rows";
+      paper.textContent = shown.length > 60 ? "On paper: the first 60, in the order they were sorted in." : "";
       view.scrollTop = 0;
       draw();
     };
     sortButtons([...head.cells], (c, sign) => { order = [c, sign]; update(); });
     place.replaceChildren(
-      make("div", { class: "controls" }, make("label", { text: "search" }, search), ...filters.map(([, label]) => label)), count, view);
+      make("div", { class: "controls" }, make("label", { text: "search" }, search), ...filters.map(([, label]) => label)), count, paper, view);
     update();
   }
 

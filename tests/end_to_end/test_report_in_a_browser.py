@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference" / "quickstart"
-HOSTILE = "<script>window.hacked=1</script>\"><img src=x onerror='window.hacked=2'>"
+HOSTILE = "<script>window.hacked=1</script>\"><img src=x onerror='window.hacked=2'>\u2028$\\frac"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,9 @@ def big_run(folder: Path) -> Run:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_report([big_run(folder / "run")], folder / "report.html")
+    paper = load_run(ROOT / "results" / "reference" / "paper" / "coverage")
+    write_report([big_run(folder / "run"), paper], folder / "report.html")
+    assert (folder / "report.html").stat().st_size < 3_000_000
     return folder / "report.html"
 
 
@@ -104,7 +106,7 @@ const ground = (node) => { for (let n = node; n; n = n.parentElement) {
   const c = rgb(getComputedStyle(n).backgroundColor);
   if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
 let worst = [99, ""];
-const all = "p,li,td,th,a,h1,h2,h3,h4,mark,label,button,figcaption,dt,dd,option,code,text";
+const all = "p,li,td,th,a,h1,h2,h3,h4,mark,label,button,figcaption,dt,dd,option,code,text,pre,summary,select";
 for (const node of document.querySelectorAll(all)) {
   const style = getComputedStyle(node);
   if (!node.textContent.trim() || !node.getClientRects().length) continue;
@@ -237,7 +239,20 @@ def test_it_prints(browser: Any, page: Path) -> None:
     browser.get(page.as_uri())
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
     hidden = browser.execute_script("return getComputedStyle(document.querySelector('.controls')).display")
+    spacers = set(
+        browser.execute_script(
+            "return [...document.querySelectorAll('tr.space')].map((n) => getComputedStyle(n).display)"
+        )
+    )
+    note = browser.execute_script("return document.querySelector('.paper').innerText")
+    browser.execute_script(
+        "document.querySelector('.grid .window').scrollTop = 1e6; dispatchEvent(new Event('beforeprint'))"
+    )
+    drawn = len(column(browser, ".grid tbody tr:not(.space)", 0))
     pdf = browser.execute_cdp_cmd("Page.printToPDF", {})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     assert hidden == "none"
+    assert spacers == {"none"}  # the rows that are not drawn leave no blank pages
+    assert "the first 60" in note
+    assert drawn == 60
     assert len(pdf["data"]) > 50_000

@@ -194,3 +194,15 @@ def test_pictures_are_plain_svg() -> None:
     assert "a&lt;b" in heat_maps(maps, [0, 1], "one")
     assert "currentColor" in heat_maps(maps, [0, 1], "one")
     assert interval(Interval(0.5, 0.4, 0.6, 9)) == "0.500 [0.400, 0.600]"
+
+
+def test_runs_of_the_paper_have_answers_and_pictures() -> None:
+    run = load_run(ROOT / "results" / "reference" / "paper" / "coverage")
+    pooled = run.rows[(run.rows["split"] == "pooled") & run.rows["verdict"].notna()]
+    right = int(pooled["verdict"].isin(["agrees", "holds"]).sum())
+    said = answers(run.rows)
+    assert len(said) == 1
+    assert said[0].startswith(f"coverage: {right} of {len(pooled)} comparisons with theory came out as predicted")
+    page = render_report([run])
+    assert page.count("<svg") == 1
+    assert "#000000" not in page[page.index("<svg") :]  # ink of the page, on dark paper too
