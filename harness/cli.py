@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import cli_results
+from harness.completion import complete_config
 from harness.errors import HarnessError, UsageError, nearest, one_line
-from harness.terminal import console, print_tables
+from harness.terminal import console, print_tables, working
 
 if TYPE_CHECKING:
     from harness.units import Unit
@@ -113,7 +115,9 @@ class _Bars:
 def _show(run: Any, format_: str = "rich") -> None:
     from harness.resume import missing_lines
 
-    print_tables(run.tables(), format_)
+    with working("pooling rows"):
+        tables = run.tables()
+    print_tables(tables, format_)
     if format_ == "rich":
         done, planned = run.finished_units()
         typer.echo(f"run directory: {run.path} ({run.state}, {done} of {planned} units)")
@@ -127,7 +131,12 @@ def _show(run: Any, format_: str = "rich") -> None:
     epilog="Examples: ccmc run quickstart | ccmc run my.yaml --set generation.seeds=3 --limit 2 --out results/try"
 )
 def run(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config such as quickstart.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file, or the name of a shipped config such as quickstart.", autocompletion=complete_config
+        ),
+    ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one value; may be given many times.")
     ] = None,
@@ -317,7 +326,8 @@ def main() -> None:
 def invoke(arguments: list[str]) -> int:
     """Run a command line and return its exit code.
 
-    0 done, 1 a gate failed, 2 wrong use, 3 some units failed, 4 internal error, 130 interrupted.
+    0 done, 1 a gate failed, 2 wrong use, 3 some units failed, 4 internal error, 130 interrupted, 141 the reader of the
+    output went away before its end.
     """
     try:
         code = app(arguments, prog_name="ccmc", standalone_mode=False)
@@ -333,8 +343,12 @@ def invoke(arguments: list[str]) -> int:
         return _complain(message + see, 2)
     except HarnessError as error:
         return _complain(str(error), error.exit_code)
-    except BrokenPipeError:
-        return 0
+    except SystemExit as left:
+        if not isinstance(left.__context__, BrokenPipeError):
+            raise
+        # The reader has enough, as in `ccmc table RUN | head`; typer and rich would end with the code of a failed gate.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be flushed into the pipe
+        return 141
     except Exception as error:
         import traceback
 

@@ -8,22 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.completion import complete_metric, complete_run
 from harness.errors import UsageError, nearest
-from harness.terminal import print_pivots, print_tables
-
-
-def complete_run(incomplete: str) -> list[str]:
-    """Runs under results/ that start with what was typed, for the completion of shells."""
-    found = [path.parent for pattern in ("*", "*/*") for path in Path("results").glob(f"{pattern}/manifest.json")]
-    return sorted(name for name in map(str, found) if name.startswith(incomplete))
-
-
-def complete_metric(incomplete: str) -> list[tuple[str, str]]:
-    """Metrics that start with what was typed, with a line about each."""
-    from harness.metrics import METRICS
-
-    return [(name, found.about) for name, found in METRICS.items() if name.startswith(incomplete)]
-
+from harness.terminal import print_pivots, print_tables, working
 
 RunArgument = Annotated[
     str, typer.Argument(help="A run directory, or its name under results/.", autocompletion=complete_run)
@@ -80,7 +67,8 @@ def table(
     from harness.pivot import pivots
     from harness.runner import load_run
 
-    found = pivots([load_run(run) for run in runs], _names(rows), _names(columns), _names(metric), where or [])
+    with working("pooling rows"):
+        found = pivots([load_run(run) for run in runs], _names(rows), _names(columns), _names(metric), where or [])
     if format_ == "rich":
         print_pivots(found)
     else:
@@ -96,7 +84,9 @@ def compare(
         list[str],
         typer.Argument(help="Run directories; RUN:MODEL for one model of several.", autocompletion=complete_run),
     ],
-    baseline: Annotated[str | None, typer.Option(help="Compare every RUN with this one.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare every RUN with this one.", autocompletion=complete_run)
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Default: all that have a better direction.", autocompletion=complete_metric),
@@ -112,12 +102,13 @@ def compare(
     from harness.sides import one_side, open_sides
 
     metrics = _names(metric)
-    if baseline is None:
-        found = [comparing.compare(one_side(runs[0]), one_side(runs[1]), metrics, anyway)]
-        shown = comparing.tables(found[0])
-    else:
-        found = comparing.against_baseline(open_sides(runs), one_side(baseline), metrics, anyway)
-        shown = [comparing.baseline_table(found)]
+    with working("comparing"):
+        if baseline is None:
+            found = [comparing.compare(one_side(runs[0]), one_side(runs[1]), metrics, anyway)]
+            shown = comparing.tables(found[0])
+        else:
+            found = comparing.against_baseline(open_sides(runs), one_side(baseline), metrics, anyway)
+            shown = [comparing.baseline_table(found)]
     for comparison in found:
         for line in comparing.warnings(comparison):
             typer.echo(f"{comparison.a.name + ': ' if baseline else 'note: '}{line}", err=format_ == "csv")
@@ -129,7 +120,10 @@ def compare(
 
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Where the runs are, two levels deep.")] = Path("results"),
-    metric: Annotated[str | None, typer.Option(help="Rank by this; default: what each experiment is about.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Rank by this; default: what each experiment is about.", autocompletion=complete_metric),
+    ] = None,
     surrogate: Annotated[str | None, typer.Option(help="Rank this surrogate; default: the best of each run.")] = None,
     format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
 ) -> None:
@@ -140,14 +134,18 @@ def leaderboard(
     sides, left_out = ranking.folder_sides(folder)
     for line in left_out:
         typer.echo(f"left out: {line}")
-    print_tables(ranking.leaderboard(sides, metric, surrogate), format_)
+    with working("ranking"):
+        tables = ranking.leaderboard(sides, metric, surrogate)
+    print_tables(tables, format_)
 
 
 def revisions(
     runs: Annotated[
         list[str], typer.Argument(help="Runs of one model, each with another revision.", autocompletion=complete_run)
     ],
-    metric: Annotated[str | None, typer.Option(help="Default: what each experiment is about.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Default: what each experiment is about.", autocompletion=complete_metric)
+    ] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
     format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
 ) -> None:
@@ -189,7 +187,8 @@ def gate(
     from harness.tolerance import load_tolerance
 
     allowed = load_tolerance(tolerance)
-    verdict = judge(opened, load_run(baseline), allowed)
+    with working("judging"):
+        verdict = judge(opened, load_run(baseline), allowed)
     for path, text in ((junit, to_junit), (markdown, to_markdown)):
         if path is not None:
             _write(path, text(verdict, str(opened.path), baseline))
@@ -207,10 +206,13 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML file: answers, tables that sort and filter, pictures, texts, provenance."""
-    from harness.report import write_report
-    from harness.runner import load_run
+    with working("writing the report: imports"):
+        from harness.report import write_report
+        from harness.runner import load_run
 
-    write_report([load_run(run) for run in runs], output)
+        opened = [load_run(run) for run in runs]
+    with working(f"writing the report: {len(opened)} run{'s' if len(opened) > 1 else ''}"):
+        write_report(opened, output)
     typer.echo(f"report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 

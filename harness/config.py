@@ -131,7 +131,7 @@ def shipped_configs() -> Path:
     return checkout if (checkout / "quickstart.yaml").is_file() else Path(str(resources.files("harness"))) / "configs"
 
 
-def _runnable_names() -> list[str]:
+def config_names() -> list[str]:
     root = shipped_configs()
     files = (p.relative_to(root).with_suffix("") for p in root.rglob("*.yaml"))
     return sorted(p.as_posix() for p in files if p.parts[0] not in {"parts", "prompts"})
@@ -154,7 +154,7 @@ def find_config(name: str | Path) -> Path:
         )
         if shipped.is_file():
             return shipped
-    known = _runnable_names()
+    known = config_names()
     raise UsageError(f"config {str(name)!r}: no such file{nearest(path.with_suffix('').name, known)} (shipped configs)")
 
 

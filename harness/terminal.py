@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -13,6 +15,21 @@ def console(stderr: bool = False) -> Any:
 
     screen = Console(stderr=stderr)
     return screen if screen.is_terminal else Console(stderr=stderr, width=240)  # a file or a pipe folds nothing
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say what is being done and for how long, on a terminal only, and wipe it away at the end."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield
 
 
 def print_tables(tables: list[Any], format_: str = "rich") -> None:
