@@ -43,6 +43,11 @@ _SLOW = 0.005
 # Frequencies below this count as gone when an equilibrium is polished.
 _GONE = 1e-12
 _SMALLEST = 1e-250
+# Frequencies below this act on nothing that the flow's tolerance would show; worth a flow of its own for the others
+# where they are so large a share of the tokens.
+_FADED, _MANY_FADED = 1e-9, 0.2
+# Error of one integration step on the way to a limit, in total variation: which limit it is asks for no more.
+_COARSE = 2e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,18 +165,57 @@ class Landscape:
             if near is not None:
                 return near
             stretch = max(_STRETCH, _GROWTH * passed)
-            last, m = m, np.maximum(follow(self.weights, m, np.array([stretch]))[0], _SMALLEST)
+            last, m = m, np.maximum(self._onwards(m, stretch), _SMALLEST)
             passed += stretch
             travelled += _distance(last, m)
         return None
+
+    def _onwards(self, m: FloatArray, stretch: float) -> FloatArray:
+        """Where the flow takes m [n] within `stretch` of log time.
+
+        Tokens that have all but died out act on nothing. The flow of the others is followed alone, as long as none of
+        those grows back meanwhile; their own frequencies change at the mean of their rates at both ends.
+        """
+        faded = m < _FADED
+        if faded.mean() < _MANY_FADED:
+            return self._whole(m, stretch)
+        rates = self._rates(m)
+        # Those that may come back in time take part.
+        faded &= np.log(m) + stretch * (1.5 * rates - 1) < np.log(_FADED)
+        alive = np.flatnonzero(~faded)
+        within = self.weights[np.ix_(alive, alive)]
+        after = m.copy()
+        after[alive] = follow(within, m[alive] / m[alive].sum(), np.array([stretch]), _COARSE)[0]
+        begin, end = rates[faded], self._rates(after)[faded]
+        if (np.log(m[faded]) + stretch * (np.maximum(begin, end) - 1) > np.log(_FADED)).any():
+            return self._whole(m, stretch)
+        after[faded] = m[faded] * np.exp(stretch * (0.5 * (begin + end) - 1))
+        grown: FloatArray = after / after.sum()
+        return grown
+
+    def _whole(self, m: FloatArray, stretch: float) -> FloatArray:
+        end: FloatArray = follow(self.weights, m, np.array([stretch]), _COARSE)[0]
+        return end
+
+    def _rates(self, m: FloatArray) -> FloatArray:
+        """mu / m, by which counts grow where frequencies are m [n]."""
+        from ccmc._flow import relative_rates
+
+        rates = np.empty(len(m))
+        relative_rates(self.weights, m, m.copy(), rates, _COARSE)
+        return rates
 
     def _resting_near(self, m: FloatArray) -> Equilibrium | None:
         """An equilibrium close to m that does not repel, on the support of the tokens that are not dying out."""
         if 0.5 * np.abs(m * (growth_rates(self.weights, m) - 1)).sum() > _SLOW:
             return None
+        size = 0
         for least in (1e-2, 1e-4, 1e-8):
             start = np.where(m >= least * m.max(), m, 0.0)
-            rest = polish(self.weights, start / start.sum())
+            if np.count_nonzero(start) == size:
+                continue
+            size = np.count_nonzero(start)
+            rest = polish(self.weights, start / start.sum(), 4 * _NEAR)
             if rest is not None and _distance(rest, m) < _NEAR:
                 candidate = self.add(rest)
                 if candidate is not None and not candidate.unstable:
@@ -185,15 +229,17 @@ def growth_rates(P: FloatArray, m: FloatArray) -> FloatArray:
     return rates
 
 
-def polish(P: FloatArray, m: FloatArray) -> FloatArray | None:
+def polish(P: FloatArray, m: FloatArray, within: float = np.inf) -> FloatArray | None:
     """Newton's method for rho = 1 on the support of m; None where it leads nowhere inside the face.
+
+    It is given up once it is farther than `within` from m, in total variation.
 
     In relative changes of m, rho has derivative D[j, l] = (P[l, j] / u_l - sum_i m_i P[i, j] P[i, l] / u_i^2) m_l with
     u = P m. Scaling m changes nothing (D 1 = 0) and sum_j m_j rho_j is 1 whatever m is, so D + 1 m^T is solved instead.
     """
     support = np.flatnonzero(m > 0)
     weights = P[np.ix_(support, support)]
-    x = m[support] / m[support].sum()
+    begin = x = m[support] / m[support].sum()
     for _ in range(40):
         ratio = weights / (weights @ x)[:, None]
         error = x @ ratio - 1
@@ -208,7 +254,7 @@ def polish(P: FloatArray, m: FloatArray) -> FloatArray | None:
             return None
         x = x * np.exp(step * min(1.0, 1.0 / np.abs(step).max()))
         x /= x.sum()
-        if not x.min() > _GONE:
+        if not x.min() > _GONE or _distance(x, begin) > within:
             return None
     return None
 

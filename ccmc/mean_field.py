@@ -111,13 +111,14 @@ def _after_prefix(weights: FloatArray, counts: FloatArray, prefix: IntArray, tim
     return frequencies
 
 
-def follow(weights: FloatArray, m: FloatArray, at: FloatArray) -> FloatArray:
+def follow(weights: FloatArray, m: FloatArray, at: FloatArray, tolerance: float = TOLERANCE) -> FloatArray:
     """Where the flow takes frequencies m.
 
     Args:
         weights: [n, n] positive base transition weights, each row up to a factor.
         m: [n] positive frequencies that sum to 1.
         at: [times] log time since m, increasing from 0 or more.
+        tolerance: error of one integration step, in total variation.
 
     Returns:
         Frequencies [times, n].
@@ -125,7 +126,7 @@ def follow(weights: FloatArray, m: FloatArray, at: FloatArray) -> FloatArray:
     from ccmc._flow import integrate
 
     logs = np.empty((len(at), len(m)))
-    if integrate(weights, np.log(m), m.copy(), np.asarray(at, np.float64), TOLERANCE, _MAX_STEPS, logs) < 0:
+    if integrate(weights, np.log(m), m.copy(), np.asarray(at, np.float64), tolerance, _MAX_STEPS, logs) < 0:
         raise RuntimeError(f"the mean field needed more than {_MAX_STEPS} integration steps")
     frequencies: FloatArray = np.exp(logs - logs.max(axis=1, keepdims=True))
     frequencies /= frequencies.sum(axis=1, keepdims=True)
