@@ -214,7 +214,7 @@ class Landscape:
             start = np.where(m >= least * m.max(), m, 0.0)
             if np.count_nonzero(start) == size:
                 continue
-            size = np.count_nonzero(start)
+            size = int(np.count_nonzero(start))
             rest = polish(self.weights, start / start.sum(), 4 * _NEAR)
             if rest is not None and _distance(rest, m) < _NEAR:
                 candidate = self.add(rest)
