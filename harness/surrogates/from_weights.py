@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from harness.sources.capture import key_heads, rows_without_sink, scores
+from harness.sources.blocks import Asked, Block, View
+from harness.sources.capture import key_heads, scores
 from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.base import FloatArray, IntArray, Surrogate, chain_rows
-from harness.texts import Text
+from harness.surrogates.along import HeadSurrogate, LogWeights
+from harness.surrogates.base import FloatArray, IntArray
 
 
-class CCMCWeights(Surrogate):
+class _Read(HeadSurrogate):
+    """A surrogate that asks a layer's heads about tokens."""
+
+    def __init__(self, heads: StaticHeads) -> None:
+        self.heads = heads
+
+    @property
+    def device(self) -> torch.device:
+        return self.heads.at_start.key.device
+
+
+class CCMCWeights(_Read):
     """theta[i, j] = the score of query token i and key token j at one position, with one static input per token.
 
     Args:
@@ -23,7 +36,7 @@ class CCMCWeights(Surrogate):
     name = "ccmc-weights"
 
     def __init__(self, heads: StaticHeads) -> None:
-        self.heads = heads
+        super().__init__(heads)
         call = heads.at_start
         self._key_head = key_heads(call.query.shape[0], call.key.shape[0]).to(call.key.device)
 
@@ -46,14 +59,23 @@ class CCMCWeights(Surrogate):
         array: FloatArray = torch.cat(parts, -1).double().cpu().numpy()
         return array
 
-    def predict(self, text: Text) -> FloatArray:
-        return chain_rows(text.counts, self.logits(text.types[text.query], text.types))
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        call, types = self.heads.at_start, view.types
+        sink = self.heads.sink_type
+        rows = types if sink is None else torch.cat([types, types.new_tensor([sink])])
+        query, key = call.query[:, types], call.key[:, rows]  # [H, U, d], [G, U (+ 1), d]
+
+        def of(block: Block) -> LogWeights:
+            found = scores(query[:, block.queries], key, self._key_head, call.scaling, call.softcap).transpose(1, 2)
+            if sink is None:
+                return LogWeights(found, by_token=True)
+            return LogWeights(found[:, :-1], by_token=True, sink=found[:, -1])
+
+        return of
 
 
-class PCCMCWeights(Surrogate):
+class PCCMCWeights(_Read):
     """The same with positions, as the layer itself takes them in: rotation, window, learned ones. Exact at layer 0.
-
-    Only for texts whose contexts are the positions from 1 on (`head_text`).
 
     Args:
         heads: the layer's heads, asked per token and position.
@@ -61,11 +83,14 @@ class PCCMCWeights(Surrogate):
 
     name = "pccmc-weights"
 
-    def __init__(self, heads: StaticHeads) -> None:
-        self.heads = heads
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        asked = Asked.of(self.heads.of_text(view.text.tokens))
+        sink = self.heads.sink_type is not None
 
-    def predict(self, text: Text) -> FloatArray:
-        return text.per_token(rows_without_sink(self.heads.of_text(text.tokens))[0])
+        def of(block: Block) -> LogWeights:
+            return LogWeights(asked.scores(block), by_token=False, sink=asked.sink_scores(block) if sink else None)
+
+        return of
 
 
 class ShuffledWeights(CCMCWeights):

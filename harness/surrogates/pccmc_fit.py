@@ -8,22 +8,26 @@ best there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.optimize import minimize
 
 from harness.seeds import derive_seed
-from harness.sources.capture import visible_scores
+from harness.sources.blocks import Block, View
 from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
+from harness.surrogates.along import HeadSurrogate, LogWeights, delta_tables, on, sink_odds
+from harness.surrogates.base import FloatArray, IntArray, Observations
 from harness.surrogates.ccmc_fit import inner_folds
-from harness.surrogates.distance import BUCKETS, bucket_matrix, position_rows
+from harness.surrogates.distance import BUCKETS, profile_of
+from harness.surrogates.from_weights import PCCMCWeights
 from harness.surrogates.position_loss import Entries, gather, log_normalisers
-from harness.texts import Text
+from harness.surrogates.sink_fit import SinkFit, fit_sink
 
 PAIR_RIDGES = (30.0, 10.0, 3.0, 1.0)
 RIDGE = 1.0
@@ -53,7 +57,7 @@ def _masses(of: Observations, head: int, pair: FloatArray) -> _Masses:
     return _Masses(score, np.sum([m[head] for m in of.distance_mass], axis=0), pair)
 
 
-class PCCMCFit(Surrogate):
+class PCCMCFit(HeadSurrogate):
     """Position-aware weights with a fitted scale, distances and token pairs.
 
     Args:
@@ -69,6 +73,7 @@ class PCCMCFit(Surrogate):
     c_: FloatArray
     b_: FloatArray
     delta_: list[sparse.csr_array]
+    sink_: SinkFit | None = None
 
     def __init__(self, heads: StaticHeads, seed: int, folds: int = 4, tol: float = 1e-3, threads: int = 2) -> None:
         self.heads, self.seed, self.folds, self.tol, self.threads = heads, seed, folds, tol, threads
@@ -94,12 +99,15 @@ class PCCMCFit(Surrogate):
         pattern = observations.pattern
         self.c_ = np.array([p.c for p in found])
         self.b_ = np.stack([p.b for p in found])
+        prior_odds = observations.prior_sink_odds.get(PCCMCWeights.name, ())
+        if prior_odds:
+            self.sink_ = fit_sink(observations.texts, observations.sink_odds, prior_odds, observations.vocab_size)
         self.delta_ = [sparse.csr_array((p.delta, pattern.indices, pattern.indptr), shape=pattern.shape) for p in found]
         return self
 
     def _entries(self, of: Observations, known: Observations) -> Entries:
         pairs = _pair_codes(known)
-        return gather(of.texts, [text_scores(self.heads, text) for text in of.texts], pairs, of.vocab_size)
+        return gather(self.heads, of.texts, pairs, of.vocab_size)
 
     def _choose(
         self,
@@ -156,24 +164,23 @@ class PCCMCFit(Surrogate):
         options = {"maxiter": 60, "maxcor": 8, "gtol": self.tol * np.sqrt(len(entries.start)), "ftol": 1e-6}
         return read(minimize(objective, x0, jac=True, method="L-BFGS-B", options=options).x)  # type: ignore[call-overload]
 
-    def predict(self, text: Text) -> FloatArray:
-        score = self.c_[:, None, None] * np.where(text.visible, text_scores(self.heads, text), 0.0)
-        score += self.b_[:, bucket_matrix(text)]
-        for head, delta in enumerate(self.delta_):
-            score[head] += delta[text.types][:, text.types].toarray()[text.query][:, text.key_index]
-        return text.per_token(position_rows(score, text))
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        prior = PCCMCWeights(self.heads).along(view)
+        profile = on(view, profile_of(self.b_, view.length))
+        change, c = delta_tables(self.delta_, view), on(view, self.c_)[:, None, None]
 
+        def of(block: Block) -> LogWeights:
+            given = prior(block)
+            odds = sink_odds(self.sink_, given, block)
+            values = given.values.mul_(c).add_(block.of_distance(profile))
+            values += block.spread(change.index_select(2, block.queries))
+            return LogWeights(values, by_token=False, sink_odds=odds)
 
-def text_scores(heads: StaticHeads, text: Text) -> FloatArray:
-    """[H, n, T - 1] scores read off the weights, the first position left out; -inf where a query does not see a key."""
-    scores: FloatArray = visible_scores(heads.of_text(text.tokens))[:, 1:, 1:].cpu().numpy()
-    return scores
+        return of
 
-
-def score_mass(heads: StaticHeads, text: Text, rows: FloatArray) -> FloatArray:
-    """[H] sum of attention rows [H, n, T - 1] times the scores read off the weights."""
-    mass: FloatArray = np.sum(rows * np.where(text.visible, text_scores(heads, text), 0.0), axis=(1, 2))
-    return mass
+    @property
+    def device(self) -> torch.device:
+        return self.heads.at_start.key.device
 
 
 def _normalisers(
