@@ -16,7 +16,7 @@ from harness.rows import Rows
 from harness.sources import blocks
 from harness.sources.blocks import Asked, View
 from harness.sources.capture import LayerCall
-from harness.surrogates.along import HeadLike, normalised
+from harness.surrogates.along import HeadLike, predicted
 
 EXPLAINED = {"kl": "explained", "kl_with_sink": "explained_with_sink"}
 
@@ -38,16 +38,21 @@ def score_text(
         ValueError: a score that is not finite; names layer, head and position.
     """
     asked, heads, queries = Asked.of(call), call.query.shape[0], view.length - 1
+    view = view.apart()
     ready = {name: surrogate.along(view) for name, surrogate in surrogates.items()}
     sink = torch.zeros(heads, dtype=torch.float64, device=asked.key.device)
     totals: dict[str, dict[str, torch.Tensor]] = {name: {} for name in surrogates}
+    nothing = torch.zeros_like(sink)
     for block in view.blocks(heads):
         truth = Truth(blocks.rows(asked, block), block)
-        sink += (1.0 - truth.rest).double().sum(1)
+        sink[block.heads] += (1.0 - truth.rest).double().sum(1)
         for name, weights in ready.items():
-            for metric, values in truth.compare(normalised(weights(block), block)).items():
-                total = values.double().sum(1)
-                totals[name][metric] = totals[name][metric] + total if metric in totals[name] else total
+            found = predicted(weights(block), block)
+            block.memo.setdefault(name, found.sink_odds)  # what is fitted on top of it need not ask again
+            for metric, values in truth.compare(found).items():
+                if metric not in totals[name]:
+                    totals[name][metric] = nothing.clone()
+                totals[name][metric][block.heads] += values.sum(1)
     means = {
         name: {metric: (total / queries).cpu().numpy() for metric, total in of_surrogate.items()}
         for name, of_surrogate in totals.items()

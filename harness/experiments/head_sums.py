@@ -16,7 +16,7 @@ from harness.sources import blocks
 from harness.sources.blocks import Asked, View
 from harness.sources.capture import FloatArray, IntArray, LayerCall
 from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.along import normalised
+from harness.surrogates.along import sink_odds
 from harness.surrogates.base import PairMass, Spilled, pair_codes
 from harness.surrogates.distance import bucket_sums
 from harness.surrogates.from_weights import CCMCWeights, PCCMCWeights
@@ -60,16 +60,17 @@ def sum_text(call: LayerCall, view: View) -> TextSums:
     pairs = torch.zeros(heads, types, types, device=device)  # [H, query, key]
     distance = torch.zeros(heads, view.length, dtype=torch.float64, device=device)
     entropy, token_entropy, log_counts = (torch.zeros(heads, dtype=torch.float64, device=device) for _ in range(3))
-    odds = []
+    odds = torch.zeros(heads, view.length - 1, device=device)
     for block in view.blocks(heads):
         rows = blocks.rows(asked, block)
-        pairs.index_add_(1, block.queries, rows.token.transpose(1, 2))
-        distance += block.by_distance(rows.weight)
-        entropy += rows.entropy.sum(1)
-        token_entropy -= (rows.token * rows.token.clamp(min=TINY).log_()).sum((1, 2))
-        log_counts += (rows.token * block.counts.clamp(min=1.0).log()).sum((1, 2))
-        odds.append(rows.sink_odds)
-    query, key = (torch.as_tensor(part, device=device) for part in view.text.pairs)
+        part = block.heads
+        pairs[part, :, : block.met].index_add_(1, block.queries, rows.token.transpose(1, 2))
+        distance[part] += block.by_distance(rows.weight)
+        entropy[part] += rows.entropy.sum(1)
+        token_entropy[part] -= (rows.token * rows.token.clamp(min=TINY).log_()).sum((1, 2))
+        log_counts[part] += (rows.token * block.counts.clamp(min=1.0).log()).sum((1, 2))
+        odds[part, block.start - 1 : block.stop - 1] = rows.sink_odds
+    query, key = (view.rank[torch.as_tensor(part, device=device)] for part in view.text.pairs)
     mass = pairs.view(heads, -1).index_select(1, query * types + key)
     return TextSums(
         _array(mass),
@@ -77,7 +78,7 @@ def sum_text(call: LayerCall, view: View) -> TextSums:
         _array(entropy),
         _array(token_entropy),
         _array(log_counts),
-        _array(torch.cat(odds, 1)),
+        _array(odds),
     )
 
 
@@ -151,18 +152,20 @@ class PriorSums:
         """Sum over one text."""
         asked, heads = Asked.of(call), call.query.shape[0]
         score = torch.zeros(heads, dtype=torch.float64, device=asked.key.device)
-        odds: dict[str, list[torch.Tensor]] = {name: [] for name in self.sink_odds}
+        odds: dict[str, torch.Tensor] = {}
+        view = view.apart()
         ready = [(surrogate.name, surrogate.along(view)) for surrogate in self.surrogates]
         for block in view.blocks(heads):
             rows = blocks.rows(asked, block)
             for name, weights in ready:
                 given = weights(block)
                 if not given.by_token:
-                    score += (rows.weight * given.values).sum((1, 2))
-                found = normalised(given, block).sink_odds
+                    score[block.heads] += (rows.weight * given.values).sum((1, 2))
+                found = sink_odds(given, block)
                 if found is not None:
-                    odds[name].append(found)
+                    if name not in odds:
+                        odds[name] = found.new_zeros(heads, view.length - 1)
+                    odds[name][block.heads, block.start - 1 : block.stop - 1] = found
         self.score.append(_array(score))
-        for name, parts in odds.items():
-            if parts:
-                self.sink_odds[name].append(_array(torch.cat(parts, 1)))
+        for name, of_text in odds.items():
+            self.sink_odds[name].append(_array(of_text))

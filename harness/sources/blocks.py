@@ -9,16 +9,19 @@ attention sink, is never a key of a block: its score stands beside.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 
 from harness.sources.capture import IntArray, LayerCall, key_heads
 from harness.texts import Text
 
-ENTRIES = 1_500_000  # numbers in one [H, L, B] array: a few megabytes, which caches hold
-MOST_QUERIES, FEWEST_QUERIES = 128, 8
+ENTRIES = 640_000  # numbers in one [H, L, B] array: a few megabytes at most
+MOST_QUERIES, FEWEST_QUERIES = 128, 32  # powers of two: kernels are slower on rows of other lengths
 HIDDEN = -1e30  # score of a key that a query does not see; finite, so that 0 times it is 0
 
 
@@ -33,35 +36,78 @@ class View:
     def __init__(self, text: Text, device: torch.device | str = "cpu") -> None:
         if text.first != 1 or len(text) != len(text.tokens) - 1:
             raise ValueError("blocks need a text whose positions from 1 on all ask and are asked")
-        self.text = text
-        self.types = torch.as_tensor(text.types, device=device)  # [U]
-        self.column = torch.as_tensor(text.key_index, device=device)  # [T - 1] the type of each position from 1 on
-        self.length = len(text.tokens)
+        self.text, self.length = text, len(text.tokens)
+        # types in the order in which they come: those that a block has met are the first ones
+        _, first = np.unique(text.key_index, return_index=True)
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        self.met = np.maximum.accumulate(rank[text.key_index]) + 1  # [T - 1] how many types have come
+        self.types = torch.as_tensor(text.types[order], device=device)  # [U]
+        self.rank = torch.as_tensor(rank, device=device)  # [U] where each of the sorted types stands among them
+        self.column = self.rank[torch.as_tensor(text.key_index, device=device)]  # [T - 1] of each position from 1 on
+        self.memo: dict[Any, Any] = {}
+        self.last_counts: tuple[tuple[int, int], Any] = ((0, 0), None)
         self.codes: dict[int, IntArray] = {}  # by size of vocabulary, what all layers share
 
-    def blocks(self, heads: int) -> Iterator[Block]:
-        """The queries of the text in order, so many at once that an array over heads and keys stays small."""
-        size = min(MOST_QUERIES, max(FEWEST_QUERIES, ENTRIES // (heads * self.length)))
+    def apart(self) -> View:
+        """The same text with nothing remembered: for one layer, whose surrogates share what they remember."""
+        other = copy(self)
+        other.memo = {}
+        return other
+
+    def by_type(self, values: torch.Tensor) -> torch.Tensor:
+        """[H, u, B] over the types met so far -> [H, U, B] over the types of the text, sorted; 0 for the others."""
+        whole = values.new_zeros(values.shape[0], len(self.types), values.shape[2])
+        whole[:, : values.shape[1]] = values
+        return whole.index_select(1, self.rank)
+
+    def blocks(self, heads: int | None) -> Iterator[Block]:
+        """The queries of the text in order, and heads in order, so many at once that arrays over them stay small.
+
+        Args:
+            heads: H; None where blocks are to be met with all heads at once, however many there are.
+        """
+        size = MOST_QUERIES
+        while size > FEWEST_QUERIES and size * self.length > ENTRIES:
+            size //= 2
         for start in range(1, self.length, size):
             stop = min(start + size, self.length)
             low = 1 if self.text.window is None else max(1, start - self.text.window + 1)
-            yield Block(self, start, stop, low)
+            block = Block(self, start, stop, low, slice(None))
+            if heads is None:
+                yield block
+                continue
+            together = max(1, ENTRIES // ((stop - low) * size))
+            for first in range(0, heads, together):
+                yield replace(block, heads=slice(first, min(first + together, heads)), memo={})
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """The queries start ... stop - 1 of a text, and the keys low ... stop - 1 that any of them sees.
+    """The queries start ... stop - 1 of a text, the keys low ... stop - 1 that any of them sees, and some heads.
+
+    Below, H counts these heads alone.
 
     Attributes:
         view: the text.
         start, stop: B = stop - start query positions.
         low: the first key position; L = stop - low.
+        heads: which.
+        memo: what surrogates of one layer share.
     """
 
     view: View
     start: int
     stop: int
     low: int
+    heads: slice
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def met(self) -> int:
+        """u, how many types have come before the end of the block: the first of the view's."""
+        return int(self.view.met[self.stop - 2])
 
     @property
     def columns(self) -> torch.Tensor:
@@ -100,29 +146,36 @@ class Block:
         return torch.ones_like(query, dtype=torch.bool) if window is None else query < window
 
     def per_token(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over the positions of each type: [H, L, B] -> [H, U, B]."""
-        summed = values.new_zeros(values.shape[0], len(self.view.types), values.shape[2])
+        """Sum over the positions of each type: [H, L, B] -> [H, u, B]."""
+        summed = values.new_zeros(values.shape[0], self.met, values.shape[2])
         return summed.index_add_(1, self.columns, values)
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """What stands at the type of each key position: [H, U, B] -> [H, L, B]."""
+        """What stands at the type of each key position: [H, u, B] -> [H, L, B]."""
         return values.index_select(1, self.columns)
 
     @cached_property
     def counts(self) -> torch.Tensor:
-        """[U, B] float32, how often each type stands in the context of each query."""
+        """[u, B] float32, how often each type stands in the context of each query."""
+        place = self.start, self.stop
+        if self.view.last_counts[0] != place:  # blocks that differ in their heads alone share them
+            self.view.last_counts = place, self._counts()
+        found: torch.Tensor = self.view.last_counts[1]
+        return found
+
+    def _counts(self) -> torch.Tensor:
         seen = self._up_to(self.start, self.stop)
         window = self.view.text.window
         return seen if window is None else seen - self._up_to(self.start - window, self.stop - window)
 
     @cached_property
     def log_counts(self) -> torch.Tensor:
-        """[U, B] logarithm of the counts; a huge negative number where a type is not in the context."""
+        """[u, B] logarithm of the counts; a huge negative number where a type is not in the context."""
         return torch.where(self.counts > 0, self.counts.clamp(min=1.0).log(), HIDDEN)
 
     def _up_to(self, start: int, stop: int) -> torch.Tensor:
-        """[U, stop - start] counts of the types at positions 1 ... p, for p = start ... stop - 1."""
-        column, size = self.view.column, len(self.view.types)
+        """[u, stop - start] counts of the types at positions 1 ... p, for p = start ... stop - 1."""
+        column, size = self.view.column, self.met
         step = torch.zeros(size, stop - start, device=column.device)
         before = max(start, 1)  # position 0 and what stands before it count nothing
         step[:, 0] = torch.bincount(column[: before - 1], minlength=size)
@@ -159,7 +212,7 @@ class Rows:
 
     Attributes:
         weight: [H, L, B] over the positions from 1 on, each query's summing to 1; 0 where a key is not seen.
-        token: [H, U, B] the same summed per token.
+        token: [H, u, B] the same summed per token, over the types met so far.
         entropy: [H, B] of `weight`, nats.
         sink_odds: [H, B] log of the attention on position 0 over that on all others; `HIDDEN` where it is not seen.
     """
@@ -186,13 +239,14 @@ class Asked:
 
     def scores(self, block: Block) -> torch.Tensor:
         """[H, L, B] scores of the keys of a block; nothing is hidden yet."""
-        return self._capped(torch.bmm(self.key[:, block.low : block.stop], self.query[:, :, block.start : block.stop]))
+        return self._product(block, slice(block.low, block.stop))
 
     def sink_scores(self, block: Block) -> torch.Tensor:
         """[H, B] scores of position 0."""
-        return self._capped(torch.bmm(self.key[:, :1], self.query[:, :, block.start : block.stop]))[:, 0]
+        return self._product(block, slice(0, 1))[:, 0]
 
-    def _capped(self, scores: torch.Tensor) -> torch.Tensor:
+    def _product(self, block: Block, keys: slice) -> torch.Tensor:
+        scores = torch.bmm(self.key[block.heads, keys], self.query[block.heads, :, block.start : block.stop])
         cap = self.call.softcap
         return scores if cap is None else scores.div_(cap).tanh_().mul_(cap)
 
@@ -222,7 +276,7 @@ def rows(asked: Asked, block: Block) -> Rows:
     finite = torch.isfinite(normaliser) & torch.isfinite(entropy) & torch.isfinite(sink)
     if not bool(finite.all()):
         head, query = (int(i) for i in torch.nonzero(~finite)[0])
-        where = f"layer {asked.call.layer}, head {head}, position {block.start + query}"
+        where = f"layer {asked.call.layer}, head {(block.heads.start or 0) + head}, position {block.start + query}"
         raise ValueError(f"{where}: the attention scores are not finite")
     odds = torch.where(block.sees_sink, sink - normaliser, HIDDEN)
     return Rows(weight, block.per_token(weight), entropy, odds)

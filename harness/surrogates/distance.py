@@ -74,8 +74,8 @@ class Distance(HeadSurrogate):
         level = None if self.sink_ is None else on(view, self.sink_)[:, None]
 
         def of(block: Block) -> LogWeights:
-            sink = None if level is None else level.expand(-1, len(block.queries))
-            return LogWeights(block.of_distance(profile), by_token=False, sink=sink)
+            sink = None if level is None else level[block.heads].expand(-1, len(block.queries))
+            return LogWeights(block.of_distance(profile[block.heads]), by_token=False, ties=True, sink=sink)
 
         return of
 

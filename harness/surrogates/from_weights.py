@@ -60,16 +60,19 @@ class CCMCWeights(_Read):
         return array
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
-        call, types = self.heads.at_start, view.types
-        sink = self.heads.sink_type
-        rows = types if sink is None else torch.cat([types, types.new_tensor([sink])])
-        query, key = call.query[:, types], call.key[:, rows]  # [H, U, d], [G, U (+ 1), d]
+        call, sink = self.heads.at_start, self.heads.sink_type
+        chosen = view.types if sink is None else torch.cat([view.types.new_tensor([sink]), view.types])
+        key = call.key[:, chosen][self._key_head]  # [H, U, d], or [H, 1 + U, d] with the first position first
+        query = call.query[:, view.types].mul(call.scaling).transpose(1, 2)  # [H, d, U]
+        before = len(chosen) - len(view.types)
 
         def of(block: Block) -> LogWeights:
-            found = scores(query[:, block.queries], key, self._key_head, call.scaling, call.softcap).transpose(1, 2)
-            if sink is None:
-                return LogWeights(found, by_token=True)
-            return LogWeights(found[:, :-1], by_token=True, sink=found[:, -1])
+            if id(self) not in block.memo:
+                found = torch.bmm(key[block.heads, : block.met + before], query[block.heads][:, :, block.queries])
+                cap = call.softcap
+                block.memo[id(self)] = found if cap is None else found.div_(cap).tanh_().mul_(cap)
+            found = block.memo[id(self)]
+            return LogWeights(found[:, before:], by_token=True, sink=found[:, 0] if before else None)
 
         return of
 
@@ -84,11 +87,16 @@ class PCCMCWeights(_Read):
     name = "pccmc-weights"
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
-        asked = Asked.of(self.heads.of_text(view.text.tokens))
-        sink = self.heads.sink_type is not None
+        key, sink = id(self.heads), self.heads.sink_type is not None
+        if key not in view.memo:
+            view.memo[key] = Asked.of(self.heads.of_text(view.text.tokens))
+        asked: Asked = view.memo[key]
 
         def of(block: Block) -> LogWeights:
-            return LogWeights(asked.scores(block), by_token=False, sink=asked.sink_scores(block) if sink else None)
+            if key not in block.memo:
+                block.memo[key] = block.hide(asked.scores(block)), asked.sink_scores(block) if sink else None
+            values, of_sink = block.memo[key]
+            return LogWeights(values, by_token=False, sink=of_sink)
 
         return of
 

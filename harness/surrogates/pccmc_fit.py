@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from harness.seeds import derive_seed
 from harness.sources.blocks import Block, View
 from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.along import HeadSurrogate, LogWeights, delta_tables, on, sink_odds
+from harness.surrogates.along import HeadSurrogate, LogWeights, added, delta_tables, fitted_odds, on, sink_along
 from harness.surrogates.base import FloatArray, IntArray, Observations
 from harness.surrogates.ccmc_fit import inner_folds
 from harness.surrogates.distance import BUCKETS, profile_of
@@ -168,12 +168,13 @@ class PCCMCFit(HeadSurrogate):
         prior = PCCMCWeights(self.heads).along(view)
         profile = on(view, profile_of(self.b_, view.length))
         change, c = delta_tables(self.delta_, view), on(view, self.c_)[:, None, None]
+        sink = sink_along(self.sink_, view)
 
         def of(block: Block) -> LogWeights:
             given = prior(block)
-            odds = sink_odds(self.sink_, given, block)
-            values = given.values.mul_(c).add_(block.of_distance(profile))
-            values += block.spread(change.index_select(2, block.queries))
+            odds = fitted_odds(sink, given, block, PCCMCWeights.name)
+            values = block.of_distance(profile[block.heads]).addcmul_(given.values, c[block.heads])
+            values += block.spread(added(change, block))
             return LogWeights(values, by_token=False, sink_odds=odds)
 
         return of

@@ -37,9 +37,8 @@ class Entries:
     pair: np.ndarray[Any, np.dtype[np.int32]]
 
 
-def pair_numbers(text: Text, known: IntArray, vocab_size: int) -> IntArray:
+def pair_numbers(types: IntArray, known: IntArray, vocab_size: int) -> IntArray:
     """[U, U] the number of each (query, key) among the sorted `known` pairs (query * K + key); -1 where it is not."""
-    types = text.types
     wanted = types[:, None] * vocab_size + types[None, :]
     place = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
     return np.where(known[place] == wanted, place, -1) if len(known) else np.full(wanted.shape, -1)
@@ -56,8 +55,8 @@ def gather(heads: StaticHeads, texts: Sequence[Text], known: IntArray, vocab_siz
     at = 0
     for view in views:
         asked = Asked.of(heads.of_text(view.text.tokens))
-        table, of_distance = pair_numbers(view.text, known, vocab_size), bucket_table(view.length)
-        for block in view.blocks(number):
+        table, of_distance = pair_numbers(view.types.cpu().numpy(), known, vocab_size), bucket_table(view.length)
+        for block in view.blocks(None):
             distance = np.arange(block.start, block.stop)[:, None] - np.arange(block.low, block.stop)[None, :]
             seen = (distance >= 0) & (distance < (view.text.window or view.length))  # [B, L]
             part = slice(at, at + int(seen.sum()))

@@ -23,7 +23,7 @@ from harness.sources import blocks, capture
 from harness.sources.blocks import Asked, View
 from harness.sources.capture import LayerCall
 from harness.sources.eager import eager_rows
-from harness.surrogates.along import LogWeights, normalised
+from harness.surrogates.along import LogWeights
 from harness.surrogates.base import pair_mass
 from harness.surrogates.counts import Counts
 from harness.surrogates.distance import BUCKETS, Distance, bucket_sums
@@ -58,8 +58,9 @@ def test_blocks_cover_every_query_once_and_know_their_contexts(window: int | Non
         assert block.start == at
         at = block.stop
         part = slice(block.start - 1, block.stop - 1)
-        np.testing.assert_array_equal(block.counts.numpy().T, text.counts[part])
-        np.testing.assert_array_equal(block.queries.numpy(), text.query[part])
+        np.testing.assert_array_equal(block.view.by_type(block.counts[None])[0].numpy().T, text.counts[part])
+        np.testing.assert_array_equal(block.view.types[block.queries], text.tokens[block.start : block.stop])
+        assert block.met == len(set(text.tokens[1 : block.stop].tolist()))
         shown = block.hide(torch.ones(1, block.stop - block.low, block.stop - block.start), 0.0)[0]
         seen[part, block.low - 1 : block.stop - 1] += shown.numpy().T.astype(int)
         expected = text.positions[part] < (window or 99)
@@ -77,7 +78,7 @@ def test_sums_over_tokens_and_distances_are_those_of_the_square(window: int | No
     for block in View(text).blocks(3):
         part, keys = slice(block.start - 1, block.stop - 1), slice(block.low - 1, block.stop - 1)
         values = torch.as_tensor(square[:, part, keys].transpose(0, 2, 1).copy())
-        per_token = block.per_token(values).numpy().transpose(0, 2, 1)
+        per_token = block.view.by_type(block.per_token(values)).numpy().transpose(0, 2, 1)
         np.testing.assert_allclose(per_token, text.per_token(square)[:, part], atol=1e-12)
         np.testing.assert_array_equal(block.spread(block.per_token(values)), block.per_token(values)[:, block.columns])
         found += block.by_distance(values)
@@ -243,6 +244,3 @@ def test_predictions_are_those_of_single_rows() -> None:
     text = random_text()
     rows, _ = rows_without_sink(static_heads().of_text(text.tokens))
     np.testing.assert_allclose(PCCMCWeights(static_heads()).predict(text), text.per_token(rows), atol=1e-6)
-    block = next(View(text).blocks(4))
-    found = normalised(Counts().along(View(text))(block), block)
-    np.testing.assert_allclose(found.token[0].T, Counts().predict(text)[0, : len(block.queries)], atol=1e-6)

@@ -64,7 +64,7 @@ def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> 
     np.testing.assert_allclose(entries.score, seen, atol=1e-6)
     expected, given = 0.0, iter(entries.score[0].tolist())
     for t in of:
-        number = pair_numbers(t, known, K)[t.query][:, t.key_index]
+        number = pair_numbers(t.types, known, K)[t.query][:, t.key_index]
         for row, position in enumerate(t.positions):
             weight = 0.0
             for column, place in enumerate(range(1, len(t.tokens))):
