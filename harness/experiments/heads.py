@@ -42,7 +42,7 @@ from harness.units import Unit, Work
 def plan(config: Config, settings: Heads, model: Model, prompts: list[Prompt], device: str) -> list[Unit]:
     """One unit per group of layers, after the units that make the texts."""
     texts = [unit for s in config.generation.strategies for unit in real_units(config, model, prompts, s, device)]
-    layers = list(range(model.layers)) if settings.layers == "all" else list(settings.layers)
+    layers = _every_layer(model, config.limit) if settings.layers == "all" else list(settings.layers)
     size = settings.layers_per_unit
     groups = [layers[first : first + size] for first in range(0, len(layers), size)]
     return texts + [
@@ -61,6 +61,11 @@ def plan(config: Config, settings: Heads, model: Model, prompts: list[Prompt], d
         )
         for group in groups
     ]
+
+
+def _every_layer(model: Model, limit: int | None) -> list[int]:
+    """All layers; in a smoke run with `limit` N about 2 N of them, evenly spread, the first among them."""
+    return list(range(0, model.layers, 1 if limit is None else max(1, model.layers // (2 * limit))))
 
 
 def head_text(tokens: Any, vocabulary: LocalVocabulary, window: int | None = None) -> Text:

@@ -4,6 +4,9 @@ theta[query, key, distance] = c score read off the weights + b[distance bucket] 
 maximum likelihood with a ridge towards c = 1, b = 0, delta = 0, per head. The weights alone, the weights with scale and
 distances, and those with pairs under several ridges are tried on kept-back training prompts; each head takes what is
 best there.
+
+The scores of a layer's training texts are kept while it is fitted. Where they are too many, the fit takes a random part
+of the training prompts: long texts then give fewer, and memory stays bounded.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from harness.surrogates.sink_fit import SinkFit, fit_sink
 
 PAIR_RIDGES = (30.0, 10.0, 3.0, 1.0)
 RIDGE = 1.0
+MOST_SCORES = 100_000_000  # over heads and pairs of positions; four bytes each are kept while a layer is fitted
 _NONE, _DISTANCES = -1, 0  # choices of a head besides the ridges, which count from 1
 
 
@@ -50,6 +54,19 @@ class _Masses:
     score: float
     distance: FloatArray
     pair: FloatArray
+
+
+def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -> Observations:
+    """As many prompts, drawn at random, as have at most so many scores in all; two at least, where there are two."""
+    cost: dict[str, int] = {}
+    for group, text in zip(observations.groups, observations.texts, strict=True):
+        cost[group] = cost.get(group, 0) + int(text.seen.sum()) * observations.heads
+    if sum(cost.values()) <= most:
+        return observations
+    names = sorted(cost)
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    total = np.cumsum([cost[name] for name in order])
+    return observations.part(set(order[: max(2, int(np.searchsorted(total, most, side="right")))]))
 
 
 def _masses(of: Observations, head: int, pair: FloatArray) -> _Masses:
@@ -81,6 +98,10 @@ class PCCMCFit(HeadSurrogate):
     def fit(self, observations: Observations) -> Self:
         if len(observations.score_mass) != len(observations.texts):
             raise ValueError("pccmc-fit needs the score mass of every text")
+        prior_odds = observations.prior_sink_odds.get(PCCMCWeights.name, ())
+        if prior_odds:
+            self.sink_ = fit_sink(observations.texts, observations.sink_odds, prior_odds, observations.vocab_size)
+        observations = affordable(observations, derive_seed(self.seed, "affordable"))
         groups = inner_folds(observations.groups, self.folds, derive_seed(self.seed, "inner"))
         heads = range(observations.heads)
         if len(groups) < 2:
@@ -99,9 +120,6 @@ class PCCMCFit(HeadSurrogate):
         pattern = observations.pattern
         self.c_ = np.array([p.c for p in found])
         self.b_ = np.stack([p.b for p in found])
-        prior_odds = observations.prior_sink_odds.get(PCCMCWeights.name, ())
-        if prior_odds:
-            self.sink_ = fit_sink(observations.texts, observations.sink_odds, prior_odds, observations.vocab_size)
         self.delta_ = [sparse.csr_array((p.delta, pattern.indices, pattern.indptr), shape=pattern.shape) for p in found]
         return self
 

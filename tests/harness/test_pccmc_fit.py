@@ -14,7 +14,7 @@ from harness.measures.fidelity import kl
 from harness.surrogates.base import Observations
 from harness.surrogates.distance import BUCKETS
 from harness.surrogates.from_weights import PCCMCWeights
-from harness.surrogates.pccmc_fit import PCCMCFit
+from harness.surrogates.pccmc_fit import PCCMCFit, affordable
 from harness.surrogates.position_loss import gather, log_normalisers, pair_numbers
 from harness.texts import Text
 
@@ -116,3 +116,14 @@ def test_one_prompt_fits_distances_alone() -> None:
     assert (fit.choice_ == 0).all()
     assert all(delta.count_nonzero() == 0 for delta in fit.delta_)
     assert np.abs(fit.b_).max() > 0.1
+
+
+def test_a_fit_takes_as_many_prompts_as_it_can_afford() -> None:
+    given = observe(texts(10), np.zeros(BUCKETS), np.zeros((K, K)))  # five prompts of two texts
+    each = 2 * 4 * sum(range(1, 40))
+    assert affordable(given, 0, 5 * each) is given
+    some = affordable(given, 0, 3 * each + 1)
+    assert len(set(some.groups)) == 3
+    assert len(some.texts) == len(some.score_mass) == 6
+    assert some.groups == affordable(given, 0, 3 * each + 1).groups
+    assert len(set(affordable(given, 0, 1).groups)) == 2
