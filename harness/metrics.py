@@ -37,6 +37,7 @@ _DECLARED: tuple[tuple[Direction, float, dict[str, str]], ...] = (
         1e-5,
         {
             "kl": "KL divergence from the model to the surrogate, nats per query, over tokens of the context",
+            "kl_with_sink": "the same as kl with the first position kept as a state of its own",
             "kl_position": "KL divergence over positions instead of tokens, nats per query",
             "total_variation": "total variation distance between model and surrogate",
             "excess_risk": "KL divergence from the teacher, nats per token",
@@ -94,6 +95,8 @@ _DECLARED: tuple[tuple[Direction, float, dict[str, str]], ...] = (
             "length": "tokens in a continuation",
             "in_context_mass": "probability that the model gives to tokens of its context",
             "sink_share": "attention on the first position",
+            "row_entropy": "entropy of an attention row over positions, nats",
+            "token_entropy": "entropy of an attention row over tokens, nats",
             "unseen_share": "share of queries without a static input from training texts",
             "ridge": "strength of the prior that was chosen inside the training texts",
         },

@@ -368,5 +368,6 @@ def summary_tables(rows: pd.DataFrame) -> list[Table]:
     from harness.ablation_tables import ablation_tables  # they are made of this module's parts
     from harness.generation_tables import generation_tables
     from harness.paper_tables import paper_tables
+    from harness.shrinkage import shrinkage_tables
 
-    return tables + generation_tables(rows) + ablation_tables(rows) + paper_tables(rows)
+    return tables + shrinkage_tables(rows) + generation_tables(rows) + ablation_tables(rows) + paper_tables(rows)

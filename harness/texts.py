@@ -67,6 +67,12 @@ class Text:
             counts[gone >= 0] -= before[gone[gone >= 0]]
         return counts
 
+    @property
+    def seen(self) -> IntArray:
+        """[n] how many key positions stand in the context of each query."""
+        number: IntArray = self.positions - self.first + 1
+        return number if self.window is None else np.minimum(number, self.window)
+
     @cached_property
     def visible(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """[n, T - first] is a key position in the context of a query?"""
@@ -74,6 +80,21 @@ class Text:
         distance = self.positions[:, None] - keys[None, :]
         seen: np.ndarray[Any, np.dtype[np.bool_]] = distance >= 0
         return seen if self.window is None else seen & (distance < self.window)
+
+    @cached_property
+    def pairs(self) -> tuple[IntArray, IntArray]:
+        """Columns of query and key of every pair that co-occurs in a context, by query and then key: [p], [p]."""
+        size = len(self.types)
+        if self.window is not None:
+            asks = np.zeros((size, len(self)), dtype=np.float32)
+            asks[self.query, np.arange(len(self))] = 1.0
+            query, key = np.nonzero(asks @ (self.counts > 0).astype(np.float32))
+            return query, key
+        first, last = np.full(size, len(self.tokens)), np.full(size, -1)
+        np.minimum.at(first, self.key_index, np.arange(self.first, len(self.tokens)))
+        np.maximum.at(last, self.query, self.positions)
+        query, key = np.nonzero(first[None, :] <= last[:, None])
+        return query, key
 
     def per_token(self, per_position: FloatArray) -> FloatArray:
         """Sum a quantity over the positions of each type: [..., n, T - first] -> [..., n, U]."""

@@ -7,8 +7,10 @@ the attention sink, is taken out of every row; its share is reported.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -16,20 +18,23 @@ import pandas as pd
 from harness.config import Config
 from harness.experiment_settings import Heads
 from harness.experiments.continuations import Continuation, Model, local, read_continuations, real_units
-from harness.experiments.fidelity_rows import INFINITE, add_finite, add_ridge, fidelity_means
-from harness.measures.statistics import explained_interval
+from harness.experiments.fidelity_rows import add_ridge
+from harness.experiments.head_scores import Scores
+from harness.experiments.head_sums import LayerSums, PriorSums
 from harness.prompts import Prompt
 from harness.rows import Rows
 from harness.seeds import derive_seed
 from harness.sources import capture, static_inputs
-from harness.sources.capture import FloatArray, LayerCall
+from harness.sources.blocks import View
+from harness.sources.capture import IntArray, LayerCall
 from harness.sources.static_inputs import StaticHeads, StaticInputs
-from harness.surrogates.base import Observations, PairMass, Surrogate, pair_mass
+from harness.surrogates.along import HeadLike
+from harness.surrogates.base import Observations
 from harness.surrogates.ccmc_fit import CCMCFit
 from harness.surrogates.counts import Counts
-from harness.surrogates.distance import Distance, distance_mass
+from harness.surrogates.distance import Distance
 from harness.surrogates.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
-from harness.surrogates.pccmc_fit import PCCMCFit, score_mass
+from harness.surrogates.pccmc_fit import PCCMCFit
 from harness.texts import LocalVocabulary, Text
 from harness.units import Unit, Work
 
@@ -37,7 +42,7 @@ from harness.units import Unit, Work
 def plan(config: Config, settings: Heads, model: Model, prompts: list[Prompt], device: str) -> list[Unit]:
     """One unit per group of layers, after the units that make the texts."""
     texts = [unit for s in config.generation.strategies for unit in real_units(config, model, prompts, s, device)]
-    layers = list(range(model.layers)) if settings.layers == "all" else list(settings.layers)
+    layers = _every_layer(model, config.limit) if settings.layers == "all" else list(settings.layers)
     size = settings.layers_per_unit
     groups = [layers[first : first + size] for first in range(0, len(layers), size)]
     return texts + [
@@ -58,6 +63,11 @@ def plan(config: Config, settings: Heads, model: Model, prompts: list[Prompt], d
     ]
 
 
+def _every_layer(model: Model, limit: int | None) -> list[int]:
+    """All layers; in a smoke run with `limit` N about 2 N of them, evenly spread, the first among them."""
+    return list(range(0, model.layers, 1 if limit is None else max(1, model.layers // (2 * limit))))
+
+
 def head_text(tokens: Any, vocabulary: LocalVocabulary, window: int | None = None) -> Text:
     """A text as heads see it without the sink: every position from 1 on asks, and is asked."""
     return Text(vocabulary.local(tokens), start=1, first=1, window=window)
@@ -69,39 +79,22 @@ class Windows:
     Args:
         tokens: [T] ids in the model's vocabulary.
         vocabulary: of the run's texts.
+        device: of the model.
     """
 
-    def __init__(self, tokens: Any, vocabulary: LocalVocabulary) -> None:
-        self.tokens, self.vocabulary = tokens, vocabulary
-        self._texts: dict[int | None, Text] = {}
+    def __init__(self, tokens: Any, vocabulary: LocalVocabulary, device: Any = "cpu") -> None:
+        self.tokens, self.vocabulary, self.device = tokens, vocabulary, device
+        self._views: dict[int | None, View] = {}
 
-    def seen_by(self, call: LayerCall) -> Text:
+    def seen_by(self, call: LayerCall) -> View:
         """The text of one layer; layers whose window is not shorter than the text share one."""
         window = call.window if call.window is not None and call.window < len(self.tokens) else None
-        if window not in self._texts:
-            self._texts[window] = head_text(self.tokens, self.vocabulary, window)
-        return self._texts[window]
+        if window not in self._views:
+            self._views[window] = View(head_text(self.tokens, self.vocabulary, window), self.device)
+        return self._views[window]
 
 
-class LayerSums:
-    """What pass 1 keeps of one layer: target mass per text, nothing that grows with the square of a text's length."""
-
-    def __init__(self, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
-        self.texts: list[Text] = []
-        self.wins: list[PairMass] = []
-        self.distance: list[FloatArray] = []
-        self.score: list[FloatArray] = []
-
-    def add(self, call: LayerCall, text: Text) -> None:
-        """Sum the attention of one layer over one text."""
-        rows, _ = capture.rows_without_sink(call)  # [H, n, T - 1]
-        self.texts.append(text)
-        self.wins.append(pair_mass(text, text.per_token(rows), self.vocab_size))
-        self.distance.append(distance_mass(text, rows))
-
-
-def make_surrogate(name: str, heads: StaticHeads, seed: int) -> Surrogate:
+def make_surrogate(name: str, heads: StaticHeads, seed: int) -> HeadLike:
     """A surrogate of heads by its name in the ladder."""
     if name == "ccmc-fit":
         return CCMCFit(CCMCWeights(heads), seed)
@@ -111,10 +104,10 @@ def make_surrogate(name: str, heads: StaticHeads, seed: int) -> Surrogate:
         return ShuffledWeights(heads, derive_seed(seed, name))
     plain: dict[str, Any] = {"counts": Counts, "distance": Distance}
     if name in plain:
-        made: Surrogate = plain[name]()
+        made: HeadLike = plain[name]()
         return made
     read: dict[str, Any] = {"ccmc-weights": CCMCWeights, "pccmc-weights": PCCMCWeights}
-    surrogate: Surrogate = read[name](heads)
+    surrogate: HeadLike = read[name](heads)
     return surrogate
 
 
@@ -127,7 +120,7 @@ def _templates(model: Any, layers: list[int], length: int) -> dict[int, LayerCal
     found: dict[int, LayerCall] = {}
 
     def keep(call: LayerCall) -> None:
-        found[call.layer] = call
+        found[call.layer] = call.bare()
 
     capture.listen(model, np.zeros(length, dtype=np.int64), layers, keep)
     return found
@@ -153,7 +146,8 @@ def static_layers(
     for layer in wanted:
         inputs = static.inputs(layer, embedding)
         effect = static.position_effect(layer, inputs) if learned else None
-        heads[layer] = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect)
+        sink = static.sink(layer)
+        heads[layer] = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect, sink)
     return heads
 
 
@@ -170,120 +164,105 @@ def layers(work: Work) -> pd.DataFrame:
     vocabulary = LocalVocabulary(tokens for _, tokens in texts)
     train = [(c, tokens) for c, tokens in texts if c.split == "train"]
     held_out = [(c, tokens) for c, tokens in texts if c.split == "held_out"]
-
-    sums = {layer: LayerSums(len(vocabulary)) for layer in wanted}
-    width = model.config.get_text_config().hidden_size
-    length = max(len(tokens) for _, tokens in texts)
-    static = StaticInputs(len(vocabulary), wanted, width, length)
-    for index, (_, tokens) in enumerate(train):
-        _share(work, 0.0, 0.3, index, len(train), f"attention over training text {index + 1} of {len(train)}")
-        seen_text = Windows(tokens, vocabulary)
-        local_tokens = vocabulary.local(tokens)
-        static.count_text(local_tokens)
-
-        def take(call: LayerCall, seen_text: Windows = seen_text, local_tokens: Any = local_tokens) -> None:
-            sums[call.layer].add(call, seen_text.seen_by(call))
-            static.add(call, local_tokens)
-
-        capture.listen(model, tokens, wanted, take)
-
     rows = Rows(experiment="heads", model=s["model"], revision=s["revision"], split="held_out", seed=s["seed"])
-    fitted: dict[int, dict[str, Surrogate]] = {}
-    groups = [c.prompt for c, _ in train]
-    seen = static.count > 0
-    heads = static_layers(model, static, wanted, vocabulary, length)
-    if "pccmc-fit" in s["surrogates"]:
-        _add_score_mass(work, model, train, heads, sums)
-    for index, layer in enumerate(wanted):
-        of_layer = sums.pop(layer)
-        observations = Observations(
-            of_layer.texts, groups, of_layer.wins, len(vocabulary), of_layer.distance, score_mass=of_layer.score
-        )
-        fitted[layer] = {}
-        for name in s["surrogates"]:
-            _share(work, 0.5, 0.7, index, len(wanted), f"fitting {name}, layer {layer}")
-            seed = derive_seed(s["seed"], "heads", layer)
-            fitted[layer][name] = make_surrogate(name, heads[layer], seed).fit(observations)
-            for head, ridge in enumerate(getattr(fitted[layer][name], "ridge_", ())):
-                add_ridge(rows, float(ridge), layer=layer, head=head, surrogate=name)
-
+    with tempfile.TemporaryFile(dir=work.folder) as file:
+        fitted, seen = _fit_layers(work, model, texts, train, vocabulary, file, rows)
     scores = Scores(rows)
     for index, (continuation, tokens) in enumerate(held_out):
         _share(work, 0.7, 1.0, index, len(held_out), f"scoring held-out text {index + 1} of {len(held_out)}")
-        seen_text = Windows(tokens, vocabulary)
+        windows = Windows(tokens, vocabulary, model.device)
 
-        def judge(call: LayerCall, seen_text: Windows = seen_text, c: Continuation = continuation) -> None:
-            scores.add(call, seen_text.seen_by(call), c, fitted[call.layer], seen)
+        def judge(call: LayerCall, windows: Windows = windows, c: Continuation = continuation) -> None:
+            scores.add(call, windows.seen_by(call), c, fitted[call.layer], seen)
 
         capture.listen(model, tokens, wanted, judge)
     scores.explained(derive_seed(s["seed"], "explained"))
     return rows.frame()
 
 
-def _add_score_mass(
-    work: Work, model: Any, train: list[Any], heads: dict[int, StaticHeads], sums: dict[int, LayerSums]
-) -> None:
-    """A second pass over the training texts: attention times the scores that are now read off the weights."""
-    for index, (_, tokens) in enumerate(train):
-        _share(work, 0.3, 0.5, index, len(train), f"scores over training text {index + 1} of {len(train)}")
+def training_pass(
+    model: Any,
+    texts: Sequence[IntArray],
+    wanted: Sequence[int],
+    vocabulary: LocalVocabulary,
+    file: IO[bytes] | None = None,
+    progress: Callable[[int], None] = lambda index: None,
+) -> tuple[dict[int, LayerSums], StaticInputs]:
+    """Pass 1: sums of attention, and mean inputs.
 
-        def take(call: LayerCall, index: int = index) -> None:
-            rows, _ = capture.rows_without_sink(call)
-            of_layer = sums[call.layer]
-            of_layer.score.append(score_mass(heads[call.layer], of_layer.texts[index], rows))
+    Args:
+        model: a causal language model.
+        texts: [T] token ids each.
+        wanted: which layers.
+        vocabulary: of all texts of the run.
+        file: where the sums per pair go, or None to keep them in memory.
+        progress: told the number of each text before it is read.
+    """
+    settings = model.config.get_text_config()
+    length = max(len(tokens) for tokens in texts)
+    learned = static_inputs.has_learned_positions(model, settings.vocab_size, min(length, 16))
+    sums = {layer: LayerSums(len(vocabulary), file) for layer in wanted}
+    static = StaticInputs(len(vocabulary), wanted, settings.hidden_size, length if learned else None)
+    for index, tokens in enumerate(texts):
+        progress(index)
+        windows, local_tokens = Windows(tokens, vocabulary, model.device), vocabulary.local(tokens)
+        static.count_text(local_tokens)
 
-        capture.listen(model, tokens, list(heads), take)
+        def take(call: LayerCall, windows: Windows = windows, local_tokens: IntArray = local_tokens) -> None:
+            sums[call.layer].add(call, windows.seen_by(call))
+            static.add(call, local_tokens)
+
+        capture.listen(model, tokens, wanted, take)
+    return sums, static
 
 
-class Scores:
-    """Pass 2: surrogates against the attention of held-out texts, per text, head and surrogate."""
+def _fit_layers(
+    work: Work,
+    model: Any,
+    texts: list[tuple[Continuation, IntArray]],
+    train: list[tuple[Continuation, IntArray]],
+    vocabulary: LocalVocabulary,
+    file: IO[bytes],
+    rows: Rows,
+) -> tuple[dict[int, dict[str, HeadLike]], Any]:
+    """Fit the surrogates of every layer; also which tokens [K] have a static input."""
+    s, wanted, count = work.settings, list(work.settings["layers"]), len(train)
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-        self.kl: dict[tuple[str, int, int, str], list[tuple[float, int]]] = {}
+    def told(start: float, stop: float, what: str) -> Callable[[int], None]:
+        return lambda index: _share(work, start, stop, index, count, f"{what} training text {index + 1} of {count}")
 
-    def add(
-        self, call: LayerCall, text: Text, continuation: Continuation, fitted: dict[str, Surrogate], seen: Any
-    ) -> None:
-        """Score every surrogate of one layer on one text."""
-        attention, sink = capture.rows_without_sink(call)
-        truth = text.per_token(attention)  # [H, n, U]
-        shared: dict[str, Any] = {
-            "strategy": continuation.strategy,
-            "layer": call.layer,
-            "prompt": continuation.prompt,
-            "n": len(text),
-        }
-        for head in range(len(truth)):
-            self.rows.add("sink_share", float(sink[head].mean()), head=head, surrogate="model", **shared)
-        unseen = 0.0 if call.layer == 0 else float(1.0 - seen[text.tokens[1:]].mean())
-        self.rows.add("unseen_share", unseen, surrogate="model", **shared)
-        for name, surrogate in fitted.items():
-            predicted = np.broadcast_to(surrogate.predict(text), truth.shape)
-            found = fidelity_means(truth, predicted)
-            for head in range(len(truth)):
-                for metric, values in found.items():
-                    add_finite(self.rows, metric, float(values[head]), head=head, surrogate=name, **shared)
-                entry = (float(found["kl"][head]) * len(text), len(text))
-                self.kl.setdefault((continuation.strategy, call.layer, head, name), []).append(entry)
+    of_train = [tokens for _, tokens in train]
+    sums, static = training_pass(model, of_train, wanted, vocabulary, file, told(0.0, 0.3, "attention over"))
+    heads = static_layers(model, static, wanted, vocabulary, max(len(tokens) for _, tokens in texts))
+    prior = {layer: PriorSums(heads[layer]) for layer in wanted}
+    if {"ccmc-fit", "pccmc-fit"} & set(s["surrogates"]):
+        tell = told(0.3, 0.5, "scores over")
+        for index, tokens in enumerate(of_train):
+            tell(index)
 
-    def explained(self, seed: int) -> None:
-        """Per head: 1 - mean KL / mean KL(counts) over held-out queries, with an interval over prompts."""
-        for (strategy, layer, head, name), entries in self.kl.items():
-            against = self.kl.get((strategy, layer, head, "counts"))
-            if name == "counts" or against is None:
-                continue
-            totals = [total for total, _ in entries]
-            columns = {
-                "strategy": strategy,
-                "layer": layer,
-                "head": head,
-                "surrogate": name,
-                "n": sum(n for _, n in entries),
-            }
-            if not np.isfinite(totals).all():
-                self.rows.add("explained", None, missing=INFINITE, **columns)
-                continue
-            found = explained_interval(totals, [total for total, _ in against], seed)
-            missing = found.missing if found.value is None else None
-            self.rows.add("explained", found.value, missing=missing, low=found.low, high=found.high, **columns)
+            def take(call: LayerCall, index: int = index) -> None:
+                prior[call.layer].add(call, sums[call.layer].views[index])
+
+            capture.listen(model, tokens, wanted, take)
+    fitted: dict[int, dict[str, HeadLike]] = {}
+    for index, layer in enumerate(wanted):
+        of_layer, of_prior = sums.pop(layer), prior.pop(layer)
+        observations = Observations(
+            [view.text for view in of_layer.views],
+            [c.prompt for c, _ in train],
+            of_layer.wins,
+            len(vocabulary),
+            of_layer.distance,
+            score_mass=of_prior.score,
+            sink_odds=of_layer.sink_odds,
+            prior_sink_odds=of_prior.sink_odds,
+        )
+        of_layer.add_rows(rows, layer)
+        fitted[layer] = {}
+        for name in s["surrogates"]:
+            _share(work, 0.5, 0.7, index, len(wanted), f"fitting {name}, layer {layer}")
+            made: Any = make_surrogate(name, heads[layer], derive_seed(s["seed"], "heads", layer))
+            fitted[layer][name] = made.fit(observations)
+            for head, ridge in enumerate(getattr(made, "ridge_", ())):
+                add_ridge(rows, float(ridge), layer=layer, head=head, surrogate=name)
+    return fitted, static.count > 0

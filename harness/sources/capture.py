@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -54,6 +54,10 @@ class LayerCall:
     window: int | None
     hidden: torch.Tensor | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    def bare(self) -> LayerCall:
+        """How the layer was called, without what it was called on."""
+        return replace(self, query=self.query[:, :0].clone(), key=self.key[:, :0].clone(), hidden=None)
 
 
 @dataclass
@@ -331,21 +335,3 @@ def attention_rows(call: LayerCall) -> torch.Tensor:
         ValueError: a score that is not finite; names layer, head and position.
     """
     return torch.softmax(visible_scores(call), dim=-1)
-
-
-def rows_without_sink(call: LayerCall) -> tuple[FloatArray, FloatArray]:
-    """The rows of one call with the first position taken out, renormalised from the scores themselves.
-
-    A head may give the sink all that floats can tell from nothing; how it divides the rest is defined all the same.
-
-    Returns:
-        [H, T - 1, T - 1] rows of the positions from 1 on over the positions from 1 on, and [H, T - 1] what the first
-        position held.
-
-    Raises:
-        ValueError: as `attention_rows`.
-    """
-    visible = visible_scores(call)[:, 1:]
-    kept = torch.softmax(visible[:, :, 1:], dim=-1)
-    sink = torch.exp(visible[:, :, 0] - torch.logsumexp(visible, dim=-1))
-    return kept.cpu().numpy(), sink.cpu().numpy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,32 +69,42 @@ def embedding_inputs(model: Any, ids: IntArray, positions: IntArray, block: int 
 
 
 class StaticInputs:
-    """Mean normalised residual stream of each token, per layer, over training texts; the first position left out.
+    """Mean normalised residual stream of each token, per layer, over training texts.
+
+    What stands first is left out, whatever token it is, and has a mean of its own: the sink.
 
     Args:
         vocab_size: size K of the local vocabulary.
         layers: which layers.
         width: size D of the residual stream.
-        length: of the longest training text.
+        length: of the longest training text; None where positions do not enter the inputs, and nothing is kept of them.
     """
 
-    def __init__(self, vocab_size: int, layers: Sequence[int], width: int, length: int) -> None:
-        self.total = {layer: np.zeros((vocab_size, width)) for layer in layers}
-        self.placed = {layer: np.zeros((length, width)) for layer in layers}
+    def __init__(self, vocab_size: int, layers: Sequence[int], width: int, length: int | None) -> None:
+        self.total = {layer: torch.zeros(vocab_size, width, dtype=torch.float64) for layer in layers}
+        self.first = {layer: np.zeros(width) for layer in layers}
+        self.placed = {layer: np.zeros((length, width)) for layer in layers} if length is not None else {}
         self.count = np.zeros(vocab_size)
         self.texts: list[IntArray] = []
 
     def add(self, call: LayerCall, tokens: IntArray) -> None:
         """Add the inputs of one layer over one text; tokens [T] in local ids."""
         assert call.hidden is not None
-        hidden = call.hidden[1:].double().cpu().numpy()
-        np.add.at(self.total[call.layer], tokens[1:], hidden)
-        self.placed[call.layer][1 : len(tokens)] += hidden
+        hidden = call.hidden.double().cpu()
+        self.total[call.layer].index_add_(0, torch.as_tensor(tokens[1:]), hidden[1:])
+        self.first[call.layer] += hidden[0].numpy()
+        if self.placed:
+            self.placed[call.layer][1 : len(tokens)] += hidden[1:].numpy()
 
     def count_text(self, tokens: IntArray) -> None:
         """Count the tokens of one text, once for all layers."""
         np.add.at(self.count, tokens[1:], 1.0)
         self.texts.append(tokens)
+
+    def sink(self, layer: int) -> FloatArray:
+        """[D] the mean input of the first position."""
+        mean: FloatArray = self.first[layer] / len(self.texts)
+        return mean
 
     def inputs(self, layer: int, embedding: FloatArray) -> FloatArray:
         """[K, D] the static input of every token at a layer.
@@ -109,7 +119,7 @@ class StaticInputs:
         if layer == 0:
             return embedding
         seen = self.count > 0
-        mean = self.total[layer][seen] / self.count[seen, None]
+        mean = self.total[layer].numpy()[seen] / self.count[seen, None]
         weight = np.minimum(self.count[seen], 20.0)[:, None]  # a comma must not outvote a thousand rare words
         centre_x = np.average(embedding[seen], axis=0, weights=weight[:, 0])
         centre_y = np.average(mean, axis=0, weights=weight[:, 0])
@@ -141,9 +151,9 @@ class StaticHeads:
         model: the model that the layer belongs to.
         call: a call of the layer over the longest text: how the module is called, and where.
         ids: [K] the local vocabulary in the model's own ids.
-        inputs: [K, D] static inputs.
+        inputs: [K, D] static inputs, or [K + 1, D] with that of the first position last.
         effect: [T, D] what positions add to them in models with learned positions, or None.
-        at_start: the call of all K inputs at position 0: queries [H, K, d] and keys [G, K, d] without positions.
+        at_start: the call of all inputs at position 0: queries [H, K, d] and keys [G, K, d] without positions.
     """
 
     model: Any
@@ -153,6 +163,11 @@ class StaticHeads:
     effect: torch.Tensor | None
     at_start: LayerCall
 
+    @property
+    def sink_type(self) -> int | None:
+        """The row of the first position among those of `at_start`; None where it has none."""
+        return len(self.ids) if self.at_start.key.shape[1] > len(self.ids) else None
+
     def of_text(self, tokens: IntArray) -> LayerCall:
         """Queries and keys along a text [T] of local ids, each token at its position.
 
@@ -161,7 +176,10 @@ class StaticHeads:
         if self.call.layer == 0:
             hidden = first_layer_inputs(self.model, torch.as_tensor(self.ids[tokens])[None])[0]
         else:
-            hidden = self.inputs[torch.as_tensor(tokens, device=self.inputs.device)]
+            rows = torch.as_tensor(tokens, device=self.inputs.device)
+            if self.sink_type is not None:
+                rows = torch.cat([rows.new_tensor([self.sink_type]), rows[1:]])
+            hidden = self.inputs[rows]
             if self.effect is not None:
                 at = np.minimum(np.arange(len(tokens)), len(self.effect) - 1)
                 hidden = hidden + self.effect[torch.as_tensor(at, device=hidden.device)]
@@ -169,7 +187,12 @@ class StaticHeads:
 
 
 def static_heads(
-    model: Any, call: LayerCall, ids: IntArray, inputs: FloatArray, effect: FloatArray | None = None
+    model: Any,
+    call: LayerCall,
+    ids: IntArray,
+    inputs: FloatArray,
+    effect: FloatArray | None = None,
+    sink: FloatArray | None = None,
 ) -> StaticHeads:
     """Ask a layer's heads with one static input per token.
 
@@ -179,8 +202,10 @@ def static_heads(
         ids: [K] the local vocabulary in the model's own ids.
         inputs: [K, D] static inputs.
         effect: [T, D] of `StaticInputs.position_effect`, for models with learned positions.
+        sink: [D] the input of the first position, where it is to be a state of its own.
     """
-    hidden = torch.as_tensor(inputs, dtype=call.query.dtype, device=call.query.device)
+    rows = inputs if sink is None else np.concatenate([inputs, sink[None]])
+    hidden = torch.as_tensor(rows, dtype=call.query.dtype, device=call.query.device)
     placed = None if effect is None else torch.as_tensor(effect, dtype=hidden.dtype, device=hidden.device)
     at_start = ask(model, call, hidden, np.zeros(len(hidden), dtype=np.int64))
-    return StaticHeads(model, call, ids, hidden, placed, at_start)
+    return StaticHeads(model, call.bare(), ids, hidden, placed, replace(at_start, hidden=None))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -18,10 +19,32 @@ from harness.texts import Text, stack
 if TYPE_CHECKING:
     from harness.surrogates.escape import Escape
 
-__all__ = ["Decoding", "Observations", "PairMass", "Surrogate", "chain_rows", "pair_mass"]
+__all__ = ["Decoding", "Observations", "PairMass", "Spilled", "Surrogate", "chain_rows", "pair_codes", "pair_mass"]
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Spilled:
+    """An array on disk, read anew each time it is asked for.
+
+    Args:
+        file: an open binary file that may be read and appended to; it must outlive the array.
+        array: what to keep.
+    """
+
+    def __init__(self, file: IO[bytes], array: np.ndarray[Any, Any]) -> None:
+        self.file, self.shape, self.dtype = file, array.shape, array.dtype
+        self.offset = file.seek(0, os.SEEK_END)
+        file.write(np.ascontiguousarray(array).data)
+
+    def read(self) -> np.ndarray[Any, Any]:
+        """The array."""
+        found = np.empty(self.shape, self.dtype)
+        self.file.seek(self.offset)
+        if self.file.readinto(found.reshape(-1).view(np.uint8).data) != found.nbytes:  # type: ignore[attr-defined]
+            raise OSError("the sums of attention on disk are shorter than they were written")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +53,35 @@ class PairMass:
 
     Attributes:
         pair: [p] query * K + key, sorted, every pair that co-occurs in a context of the text.
-        mass: [H, p] what the H heads (1 for a language model) gave to the pair in all.
+        kept: [H, p] what the H heads (1 for a language model) gave to the pair in all; in memory or on disk.
     """
 
     pair: IntArray
-    mass: FloatArray
+    kept: np.ndarray[Any, Any] | Spilled
+
+    @property
+    def mass(self) -> np.ndarray[Any, Any]:
+        """[H, p] the mass itself."""
+        return self.kept.read() if isinstance(self.kept, Spilled) else self.kept
+
+    @property
+    def heads(self) -> int:
+        return int(self.kept.shape[0])
+
+
+def pair_codes(text: Text, vocab_size: int) -> IntArray:
+    """[p] query * K + key of every pair that co-occurs in a context of the text, sorted."""
+    query, key = text.pairs
+    codes: IntArray = text.types[query] * vocab_size + text.types[key]
+    return codes
 
 
 def pair_mass(text: Text, targets: FloatArray, vocab_size: int) -> PairMass:
     """Sum targets [H, n, U] over the queries of a text, per (query token, key token)."""
-    size = len(text.types)
-    asks = np.zeros((size, len(text)))
+    asks = np.zeros((len(text.types), len(text)))
     asks[text.query, np.arange(len(text))] = 1.0
-    query, key = np.nonzero(asks @ (text.counts > 0))
-    mass = np.matmul(asks, targets)[:, query, key]
-    return PairMass(text.types[query] * vocab_size + text.types[key], mass)
+    query, key = text.pairs
+    return PairMass(pair_codes(text, vocab_size), np.matmul(asks, targets)[:, query, key])
 
 
 @dataclass(frozen=True)
@@ -61,6 +98,8 @@ class Observations:
         in_context_mass: per text [n], what the model gave to the context in all; only where surrogates may leave it.
         outside: per text [n, K] (CSR), what it gave to tokens outside the context; only where surrogates may leave it.
         score_mass: per text [H], sum of attention x the score read off the weights; only where a fit asks for it.
+        sink_odds: per text [H, n], log odds of the first position; only for heads.
+        prior_sink_odds: the same as surrogates read off the weights predict them, by their name; only for heads.
     """
 
     texts: Sequence[Text]
@@ -72,13 +111,15 @@ class Observations:
     in_context_mass: Sequence[FloatArray] = ()
     outside: Sequence[sparse.csr_array] = ()
     score_mass: Sequence[FloatArray] = ()
+    sink_odds: Sequence[FloatArray] = ()
+    prior_sink_odds: Mapping[str, Sequence[FloatArray]] = field(default_factory=dict)
 
     @property
     def heads(self) -> int:
-        return int(self.wins[0].mass.shape[0])
+        return self.wins[0].heads
 
     def part(self, groups: set[str]) -> Observations:
-        """The observations of some prompts only."""
+        """The observations of some prompts only; nothing is said of the first position."""
         keep = [index for index, group in enumerate(self.groups) if group in groups]
         return Observations(
             [self.texts[i] for i in keep],

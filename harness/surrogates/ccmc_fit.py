@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from scipy import sparse
@@ -11,7 +11,13 @@ from scipy import sparse
 from ccmc import fit_pairs
 from harness.seeds import derive_seed
 from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate, chain_rows
+from harness.surrogates.counts import Counts
+from harness.surrogates.sink_fit import SinkFit, fit_sink
 from harness.texts import Text
+
+if TYPE_CHECKING:
+    from harness.sources.blocks import Block, View
+    from harness.surrogates.along import LogWeights
 
 RIDGES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 
@@ -21,6 +27,7 @@ class Prior(Protocol):
 
     def logits(self, query: IntArray, key: IntArray) -> FloatArray: ...
     def pair_logits(self, query: IntArray, key: IntArray) -> FloatArray: ...
+    def along(self, view: View) -> Callable[[Block], LogWeights]: ...
 
 
 class FlatPrior:
@@ -31,6 +38,9 @@ class FlatPrior:
 
     def pair_logits(self, query: IntArray, key: IntArray) -> FloatArray:
         return np.zeros((1, len(query)))
+
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        return Counts().along(view)
 
 
 def inner_folds(groups: Sequence[str], folds: int, seed: int) -> list[set[str]]:
@@ -56,6 +66,7 @@ class CCMCFit(Surrogate):
     name = "ccmc-fit"
     ridge_: FloatArray
     delta_: list[sparse.csr_array]
+    sink_: SinkFit | None = None
     _types: IntArray
     _rows: dict[int, FloatArray]
 
@@ -74,6 +85,10 @@ class CCMCFit(Surrogate):
             delta[heads] = found.delta
         pattern = observations.pattern
         shape = pattern.shape
+        prior_odds = observations.prior_sink_odds.get("ccmc-weights", ())
+        if prior_odds:
+            size = observations.vocab_size
+            self.sink_ = fit_sink(observations.texts, observations.sink_odds, prior_odds, size)
         self.delta_ = [sparse.csr_array((row, pattern.indices, pattern.indptr), shape=shape) for row in delta]
         return self
 
@@ -107,6 +122,19 @@ class CCMCFit(Surrogate):
         change = np.stack([delta[text.types][:, text.types].toarray() for delta in self.delta_])
         logits = self.prior.logits(text.types, text.types) + change
         return chain_rows(text.counts, logits[:, text.query])
+
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        """As every surrogate of heads; the prior must be one."""
+        from harness.surrogates.along import LogWeights, added, delta_tables, fitted_odds, sink_along
+
+        prior, change, sink = self.prior.along(view), delta_tables(self.delta_, view), sink_along(self.sink_, view)
+
+        def of(block: Block) -> LogWeights:
+            given = prior(block)
+            odds = fitted_odds(sink, given, block, "ccmc-weights")
+            return LogWeights(added(change, block).add_(given.values), by_token=True, sink_odds=odds)
+
+        return of
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         if getattr(self, "_types", None) is not types:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.surrogates.base import FloatArray, IntArray, Surrogate
 from harness.texts import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.sources.blocks import Block, View
+    from harness.surrogates.along import LogWeights
 
 
 class Counts(Surrogate):
@@ -14,6 +22,16 @@ class Counts(Surrogate):
     def predict(self, text: Text) -> FloatArray:
         rows: FloatArray = text.counts / text.counts.sum(axis=1, keepdims=True)
         return rows[None]
+
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        """As every surrogate of heads; the first position counts as one more token."""
+        from harness.surrogates.along import LogWeights
+
+        def of(block: Block) -> LogWeights:
+            flat = block.counts.new_zeros(1, *block.counts.shape)
+            return LogWeights(flat, by_token=True, ties=True, sink=flat[:, 0])
+
+        return of
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         share: FloatArray = counts / counts.sum()

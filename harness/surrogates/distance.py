@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Self
 
@@ -9,7 +10,10 @@ import numpy as np
 from scipy import sparse
 
 from ccmc import Contexts, fit_pairs
-from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
+from harness.sources.blocks import Block, View
+from harness.surrogates.along import HeadSurrogate, LogWeights, on
+from harness.surrogates.base import FloatArray, IntArray, Observations
+from harness.surrogates.sink_fit import fit_level
 from harness.texts import Text
 
 _EDGES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
@@ -17,25 +21,26 @@ BUCKETS = len(_EDGES) + 1
 
 
 @cache
-def _bucket_table(length: int) -> IntArray:
+def bucket_table(length: int) -> IntArray:
+    """[T] the bucket of each distance 0 ... T - 1."""
     table: IntArray = np.searchsorted(_EDGES, np.arange(length), side="right").astype(np.int64)
     return table
 
 
-def bucket_matrix(text: Text) -> IntArray:
-    """[n, T - first] the distance bucket of each (query position, key position); of future keys, bucket 0."""
-    keys = np.arange(text.first, len(text.tokens))
-    buckets: IntArray = _bucket_table(len(text.tokens))[np.maximum(text.positions[:, None] - keys[None, :], 0)]
-    return buckets
+def bucket_sums(by_distance: FloatArray) -> FloatArray:
+    """Sum a quantity per distance [H, T] over the distances of each bucket: [H, D]."""
+    table = np.zeros((by_distance.shape[1], BUCKETS))
+    table[np.arange(len(table)), bucket_table(len(table))] = 1.0
+    summed: FloatArray = by_distance @ table
+    return summed
 
 
-def distance_mass(text: Text, rows: FloatArray) -> FloatArray:
-    """Sum attention rows [H, n, T - first] over the pairs of positions in each distance bucket: [H, D]."""
-    flat = bucket_matrix(text).ravel()
-    return np.stack([np.bincount(flat, weights=row.ravel(), minlength=BUCKETS) for row in rows])
+def profile_of(buckets: FloatArray, length: int) -> FloatArray:
+    """[H, T] the value of each distance 0 ... T - 1 from those of the buckets [H, D]."""
+    return buckets[:, bucket_table(length)]
 
 
-class Distance(Surrogate):
+class Distance(HeadSurrogate):
     """Position-level weights exp(b[bucket of the distance]), b by maximum likelihood per head.
 
     One query and the buckets as its tokens make this a CCMC as well: the context of a query position is the number of
@@ -44,16 +49,12 @@ class Distance(Surrogate):
 
     name = "distance"
     profile_: FloatArray
+    sink_: FloatArray | None = None
+    """[H] log weight of the first position."""
 
     def fit(self, observations: Observations) -> Self:
-        counts = []
-        for text in observations.texts:
-            table = np.zeros((len(text), BUCKETS))
-            buckets = bucket_matrix(text)
-            rows, keys = np.nonzero(text.visible)
-            np.add.at(table, (rows, buckets[rows, keys]), 1.0)
-            counts.append(table)
-        rows_, weight = np.unique(np.concatenate(counts), axis=0, return_counts=True)
+        counts = np.concatenate([_bucket_counts(text) for text in observations.texts])
+        rows_, weight = np.unique(counts, axis=0, return_counts=True)
         # one query, number 0, asks the D buckets; the D x D shape is what the pairwise fit expects
         contexts = Contexts(sparse.csr_array(rows_), np.zeros(len(rows_), dtype=np.int64))
         used = contexts.pairs().indices
@@ -61,16 +62,28 @@ class Distance(Surrogate):
         fit = fit_pairs(contexts, wins, np.zeros_like(wins), ridge=1.0, tol=1e-7, weight=weight.astype(float))
         self.profile_ = np.zeros((observations.heads, BUCKETS))
         self.profile_[:, used] = fit.delta
+        if observations.sink_odds:
+            top = self.profile_.max(axis=1, keepdims=True)
+            total = np.log(np.exp(self.profile_ - top) @ counts.T) + top
+            self.sink_ = fit_level(observations.sink_odds, total)
         return self
 
-    def predict(self, text: Text) -> FloatArray:
-        score = self.profile_[:, bucket_matrix(text)]
-        return text.per_token(position_rows(score, text))
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        profile = on(view, profile_of(self.profile_, view.length))
+
+        level = None if self.sink_ is None else on(view, self.sink_)[:, None]
+
+        def of(block: Block) -> LogWeights:
+            sink = None if level is None else level[block.heads].expand(-1, len(block.queries))
+            return LogWeights(block.of_distance(profile[block.heads]), by_token=False, ties=True, sink=sink)
+
+        return of
 
 
-def position_rows(score: FloatArray, text: Text) -> FloatArray:
-    """Softmax of scores [H, n, T - first] over the key positions that a query sees."""
-    score = np.where(text.visible, score, -np.inf)
-    weight: FloatArray = np.exp(score - score.max(axis=-1, keepdims=True))
-    weight /= weight.sum(axis=-1, keepdims=True)
-    return weight
+def _bucket_counts(text: Text) -> FloatArray:
+    """[n, D] how many key positions of each query's context stand in each bucket."""
+    seen = text.seen
+    table = np.zeros((len(text.tokens), BUCKETS))
+    table[np.arange(1, len(table)), bucket_table(len(table))[: len(table) - 1]] = 1.0
+    counts: FloatArray = np.cumsum(table, axis=0)[seen]
+    return counts

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from harness.sources.capture import key_heads, rows_without_sink, scores
+from harness.sources.blocks import Asked, Block, View
+from harness.sources.capture import key_heads, scores
 from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.base import FloatArray, IntArray, Surrogate, chain_rows
-from harness.texts import Text
+from harness.surrogates.along import HeadSurrogate, LogWeights
+from harness.surrogates.base import FloatArray, IntArray
 
 
-class CCMCWeights(Surrogate):
+class _Read(HeadSurrogate):
+    """A surrogate that asks a layer's heads about tokens."""
+
+    def __init__(self, heads: StaticHeads) -> None:
+        self.heads = heads
+
+    @property
+    def device(self) -> torch.device:
+        return self.heads.at_start.key.device
+
+
+class CCMCWeights(_Read):
     """theta[i, j] = the score of query token i and key token j at one position, with one static input per token.
 
     Args:
@@ -23,7 +36,7 @@ class CCMCWeights(Surrogate):
     name = "ccmc-weights"
 
     def __init__(self, heads: StaticHeads) -> None:
-        self.heads = heads
+        super().__init__(heads)
         call = heads.at_start
         self._key_head = key_heads(call.query.shape[0], call.key.shape[0]).to(call.key.device)
 
@@ -46,14 +59,26 @@ class CCMCWeights(Surrogate):
         array: FloatArray = torch.cat(parts, -1).double().cpu().numpy()
         return array
 
-    def predict(self, text: Text) -> FloatArray:
-        return chain_rows(text.counts, self.logits(text.types[text.query], text.types))
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        call, sink = self.heads.at_start, self.heads.sink_type
+        chosen = view.types if sink is None else torch.cat([view.types.new_tensor([sink]), view.types])
+        key = call.key[:, chosen][self._key_head]  # [H, U, d], or [H, 1 + U, d] with the first position first
+        query = call.query[:, view.types].mul(call.scaling).transpose(1, 2)  # [H, d, U]
+        before = len(chosen) - len(view.types)
+
+        def of(block: Block) -> LogWeights:
+            if id(self) not in block.memo:
+                found = torch.bmm(key[block.heads, : block.met + before], query[block.heads][:, :, block.queries])
+                cap = call.softcap
+                block.memo[id(self)] = found if cap is None else found.div_(cap).tanh_().mul_(cap)
+            found = block.memo[id(self)]
+            return LogWeights(found[:, before:], by_token=True, sink=found[:, 0] if before else None)
+
+        return of
 
 
-class PCCMCWeights(Surrogate):
+class PCCMCWeights(_Read):
     """The same with positions, as the layer itself takes them in: rotation, window, learned ones. Exact at layer 0.
-
-    Only for texts whose contexts are the positions from 1 on (`head_text`).
 
     Args:
         heads: the layer's heads, asked per token and position.
@@ -61,11 +86,19 @@ class PCCMCWeights(Surrogate):
 
     name = "pccmc-weights"
 
-    def __init__(self, heads: StaticHeads) -> None:
-        self.heads = heads
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        key, sink = id(self.heads), self.heads.sink_type is not None
+        if key not in view.memo:
+            view.memo[key] = Asked.of(self.heads.of_text(view.text.tokens))
+        asked: Asked = view.memo[key]
 
-    def predict(self, text: Text) -> FloatArray:
-        return text.per_token(rows_without_sink(self.heads.of_text(text.tokens))[0])
+        def of(block: Block) -> LogWeights:
+            if key not in block.memo:
+                block.memo[key] = block.hide(asked.scores(block)), asked.sink_scores(block) if sink else None
+            values, of_sink = block.memo[key]
+            return LogWeights(values, by_token=False, sink=of_sink)
+
+        return of
 
 
 class ShuffledWeights(CCMCWeights):

@@ -4,29 +4,37 @@ theta[query, key, distance] = c score read off the weights + b[distance bucket] 
 maximum likelihood with a ridge towards c = 1, b = 0, delta = 0, per head. The weights alone, the weights with scale and
 distances, and those with pairs under several ridges are tried on kept-back training prompts; each head takes what is
 best there.
+
+The scores of a layer's training texts are kept while it is fitted. Where they are too many, the fit takes a random part
+of the training prompts: long texts then give fewer, and memory stays bounded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.optimize import minimize
 
 from harness.seeds import derive_seed
-from harness.sources.capture import visible_scores
+from harness.sources.blocks import Block, View
 from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
+from harness.surrogates.along import HeadSurrogate, LogWeights, added, delta_tables, fitted_odds, on, sink_along
+from harness.surrogates.base import FloatArray, IntArray, Observations
 from harness.surrogates.ccmc_fit import inner_folds
-from harness.surrogates.distance import BUCKETS, bucket_matrix, position_rows
+from harness.surrogates.distance import BUCKETS, profile_of
+from harness.surrogates.from_weights import PCCMCWeights
 from harness.surrogates.position_loss import Entries, gather, log_normalisers
-from harness.texts import Text
+from harness.surrogates.sink_fit import SinkFit, fit_sink
 
 PAIR_RIDGES = (30.0, 10.0, 3.0, 1.0)
 RIDGE = 1.0
+MOST_SCORES = 100_000_000  # over heads and pairs of positions; four bytes each are kept while a layer is fitted
 _NONE, _DISTANCES = -1, 0  # choices of a head besides the ridges, which count from 1
 
 
@@ -48,12 +56,25 @@ class _Masses:
     pair: FloatArray
 
 
+def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -> Observations:
+    """As many prompts, drawn at random, as have at most so many scores in all; two at least, where there are two."""
+    cost: dict[str, int] = {}
+    for group, text in zip(observations.groups, observations.texts, strict=True):
+        cost[group] = cost.get(group, 0) + int(text.seen.sum()) * observations.heads
+    if sum(cost.values()) <= most:
+        return observations
+    names = sorted(cost)
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    total = np.cumsum([cost[name] for name in order])
+    return observations.part(set(order[: max(2, int(np.searchsorted(total, most, side="right")))]))
+
+
 def _masses(of: Observations, head: int, pair: FloatArray) -> _Masses:
     score = float(np.sum([m[head] for m in of.score_mass]))
     return _Masses(score, np.sum([m[head] for m in of.distance_mass], axis=0), pair)
 
 
-class PCCMCFit(Surrogate):
+class PCCMCFit(HeadSurrogate):
     """Position-aware weights with a fitted scale, distances and token pairs.
 
     Args:
@@ -69,6 +90,7 @@ class PCCMCFit(Surrogate):
     c_: FloatArray
     b_: FloatArray
     delta_: list[sparse.csr_array]
+    sink_: SinkFit | None = None
 
     def __init__(self, heads: StaticHeads, seed: int, folds: int = 4, tol: float = 1e-3, threads: int = 2) -> None:
         self.heads, self.seed, self.folds, self.tol, self.threads = heads, seed, folds, tol, threads
@@ -76,6 +98,10 @@ class PCCMCFit(Surrogate):
     def fit(self, observations: Observations) -> Self:
         if len(observations.score_mass) != len(observations.texts):
             raise ValueError("pccmc-fit needs the score mass of every text")
+        prior_odds = observations.prior_sink_odds.get(PCCMCWeights.name, ())
+        if prior_odds:
+            self.sink_ = fit_sink(observations.texts, observations.sink_odds, prior_odds, observations.vocab_size)
+        observations = affordable(observations, derive_seed(self.seed, "affordable"))
         groups = inner_folds(observations.groups, self.folds, derive_seed(self.seed, "inner"))
         heads = range(observations.heads)
         if len(groups) < 2:
@@ -99,7 +125,7 @@ class PCCMCFit(Surrogate):
 
     def _entries(self, of: Observations, known: Observations) -> Entries:
         pairs = _pair_codes(known)
-        return gather(of.texts, [text_scores(self.heads, text) for text in of.texts], pairs, of.vocab_size)
+        return gather(self.heads, of.texts, pairs, of.vocab_size)
 
     def _choose(
         self,
@@ -156,24 +182,24 @@ class PCCMCFit(Surrogate):
         options = {"maxiter": 60, "maxcor": 8, "gtol": self.tol * np.sqrt(len(entries.start)), "ftol": 1e-6}
         return read(minimize(objective, x0, jac=True, method="L-BFGS-B", options=options).x)  # type: ignore[call-overload]
 
-    def predict(self, text: Text) -> FloatArray:
-        score = self.c_[:, None, None] * np.where(text.visible, text_scores(self.heads, text), 0.0)
-        score += self.b_[:, bucket_matrix(text)]
-        for head, delta in enumerate(self.delta_):
-            score[head] += delta[text.types][:, text.types].toarray()[text.query][:, text.key_index]
-        return text.per_token(position_rows(score, text))
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        prior = PCCMCWeights(self.heads).along(view)
+        profile = on(view, profile_of(self.b_, view.length))
+        change, c = delta_tables(self.delta_, view), on(view, self.c_)[:, None, None]
+        sink = sink_along(self.sink_, view)
 
+        def of(block: Block) -> LogWeights:
+            given = prior(block)
+            odds = fitted_odds(sink, given, block, PCCMCWeights.name)
+            values = block.of_distance(profile[block.heads]).addcmul_(given.values, c[block.heads])
+            values += block.spread(added(change, block))
+            return LogWeights(values, by_token=False, sink_odds=odds)
 
-def text_scores(heads: StaticHeads, text: Text) -> FloatArray:
-    """[H, n, T - 1] scores read off the weights, the first position left out; -inf where a query does not see a key."""
-    scores: FloatArray = visible_scores(heads.of_text(text.tokens))[:, 1:, 1:].cpu().numpy()
-    return scores
+        return of
 
-
-def score_mass(heads: StaticHeads, text: Text, rows: FloatArray) -> FloatArray:
-    """[H] sum of attention rows [H, n, T - 1] times the scores read off the weights."""
-    mass: FloatArray = np.sum(rows * np.where(text.visible, text_scores(heads, text), 0.0), axis=(1, 2))
-    return mass
+    @property
+    def device(self) -> torch.device:
+        return self.heads.at_start.key.device
 
 
 def _normalisers(

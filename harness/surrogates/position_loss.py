@@ -14,8 +14,10 @@ from typing import Any
 import numba
 import numpy as np
 
-from harness.surrogates.base import FloatArray, IntArray
-from harness.surrogates.distance import bucket_matrix
+from harness.sources.blocks import Asked, View
+from harness.sources.static_inputs import StaticHeads
+from harness.surrogates.base import IntArray
+from harness.surrogates.distance import bucket_table
 from harness.texts import Text
 
 
@@ -35,26 +37,34 @@ class Entries:
     pair: np.ndarray[Any, np.dtype[np.int32]]
 
 
-def pair_numbers(text: Text, known: IntArray, vocab_size: int) -> IntArray:
-    """[n, T - first] the number of each pair among the sorted `known` ones (query * K + key); -1 where it is not."""
-    types = text.types
-    wanted = types[:, None] * vocab_size + types[None, :]  # [U, U]
+def pair_numbers(types: IntArray, known: IntArray, vocab_size: int) -> IntArray:
+    """[U, U] the number of each (query, key) among the sorted `known` pairs (query * K + key); -1 where it is not."""
+    wanted = types[:, None] * vocab_size + types[None, :]
     place = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
-    number = np.where(known[place] == wanted, place, -1) if len(known) else np.full(wanted.shape, -1)
-    return number[text.query][:, text.key_index]
+    return np.where(known[place] == wanted, place, -1) if len(known) else np.full(wanted.shape, -1)
 
 
-def gather(texts: Sequence[Text], scores: Sequence[FloatArray], known: IntArray, vocab_size: int) -> Entries:
-    """Lay texts [H, n, T - first] out as entries."""
-    parts, lengths, buckets, pairs = [], [], [], []
-    for text, score in zip(texts, scores, strict=True):
-        seen = text.visible
-        parts.append(score[:, seen].astype(np.float32))
-        lengths.append(seen.sum(axis=1))
-        buckets.append(bucket_matrix(text)[seen].astype(np.int16))
-        pairs.append(pair_numbers(text, known, vocab_size)[seen].astype(np.int32))
-    start = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return Entries(np.concatenate(parts, axis=1), start, np.concatenate(buckets), np.concatenate(pairs))
+def gather(heads: StaticHeads, texts: Sequence[Text], known: IntArray, vocab_size: int) -> Entries:
+    """Lay the scores that a layer's heads give along texts out as entries, block by block: no square is made."""
+    views = [View(text, heads.at_start.key.device) for text in texts]
+    lengths = np.concatenate([text.seen for text in texts])
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    number = heads.at_start.query.shape[0]
+    score = np.empty((number, start[-1]), np.float32)
+    bucket, pair = np.empty(start[-1], np.int16), np.empty(start[-1], np.int32)
+    at = 0
+    for view in views:
+        asked = Asked.of(heads.of_text(view.text.tokens))
+        table, of_distance = pair_numbers(view.types.cpu().numpy(), known, vocab_size), bucket_table(view.length)
+        for block in view.blocks(None):
+            distance = np.arange(block.start, block.stop)[:, None] - np.arange(block.low, block.stop)[None, :]
+            seen = (distance >= 0) & (distance < (view.text.window or view.length))  # [B, L]
+            part = slice(at, at + int(seen.sum()))
+            score[:, part] = asked.scores(block).transpose(1, 2).cpu().numpy()[:, seen]
+            bucket[part] = of_distance[distance[seen]]
+            pair[part] = table[block.queries.cpu().numpy()][:, block.columns.cpu().numpy()][seen]
+            at = part.stop
+    return Entries(score, start, bucket, pair)
 
 
 @numba.njit(cache=True, nogil=True)

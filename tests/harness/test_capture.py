@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import small_models
 import torch
+from dense_heads import rows_without_sink
 
 from harness.errors import UsageError
 from harness.sources import capture, loading
@@ -147,7 +148,7 @@ def plain_call(query: torch.Tensor, key: torch.Tensor, **changes: Any) -> LayerC
 def test_the_sink_is_taken_out_and_the_rest_renormalised() -> None:
     generator = torch.Generator().manual_seed(0)
     call = plain_call(torch.randn(4, 7, 3, generator=generator), torch.randn(2, 7, 3, generator=generator), window=5)
-    rows, (kept, sink) = capture.attention_rows(call).numpy(), capture.rows_without_sink(call)
+    rows, (kept, sink) = capture.attention_rows(call).numpy(), rows_without_sink(call)
     np.testing.assert_allclose(kept, rows[:, 1:, 1:] / rows[:, 1:, 1:].sum(-1, keepdims=True))
     np.testing.assert_allclose(sink, rows[:, 1:, 0])
     assert np.all(sink[:, 4:] == 0)  # out of the window
@@ -157,7 +158,7 @@ def test_the_sink_is_taken_out_and_the_rest_renormalised() -> None:
 
 def test_a_sink_that_takes_everything_leaves_the_rest_defined() -> None:
     query, key = torch.ones(1, 3, 1), torch.tensor([[[5000.0], [1.0], [2.0]]])
-    kept, sink = capture.rows_without_sink(plain_call(query, key))
+    kept, sink = rows_without_sink(plain_call(query, key))
     assert sink.tolist() == [[1.0, 1.0]]
     np.testing.assert_allclose(kept[0, 1], np.exp([0.5, 1.0]) / np.exp([0.5, 1.0]).sum())
 

@@ -58,7 +58,7 @@ def first_layer_kl(of: Case, change: Change) -> tuple[float, float]:
     heads = change(static_heads(model, calls[0], vocabulary.ids, embedding))
     worst, baseline = 0.0, []
     for ids, rows in zip(texts, of.truth, strict=True):
-        text = head_text(ids, vocabulary, calls[0].window)
+        text = head_text(ids, vocabulary, heads.call.window)
         truth = text.per_token(rows.numpy())
         for surrogate in (PCCMCWeights(heads), Counts()):
             predicted = np.broadcast_to(surrogate.predict(text), truth.shape)
@@ -155,8 +155,9 @@ def no_cap(call: LayerCall) -> LayerCall:
     return replace(call, softcap=None)
 
 
-def no_window(call: LayerCall) -> LayerCall:
-    return replace(call, window=None)
+def no_window(heads: StaticHeads) -> StaticHeads:
+    """The text met as a whole where the layer sees a window of it."""
+    return replace(heads, call=replace(heads.call, window=None))
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ MUTANTS = [
     *((change, name) for change in (no_rotation, wrong_way, half_speed) for name in (*ROTARY, "smollm2")),
     *((misread(change), name) for change in (interleaved, one_key_head) for name in (*GROUPED, "smollm2")),
     (misread(no_cap), "gemma2"),
-    *((misread(no_window), name) for name in ("mistral", "gemma2", "gemma3", "gpt_neo")),
+    *((no_window, name) for name in ("mistral", "gemma2", "gemma3", "gpt_neo")),
     *((additive, name) for name in ("gpt2", "opt", "gpt_neo")),
 ]
 LABELS = (

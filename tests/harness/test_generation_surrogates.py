@@ -220,7 +220,7 @@ def test_head_chains_are_those_of_the_weights() -> None:
     layers = static_layers()
     chains = head_chains(layers)
     assert [(c.layer, c.head) for c in chains] == [(layer, head) for layer in (0, 3) for head in range(4)]
-    of = text(5)
+    of = Text(text(5).tokens, start=1, first=1)
     expected = np.concatenate([CCMCWeights(layers[layer]).predict(of) for layer in (0, 3)])
     np.testing.assert_allclose(np.stack([c.predict(of) for c in chains]), expected, atol=1e-6)
     losses = single_losses(chains, OBSERVED.texts, OBSERVED.targets)

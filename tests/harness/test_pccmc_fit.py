@@ -6,30 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dense_heads import bucket_matrix, distance_mass, position_rows, score_mass, text_scores
 from scipy.optimize import approx_fprime
 from test_surrogates import K, pair_mass, static_heads, text
 
 from harness.measures.fidelity import kl
 from harness.surrogates.base import Observations
-from harness.surrogates.distance import BUCKETS, bucket_matrix, distance_mass, position_rows
+from harness.surrogates.distance import BUCKETS
 from harness.surrogates.from_weights import PCCMCWeights
-from harness.surrogates.pccmc_fit import PCCMCFit, score_mass
+from harness.surrogates.pccmc_fit import PCCMCFit, affordable
 from harness.surrogates.position_loss import gather, log_normalisers, pair_numbers
 from harness.texts import Text
-
-
-def score(of: Text) -> Any:
-    """[H, n, m] scores of the random heads along a text, the first position left out."""
-    from harness.sources.capture import visible_scores
-
-    return visible_scores(static_heads().of_text(of.tokens))[:, 1:, 1:].numpy()
 
 
 def rows_of(of: Text, b: Any, delta: Any, c: float = 1.0) -> Any:
     """[H, n, m] what heads attend to that add b and delta [K, K] to c times the scores of the random heads."""
     types = of.types
     extra = delta[types][:, types][of.query][:, of.key_index]
-    return position_rows(c * np.where(of.visible, score(of), 0.0) + b[bucket_matrix(of)] + extra, of)
+    return position_rows(c * text_scores(static_heads(), of) + b[bucket_matrix(of)] + extra, of)
 
 
 def observe(texts: list[Text], *truth: Any) -> Observations:
@@ -57,8 +51,8 @@ def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> 
     rng = np.random.default_rng(0)
     of = [Text(rng.integers(0, K, 12), start=1, first=1, window=window) for _ in range(2)]
     known = np.sort(rng.choice(K * K, 30, replace=False))
-    scores = [rng.normal(size=(1, len(t), len(t.key_index))) for t in of]
-    entries = gather(of, scores, known, K)
+    scores = [text_scores(static_heads(), t) for t in of]
+    entries = gather(static_heads(), of, known, K)
     b, delta = rng.normal(size=BUCKETS), rng.normal(size=30)
 
     def value(x: Any) -> float:
@@ -66,9 +60,11 @@ def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> 
         of_head = entries.score[0], entries.start, entries.bucket, entries.pair
         return float(log_normalisers(*of_head, x[0], x[1 : 1 + BUCKETS], x[1 + BUCKETS :], *scratch)[0])
 
-    expected = 0.0
-    for t, s in zip(of, scores, strict=True):
-        number = pair_numbers(t, known, K)
+    seen = np.concatenate([s[:, t.visible] for t, s in zip(of, scores, strict=True)], axis=1)
+    np.testing.assert_allclose(entries.score, seen, atol=1e-6)
+    expected, given = 0.0, iter(entries.score[0].tolist())
+    for t in of:
+        number = pair_numbers(t.types, known, K)[t.query][:, t.key_index]
         for row, position in enumerate(t.positions):
             weight = 0.0
             for column, place in enumerate(range(1, len(t.tokens))):
@@ -76,9 +72,7 @@ def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> 
                     code = t.tokens[position] * K + t.tokens[place]
                     extra = delta[list(known).index(code)] if code in known else 0.0
                     assert (number[row, column] >= 0) == (code in known)
-                    weight += np.exp(
-                        0.7 * float(np.float32(s[0, row, column])) + b[bucket_matrix(t)[row, column]] + extra
-                    )
+                    weight += np.exp(0.7 * next(given) + b[bucket_matrix(t)[row, column]] + extra)
             expected += np.log(weight)
     at = np.concatenate([[0.7], b, delta])
     assert value(at) == pytest.approx(expected, rel=1e-9)
@@ -122,3 +116,14 @@ def test_one_prompt_fits_distances_alone() -> None:
     assert (fit.choice_ == 0).all()
     assert all(delta.count_nonzero() == 0 for delta in fit.delta_)
     assert np.abs(fit.b_).max() > 0.1
+
+
+def test_a_fit_takes_as_many_prompts_as_it_can_afford() -> None:
+    given = observe(texts(10), np.zeros(BUCKETS), np.zeros((K, K)))  # five prompts of two texts
+    each = 2 * 4 * sum(range(1, 40))
+    assert affordable(given, 0, 5 * each) is given
+    some = affordable(given, 0, 3 * each + 1)
+    assert len(set(some.groups)) == 3
+    assert len(some.texts) == len(some.score_mass) == 6
+    assert some.groups == affordable(given, 0, 3 * each + 1).groups
+    assert len(set(affordable(given, 0, 1).groups)) == 2

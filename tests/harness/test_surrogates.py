@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_heads import bucket_matrix, distance_mass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccmc import CCMC, fit_mle
 from ccmc import Observations as TokenObservations
 from harness.experiments.generation import make_surrogate as make_generation
-from harness.experiments.heads import LayerSums
 from harness.sources.capture import LayerCall
 from harness.sources.static_inputs import StaticHeads
 from harness.surrogates.base import Decoding, Observations, pair_mass
 from harness.surrogates.ccmc_fit import CCMCFit, FlatPrior, inner_folds
 from harness.surrogates.counts import Counts
-from harness.surrogates.distance import _EDGES, Distance, bucket_matrix, distance_mass
+from harness.surrogates.distance import _EDGES, Distance, bucket_sums
 from harness.surrogates.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
 from harness.surrogates.in_context_bigram import InContextBigram
 from harness.texts import LocalVocabulary, Text, stack
@@ -202,6 +202,8 @@ def test_distance_buckets_and_their_mass() -> None:
             assert buckets[row, column] == bucket
             expected[:, bucket] += rows[:, row, column]
     np.testing.assert_allclose(distance_mass(of, rows), expected)
+    by_distance = np.stack([[np.trace(row, -d) for d in range(len(of))] for row in rows])
+    np.testing.assert_allclose(bucket_sums(by_distance), expected)
 
 
 def test_a_distance_profile_is_recovered() -> None:
@@ -224,7 +226,7 @@ def test_a_distance_profile_is_recovered() -> None:
     np.testing.assert_allclose(fit.predict(of)[0], of.per_token(weight / weight.sum(-1, keepdims=True)), atol=0.01)
 
 
-def test_layer_sums_hold_what_a_fit_needs() -> None:
+def test_pair_masses_hold_what_a_fit_needs() -> None:
     of = text(4, first=1, start=1)
     rng = np.random.default_rng(0)
     targets = rng.random((3, *of.counts.shape)) * (of.counts > 0)
@@ -235,7 +237,6 @@ def test_layer_sums_hold_what_a_fit_needs() -> None:
     query, key = np.divmod(found.pair, K)
     np.testing.assert_allclose(found.mass, expected[:, query, key])
     assert found.mass.sum() == pytest.approx(expected.sum())
-    assert LayerSums(K).wins == []
 
 
 def test_ccmc_fit_is_the_maximum_likelihood_fit_under_its_ridge() -> None:

@@ -1,0 +1,118 @@
+"""Pass 2 over held-out texts: every surrogate of a layer against the attention, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.experiments.continuations import Continuation
+from harness.experiments.fidelity_rows import INFINITE, add_finite
+from harness.measures.block_fidelity import Truth
+from harness.measures.statistics import explained_interval
+from harness.rows import Rows
+from harness.sources import blocks
+from harness.sources.blocks import Asked, View
+from harness.sources.capture import LayerCall
+from harness.surrogates.along import HeadLike, predicted
+
+EXPLAINED = {"kl": "explained", "kl_with_sink": "explained_with_sink"}
+
+
+def score_text(
+    call: LayerCall, view: View, surrogates: Mapping[str, HeadLike]
+) -> tuple[np.ndarray[Any, Any], dict[str, dict[str, np.ndarray[Any, Any]]]]:
+    """Score surrogates of one layer on one text.
+
+    Args:
+        call: the layer's call over the text.
+        view: the text.
+        surrogates: by name.
+
+    Returns:
+        [H] mean share of the first position, and [H] means over the queries by surrogate and metric.
+
+    Raises:
+        ValueError: a score that is not finite; names layer, head and position.
+    """
+    asked, heads, queries = Asked.of(call), call.query.shape[0], view.length - 1
+    view = view.apart()
+    ready = {name: surrogate.along(view) for name, surrogate in surrogates.items()}
+    sink = torch.zeros(heads, dtype=torch.float64, device=asked.key.device)
+    totals: dict[str, dict[str, torch.Tensor]] = {name: {} for name in surrogates}
+    nothing = torch.zeros_like(sink)
+    for block in view.blocks(heads):
+        truth = Truth(blocks.rows(asked, block), block)
+        sink[block.heads] += (1.0 - truth.rest).double().sum(1)
+        for name, weights in ready.items():
+            found = predicted(weights(block), block)
+            block.memo.setdefault(name, found.sink_odds)  # what is fitted on top of it need not ask again
+            for metric, values in truth.compare(found).items():
+                if metric not in totals[name]:
+                    totals[name][metric] = nothing.clone()
+                totals[name][metric][block.heads] += values.sum(1)
+    means = {
+        name: {metric: (total / queries).cpu().numpy() for metric, total in of_surrogate.items()}
+        for name, of_surrogate in totals.items()
+    }
+    return (sink / queries).cpu().numpy(), means
+
+
+class Scores:
+    """Rows of pass 2, per text, head and surrogate, and what is explained per head."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.sums: dict[tuple[str, str, int, int, str], list[tuple[float, int]]] = {}
+
+    def add(
+        self,
+        call: LayerCall,
+        view: View,
+        continuation: Continuation,
+        fitted: Mapping[str, HeadLike],
+        seen: np.ndarray[Any, np.dtype[np.bool_]],
+    ) -> None:
+        """Score every surrogate of one layer on one text; `seen` [K] tells the tokens that have a static input."""
+        text = view.text
+        shared: dict[str, Any] = {
+            "strategy": continuation.strategy,
+            "layer": call.layer,
+            "prompt": continuation.prompt,
+            "n": len(text),
+        }
+        sink, means = score_text(call, view, fitted)
+        for head, share in enumerate(sink.tolist()):
+            self.rows.add("sink_share", share, head=head, surrogate="model", **shared)
+        unseen = 0.0 if call.layer == 0 else float(1.0 - seen[text.tokens[1:]].mean())
+        self.rows.add("unseen_share", unseen, surrogate="model", **shared)
+        for name, found in means.items():
+            for metric, values in found.items():
+                for head, value in enumerate(values.tolist()):
+                    add_finite(self.rows, metric, value, head=head, surrogate=name, **shared)
+                    if metric in EXPLAINED:
+                        key = (metric, continuation.strategy, call.layer, head, name)
+                        self.sums.setdefault(key, []).append((value * len(text), len(text)))
+
+    def explained(self, seed: int) -> None:
+        """Per head: 1 - mean KL / mean KL(counts) over held-out queries, with an interval over texts."""
+        for (metric, strategy, layer, head, name), entries in self.sums.items():
+            against = self.sums.get((metric, strategy, layer, head, "counts"))
+            if name == "counts" or against is None:
+                continue
+            totals = [total for total, _ in entries]
+            columns: dict[str, Any] = {
+                "strategy": strategy,
+                "layer": layer,
+                "head": head,
+                "surrogate": name,
+                "n": sum(n for _, n in entries),
+            }
+            if not np.isfinite(totals).all():
+                self.rows.add(EXPLAINED[metric], None, missing=INFINITE, **columns)
+                continue
+            found = explained_interval(totals, [total for total, _ in against], seed)
+            missing = found.missing if found.value is None else None
+            self.rows.add(EXPLAINED[metric], found.value, missing=missing, low=found.low, high=found.high, **columns)

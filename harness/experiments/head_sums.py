@@ -1,0 +1,171 @@
+"""Pass 1 over training texts: sums of attention per layer, all that surrogates of heads are fitted to.
+
+The mass of a text on its pairs goes to disk when its layer is done; what stays grows with the length of the texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from harness.rows import Rows
+from harness.sources import blocks
+from harness.sources.blocks import Asked, View
+from harness.sources.capture import FloatArray, IntArray, LayerCall
+from harness.sources.static_inputs import StaticHeads
+from harness.surrogates.along import sink_odds
+from harness.surrogates.base import PairMass, Spilled, pair_codes
+from harness.surrogates.distance import bucket_sums
+from harness.surrogates.from_weights import CCMCWeights, PCCMCWeights
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass
+class TextSums:
+    """What pass 1 keeps of one layer over one text.
+
+    Attributes:
+        pairs: [H, p] attention per pair of `Text.pairs`.
+        distance: [H, T] attention per distance.
+        entropy: [H] entropies of the rows over positions, summed; `token_entropy` of the same over tokens.
+        log_counts: [H] attention times the logarithm of its token's count, summed.
+        sink_odds: [H, n] log odds of the first position, per query.
+    """
+
+    pairs: np.ndarray[Any, np.dtype[np.float32]]
+    distance: FloatArray
+    entropy: FloatArray
+    token_entropy: FloatArray
+    log_counts: FloatArray
+    sink_odds: np.ndarray[Any, np.dtype[np.float32]]
+
+
+def _array(values: torch.Tensor) -> Any:
+    return values.cpu().numpy()
+
+
+def sum_text(call: LayerCall, view: View) -> TextSums:
+    """Sum the attention of one layer over one text, block by block.
+
+    Raises:
+        ValueError: a score that is not finite; names layer, head and position.
+    """
+    asked = Asked.of(call)
+    heads, types = call.query.shape[0], len(view.types)
+    device = asked.key.device
+    pairs = torch.zeros(heads, types, types, device=device)  # [H, query, key]
+    distance = torch.zeros(heads, view.length, dtype=torch.float64, device=device)
+    entropy, token_entropy, log_counts = (torch.zeros(heads, dtype=torch.float64, device=device) for _ in range(3))
+    odds = torch.zeros(heads, view.length - 1, device=device)
+    for block in view.blocks(heads):
+        rows = blocks.rows(asked, block)
+        part = block.heads
+        pairs[part, :, : block.met].index_add_(1, block.queries, rows.token.transpose(1, 2))
+        distance[part] += block.by_distance(rows.weight)
+        entropy[part] += rows.entropy.sum(1)
+        token_entropy[part] -= (rows.token * rows.token.clamp(min=TINY).log_()).sum((1, 2))
+        log_counts[part] += (rows.token * block.counts.clamp(min=1.0).log()).sum((1, 2))
+        odds[part, block.start - 1 : block.stop - 1] = rows.sink_odds
+    query, key = (view.rank[torch.as_tensor(part, device=device)] for part in view.text.pairs)
+    mass = pairs.view(heads, -1).index_select(1, query * types + key)
+    return TextSums(
+        _array(mass),
+        _array(distance),
+        _array(entropy),
+        _array(token_entropy),
+        _array(log_counts),
+        _array(odds),
+    )
+
+
+@dataclass
+class LayerSums:
+    """What pass 1 keeps of one layer over all training texts; the pairs, which are most of it, go to disk.
+
+    Attributes:
+        vocab_size: K, size of the local vocabulary.
+        file: where the sums per pair go, or None to keep them.
+        views: the texts, as the layer sees them.
+        wins, distance: per text, what `Observations` takes.
+        entropy, token_entropy, log_counts: per text [H].
+        sink_odds: per text [H, n].
+    """
+
+    vocab_size: int
+    file: IO[bytes] | None = None
+    views: list[View] = field(default_factory=list)
+    wins: list[PairMass] = field(default_factory=list)
+    distance: list[FloatArray] = field(default_factory=list)
+    entropy: list[FloatArray] = field(default_factory=list)
+    token_entropy: list[FloatArray] = field(default_factory=list)
+    log_counts: list[FloatArray] = field(default_factory=list)
+    sink_odds: list[np.ndarray[Any, Any]] = field(default_factory=list)
+
+    def add(self, call: LayerCall, view: View) -> None:
+        """Sum the attention of one layer over one text."""
+        sums = sum_text(call, view)
+        kept = sums.pairs if self.file is None else Spilled(self.file, sums.pairs)
+        self.views.append(view)
+        self.wins.append(PairMass(self._codes(view), kept))
+        self.distance.append(bucket_sums(sums.distance))
+        self.entropy.append(sums.entropy)
+        self.token_entropy.append(sums.token_entropy)
+        self.log_counts.append(sums.log_counts)
+        self.sink_odds.append(sums.sink_odds)
+
+    def _codes(self, view: View) -> IntArray:
+        """[p] the pairs of a text; one array for all layers that share its view."""
+        if self.vocab_size not in view.codes:
+            view.codes[self.vocab_size] = pair_codes(view.text, self.vocab_size)
+        return view.codes[self.vocab_size]
+
+    def add_rows(self, rows: Rows, layer: int) -> None:
+        """Add how spread attention over the training texts is, per head."""
+        queries = sum(len(view.text) for view in self.views)
+        for metric, sums in (("row_entropy", self.entropy), ("token_entropy", self.token_entropy)):
+            for head, total in enumerate(np.sum(sums, axis=0).tolist()):
+                where: dict[str, Any] = {"layer": layer, "head": head, "surrogate": "model", "split": "train"}
+                rows.add(metric, total / queries, n=queries, **where)
+
+
+class PriorSums:
+    """What fits that are shrunk to the weights also need of a layer, once its static inputs are known.
+
+    Args:
+        heads: of the layer, asked per token.
+
+    Attributes:
+        score: per text [H], attention times the scores read off the weights.
+        sink_odds: per surrogate read off the weights, per text [H, n] log odds of the first position.
+    """
+
+    def __init__(self, heads: StaticHeads) -> None:
+        self.surrogates = [CCMCWeights(heads), PCCMCWeights(heads)]
+        self.score: list[FloatArray] = []
+        self.sink_odds: dict[str, list[FloatArray]] = {surrogate.name: [] for surrogate in self.surrogates}
+
+    def add(self, call: LayerCall, view: View) -> None:
+        """Sum over one text."""
+        asked, heads = Asked.of(call), call.query.shape[0]
+        score = torch.zeros(heads, dtype=torch.float64, device=asked.key.device)
+        odds: dict[str, torch.Tensor] = {}
+        view = view.apart()
+        ready = [(surrogate.name, surrogate.along(view)) for surrogate in self.surrogates]
+        for block in view.blocks(heads):
+            rows = blocks.rows(asked, block)
+            for name, weights in ready:
+                given = weights(block)
+                if not given.by_token:
+                    score[block.heads] += (rows.weight * given.values).sum((1, 2))
+                found = sink_odds(given, block)
+                if found is not None:
+                    if name not in odds:
+                        odds[name] = found.new_zeros(heads, view.length - 1)
+                    odds[name][block.heads, block.start - 1 : block.stop - 1] = found
+        self.score.append(_array(score))
+        for name, of_text in odds.items():
+            self.sink_odds[name].append(_array(of_text))

@@ -1,0 +1,85 @@
+"""How close surrogates of heads are to attention, in one block of queries: the measures of `fidelity`, in float32.
+
+`tests/harness/test_blocks.py` holds them against `fidelity` row by row.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from harness.sources.blocks import Block, Rows
+from harness.surrogates.along import Predicted
+
+TIE = 1e-6  # relative; what float32 cannot tell apart is tied
+_MATTERS = 1e-10  # attention below it adds nothing to a divergence, whatever the prediction
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Truth:
+    """The attention of one block, and what all comparisons with it share.
+
+    Args:
+        rows: of the block.
+        block: the block itself.
+    """
+
+    def __init__(self, rows: Rows, block: Block) -> None:
+        self.rows, self.block = rows, block
+        token = rows.token
+        self.token_entropy = -(token * token.clamp(min=_TINY).log_()).sum(1)  # [H, B]
+        self.log_counts = (token * block.counts.clamp(min=1.0).log_()).sum(1)
+        best, self.where = token.max(1, keepdim=True)
+        self.top = _above(token, best * (1.0 - TIE))  # [H, u, B]
+        self.tied = bool((self.top.sum(1) > 1.5).any())
+        odds = rows.sink_odds
+        self.rest, self.log_sink, self.log_rest = torch.sigmoid(-odds), _log_sigmoid(odds), _log_sigmoid(-odds)
+
+    def compare(self, found: Predicted) -> dict[str, torch.Tensor]:
+        """kl, kl_position, total_variation, top_token and, where the sink is predicted, kl_with_sink: each [H, B]."""
+        rows = self.rows
+        if found.by_token:  # within a token, every position is as likely
+            cross = (rows.token * found.shifted).sum(1)
+            cross_position = cross - self.log_counts
+        else:
+            cross = (rows.token * self._logs(found)).sum(1)
+            cross_position = (rows.weight * found.shifted).sum(1)
+        divergence = (found.log_total - self.token_entropy - cross).clamp_(min=0.0)
+        share = found.token / found.log_total.exp()[:, None]
+        measures = {
+            "kl": divergence,
+            "kl_position": (found.log_total - rows.entropy - cross_position).clamp_(min=0.0),
+            "total_variation": (1.0 - torch.minimum(share, rows.token).sum(1)).clamp_(min=0.0),
+            "top_token": self._right(found),
+        }
+        if found.sink_odds is not None:
+            odds = found.sink_odds
+            apart = (1.0 - self.rest) * (self.log_sink - _log_sigmoid(odds))
+            apart = apart + self.rest * (self.log_rest - _log_sigmoid(-odds))
+            measures["kl_with_sink"] = apart.clamp_(min=0.0) + self.rest * divergence
+        return measures
+
+    def _right(self, found: Predicted) -> torch.Tensor:
+        """[H, B] chance that the likeliest token is a most attended one; ties are broken at random."""
+        bound = found.token.amax(1, keepdim=True) * (1.0 - TIE)
+        token = found.token.expand_as(self.top)
+        if not found.ties and not self.tied:
+            return _above(token.gather(1, self.where), bound)[:, 0]
+        chosen = _above(token, bound)
+        return (chosen * self.top).sum(1) / chosen.sum(1)
+
+    def _logs(self, found: Predicted) -> torch.Tensor:
+        """[H, u, B] logarithms of the weights of tokens, in float64 where float32 lost one that matters."""
+        lost = _above(-found.token, torch.tensor(-2.0 * _TINY)).mul_(self.rows.token)
+        if not bool(lost.sum() > _MATTERS):
+            return found.token.clamp(min=_TINY).log_()
+        exact = self.block.per_token(found.shifted.double().exp())
+        return torch.where(self.rows.token > 0, exact.log(), 0.0).float()
+
+
+def _above(values: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
+    """1 where values are larger, 0 elsewhere; several times faster than by way of truth values."""
+    return (values - bound).sign_().clamp_(min=0.0)
+
+
+def _log_sigmoid(odds: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.logsigmoid(odds)

@@ -1,0 +1,132 @@
+"""One way to look at the attention of all heads over one text: time and peak memory, as a process of its own.
+
+    python tests/benchmarks/head_passes.py FOLDER WAY LENGTH REPEATS   prints one line of JSON
+
+WAY is plain, capture, score, eager or lens (TransformerLens, where it is installed).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def prose(tokenizer: Any, length: int) -> Any:
+    """[T] ids of the prompts that come with the project, one after the other, written by people."""
+    from harness.config import load_config
+    from harness.prompts import load_prompts
+    from harness.sources import loading
+
+    ids = [i for prompt in load_prompts(load_config("quickstart")) for i in loading.encode(tokenizer, prompt.text)]
+    if len(ids) < length:
+        raise ValueError(f"the prompts have {len(ids)} tokens, fewer than {length}")
+    return np.array(ids[:length])
+
+
+def capture_all(model: Any, ids: Any) -> None:
+    """The harness's pass over a training text: sums over all heads, the pairs on disk."""
+    from harness.experiments.heads import training_pass
+    from harness.texts import LocalVocabulary
+
+    with tempfile.TemporaryFile() as file:
+        training_pass(model, [ids], range(model.config.num_hidden_layers), LocalVocabulary([ids]), file)
+
+
+def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict[str, Any]:
+    """Every surrogate of a layer, the fitted ones with random numbers at all pairs of the text instead of a fit."""
+    from scipy import sparse
+
+    from harness.experiment_settings import HEAD_SURROGATES
+    from harness.experiments.heads import make_surrogate
+    from harness.surrogates.distance import BUCKETS
+    from harness.surrogates.sink_fit import SinkFit
+
+    rng, number = np.random.default_rng(seed), heads.at_start.query.shape[0]
+    query, key = text.pairs
+    pairs = (text.types[query], text.types[key])
+    made: dict[str, Any] = {name: make_surrogate(name, heads, seed) for name in HEAD_SURROGATES}
+    for name in ("ccmc-fit", "pccmc-fit"):
+        made[name].delta_ = [
+            sparse.csr_array((rng.normal(0, 0.3, len(query)), pairs), shape=(vocab_size, vocab_size))
+            for _ in range(number)
+        ]
+        made[name].sink_ = SinkFit(np.zeros(number), np.ones(number), np.zeros((number, vocab_size)))
+    made["pccmc-fit"].c_, made["pccmc-fit"].b_ = np.ones(number), rng.normal(size=(number, BUCKETS))
+    made["distance"].profile_, made["distance"].sink_ = rng.normal(size=(number, BUCKETS)), np.zeros(number)
+    return made
+
+
+def scoring(model: Any, ids: Any) -> Callable[[], dict[int, Any]]:
+    """The harness's pass over a held-out text with all surrogates, ready to be run; it returns scores by layer."""
+    from harness.experiments.head_scores import score_text
+    from harness.experiments.heads import Windows, static_layers, training_pass
+    from harness.sources import capture
+    from harness.texts import LocalVocabulary
+
+    layers, vocabulary = list(range(model.config.num_hidden_layers)), LocalVocabulary([ids])
+    with tempfile.TemporaryFile() as file:
+        sums, static = training_pass(model, [ids], layers, vocabulary, file)
+        views = {layer: sums[layer].views[0] for layer in layers}
+    heads = static_layers(model, static, layers, vocabulary, len(ids))
+    made = {n: fitted_surrogates(heads[n], views[n].text, len(vocabulary), n) for n in layers}
+
+    def score() -> dict[int, Any]:
+        found, windows = {}, Windows(ids, vocabulary)
+
+        def take(call: Any) -> None:
+            found[call.layer] = score_text(call, windows.seen_by(call), made[call.layer])
+
+        capture.listen(model, ids, layers, take)
+        return found
+
+    return score
+
+
+def way(name: str, folder: Path, length: int) -> Callable[[], Any]:
+    """What to time; the model is loaded and the text is read."""
+    from harness.sources import loading
+
+    ids = prose(loading.load_tokenizer(folder), length)
+    tokens = torch.as_tensor(ids)[None]
+    if name == "lens":
+        from transformer_lens.model_bridge import TransformerBridge
+
+        bridge = TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float32)
+        wanted = lambda hook: hook.endswith("attn.hook_pattern")  # noqa: E731
+        return lambda: bridge.run_with_cache(tokens, names_filter=wanted)
+    model = loading.load_model(folder, "cpu")
+    if name == "score":
+        return scoring(model, ids)
+    if name == "capture":
+        return lambda: capture_all(model, ids)
+    if name == "eager":
+        model.set_attn_implementation("eager")
+        return lambda: model(tokens, output_attentions=True, use_cache=False).attentions
+    return lambda: model(tokens, use_cache=False).logits
+
+
+def main(folder: str, name: str, length: str, repeats: str) -> None:
+    """Time one way after a call that does not count; processor seconds, and peak memory in megabytes."""
+    torch.set_num_threads(1)
+    work, spent = way(name, Path(folder), int(length)), []
+    with torch.inference_mode():
+        for _ in range(int(repeats) + 1):
+            start = time.process_time()
+            work()
+            spent.append(time.process_time() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": statistics.median(spent[1:]), "peak": peak}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

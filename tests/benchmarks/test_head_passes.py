@@ -1,0 +1,119 @@
+"""Passes over the attention of all heads: time against a plain forward pass, memory, and what others need for the same.
+
+Run with: python -m pytest tests/benchmarks/test_head_passes.py --benchmark-enable -s (ten minutes on one core; needs
+the weights of smollm2-135m and, for its line, TransformerLens). Bars are asserted only then; otherwise the passes run
+on a small model and are held against eager attention.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import head_passes
+import numpy as np
+import pytest
+import small_models
+import torch
+from ratios import record
+
+from harness.experiments.heads import head_text, training_pass
+from harness.measures.fidelity import kl
+from harness.sources import loading
+from harness.sources.eager import eager_rows
+from harness.surrogates.base import pair_mass
+from harness.texts import LocalVocabulary
+
+LENGTH = 2048
+CASE = f"heads of smollm2, {LENGTH} tokens"
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Processor seconds of one call."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def test_passes_agree_with_eager_attention() -> None:
+    model, ids = small_models.llama(3, scale=0.4), small_models.random_ids(90)
+    vocabulary = LocalVocabulary([ids])
+    text, size = head_text(ids, vocabulary), len(vocabulary)
+    sums, _ = training_pass(model, [ids], range(3), vocabulary)
+    scores = head_passes.scoring(model, ids)()
+    for layer, rows in enumerate(eager_rows(model, ids)):
+        kept = rows[:, 1:, 1:].double().numpy()
+        per_token = text.per_token(kept / kept.sum(-1, keepdims=True))
+        np.testing.assert_allclose(sums[layer].wins[0].mass, pair_mass(text, per_token, size).mass, atol=1e-4)
+        flat = np.broadcast_to(text.counts / text.counts.sum(1, keepdims=True), per_token.shape)
+        width = per_token.shape[-1]
+        expected = kl(per_token.reshape(-1, width), flat.reshape(-1, width)).reshape(per_token.shape[:2]).mean(1)
+        sink, found = scores[layer]
+        np.testing.assert_allclose(found["counts"]["kl"], expected, atol=1e-5)
+        np.testing.assert_allclose(sink, rows[:, 1:, 0].mean(1), atol=1e-6)
+        assert set(found) == {
+            "counts", "distance", "ccmc-weights", "pccmc-weights", "ccmc-fit", "pccmc-fit", "shuffled-weights",
+        }  # fmt: skip
+
+
+@pytest.mark.weights
+def test_time_of_passes_over_all_heads(enabled: bool, smollm2: Any) -> None:
+    if not enabled:
+        pytest.skip("measures with --benchmark-enable")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = loading.load_model(smollm2.path, "cpu")
+        ids = head_passes.prose(loading.load_tokenizer(smollm2.path), LENGTH)
+        tokens, score = torch.as_tensor(ids)[None], head_passes.scoring(model, ids)
+        ways: dict[str, Callable[[], Any]] = {
+            "plain": lambda: model(tokens, use_cache=False),
+            "capture": lambda: head_passes.capture_all(model, ids),
+            "score": score,
+        }
+        with torch.inference_mode():
+            spent = [{name: seconds(work) for name, work in ways.items()} for _ in range(4)][1:]
+    finally:
+        torch.set_num_threads(threads)
+    capture, scoring = (statistics.median(s[way] / s["plain"] for s in spent) for way in ("capture", "score"))
+    record(CASE, "capture / plain forward pass", capture, "<= 2.5")
+    record(CASE, "scoring, 7 surrogates / plain forward pass", scoring, "<= 4")
+    assert capture <= 2.5
+    assert scoring <= 4
+
+
+def alone(folder: Path, way: str, length: int) -> dict[str, float]:
+    """Time and peak memory of one way in a process of its own."""
+    command = [sys.executable, str(Path(head_passes.__file__)), str(folder), way, str(length), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.weights
+def test_memory_of_capture_and_what_others_need(enabled: bool, smollm2: Any) -> None:
+    if not enabled:
+        pytest.skip("measures with --benchmark-enable")
+    lengths = (LENGTH // 4, LENGTH // 2, LENGTH)
+    above = [alone(smollm2.path, "capture", n)["peak"] - alone(smollm2.path, "plain", n)["peak"] for n in lengths]
+    for length, more in zip(lengths, above, strict=True):
+        record(CASE, f"capture at {length} tokens, MB above plain", more, "<= 400" if length == LENGTH else "")
+    assert above[-1] <= 400
+    assert above[-1] <= 2.5 * above[-2]
+    own, eager = alone(smollm2.path, "capture", LENGTH), alone(smollm2.path, "eager", LENGTH)
+    record(CASE, "eager attentions / capture, time", eager["seconds"] / own["seconds"], ">= 3")
+    record(CASE, "eager attentions / capture, peak memory", eager["peak"] / own["peak"])
+    if importlib.util.find_spec("transformer_lens") is not None:
+        lens = alone(smollm2.path, "lens", LENGTH)
+        record(CASE, "TransformerLens / capture, time", lens["seconds"] / own["seconds"], "> 1")
+        record(CASE, "TransformerLens / capture, peak memory", lens["peak"] / own["peak"], "> 1")
+        assert lens["seconds"] > own["seconds"]
+        assert lens["peak"] > own["peak"]
+    assert eager["seconds"] >= 3 * own["seconds"]
