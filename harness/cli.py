@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness import cli_results
+from harness import cli_heads, cli_results
 from harness.completion import complete_config
 from harness.errors import HarnessError, UsageError, nearest, one_line
 from harness.terminal import console, print_tables, working
@@ -187,11 +187,9 @@ def show(
 @app.command(epilog="Example: ccmc plot results/reference/paper/sample-complexity")
 def plot(run: Annotated[str, typer.Argument(help="A run directory, or its name under results/.")]) -> None:
     """Draw the figures of a run again, into its folder plots/."""
-    from harness.plots import write_plots
-    from harness.runner import load_run
+    from harness.runner import draw, load_run
 
-    found = load_run(run)
-    written = write_plots(found.path, found.rows)
+    written = draw(load_run(run))
     for path in written:
         typer.echo(str(path))
     if not written:
@@ -316,6 +314,7 @@ def models_prune(
 
 
 cli_results.register(app)
+cli_heads.register(app)
 
 
 def main() -> None:

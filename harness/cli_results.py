@@ -37,12 +37,12 @@ def verify(run: RunArgument) -> None:
     typer.echo(f"{opened.path}: verified: {checked}")
 
 
-def _names(texts: list[str] | None) -> list[str]:
+def names_of(texts: list[str] | None) -> list[str]:
     """Names given as `a,b` or in several options."""
     return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
 
 
-def _one_of(option: str, value: str, known: Sequence[str]) -> None:
+def one_of(option: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise UsageError(f"{option} {value!r}{nearest(value, known)}")
 
@@ -63,12 +63,14 @@ def table(
     """Pivot the rows of one or many runs, each figure with its interval, the best in bold where it is sure."""
     from harness.pivot_formats import FORMATS, render
 
-    _one_of("--format", format_, FORMATS)
+    one_of("--format", format_, FORMATS)
     from harness.pivot import pivots
     from harness.runner import load_run
 
     with working("pooling rows"):
-        found = pivots([load_run(run) for run in runs], _names(rows), _names(columns), _names(metric), where or [])
+        found = pivots(
+            [load_run(run) for run in runs], names_of(rows), names_of(columns), names_of(metric), where or []
+        )
     if format_ == "rich":
         print_pivots(found)
     else:
@@ -76,7 +78,7 @@ def table(
 
 
 def _one_format(format_: str) -> None:
-    _one_of("--format", format_, ("rich", "markdown", "csv"))
+    one_of("--format", format_, ("rich", "markdown", "csv"))
 
 
 def compare(
@@ -101,7 +103,7 @@ def compare(
     from harness import compare as comparing
     from harness.sides import one_side, open_sides
 
-    metrics = _names(metric)
+    metrics = names_of(metric)
     with working("comparing"):
         if baseline is None:
             found = [comparing.compare(one_side(runs[0]), one_side(runs[1]), metrics, anyway)]
@@ -128,7 +130,7 @@ def leaderboard(
     format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
 ) -> None:
     """Rank the runs of a folder; a rank is shared where the difference is not sure."""
-    _one_of("--format", format_, ("rich", "markdown"))
+    one_of("--format", format_, ("rich", "markdown"))
     from harness import leaderboard as ranking
 
     sides, left_out = ranking.folder_sides(folder)
@@ -150,7 +152,7 @@ def revisions(
     format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
 ) -> None:
     """Follow one model over its revisions: each figure, and its change since the one before and the first."""
-    _one_of("--format", format_, ("rich", "markdown"))
+    one_of("--format", format_, ("rich", "markdown"))
     from harness.leaderboard import revisions as follow
     from harness.sides import open_sides
 

@@ -34,16 +34,14 @@ from harness.paper_settings import (
     needs_model,
 )
 from harness.strict import Strict
+from harness.text_settings import Dataset
 
 __all__ = ["Sampling", "Strategy", "strategy_name"]  # where they have always been found
 
 
-class DatasetPrompts(Strict):
-    """Prompts out of a dataset: a hub id, or a local .txt, .json, .jsonl, .csv or .parquet file."""
+class DatasetPrompts(Dataset):
+    """Prompts out of a dataset."""
 
-    dataset: str
-    split: str = "train"
-    column: str = "text"
     kind_column: str | None = None
     limit: int | None = Field(default=None, ge=2)
 
@@ -96,11 +94,15 @@ class Config(Strict):
         for experiment in self.experiments:
             if isinstance(experiment, WinnerSets) and needs_model(experiment) and not self.models:
                 raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
-        for kind in {"heads", "generation", "count-ablation"} & set(kinds):
+        for experiment in self.experiments:
+            if experiment.kind not in {"heads", "generation", "count-ablation"}:
+                continue
             if not self.models:
-                raise ValueError(f"experiment {kind!r} needs `models`, such as [smollm2-135m]")
-            if self.prompts is None:
-                raise ValueError(f"experiment {kind!r} needs `prompts`, a file of {{id, kind, text}}")
+                raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
+            given = isinstance(experiment, Heads) and experiment.texts is not None
+            if self.prompts is None and not given:
+                more = ", or `texts` of its own" if isinstance(experiment, Heads) else ""
+                raise ValueError(f"experiment {experiment.kind!r} needs `prompts`, a file of {{id, kind, text}}{more}")
         return self
 
 

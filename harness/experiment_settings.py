@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from harness.generation_settings import known_surrogates
-from harness.strict import Strict
+from harness.strict import Growing, Strict
+from harness.text_settings import GivenTexts
 
 
 class OneLayer(Strict):
@@ -38,14 +39,17 @@ HEAD_SURROGATES = (
 )
 
 
-class Heads(Strict):
+class Heads(Growing):
     """Attention heads of language models against chains with and without positions."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"texts"})
 
     kind: Literal["heads"]
     layers: Literal["all"] | tuple[int, ...] = "all"
     surrogates: tuple[str, ...] = HEAD_SURROGATES
     max_length: int = Field(default=512, ge=8)
     layers_per_unit: int = Field(default=6, ge=1)
+    texts: GivenTexts | None = Field(default=None, description="texts to read; default: what the model writes")
 
     @field_validator("surrogates")
     @classmethod

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness.config import DatasetPrompts, LoadedConfig, read_yaml
-from harness.errors import UsageError, one_line
+from harness.config import Config, DatasetPrompts, LoadedConfig, read_yaml
+from harness.documents import read_documents, read_rows
+from harness.errors import UsageError
+from harness.experiment_settings import Heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +48,44 @@ def _from_file(path: Path) -> list[Prompt]:
     return prompts
 
 
-_LOCAL_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-
-
 def _from_dataset(spec: DatasetPrompts, base: Path) -> list[Prompt]:
-    import datasets
-
-    local = next((p for p in (base / spec.dataset, Path(spec.dataset)) if p.is_file()), None)
-    datasets.utils.logging.disable_progress_bar()
-    try:
-        if local is not None:
-            form = _LOCAL_FORMATS.get(local.suffix)
-            if form is None:
-                raise UsageError(
-                    f"prompts: {spec.dataset}: unknown ending {local.suffix!r}; use .txt, .json, .jsonl, .csv, .parquet"
-                )
-            table = datasets.load_dataset(form, data_files={spec.split: str(local)}, split=spec.split)
-        else:
-            table = datasets.load_dataset(spec.dataset, split=spec.split)
-    except UsageError:
-        raise
-    except Exception as error:  # the library raises a dozen kinds for a name that leads nowhere
-        raise UsageError(f"prompts: dataset {spec.dataset!r} cannot be loaded: {one_line(error)[:200]}") from None
-    for column in filter(None, (spec.column, spec.kind_column)):
-        if column not in table.column_names:
-            raise UsageError(f"prompts: dataset {spec.dataset!r} has no column {column!r}; it has {table.column_names}")
-    rows: list[dict[str, Any]] = list(table if spec.limit is None else table.select(range(min(spec.limit, len(table)))))
+    columns = (spec.column, *([spec.kind_column] if spec.kind_column else []))
+    rows = enumerate(islice(read_rows(spec, base, "prompts", columns), spec.limit))
     return [
         Prompt(str(row.get("id", index)), str(row[spec.kind_column]) if spec.kind_column else "text", row[spec.column])
-        for index, row in enumerate(rows)
-        if row[spec.column].strip()
+        for index, row in rows
+        if isinstance(row[spec.column], str) and row[spec.column].strip()
     ]
+
+
+def read_given(loaded: LoadedConfig) -> list[Prompt]:
+    """The documents that heads are read on instead of the model's own texts, split and limited; none by default.
+
+    Raises:
+        UsageError: no such dataset, no such column, no text in it, or too few documents for both splits.
+    """
+    config, where = loaded.config, "experiments.heads.texts"
+    spec = next((e.texts for e in config.experiments if isinstance(e, Heads) and e.texts is not None), None)
+    if spec is None:
+        return []
+    found = read_documents(spec, loaded.base, where, spec.documents, spec.sample_by)
+    numbers: dict[str, int] = {}
+    for name, _ in found:
+        numbers[name] = numbers.get(name, 0) + 1
+    documents = [
+        Prompt(name if numbers[name] == 1 else f"{name}-{index}", "text", text)
+        for index, (name, text) in enumerate(found)
+    ]
+    return _split_for(config, documents, f"{where}: {spec.dataset}", "documents")
+
+
+def _split_for(config: Config, prompts: list[Prompt], where: str, what: str) -> list[Prompt]:
+    """Split as a config says, refuse what leaves a split empty, and limit."""
+    prompts = split(prompts, config.held_out, config.seed)
+    for part in ("train", "held_out"):
+        if not any(p.split == part for p in prompts):
+            raise UsageError(f"{where}: {len(prompts)} {what} leave none for {part}; add {what} or change held_out")
+    return limited(prompts, config.limit, config.seed)
 
 
 def _rank(seed: int, prompt: Prompt) -> str:
@@ -156,10 +166,4 @@ def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
         ids.add(prompt.id)
     if config.generation.chat:
         prompts = [replace(prompt, chat=True) for prompt in prompts]
-    prompts = split(prompts, config.held_out, config.seed)
-    for part in ("train", "held_out"):
-        if not any(p.split == part for p in prompts):
-            raise UsageError(
-                f"prompts: {name}: {len(prompts)} prompts leave none for {part}; add prompts or change held_out"
-            )
-    return limited(prompts, config.limit, config.seed)
+    return _split_for(config, prompts, f"prompts: {name}", "prompts")

@@ -10,19 +10,22 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from harness.attention_page import ABOUT, page_data
 from harness.errors import UsageError
+from harness.head_plots import head_pictures
+from harness.head_tables import head_tables
 from harness.metrics import METRICS
 from harness.pivot import run_names
 from harness.pooling import Observed
-from harness.report_data import head_table, heat_map_values, viewer
-from harness.report_plots import Estimate, dot_plot, heat_maps, inline_svg
+from harness.report_data import head_table, viewer
+from harness.report_plots import Estimate, dot_plot, inline_svg
 from harness.report_words import answers
 from harness.runner import Run
 from harness.store import now, write_atomic
@@ -31,6 +34,11 @@ from harness.tables import Table, mean_difference, summary_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
 AGREEMENT = ("winner_jaccard", "winner_precision", "winner_recall")
+ABOUT_HEADS = {
+    "explained": "Share of KL(counts) explained in each head. Orange: all of it; white: none; purple with a dash: "
+    "worse than counts.",
+    "kinds": "What each head looks at, by its scores; the tables of heads say how kinds are told apart.",
+}
 REPETITION = ("seq_rep_1", "seq_rep_2", "seq_rep_3", "seq_rep_4", "loop_share", "dominance")
 
 
@@ -57,6 +65,7 @@ class Section:
     tables: list[Table]
     pictures: list[Picture]
     heads: str | None
+    attention: str | None
     texts: str | None
     left_out: int
     config: str
@@ -77,11 +86,8 @@ def _ladder(names: Sequence[str]) -> list[str]:
 
 def _pictures(rows: pd.DataFrame, name: str) -> list[Picture]:
     made = []
-    for number, ((model, strategy), (maps, layers)) in enumerate(heat_map_values(rows).items()):
-        ordered = {surrogate: maps[surrogate] for surrogate in _ladder(list(maps))}
-        svg = heat_maps(ordered, layers, f"{name}-heat-{number}")
-        about = "Share of KL(counts) explained in each head. Orange: all of it; white: none; purple: worse than counts."
-        made.append(Picture(f"Heads of {model}, {strategy}: explained", svg, about))
+    for (model, strategy, what), svg in head_pictures(rows, name).items():
+        made.append(Picture(f"Heads of {model}, {strategy}: {what}", svg, ABOUT_HEADS[what]))
     seen = Observed(rows)
     made += _agreement_pictures(rows, seen, name)
     return made
@@ -142,7 +148,7 @@ def _section(run: Run, name: str, index: int) -> Section:
     rows = run.rows
     known = rows[rows["experiment"].isin(["one-layer", "heads", "generation"])]
     texts = viewer(run)
-    heads = head_table(rows)
+    heads, attention = head_table(rows), page_data(run)
     done, _ = run.finished_units()
     labels = {unit["key"]: unit["label"] for unit in run.manifest["units"]}
     return Section(
@@ -152,9 +158,10 @@ def _section(run: Run, name: str, index: int) -> Section:
         state=run.state,
         done=done,
         answers=answers(rows) if len(rows) else [],
-        tables=summary_tables(rows) if len(rows) else [],
+        tables=summary_tables(rows) + head_tables(rows) if len(rows) else [],
         pictures=[*(_pictures(known, f"r{index}") if len(known) else []), *_figures(rows, f"r{index}")],
         heads=None if heads is None else safe_json(heads),
+        attention=None if attention is None else safe_json(attention),
         texts=None if texts is None else safe_json(texts),
         left_out=0 if texts is None else texts["left_out"],
         config=json.dumps(run.manifest["config_as_given"], indent=2, ensure_ascii=False),
@@ -200,24 +207,37 @@ def render_report(runs: Sequence[Run]) -> str:
     """
     if not runs:
         raise UsageError("report: at least one run is needed")
+    sections = [_section(run, name, i) for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))]
+    used = sorted({name for run in runs for name in run.rows["metric"].unique()} & set(METRICS))
+    return render(
+        "report.html.j2",
+        sections=sections,
+        compared=_compared(runs),
+        metrics=[METRICS[name] for name in used],
+        attention_about=ABOUT,
+        title=", ".join(section.name for section in sections),
+    )
+
+
+def render(template: str, **content: Any) -> str:
+    """One document that needs nothing else: a template with its style, its script and what it shows.
+
+    Args:
+        template: its name in the folder of templates.
+        **content: what it shows; texts are escaped.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sections = [_section(run, name, i) for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))]
-    used = sorted({name for run in runs for name in run.rows["metric"].unique()} & set(METRICS))
-    return environment.get_template("report.html.j2").render(
-        sections=sections,
-        compared=_compared(runs),
-        metrics=[METRICS[name] for name in used],
+    return environment.get_template(template).render(
         script=script,
-        script_hash=digest,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=re.sub(r"\n\s*", "\n", (TEMPLATES / "report.css").read_text(encoding="utf-8")),
         made=now(),
-        title=", ".join(section.name for section in sections),
+        **content,
     )
 
 
@@ -227,11 +247,20 @@ def write_report(runs: Sequence[Run], path: Path) -> None:
     Raises:
         UsageError: as `render_report`, or the file cannot be written.
     """
+    write_page_file(path, lambda: render_report(runs))
+
+
+def write_page_file(path: Path, page: Callable[[], str]) -> None:
+    """Write a page to a file, as a whole or not at all; it is made only where it can be written.
+
+    Raises:
+        UsageError: a folder, or a place that cannot be written to.
+    """
     if path.is_dir():
         raise UsageError(f"--output {path}: is a folder; name a file such as report.html")
-    page = render_report(runs)
+    text = page()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, page.encode())
+        write_atomic(path, text.encode())
     except OSError as error:
         raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None

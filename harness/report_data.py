@@ -67,14 +67,20 @@ def heat_map_values(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[dict[str,
     return found
 
 
-def _piece_maker(run: Run, model: str) -> Callable[[int], str]:
-    """Text of a token id: by the model's own tokenizer where it is on this machine, else the id."""
+def piece_maker(model: str, folder: Path | None = None) -> Callable[[int], str]:
+    """Text of a token id: by the model's own tokenizer where it is on this machine, else the id.
+
+    Args:
+        model: as rows name it.
+        folder: of its files, where they are known.
+    """
     from harness.sources import catalogue, loading
 
-    folder = Path(model)
-    if model in catalogue.ALIASES:
-        cached = catalogue.alias_folder(model)
-        folder = cached if (cached / catalogue.RECORD).is_file() else Path()
+    if folder is None:
+        folder = Path(model)
+        if model in catalogue.ALIASES:
+            cached = catalogue.alias_folder(model)
+            folder = cached if (cached / catalogue.RECORD).is_file() else Path()
     if not (folder / "tokenizer_config.json").is_file():
         return lambda token: f" {token}"
     tokenizer = loading.load_tokenizer(folder)
@@ -100,7 +106,8 @@ def viewer(run: Run) -> dict[str, Any] | None:
     table = run.trajectories
     if table.empty:
         return None
-    table = table[table["split"] == "held_out"].sort_values(["experiment", "seed"], kind="stable")
+    table = table[(table["split"] == "held_out") & (table["experiment"] != "texts")]
+    table = table.sort_values(["experiment", "seed"], kind="stable")
     table = table.drop_duplicates(["model", "strategy", "prompt", "source"])  # the first seed of each
     one_layer = table[table["experiment"] == "one-layer"]
     few = one_layer[one_layer["prompt"].isin(one_layer["prompt"].drop_duplicates()[:6])]
@@ -112,7 +119,7 @@ def viewer(run: Run) -> dict[str, Any] | None:
 
     def number(model: str, token: int) -> int:
         if model not in makers:
-            makers[model] = _piece_maker(run, model) if model in named else lambda token: f" {token}"
+            makers[model] = piece_maker(model) if model in named else lambda token: f" {token}"
         return pieces.setdefault(makers[model](token), len(pieces))
 
     texts = []

@@ -20,7 +20,7 @@ from harness.execution import Progress, Watcher, execute
 from harness.experiment_settings import Heads, OneLayer
 from harness.generation_settings import HEAD_CHAINS, CountAblation, GenerationExperiment
 from harness.paper_settings import PAPER_KINDS, needs_model
-from harness.prompts import Prompt, load_prompts, read_prompts
+from harness.prompts import Prompt, load_prompts, read_given, read_prompts
 from harness.rows import COLUMNS, SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, file_hash, find_runs, now
 from harness.units import Unit
@@ -150,8 +150,13 @@ def _reads_heads(experiment: Any) -> bool:
     return isinstance(experiment, Heads | CountAblation) or needs_model(experiment)
 
 
-def _plan(config: Config, models: list[Any], prompts: list[Prompt], texts: list[Prompt], device: str) -> list[Unit]:
-    """All units of a run; `texts` are for losses. A unit that two experiments need stands once, before both."""
+def _plan(
+    config: Config, models: list[Any], prompts: list[Prompt], texts: list[Prompt], given: list[Prompt], device: str
+) -> list[Unit]:
+    """All units of a run; `texts` are for losses, `given` for heads.
+
+    A unit that two experiments need stands once, before both.
+    """
     from harness.experiments import count_ablation, generation, heads, one_layer, paper
 
     units: list[Unit] = []
@@ -162,7 +167,7 @@ def _plan(config: Config, models: list[Any], prompts: list[Prompt], texts: list[
             units += paper.plan(config, experiment, models, device)
         for model in models:
             if isinstance(experiment, Heads):
-                units += heads.plan(config, experiment, model, prompts, device)
+                units += heads.plan(config, experiment, model, prompts, device, given)
             elif isinstance(experiment, GenerationExperiment):
                 units += generation.plan(config, experiment, model, prompts, device)
             elif isinstance(experiment, CountAblation):
@@ -274,6 +279,7 @@ def run(
     texts = [
         t for e in loaded.config.experiments if isinstance(e, CountAblation) for t in read_prompts(loaded, e.prose)
     ]
+    given = read_given(loaded)
     progress(0.0, "checking models")
     models = _resolve_models(loaded.config, prompts, progress)
     device = "cpu"
@@ -281,8 +287,8 @@ def run(
         from harness.sources.loading import pick_device
 
         device = pick_device(loaded.config.device)
-    plan = _plan(loaded.config, models, prompts, texts, device)
-    manifest = _manifest(loaded, models, prompts, plan, device)
+    plan = _plan(loaded.config, models, prompts, texts, given, device)
+    manifest = _manifest(loaded, models, [*prompts, *given], plan, device)
     path = Path("results") / f"{loaded.config.name}-{manifest['config_hash'][:8]}" if out is None else Path(out)
     store = RunDirectory(path)
     manifest = store.open(manifest)
@@ -306,18 +312,19 @@ def run(
             f"{len(failures)} of {len(plan)} units failed, the first: {labels[first]}: {failures[first]}; "
             f"the rest is stored in {path}, tracebacks in {path / 'errors'}"
         )
-    _draw(Run(path, manifest))
+    draw(Run(path, manifest))  # its rows are safe already
     return Run(path, manifest)
 
 
-def _draw(done: Run) -> None:
-    """Write the pictures of a complete run; its rows are safe already."""
+def draw(done: Run) -> list[Path]:
+    """Write the pictures of a run into its folder `plots`; returns their files."""
     from harness.generation_plots import write_generation_plots  # matplotlib takes a second to import
+    from harness.head_plots import write_head_plots
     from harness.plots import write_plots
 
     rows = done.rows
-    write_plots(done.path, rows)
-    write_generation_plots(done.path, rows, done.trajectories)
+    written = write_plots(done.path, rows) + write_head_plots(done.path, rows)
+    return written + write_generation_plots(done.path, rows, done.trajectories)
 
 
 def _close(

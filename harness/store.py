@@ -24,6 +24,7 @@ NEEDED = (
     "name", "state", "config_hash", "config", "config_as_given", "seed", "prompts", "models", "git", "packages",
     "machine", "created", "units", "failures",
 )  # fmt: skip
+ATTENTION = "attention.parquet"  # what a unit of heads keeps of a text, to look at
 
 
 def now() -> str:

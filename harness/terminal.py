@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,3 +83,15 @@ def print_pivots(pivots: list[Any]) -> None:
         note = pivot.note if screen.is_terminal else pivot.note.replace("Bold:", "*:")
         screen.print(Text(note, style="dim"), width=min(screen.width, 160))
         screen.print()
+
+
+@contextmanager
+def progress_line(title: str) -> Iterator[Callable[[float, str], None]]:
+    """One bar on the terminal, gone when the block ends; yields what to tell the share done and what is being done."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    screen = console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share, what: bar.update(task, completed=share, description=f"{title}: {what}")

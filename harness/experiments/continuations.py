@@ -53,7 +53,7 @@ def continuation_unit(
         "temperature": options.pop("temperature", None),
         "options": options,
         "record": generation.record,
-        "max_new_tokens": smoke_length(config),
+        "max_new_tokens": smoke_length(config, generation.max_new_tokens),
         "batch_size": generation.batch_size,
         "ignore_eos": generation.ignore_eos,
         "seed": seed,
@@ -63,9 +63,8 @@ def continuation_unit(
     return Unit("harness.experiments.continuations:continue_prompts", label, settings, local=local(model, device))
 
 
-def smoke_length(config: Config) -> int:
-    """Tokens per continuation: those of the config; in a smoke run with `limit` N at most 32 N."""
-    longest = config.generation.max_new_tokens
+def smoke_length(config: Config, longest: int) -> int:
+    """Tokens of a text: as many as the config says; in a smoke run with `limit` N at most 32 N."""
     return longest if config.limit is None else min(longest, 32 * config.limit)
 
 

@@ -81,7 +81,7 @@ def plan(
             "prompts": [prompt.as_dict() for prompt in held_out],
             "prose": [text.as_dict() for text in prose[: config.limit]],
             "max_length": settings.max_length,
-            "max_new_tokens": smoke_length(config),
+            "max_new_tokens": smoke_length(config, config.generation.max_new_tokens),
             "batch_size": config.generation.batch_size,
             "ignore_eos": config.generation.ignore_eos,
         }

@@ -10,7 +10,9 @@ import torch
 
 from harness.experiments.continuations import Continuation
 from harness.experiments.fidelity_rows import INFINITE, add_finite
+from harness.experiments.head_looks import Patterns
 from harness.measures.block_fidelity import Truth
+from harness.measures.head_patterns import PatternSums
 from harness.measures.statistics import explained_interval
 from harness.rows import Rows
 from harness.sources import blocks
@@ -22,7 +24,7 @@ EXPLAINED = {"kl": "explained", "kl_with_sink": "explained_with_sink"}
 
 
 def score_text(
-    call: LayerCall, view: View, surrogates: Mapping[str, HeadLike]
+    call: LayerCall, view: View, surrogates: Mapping[str, HeadLike], patterns: PatternSums | None = None
 ) -> tuple[np.ndarray[Any, Any], dict[str, dict[str, np.ndarray[Any, Any]]]]:
     """Score surrogates of one layer on one text.
 
@@ -30,6 +32,7 @@ def score_text(
         call: the layer's call over the text.
         view: the text.
         surrogates: by name.
+        patterns: shown the rows as they pass.
 
     Returns:
         [H] mean share of the first position, and [H] means over the queries by surrogate and metric.
@@ -44,7 +47,10 @@ def score_text(
     totals: dict[str, dict[str, torch.Tensor]] = {name: {} for name in surrogates}
     nothing = torch.zeros_like(sink)
     for block in view.blocks(heads):
-        truth = Truth(blocks.rows(asked, block), block)
+        rows = blocks.rows(asked, block)
+        if patterns is not None:
+            patterns.add(rows.weight, block.low, block.start, block.heads)
+        truth = Truth(rows, block)
         sink[block.heads] += (1.0 - truth.rest).double().sum(1)
         for name, weights in ready.items():
             found = predicted(weights(block), block)
@@ -65,7 +71,8 @@ class Scores:
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
-        self.sums: dict[tuple[str, str, int, int, str], list[tuple[float, int]]] = {}
+        self.patterns = Patterns(rows)
+        self.sums: dict[tuple[str, str, int, int, str], dict[str, tuple[float, int]]] = {}
 
     def add(
         self,
@@ -83,7 +90,9 @@ class Scores:
             "prompt": continuation.prompt,
             "n": len(text),
         }
-        sink, means = score_text(call, view, fitted)
+        patterns = PatternSums(text.tokens, call.query.shape[0], text.window)
+        sink, means = score_text(call, view, fitted, patterns)
+        self.patterns.add(patterns, call.layer, continuation.strategy, continuation.prompt)
         for head, share in enumerate(sink.tolist()):
             self.rows.add("sink_share", share, head=head, surrogate="model", **shared)
         unseen = 0.0 if call.layer == 0 else float(1.0 - seen[text.tokens[1:]].mean())
@@ -94,25 +103,27 @@ class Scores:
                     add_finite(self.rows, metric, value, head=head, surrogate=name, **shared)
                     if metric in EXPLAINED:
                         key = (metric, continuation.strategy, call.layer, head, name)
-                        self.sums.setdefault(key, []).append((value * len(text), len(text)))
+                        of_prompts = self.sums.setdefault(key, {})
+                        total, n = of_prompts.get(continuation.prompt, (0.0, 0))
+                        of_prompts[continuation.prompt] = total + value * len(text), n + len(text)
 
     def explained(self, seed: int) -> None:
-        """Per head: 1 - mean KL / mean KL(counts) over held-out queries, with an interval over texts."""
+        """Per head: 1 - mean KL / mean KL(counts) over held-out queries, with an interval over prompts."""
         for (metric, strategy, layer, head, name), entries in self.sums.items():
             against = self.sums.get((metric, strategy, layer, head, "counts"))
             if name == "counts" or against is None:
                 continue
-            totals = [total for total, _ in entries]
+            totals = [total for total, _ in entries.values()]
             columns: dict[str, Any] = {
                 "strategy": strategy,
                 "layer": layer,
                 "head": head,
                 "surrogate": name,
-                "n": sum(n for _, n in entries),
+                "n": sum(n for _, n in entries.values()),
             }
             if not np.isfinite(totals).all():
                 self.rows.add(EXPLAINED[metric], None, missing=INFINITE, **columns)
                 continue
-            found = explained_interval(totals, [total for total, _ in against], seed)
+            found = explained_interval(totals, [total for total, _ in against.values()], seed)
             missing = found.missing if found.value is None else None
             self.rows.add(EXPLAINED[metric], found.value, missing=missing, low=found.low, high=found.high, **columns)

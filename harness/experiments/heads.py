@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,8 +18,10 @@ import pandas as pd
 
 from harness.config import Config
 from harness.experiment_settings import Heads
-from harness.experiments.continuations import Continuation, Model, local, read_continuations, real_units
+from harness.experiments.continuations import Continuation, Model, local, read_continuations, real_units, smoke_length
 from harness.experiments.fidelity_rows import add_ridge
+from harness.experiments.given_texts import given_unit
+from harness.experiments.head_looks import Samples
 from harness.experiments.head_scores import Scores
 from harness.experiments.head_sums import LayerSums, PriorSums
 from harness.prompts import Prompt
@@ -39,9 +42,15 @@ from harness.texts import LocalVocabulary, Text
 from harness.units import Unit, Work
 
 
-def plan(config: Config, settings: Heads, model: Model, prompts: list[Prompt], device: str) -> list[Unit]:
-    """One unit per group of layers, after the units that make the texts."""
-    texts = [unit for s in config.generation.strategies for unit in real_units(config, model, prompts, s, device)]
+def plan(
+    config: Config, settings: Heads, model: Model, prompts: list[Prompt], device: str, given: list[Prompt]
+) -> list[Unit]:
+    """One unit per group of layers, after the units that make the texts; `given` are documents to read instead."""
+    if settings.texts is not None:
+        longest = smoke_length(config, settings.max_length)
+        texts = [given_unit(model, given, settings.texts, longest, device)]
+    else:
+        texts = [unit for s in config.generation.strategies for unit in real_units(config, model, prompts, s, device)]
     layers = _every_layer(model, config.limit) if settings.layers == "all" else list(settings.layers)
     size = settings.layers_per_unit
     groups = [layers[first : first + size] for first in range(0, len(layers), size)]
@@ -151,33 +160,68 @@ def static_layers(
     return heads
 
 
+@dataclass
+class FittedHeads:
+    """The surrogates of some layers, fitted to the training texts of a run, and what they are judged on.
+
+    Attributes:
+        model: a causal language model.
+        vocabulary: of the run's texts.
+        surrogates: by layer and name.
+        held_out: held-out texts, in the model's ids.
+        counts: [K] how often each token occurs in the training texts, the first position left out.
+    """
+
+    model: Any
+    vocabulary: LocalVocabulary
+    surrogates: dict[int, dict[str, HeadLike]]
+    held_out: list[tuple[Continuation, IntArray]]
+    counts: IntArray
+
+
 def layers(work: Work) -> pd.DataFrame:
     """Do the heads of one group of layers."""
+    s = work.settings
+    rows = Rows(experiment="heads", model=s["model"], revision=s["revision"], split="held_out", seed=s["seed"])
+    found = fit_heads(work, rows)
+    scores, samples = Scores(rows), Samples()
+    seen, count = found.counts > 0, len(found.held_out)
+    for index, (continuation, tokens) in enumerate(found.held_out):
+        _share(work, 0.7, 1.0, index, count, f"scoring held-out text {index + 1} of {count}")
+        windows = Windows(tokens, found.vocabulary, found.model.device)
+
+        def judge(call: LayerCall, windows: Windows = windows, c: Continuation = continuation) -> None:
+            view, surrogates = windows.seen_by(call), found.surrogates[call.layer]
+            scores.add(call, view, c, surrogates, seen)
+            samples.add(call, windows.tokens, view.text, c, surrogates)
+
+        capture.listen(found.model, tokens, s["layers"], judge)
+    scores.explained(derive_seed(s["seed"], "explained"))
+    scores.patterns.content(derive_seed(s["seed"], "content"))
+    samples.write(work.folder, s["model"])
+    return rows.frame()
+
+
+def fit_heads(work: Work, rows: Rows) -> FittedHeads:
+    """Pass 1: fit every surrogate of the unit's layers to the training texts.
+
+    Args:
+        work: a unit of heads, or a part of one: some of its layers, some of its surrogates.
+        rows: get what is told about the training texts, such as the ridges that were chosen.
+    """
     from harness.sources import loading
 
-    s, wanted = work.settings, list(work.settings["layers"])
     work.progress(0.0, "loading the model")
     model = loading.load_model(Path(work.local["path"]), work.local["device"])
-    longest = s["max_length"]
+    longest = work.settings["max_length"]
     continuations = [c for folder in work.inputs for c in read_continuations(folder)]
     texts = [(c, c.tokens[:longest]) for c in continuations if len(c.tokens[:longest]) > 2]
     vocabulary = LocalVocabulary(tokens for _, tokens in texts)
     train = [(c, tokens) for c, tokens in texts if c.split == "train"]
     held_out = [(c, tokens) for c, tokens in texts if c.split == "held_out"]
-    rows = Rows(experiment="heads", model=s["model"], revision=s["revision"], split="held_out", seed=s["seed"])
     with tempfile.TemporaryFile(dir=work.folder) as file:
-        fitted, seen = _fit_layers(work, model, texts, train, vocabulary, file, rows)
-    scores = Scores(rows)
-    for index, (continuation, tokens) in enumerate(held_out):
-        _share(work, 0.7, 1.0, index, len(held_out), f"scoring held-out text {index + 1} of {len(held_out)}")
-        windows = Windows(tokens, vocabulary, model.device)
-
-        def judge(call: LayerCall, windows: Windows = windows, c: Continuation = continuation) -> None:
-            scores.add(call, windows.seen_by(call), c, fitted[call.layer], seen)
-
-        capture.listen(model, tokens, wanted, judge)
-    scores.explained(derive_seed(s["seed"], "explained"))
-    return rows.frame()
+        fitted, counts = _fit_layers(work, model, texts, train, vocabulary, file, rows)
+    return FittedHeads(model, vocabulary, fitted, held_out, counts)
 
 
 def training_pass(
@@ -224,8 +268,8 @@ def _fit_layers(
     vocabulary: LocalVocabulary,
     file: IO[bytes],
     rows: Rows,
-) -> tuple[dict[int, dict[str, HeadLike]], Any]:
-    """Fit the surrogates of every layer; also which tokens [K] have a static input."""
+) -> tuple[dict[int, dict[str, HeadLike]], IntArray]:
+    """Fit the surrogates of every layer; also how often each token [K] has added to its static input."""
     s, wanted, count = work.settings, list(work.settings["layers"]), len(train)
 
     def told(start: float, stop: float, what: str) -> Callable[[int], None]:
@@ -265,4 +309,4 @@ def _fit_layers(
             fitted[layer][name] = made.fit(observations)
             for head, ridge in enumerate(getattr(made, "ridge_", ())):
                 add_ridge(rows, float(ridge), layer=layer, head=head, surrogate=name)
-    return fitted, static.count > 0
+    return fitted, static.count.astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
     """[H, T, T] per layer, as eager transformers gives them for one text.
 
     Raises:
-        UsageError: where the model gives none.
+        UsageError: where the model gives none, or not of every layer.
     """
     old = model.config._attn_implementation
     if model.config.get_text_config().model_type in OLD_FAMILIES:
@@ -32,9 +32,47 @@ def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
             model.config._attn_implementation = old
         else:
             model.set_attn_implementation(old)
-    if not found:
-        raise UsageError(f"{model.config.model_type}: transformers returned no attentions")
-    return [layer[0] for layer in found]
+    layers = int(model.config.get_text_config().num_hidden_layers)
+    given = [rows for rows in found or () if rows is not None]
+    if len(given) < layers:
+        raise UsageError(
+            f"{model.config.model_type}: transformers returned the attention of {len(given)} of {layers} layers"
+        )
+    return [layer[0] for layer in given]
+
+
+TOLERANCE = 1e-4  # of sums of a row, and of what must be 0
+
+
+def check_rows(rows: torch.Tensor, layer: int) -> None:
+    """Refuse attention that is not a distribution over the past.
+
+    Args:
+        rows: [H, T, T] of one text without padding, queries down.
+        layer: for the message.
+
+    Raises:
+        UsageError: a NaN, attention below 0, on the future, or a row that does not sum to 1; names layer, head and
+            position of the first.
+    """
+    future, sums = rows.triu(1).abs().amax(-1), rows.sum(-1)  # [H, T]
+    below = rows.amin(-1)
+    faults: tuple[tuple[torch.Tensor, Callable[[tuple[int, int]], str]], ...] = (
+        (~torch.isfinite(rows).all(-1), lambda at: "the attention is not a number"),
+        (below < -TOLERANCE, lambda at: f"attention of {float(below[at]):.3g} is below 0"),
+        (future > TOLERANCE, lambda at: f"attention of {float(future[at]):.3g} on the future"),
+        ((sums - 1).abs() > TOLERANCE, lambda at: f"attention sums to {float(sums[at]):.6g}, not to 1"),
+    )
+    for mask, what in faults:
+        if bool(mask.any()):
+            at = first_place(mask)
+            raise UsageError(f"layer {layer}, head {at[0]}, position {at[1]}: {what(at)}")
+
+
+def first_place(mask: torch.Tensor) -> tuple[int, int]:
+    """Head and position of the first true entry of [H, T]."""
+    head, position = torch.nonzero(mask)[0].tolist()
+    return head, position
 
 
 def check_capture(model: Any, name: str, length: int = 24) -> None:
@@ -65,12 +103,20 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
     try:
         listen(model, ids, list(modules), keep)
         truth = eager_rows(model, ids)
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except (UsageError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise UsageError(f"{refused}: {one_line(error)[:160]}") from None
     for layer in modules:
         rows = found.get(layer)
         if rows is None or rows.shape != truth[layer].shape:
             raise UsageError(f"{refused}: layer {layer} does not hand its queries and keys over")
-        worst = float((rows - truth[layer].double()).abs().max())
-        if not worst <= 1e-3:
-            raise UsageError(f"{refused}: rows of layer {layer} differ from those of transformers by {worst:.1e}")
+        try:
+            check_rows(truth[layer], layer)
+        except UsageError as error:
+            raise UsageError(f"{refused}: {error}") from None
+        worst = (rows - truth[layer].double()).abs().amax(-1)  # [H, T]
+        if not float(worst.max()) <= 1e-3:
+            head, position = first_place(worst > 1e-3)
+            raise UsageError(
+                f"{refused}: layer {layer}, head {head}, position {position}: rows of attention differ from those of "
+                f"transformers by up to {float(worst.max()):.1e}"
+            )

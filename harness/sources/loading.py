@@ -124,6 +124,27 @@ def encode(tokenizer: Any, text: str, chat: bool = False) -> list[int]:
     return [int(token) for token in made["input_ids"]]
 
 
+def encode_long(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text of any length; the tokenizer does not warn that it is longer than the window."""
+    return [int(token) for token in tokenizer(text, verbose=False).input_ids]
+
+
+def check_known(tokenizer: Any, ids: list[int], what: str, name: str) -> None:
+    """Refuse a text of which the tokenizer knows nothing: it is not the tokenizer of the model, or not its language.
+
+    Raises:
+        UsageError: every token is the unknown one; names the text and the model.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        return
+    if ids and all(token == unknown for token in ids):
+        raise UsageError(
+            f"{what}: the tokenizer of {name!r} knows none of it, every token is {tokenizer.unk_token!r}; is it the "
+            "tokenizer of another model or language?"
+        )
+
+
 def check_prompts(name: str, path: Path, prompts: list[tuple[str, str, bool]], max_new_tokens: int) -> None:
     """Refuse prompts that the model cannot take.
 
@@ -138,7 +159,9 @@ def check_prompts(name: str, path: Path, prompts: list[tuple[str, str, bool]], m
     """
     tokenizer, window = load_tokenizer(path), context_window(load_config(path))
     for prompt_id, text, chat in prompts:
-        length = len(encode(tokenizer, text, chat))
+        ids = encode(tokenizer, text, chat)
+        check_known(tokenizer, ids, f"prompt {prompt_id!r}", name)
+        length = len(ids)
         if length == 0:
             raise UsageError(f"prompt {prompt_id!r} has no tokens for model {name!r}")
         if window is not None and length > window:

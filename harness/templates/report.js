@@ -148,4 +148,86 @@
     place.replaceChildren(make("div", { class: "controls" }, ...labels), results);
     show();
   }
+
+  const decoded = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+  for (const place of document.querySelectorAll(".attention")) {
+    const data = JSON.parse(document.getElementById(place.dataset.source).textContent);
+    let query = null;
+    let chosen = false; // until somebody chooses, each head is shown with the surrogate that explains it best
+    const named = data.texts.map((text, i) => (i + 1) + ": " + text.model + ", " + text.strategy + ", " + text.prompt);
+    const [textLabel, textBox] = select("text", named, () => { query = null; fill(); }, false);
+    const [headLabel, headBox] = select("head", [], () => fillSources(), false);
+    const [sourceLabel, sourceBox] = select("surrogate", [], () => { chosen = true; draw(); }, false);
+    const refill = (box, values) => {
+      const old = box.value;
+      box.replaceChildren(...values.map(([value, text]) => make("option", { value, text })));
+      if (values.some(([value]) => value === old)) box.value = old;
+    };
+    const textNumber = () => named.indexOf(textBox.value);
+    const headsHere = () => data.heads.filter((head) => head.text === textNumber());
+    const fill = () => {
+      refill(headBox, headsHere().map((head) => [head.name, head.name + (head.kind ? " (" + head.kind + ")" : "")]));
+      fillSources();
+    };
+    const fillSources = () => {
+      const head = headsHere().find((one) => one.name === headBox.value);
+      refill(sourceBox, Object.keys(head.sources).filter((name) => name !== "model").map((name) => [name, name]));
+      if (!chosen && head.best in head.sources) sourceBox.value = head.best;
+      draw();
+    };
+    const out = make("div", { "aria-live": "polite" });
+    const percent = (value) => (100 * value).toFixed(value < 0.1 ? 1 : 0) + " %";
+    const draw = () => {
+      const text = data.texts[textNumber()];
+      const head = headsHere().find((one) => one.name === headBox.value);
+      const size = text.pieces.length, types = Math.max(...text.columns) + 1;
+      if (query === null || query >= size) query = size - 1;
+      const first = (q) => head.window === null ? 1 : Math.max(1, q - head.window + 1);
+      const mass = {};
+      for (const name of ["model", sourceBox.value]) mass[name] = decoded(head.sources[name]);
+      const of = (name, q, k) => mass[name][(q - 1) * types + text.columns[k - 1]] / 255;
+      let most = 1 / 255;
+      for (const name of Object.keys(mass)) for (let k = first(query); k <= query; k++) most = Math.max(most, of(name, query, k));
+      const panel = (name, title) => {
+        const tokens = make("p", { class: "tokens" });
+        text.pieces.forEach((piece, k) => {
+          const seen = k >= first(query) && k <= query;
+          const token = make("button", { type: "button", text: piece, onclick: () => { query = Math.max(1, k); draw(); } });
+          if (k === query) token.className = "asks";
+          else if (!seen) token.className = "unseen";
+          if (seen) {
+            token.style.backgroundColor = "rgba(0, 114, 178, " + (0.8 * of(name, query, k) / most).toFixed(3) + ")";
+            token.title = percent(of(name, query, k));
+          }
+          tokens.append(token);
+        });
+        const canvas = make("canvas", { width: size * 5, height: size * 5, role: "img", "aria-label": title + ": queries down, keys across" });
+        const pen = canvas.getContext("2d");
+        for (let q = 1; q < size; q++) {
+          const times = {};
+          for (let k = first(q); k <= q; k++) times[text.columns[k - 1]] = (times[text.columns[k - 1]] || 0) + 1;
+          for (let k = first(q); k <= q; k++) {
+            const even = of(name, q, k) / times[text.columns[k - 1]];
+            pen.fillStyle = "rgba(0, 114, 178, " + Math.min(1, 0.04 + Math.sqrt(even)).toFixed(3) + ")";
+            pen.fillRect(k * 5, q * 5, 5, 5);
+          }
+        }
+        return make("article", { class: "text" }, make("h4", { text: title }), tokens, canvas);
+      };
+      const seen = new Map();
+      for (let k = first(query); k <= query; k++) seen.set(text.columns[k - 1], k);
+      const rows = [...seen.values()].sort((a, b) => of("model", query, b) - of("model", query, a)).slice(0, 12);
+      const cell = (value) => make("td", { text: percent(value) });
+      const table = make("table", {},
+        make("thead", {}, make("tr", {}, ...["token", "model", sourceBox.value].map((name) => make("th", { scope: "col", text: name })))),
+        make("tbody", {}, ...rows.map((k) => make("tr", {}, make("th", { scope: "row", text: JSON.stringify(text.pieces[k]) }),
+          cell(of("model", query, k)), cell(of(sourceBox.value, query, k))))));
+      const asking = "Query: token " + (query + 1) + ", " + JSON.stringify(text.pieces[query]) + ".";
+      out.replaceChildren(make("p", { class: "note", text: asking }),
+        make("div", { class: "pair" }, panel("model", "model"), panel(sourceBox.value, sourceBox.value)),
+        make("div", { class: "scroll" }, table));
+    };
+    place.replaceChildren(make("div", { class: "controls" }, textLabel, headLabel, sourceLabel), out);
+    fill();
+  }
 })();

@@ -96,7 +96,7 @@ def test_other_architectures_are_refused_by_name(name: str) -> None:
 
 def test_rows_that_are_not_the_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "key_heads", lambda heads, groups: torch.arange(heads) % groups)
-    with pytest.raises(UsageError, match="rows of layer 0 differ from those of transformers"):
+    with pytest.raises(UsageError, match="layer 0, head 1, position 1: rows of attention differ"):
         check_capture(small_models.llama(2), "mine")
 
 

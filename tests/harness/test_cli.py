@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
@@ -160,7 +161,11 @@ def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path
     assert (place / "run" / "plots" / "coverage.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert invoke(["show", "run"]) == 0
     assert capsys.readouterr().out.rstrip().endswith(f"figures: {Path('run', 'plots')}")
-    assert invoke(["plot", QUICKSTART]) == 0
+    empty = place / "empty"
+    shutil.copytree(REFERENCE / "smoke", empty)
+    rows = pd.read_parquet(empty / "rows.parquet")
+    rows[rows["experiment"] == "one-layer"].to_parquet(empty / "rows.parquet", index=False)
+    assert invoke(["plot", "empty"]) == 0
     assert "none of this run's experiments has a figure" in capsys.readouterr().out
 
 

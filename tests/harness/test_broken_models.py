@@ -1,0 +1,142 @@
+"""Models that are broken in one place: refused in one line that names layer, head and position."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_models
+import torch
+import yaml
+from transformers.models.llama import modeling_llama
+
+from harness.cli import invoke
+from harness.errors import UsageError
+from harness.sources.eager import check_capture, check_rows
+
+EAGER = modeling_llama.eager_attention_forward
+Fault = Callable[[torch.Tensor], torch.Tensor | None]
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, layer: int, fault: Fault) -> Any:
+    """A small model whose eager attention is at fault in one layer."""
+
+    def attend(module: Any, *arguments: Any, **options: Any) -> Any:
+        output, weights = EAGER(module, *arguments, **options)
+        return output, fault(weights) if module.layer_idx == layer else weights
+
+    monkeypatch.setattr(modeling_llama, "eager_attention_forward", attend)
+    return small_models.llama(2)
+
+
+def changed(head: int, query: int, key: int, by: Callable[[float], float]) -> Fault:
+    def fault(weights: torch.Tensor) -> torch.Tensor:
+        weights = weights.clone()
+        weights[0, head, query, key] = by(float(weights[0, head, query, key]))
+        return weights
+
+    return fault
+
+
+def leaking(weights: torch.Tensor) -> torch.Tensor:
+    """Head 4 gives a fifth of position 6 to position 9."""
+    weights = weights.clone()
+    weights[0, 4, 6] *= 0.8
+    weights[0, 4, 6, 9] = 0.2
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (changed(2, 5, 3, lambda _: float("nan")), "layer 1, head 2, position 5: the attention is not a number"),
+        (leaking, "layer 1, head 4, position 6: attention of 0.2 on the future"),
+        (changed(3, 7, 7, lambda value: value + 0.25), "layer 1, head 3, position 7: attention sums to 1.25, not to 1"),
+        (changed(0, 2, 1, lambda value: -0.5), "layer 1, head 0, position 2: attention of -0.5 is below 0"),
+        (lambda weights: None, "transformers returned the attention of 1 of 2 layers"),
+        (lambda weights: weights.flip(1), "layer 1, head 0, position 1: rows of attention differ"),
+    ],
+)
+def test_broken_attention_is_named(fault: Fault, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_capture(broken(monkeypatch, 1, fault), "broken")
+    assert message in str(caught.value)
+    assert "'broken'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sound_model_passes() -> None:
+    check_capture(small_models.llama(2), "sound")
+    check_rows(torch.eye(3)[None].repeat(2, 1, 1), 0)
+
+
+def test_no_attentions_at_all_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under sdpa transformers gives an empty tuple and no error."""
+    model = small_models.llama(2)
+    original = type(model).set_attn_implementation
+    instead = {"eager": "sdpa"}
+    monkeypatch.setattr(
+        type(model), "set_attn_implementation", lambda self, name: original(self, instead.get(name, name))
+    )
+    with pytest.raises(UsageError, match="transformers returned the attention of 0 of 2 layers"):
+        check_capture(model, "quiet")
+
+
+def saved(folder: Path, model: Any) -> Path:
+    """A config that reads heads of a model on documents."""
+    small_models.save(model, folder / "model")
+    texts = small_models.random_texts(8, 30)
+    (folder / "d.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    experiment = {
+        "kind": "heads",
+        "surrogates": ["counts", "ccmc-weights"],
+        "max_length": 24,
+        "texts": {"dataset": "d.jsonl"},
+    }
+    config = {"name": "broken", "models": [str(folder / "model")], "experiments": [experiment]}
+    (folder / "c.yaml").write_text(yaml.safe_dump(config))
+    return folder / "c.yaml"
+
+
+def test_weights_that_are_not_numbers_end_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = small_models.llama(2)
+    model.model.layers[1].self_attn.q_proj.weight[3 * 8] = torch.nan  # the first channel of head 3
+    config = saved(tmp_path, model)
+    capsys.readouterr()
+    assert invoke(["run", str(config), "--out", str(tmp_path / "run")]) == 2
+    errors = capsys.readouterr().err
+    assert "layer 1, head 3, position 0: the attention scores are not finite" in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_token_that_breaks_the_model_is_named_by_its_position(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = small_models.llama(2)
+    model.model.embed_tokens.weight[2] = torch.nan  # w0, the most frequent word; the check of the model tries others
+    config = saved(tmp_path, model)
+    code = invoke(["run", str(config), "--out", str(tmp_path / "run")])
+    errors = capsys.readouterr().err
+    assert code in {2, 3}
+    assert "layer 0, head 0, position" in errors
+    assert "not finite" in errors
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = saved(tmp_path, small_models.llama(2))
+    tokenizer = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["more"] = 40
+    shutil.copytree(tmp_path / "model", tmp_path / "larger")
+    (tmp_path / "larger" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    run = ["run", str(config), "--out", str(tmp_path / "run")]
+    assert invoke([*run, "--set", f"models=[{tmp_path / 'larger'}]"]) == 2
+    assert "its tokenizer has id 40, the model has only 40 tokens" in capsys.readouterr().err
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"text": "words of no model " * 6}) + "\n" for _ in range(8)))
+    assert invoke(run) == 2
+    assert "knows none of it, every token is '[UNK]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
