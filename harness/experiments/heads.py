@@ -30,6 +30,7 @@ from harness.seeds import derive_seed
 from harness.sources import capture, static_inputs
 from harness.sources.blocks import View
 from harness.sources.capture import IntArray, LayerCall
+from harness.sources.packing import listen_windows, window_width
 from harness.sources.static_inputs import StaticHeads, StaticInputs
 from harness.surrogates.along import HeadLike
 from harness.surrogates.base import Observations
@@ -186,16 +187,21 @@ def layers(work: Work) -> pd.DataFrame:
     found = fit_heads(work, rows)
     scores, samples = Scores(rows), Samples()
     seen, count = found.counts > 0, len(found.held_out)
-    for index, (continuation, tokens) in enumerate(found.held_out):
-        _share(work, 0.7, 1.0, index, count, f"scoring held-out text {index + 1} of {count}")
-        windows = Windows(tokens, found.vocabulary, found.model.device)
+    views: dict[int, Windows] = {}  # of the texts that are going through the model
 
-        def judge(call: LayerCall, windows: Windows = windows, c: Continuation = continuation) -> None:
-            view, surrogates = windows.seen_by(call), found.surrogates[call.layer]
-            scores.add(call, view, c, surrogates, seen)
-            samples.add(call, windows.tokens, view.text, c, surrogates)
+    def judge(call: LayerCall, number: int) -> None:
+        c, tokens = found.held_out[number]
+        if call.layer == s["layers"][0]:
+            _share(work, 0.7, 1.0, number, count, f"scoring held-out text {number + 1} of {count}")
+            views[number] = Windows(tokens, found.vocabulary, found.model.device)
+        view, surrogates = views[number].seen_by(call), found.surrogates[call.layer]
+        scores.add(call, view, c, surrogates, seen)
+        samples.add(call, tokens, view.text, c, surrogates)
+        if call.layer == s["layers"][-1]:
+            del views[number]
 
-        capture.listen(found.model, tokens, s["layers"], judge)
+    held_out = [tokens for _, tokens in found.held_out]
+    listen_windows(found.model, held_out, s["layers"], judge, window_width(found.model, s["max_length"]))
     scores.explained(derive_seed(s["seed"], "explained"))
     scores.patterns.content(derive_seed(s["seed"], "content"))
     samples.write(work.folder, s["model"])
@@ -231,6 +237,7 @@ def training_pass(
     vocabulary: LocalVocabulary,
     file: IO[bytes] | None = None,
     progress: Callable[[int], None] = lambda index: None,
+    width: int | None = None,
 ) -> tuple[dict[int, LayerSums], StaticInputs]:
     """Pass 1: sums of attention, and mean inputs.
 
@@ -241,22 +248,25 @@ def training_pass(
         vocabulary: of all texts of the run.
         file: where the sums per pair go, or None to keep them in memory.
         progress: told the number of each text before it is read.
+        width: tokens that go through the model at once, of as many texts as fit; None for one text at a time.
     """
     settings = model.config.get_text_config()
     length = max(len(tokens) for tokens in texts)
     learned = static_inputs.has_learned_positions(model, settings.vocab_size, min(length, 16))
     sums = {layer: LayerSums(len(vocabulary), file) for layer in wanted}
     static = StaticInputs(len(vocabulary), wanted, settings.hidden_size, length if learned else None)
-    for index, tokens in enumerate(texts):
-        progress(index)
-        windows, local_tokens = Windows(tokens, vocabulary, model.device), vocabulary.local(tokens)
-        static.count_text(local_tokens)
+    views = [Windows(tokens, vocabulary, model.device) for tokens in texts]
+    local_tokens = [vocabulary.local(tokens) for tokens in texts]
+    for tokens in local_tokens:
+        static.count_text(tokens)
 
-        def take(call: LayerCall, windows: Windows = windows, local_tokens: IntArray = local_tokens) -> None:
-            sums[call.layer].add(call, windows.seen_by(call))
-            static.add(call, local_tokens)
+    def take(call: LayerCall, number: int) -> None:
+        if call.layer == wanted[0]:
+            progress(number)
+        sums[call.layer].add(call, views[number].seen_by(call))
+        static.add(call, local_tokens[number])
 
-        capture.listen(model, tokens, wanted, take)
+    listen_windows(model, texts, wanted, take, width)
     return sums, static
 
 
@@ -275,19 +285,19 @@ def _fit_layers(
     def told(start: float, stop: float, what: str) -> Callable[[int], None]:
         return lambda index: _share(work, start, stop, index, count, f"{what} training text {index + 1} of {count}")
 
-    of_train = [tokens for _, tokens in train]
-    sums, static = training_pass(model, of_train, wanted, vocabulary, file, told(0.0, 0.3, "attention over"))
+    of_train, width = [tokens for _, tokens in train], window_width(model, s["max_length"])
+    sums, static = training_pass(model, of_train, wanted, vocabulary, file, told(0.0, 0.3, "attention over"), width)
     heads = static_layers(model, static, wanted, vocabulary, max(len(tokens) for _, tokens in texts))
     prior = {layer: PriorSums(heads[layer]) for layer in wanted}
     if {"ccmc-fit", "pccmc-fit"} & set(s["surrogates"]):
         tell = told(0.3, 0.5, "scores over")
-        for index, tokens in enumerate(of_train):
-            tell(index)
 
-            def take(call: LayerCall, index: int = index) -> None:
-                prior[call.layer].add(call, sums[call.layer].views[index])
+        def take(call: LayerCall, number: int) -> None:
+            if call.layer == wanted[0]:
+                tell(number)
+            prior[call.layer].add(call, sums[call.layer].views[number])
 
-            capture.listen(model, tokens, wanted, take)
+        listen_windows(model, of_train, wanted, take, width)
     fitted: dict[int, dict[str, HeadLike]] = {}
     for index, layer in enumerate(wanted):
         of_layer, of_prior = sums.pop(layer), prior.pop(layer)

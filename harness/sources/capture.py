@@ -65,7 +65,7 @@ class _Listener:
     layers: frozenset[int] | None
     receive: Callable[[LayerCall, int], None]
     stop_after: int | None
-    starts: Sequence[int] = (0,)  # where each text of the batch begins; before it stands padding
+    spans: Sequence[tuple[int, int, int | None]] = ((0, 0, None),)  # row, start and stop of each text
     current: tuple[int, torch.nn.Module, Any, dict[str, Any]] | None = None
 
     def hear(self, query: torch.Tensor, key: torch.Tensor, scaling: float, softcap: Any, window: Any) -> None:
@@ -73,20 +73,21 @@ class _Listener:
         assert self.current is not None
         layer, module, hidden, options = self.current
         if self.layers is None or layer in self.layers:
-            for row, start in enumerate(self.starts):
-                of_text = None if hidden is None else hidden[row, start:]
+            for number, (row, start, stop) in enumerate(self.spans):
+                at = slice(start, stop)
+                of_text = None if hidden is None else hidden[row, at]
                 self.receive(
                     LayerCall(
-                        layer, module, query[row, :, start:], key[row, :, start:], scaling, softcap, window, of_text,
-                        _of_row(options, row, start),
+                        layer, module, query[row, :, at], key[row, :, at], scaling, softcap, window, of_text,
+                        _of_row(options, row, at),
                     ),
-                    row,
+                    number,
                 )  # fmt: skip
         if self.stop_after is not None and layer >= self.stop_after:
             raise _Stop
 
 
-def _of_row(options: dict[str, Any], row: int, start: int) -> dict[str, Any]:
+def _of_row(options: dict[str, Any], row: int, at: slice) -> dict[str, Any]:
     """The part of a module's arguments that belongs to one text of a batch."""
     kept = {
         k: v
@@ -95,11 +96,11 @@ def _of_row(options: dict[str, Any], row: int, start: int) -> dict[str, Any]:
     }
     if kept.get("position_embeddings") is not None:
         kept["position_embeddings"] = tuple(
-            part[min(row, len(part) - 1) : min(row, len(part) - 1) + 1, start:] for part in kept["position_embeddings"]
+            part[min(row, len(part) - 1) : min(row, len(part) - 1) + 1, at] for part in kept["position_embeddings"]
         )
     if kept.get("position_ids") is not None:
         ids = kept["position_ids"]
-        kept["position_ids"] = ids[min(row, len(ids) - 1) : min(row, len(ids) - 1) + 1, start:]
+        kept["position_ids"] = ids[min(row, len(ids) - 1) : min(row, len(ids) - 1) + 1, at]
     return kept
 
 
@@ -268,12 +269,25 @@ def listen_batch(
     for row, ids in enumerate(texts):
         tokens[row, width - len(ids) :] = torch.as_tensor(np.asarray(ids))
         mask[row, width - len(ids) :] = 1
-    starts = [width - len(ids) for ids in texts]
+    spans = [(row, width - len(ids), None) for row, ids in enumerate(texts)]
     padding: dict[str, Any] = {}
-    if any(starts):
+    if any(start for _, start, _ in spans):
         padding = {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    with _listening(model, _Listener(frozenset(layers), receive, max(layers), starts)):
+    with _listening(model, _Listener(frozenset(layers), receive, max(layers), spans)):
         body(tokens, use_cache=False, **padding)
+
+
+def listen_packed(
+    model: Any, texts: Sequence[IntArray], layers: Sequence[int], receive: Callable[[LayerCall, int], None]
+) -> None:
+    """The same for several texts in one row, one after the other; positions restart with each (see `packing`)."""
+    body = getattr(model, model.base_model_prefix, model)
+    ends = np.cumsum([len(ids) for ids in texts]).tolist()
+    spans = [(0, end - len(ids), end) for ids, end in zip(texts, ends, strict=True)]
+    tokens = torch.as_tensor(np.concatenate(texts), device=model.device)[None]
+    positions = torch.cat([torch.arange(len(ids), device=model.device) for ids in texts])[None]
+    with _listening(model, _Listener(frozenset(layers), receive, max(layers), spans)):
+        body(tokens, position_ids=positions, use_cache=False)
 
 
 def ask(model: Any, call: LayerCall, hidden: torch.Tensor, positions: Sequence[int] | IntArray) -> LayerCall:
