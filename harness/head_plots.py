@@ -50,7 +50,7 @@ def kinds_map(heads: list[Head], name: str) -> str:
             at = layers.index(head.layer)
             grid[at, head.head] = KINDS.index(head.kind)
             letter = LOOKS[head.kind][1]
-            axis.text(head.head + 0.5, at + 0.5, letter, ha="center", va="center", fontsize=7, color="#000000")
+            axis.text(head.head + 0.5, at + 0.5, letter, ha="center", va="center", fontsize=7, color="#111111")
     colours = ListedColormap([LOOKS[kind][0] for kind in KINDS])
     axis.pcolormesh(np.ma.masked_invalid(grid), cmap=colours, vmin=-0.5, vmax=len(KINDS) - 0.5, edgecolors="face")
     grid_labels(axis, layers, width, "what each head looks at")

@@ -112,7 +112,7 @@ def heat_maps(values: dict[str, np.ndarray[Any, Any]], layers: Sequence[int], na
         drawn = axis.pcolormesh(shown, cmap="PuOr_r", vmin=-1.0, vmax=1.0, edgecolors="face", linewidth=0.1)
         below = np.argwhere(np.nan_to_num(map_) < 0)  # in grey, purple and orange are the same
         axis.scatter(below[:, 1] + 0.5, below[:, 0] + 0.5, marker="_", s=14, color="#ffffff", linewidths=2.2)
-        axis.scatter(below[:, 1] + 0.5, below[:, 0] + 0.5, marker="_", s=10, color="#000000", linewidths=1.0)
+        axis.scatter(below[:, 1] + 0.5, below[:, 0] + 0.5, marker="_", s=10, color="#111111", linewidths=1.0)
         grid_labels(axis, layers, heads, _short(surrogate, 18), first=number % columns == 0)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.01)
     bar.set_label("explained (cut at -1)", color=INK)
