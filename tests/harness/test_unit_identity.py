@@ -25,7 +25,7 @@ def keys(config_path: Path, model: Model, prompts: list[Prompt] | None = None, *
     units = []
     for experiment in config.experiments:
         if experiment.kind == "heads":
-            units += heads.plan(config, experiment, model, texts, "cpu")
+            units += heads.plan(config, experiment, model, texts, "cpu", [])
         elif experiment.kind == "generation":
             units += generation.plan(config, experiment, model, texts, "cpu")
     return {unit.key for unit in units}
