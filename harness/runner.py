@@ -306,18 +306,21 @@ def run(
             f"{len(failures)} of {len(plan)} units failed, the first: {labels[first]}: {failures[first]}; "
             f"the rest is stored in {path}, tracebacks in {path / 'errors'}"
         )
-    _draw(Run(path, manifest))
+    draw_pictures(Run(path, manifest))
     return Run(path, manifest)
 
 
-def _draw(done: Run) -> None:
-    """Write the pictures of a complete run; its rows are safe already."""
+def draw_pictures(done: Run) -> list[Path]:
+    """Write the pictures of a complete run, whose rows are safe already, into its folder `plots`.
+
+    Returns:
+        The files, one per picture; none where no experiment of the run has one.
+    """
     from harness.generation_plots import write_generation_plots  # matplotlib takes a second to import
     from harness.plots import write_plots
 
     rows = done.rows
-    write_plots(done.path, rows)
-    write_generation_plots(done.path, rows, done.trajectories)
+    return write_plots(done.path, rows) + write_generation_plots(done.path, rows, done.trajectories)
 
 
 def _close(
