@@ -184,12 +184,12 @@ def show(
     _show(load_run(run), format_)
 
 
-@app.command(epilog="Example: ccmc plot results/reference/paper/sample-complexity")
+@app.command(epilog="Example: ccmc plot results/reference/generation/smollm2")
 def plot(run: Annotated[str, typer.Argument(help="A run directory, or its name under results/.")]) -> None:
     """Draw the figures of a run again, into its folder plots/."""
-    from harness.runner import draw, load_run
+    from harness.runner import draw_pictures, load_run
 
-    written = draw(load_run(run))
+    written = draw_pictures(load_run(run))
     for path in written:
         typer.echo(str(path))
     if not written:

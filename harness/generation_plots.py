@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ def _figure(panels: int, height: float, share: bool = False) -> tuple[Figure, li
 
 
 def _legend(axis: Any) -> None:
-    """A legend, where the axis has anything to name."""
+    """A legend beside the axis, where it has anything to name; it hides no curve there."""
     if axis.get_legend_handles_labels()[0]:
-        axis.legend()
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _held_out(trajectories: pd.DataFrame, strategy: str) -> pd.DataFrame:
@@ -98,18 +99,24 @@ def dominance_figure(trajectories: pd.DataFrame, strategies: list[str]) -> Figur
 
 
 def strip_figure(trajectories: pd.DataFrame, strategies: list[str]) -> Figure:
-    """One continuation per strategy, token by token; the real winners have colours, other tokens are grey."""
+    """One continuation per strategy, token by token.
+
+    The most frequent tokens at the end of the real one have colours, the same in every row; other tokens are grey, and
+    white is what comes after the end.
+    """
     from matplotlib.colors import ListedColormap
 
     figure, axes = _figure(len(strategies), 2.2)
     colours = ListedColormap(["#FFFFFF", "#DDDDDD", *COLOURS[1 : WINNERS + 1]])
     for axis, strategy in zip(axes, strategies, strict=True):
         part = _held_out(trajectories, strategy)
-        real = part[(part["source"] == "model")].copy()
+        part = part.sort_values("seed", kind="stable").drop_duplicates(["source", "prompt"])  # one path of each
+        real = part[part["source"] == "model"].copy()
         real["length"] = real["continuation"].map(len)
         prompt = real.sort_values(["length", "prompt"], ascending=[False, True])["prompt"].iloc[0]
-        part = part[part["prompt"] == prompt].drop_duplicates("source")
-        lines = {str(row["source"]): np.asarray(row["continuation"], dtype=np.int64) for row in part.to_dict("records")}
+        part = part[part["prompt"] == prompt]
+        made = {str(row["source"]): np.asarray(row["continuation"], dtype=np.int64) for row in part.to_dict("records")}
+        lines = {source: made[source] for source in ["model", *sorted(set(made) - {"model"})]}
         known = {int(token): rank for rank, token in enumerate(top_tokens(lines["model"], WINNERS))}
         cells = np.zeros((len(lines), max(1, *(len(tokens) for tokens in lines.values()))))
         for row, tokens in enumerate(lines.values()):
@@ -125,7 +132,8 @@ def agreement_figure(rows: pd.DataFrame, strategies: list[str]) -> Figure:
     """How much of the way from floor (0) to ceiling (1) each surrogate gets, with its interval."""
     figure, axes = _figure(len(strategies), 2.6)
     for axis, strategy in zip(axes, strategies, strict=True):
-        found = [way for way in ways(_pick(rows, strategy=strategy)) if way.all.value is not None][::-1]
+        tried = ways(_pick(rows, strategy=strategy))
+        found = [way for way in tried if way.all.value is not None][::-1]
         for place, way in enumerate(found):
             value = float(way.all.value or 0.0)
             low, high = (value if end is None else float(end) for end in (way.all.low, way.all.high))
@@ -133,6 +141,9 @@ def agreement_figure(rows: pd.DataFrame, strategies: list[str]) -> Figure:
             bars = [[max(value - low, 0.0)], [max(high - value, 0.0)]]
             axis.errorbar(value, place, xerr=bars, fmt="o", color=COLOURS[1], ms=4, capsize=2)
         axis.set_yticks(range(len(found)), [way.surrogate for way in found], fontsize=7)
+        if tried and not found:
+            reason = textwrap.fill(str(tried[0].all.missing), 24)
+            axis.text(0.5, 0.5, reason, ha="center", va="center", fontsize=7, transform=axis.transAxes)
         axis.axvline(0, color="#999999", lw=0.8)
         axis.axvline(1, color="#999999", lw=0.8, ls=":")
         axis.set(title=strategy, xlabel="way from floor to ceiling")

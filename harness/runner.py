@@ -312,12 +312,16 @@ def run(
             f"{len(failures)} of {len(plan)} units failed, the first: {labels[first]}: {failures[first]}; "
             f"the rest is stored in {path}, tracebacks in {path / 'errors'}"
         )
-    draw(Run(path, manifest))  # its rows are safe already
+    draw_pictures(Run(path, manifest))
     return Run(path, manifest)
 
 
-def draw(done: Run) -> list[Path]:
-    """Write the pictures of a run into its folder `plots`; returns their files."""
+def draw_pictures(done: Run) -> list[Path]:
+    """Write the pictures of a complete run, whose rows are safe already, into its folder `plots`.
+
+    Returns:
+        The files, one per picture; none where no experiment of the run has one.
+    """
     from harness.generation_plots import write_generation_plots  # matplotlib takes a second to import
     from harness.head_plots import write_head_plots
     from harness.plots import write_plots

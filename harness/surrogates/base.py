@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from ccmc import Contexts
+from harness.surrogates.chain_walk import ChainTerms, walk
 from harness.surrogates.decoding import Decoding, continue_one
 from harness.texts import Text, stack
 
@@ -185,6 +186,14 @@ class Surrogate(ABC):
         """
         raise TypeError(f"{self.name} does not continue texts")
 
+    def chain_terms(self, vocab_size: int) -> ChainTerms | None:
+        """The surrogate as a mixture of chains, which compiled loops continue; None where it is none.
+
+        Args:
+            vocab_size: for surrogates that know no vocabulary: one more than the largest token.
+        """
+        return None
+
     def rollout(
         self,
         prompts: Sequence[IntArray],
@@ -202,16 +211,21 @@ class Surrogate(ABC):
             decoding: the strategy of the real model.
             escape: how often and where to it leaves the context; None: never. An open surrogate needs none.
         """
+        uniforms = [np.random.default_rng([seed, index]).random(length) for index, length in enumerate(steps)]
+        largest = max((int(prompt.max()) for prompt in prompts), default=0)
+        size = largest + 1 if escape is None else escape.vocab_size
+        terms = self.chain_terms(size) if decoding.beams is None else None
+        if terms is not None:
+            return walk(terms, prompts, uniforms, decoding, None if escape is None else escape.leaving())
         found = []
-        for index, (prompt, length) in enumerate(zip(prompts, steps, strict=True)):
-            uniforms = np.random.default_rng([seed, index]).random(length)
+        for prompt, draws in zip(prompts, uniforms, strict=True):
             types, columns = self._table(prompt, escape)
 
             def follow(counts: FloatArray, history: IntArray, types: IntArray = types) -> FloatArray:
                 inside = self.next_token(types, counts, history)
                 return inside if escape is None or self.open else escape.mix(inside, counts, int(history[-1]))
 
-            found.append(types[continue_one(follow, columns, len(types), uniforms, decoding)])
+            found.append(types[continue_one(follow, columns, len(types), draws, decoding)])
         return found
 
     def _table(self, prompt: IntArray, escape: Escape | None) -> tuple[IntArray, IntArray]:

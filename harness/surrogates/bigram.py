@@ -10,6 +10,7 @@ from scipy import sparse
 from harness.seeds import derive_seed
 from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
 from harness.surrogates.ccmc_fit import inner_folds
+from harness.surrogates.chain_walk import ChainTerms
 from harness.texts import Text
 
 SHRINKAGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -106,6 +107,12 @@ class BigramRestricted(Bigram):
 
     name = "bigram-restricted"
     open = False
+
+    def chain_terms(self, vocab_size: int) -> ChainTerms:
+        # log(prior_j + sum_ij) = log prior_j + log(1 + sum_ij / prior_j)
+        more = self._sums.copy()
+        more.data = np.log1p(more.data / self._prior[more.indices])
+        return ChainTerms.single(np.ones((len(self._prior), 1)), np.log(self._prior)[:, None], more, counted=False)
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         inside = np.where(counts > 0, self.row(int(types[history[-1]]))[types], 0.0)

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from harness.seeds import derive_seed
 from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate, chain_rows
 from harness.surrogates.ccmc_fit import inner_folds
+from harness.surrogates.chain_walk import ChainTerms
 from harness.texts import Text
 
 RIDGES = (300.0, 30.0, 3.0)
@@ -117,6 +118,9 @@ class CCMCBilinear(Surrogate):
         own = self.x[text.types]
         logits = own @ self.W_.T @ own.T  # [query, key]
         return chain_rows(text.counts, logits[text.query])[None]
+
+    def chain_terms(self, vocab_size: int) -> ChainTerms:
+        return ChainTerms.single(self.x @ self.W_.T, self.x)
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         active = np.flatnonzero(counts)

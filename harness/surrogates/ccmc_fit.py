@@ -11,6 +11,7 @@ from scipy import sparse
 from ccmc import fit_pairs
 from harness.seeds import derive_seed
 from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate, chain_rows
+from harness.surrogates.chain_walk import ChainTerms
 from harness.surrogates.counts import Counts
 from harness.surrogates.sink_fit import SinkFit, fit_sink
 from harness.texts import Text
@@ -143,6 +144,12 @@ class CCMCFit(Surrogate):
         if query not in self._rows:
             self._rows[query] = self.row(int(types[query]), types)
         return chain_rows(counts, self._rows[query])
+
+    def chain_terms(self, vocab_size: int) -> ChainTerms | None:
+        if not isinstance(self.prior, FlatPrior):
+            return None
+        nothing = np.zeros((self.delta_[0].shape[0], 0))
+        return ChainTerms.single(nothing, nothing, self.delta_[0])
 
     def row(self, query: int, types: IntArray) -> FloatArray:
         """[U] base logits of one query over some tokens, by local id; of the first head."""

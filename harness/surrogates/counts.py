@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.surrogates.base import FloatArray, IntArray, Surrogate
+from harness.surrogates.chain_walk import ChainTerms
 from harness.texts import Text
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Counts(Surrogate):
             return LogWeights(flat, by_token=True, ties=True, sink=flat[:, 0])
 
         return of
+
+    def chain_terms(self, vocab_size: int) -> ChainTerms:
+        return ChainTerms.counts_alone(vocab_size)
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         share: FloatArray = counts / counts.sum()

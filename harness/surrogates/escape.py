@@ -14,6 +14,7 @@ from scipy import sparse
 from harness.seeds import derive_seed
 from harness.surrogates.base import FloatArray, Observations
 from harness.surrogates.ccmc_fit import inner_folds
+from harness.surrogates.chain_walk import Leaving
 from harness.texts import Text
 
 SHRINKAGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -86,6 +87,10 @@ class Escape:
         rate = self.rate_[query]
         mixed: FloatArray = (1.0 - rate) * inside + (rate / total) * outside
         return mixed
+
+    def leaving(self) -> Leaving:
+        """The same as arrays, for compiled loops."""
+        return Leaving(self.rate_, self._overall, self._outside)
 
     def rates(self, text: Text) -> FloatArray:
         """[n] e(i) along a text."""

@@ -16,6 +16,7 @@ import numpy as np
 from harness.sources.capture import key_heads
 from harness.sources.static_inputs import StaticHeads
 from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate, chain_rows
+from harness.surrogates.chain_walk import ChainTerms
 from harness.texts import Text
 
 TOLERANCE = 1e-7
@@ -105,6 +106,18 @@ class HeadMixture(Surrogate):
 
     def predict(self, text: Text) -> FloatArray:
         return np.tensordot(self.weights_, self._terms(text), axes=1)[None]
+
+    def chain_terms(self, vocab_size: int) -> ChainTerms:
+        used = [(float(w), chain) for w, chain in zip(self.weights_, self.chains, strict=False) if w > 0]
+        if not used:  # the counts alone
+            return ChainTerms.counts_alone(vocab_size)
+        return ChainTerms(
+            np.array([w for w, _ in used]),
+            np.stack([chain.query for _, chain in used]),
+            np.stack([chain.key for _, chain in used]),
+            np.array([chain.softcap or 0.0 for _, chain in used]),
+            counts_weight=float(self.weights_[-1]) if self.with_counts else 0.0,
+        )
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         active = np.flatnonzero(counts)

@@ -161,11 +161,16 @@ def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path
     assert (place / "run" / "plots" / "coverage.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert invoke(["show", "run"]) == 0
     assert capsys.readouterr().out.rstrip().endswith(f"figures: {Path('run', 'plots')}")
-    empty = place / "empty"
-    shutil.copytree(REFERENCE / "smoke", empty)
-    rows = pd.read_parquet(empty / "rows.parquet")
-    rows[rows["experiment"] == "one-layer"].to_parquet(empty / "rows.parquet", index=False)
-    assert invoke(["plot", "empty"]) == 0
+    shutil.copytree(REFERENCE / "generation" / "iglm-s", place / "other", ignore=shutil.ignore_patterns("plots"))
+    assert invoke(["plot", "other"]) == 0
+    names = {Path(line).name for line in capsys.readouterr().out.split()}
+    assert names == {f"{kind}-iglm-s.svg" for kind in ("dominance", "strip", "temperature", "agreement")}
+    assert all((place / "other" / "plots" / name).stat().st_size > 10_000 for name in names)
+
+
+def test_a_run_without_pictures_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.runner.draw_pictures", lambda run: [])
+    assert invoke(["plot", QUICKSTART]) == 0
     assert "none of this run's experiments has a figure" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from harness.sources.static_inputs import StaticHeads
 from harness.surrogates.base import Decoding, Observations, chain_rows, pair_mass
 from harness.surrogates.bigram import Bigram, BigramRestricted
 from harness.surrogates.ccmc_bilinear import CCMCBilinear, _Problem, features
+from harness.surrogates.ccmc_fit import CCMCFit, FlatPrior
+from harness.surrogates.chain_walk import walk
 from harness.surrogates.counts import Counts
-from harness.surrogates.decoding import followers_of_tail
+from harness.surrogates.decoding import continue_one, followers_of_tail
 from harness.surrogates.escape import Escape
 from harness.surrogates.head_chains import HeadMixture, em_weights, head_chains, single_losses
 from harness.surrogates.n_gram import NGram, followers
@@ -269,3 +272,56 @@ def test_growing_texts_get_the_predictions_of_finished_ones(made: Any) -> None:
         np.testing.assert_allclose(found, predicted[row], atol=1e-10)
     assert (predicted[of.counts == 0] == 0).all()
     np.testing.assert_allclose(predicted.sum(axis=1), 1.0)
+
+
+STRATEGIES = [
+    Decoding(None),
+    Decoding(1.0),
+    Decoding(0.6),
+    Decoding(1.3, top_k=3),
+    Decoding(0.8, top_p=0.7),
+    Decoding(1.0, min_p=0.2),
+    Decoding(0.9, top_k=5, top_p=0.9, min_p=0.05, repetition_penalty=1.3),
+    Decoding(None, repetition_penalty=1.5),
+    Decoding(None, no_repeat_ngram=3),
+    Decoding(1.0, no_repeat_ngram=2),
+]
+
+
+def chains_of_all_kinds() -> list[Any]:
+    heads = head_chains(static_layers())
+    capped = [replace(chain, softcap=0.5) for chain in heads[:2]]
+    made = [
+        Counts(),
+        BigramRestricted(0),
+        CCMCFit(FlatPrior(), 0),
+        HeadMixture("ccmc-head", heads[1:2], with_counts=False),
+        HeadMixture("ccmc-mixture", [*heads[:3], *capped], with_counts=True),
+        CCMCBilinear(features(np.random.default_rng(3).normal(size=(K, 12)), 3), 0),
+    ]
+    return [surrogate.fit(OBSERVED) for surrogate in made]
+
+
+@pytest.mark.parametrize("escaping", [False, True])
+@pytest.mark.parametrize("made", chains_of_all_kinds(), ids=lambda s: s.name)
+def test_compiled_rollouts_are_those_step_by_step(made: Any, escaping: bool) -> None:
+    """The twin asks `next_token` and `Escape.mix` at every step and chooses with `Decoding`."""
+    escape = Escape(0).fit(OBSERVED) if escaping else None
+    prompts = [np.array(p) for p in ([1, 2, 1], [3, 4, 3, 5, 0], [7], [2, 6, 6, 2, 5, 1, 0])]
+    types = np.arange(K)
+    for decoding in STRATEGIES:
+        found = made.rollout(prompts, [40, 25, 30, 0], 3, decoding, escape)
+        for index, (prompt, length) in enumerate(zip(prompts, [40, 25, 30, 0], strict=True)):
+
+            def follow(counts: Any, history: Any) -> Any:
+                inside = made.next_token(types, counts, history)
+                return inside if escape is None else escape.mix(inside, counts, int(history[-1]))
+
+            uniforms = np.random.default_rng([3, index]).random(length)
+            expected = continue_one(follow, prompt, K, uniforms, decoding)
+            assert found[index].tolist() == expected.tolist(), decoding
+
+
+def test_beams_are_no_walk() -> None:
+    with pytest.raises(ValueError, match="beam search"):
+        walk(Counts().chain_terms(3), [np.array([1])], [np.zeros(2)], Decoding(None, beams=2))
