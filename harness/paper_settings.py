@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from harness.generation_settings import known_surrogates
 from harness.strict import Strict
 
 
@@ -105,9 +106,78 @@ class Positions(Strict):
     repetitions: int = Field(default=8, ge=1)
 
 
+RungName = Literal[
+    "tied",
+    "free-classifier",
+    "values",
+    "layer-norm",
+    "residual",
+    "mlp",
+    "two-heads",
+    "four-heads",
+    "two-layers",
+    "positions",
+]
+GAP_SURROGATES = ("counts", "bigram", "bigram-restricted", "in-context-bigram", "n-gram", "ccmc-fit")
+
+
+class TheoryGap(Strict):
+    """Models trained on the same data, each a step further from the assumptions, against every surrogate."""
+
+    kind: Literal["theory-gap"]
+    data: tuple[Literal["ccmc", "text"], ...] = Field(default=("ccmc", "text"), min_length=1)
+    streams: Literal["generations", "prompts"] = Field(
+        default="generations",
+        description="characters of the prompts and the model's continuations, or of prompts alone",
+    )
+    characters: int = Field(default=32, ge=4, le=256, description="tokens of the streams of characters")
+    rungs: tuple[RungName, ...] = Field(default=get_args(RungName), min_length=1)
+    vocab_size: int = Field(default=12, ge=2, le=128, description="of the teacher chain")
+    logit_sd: float = Field(default=1.0, gt=0, le=5)
+    dimension: int = Field(default=32, ge=4, le=512)
+    prompt_length: int = Field(default=16, ge=4, le=512)
+    steps: int = Field(default=48, ge=16, le=512, description="tokens after a prompt, in training and in rollouts")
+    sequences: int = Field(default=512, ge=8)
+    surrogate_sequences: int = Field(default=48, ge=4, description="training sequences that surrogates are fitted to")
+    held_out_sequences: int = Field(default=20, ge=4)
+    training_steps: int = Field(default=120, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=0.01, gt=0, le=1)
+    surrogates: tuple[str, ...] = GAP_SURROGATES
+    repetitions: int = Field(default=5, ge=1)
+
+    @field_validator("surrogates")
+    @classmethod
+    def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known_surrogates(value, GAP_SURROGATES)
+        for name in ("counts", "ccmc-fit"):
+            if name not in value:
+                raise ValueError(f"{name!r} must be among the surrogates: the others are measured against it")
+        return value
+
+    @model_validator(mode="after")
+    def _room(self) -> TheoryGap:
+        tokens = max(self.vocab_size if "ccmc" in self.data else 0, self.characters if "text" in self.data else 0)
+        if self.dimension < tokens or self.dimension % 4:
+            raise ValueError(f"dimension {self.dimension} must be a multiple of 4 and at least the {tokens} tokens")
+        return self
+
+
 def needs_model(experiment: Strict) -> bool:
     """Does one of the paper's experiments look at a language model?"""
+    if isinstance(experiment, TheoryGap):
+        return "text" in experiment.data and experiment.streams == "generations"
+    return reads_heads(experiment)
+
+
+def needs_prompts(experiment: Strict) -> bool:
+    """Does one of the paper's experiments look at prompts?"""
+    return isinstance(experiment, TheoryGap) and "text" in experiment.data
+
+
+def reads_heads(experiment: Strict) -> bool:
+    """Does one of the paper's experiments look into the heads of a language model?"""
     return isinstance(experiment, WinnerSets) and "heads" in experiment.families
 
 
-PAPER_KINDS = ("equivalence", "coverage", "sample-complexity", "trajectory", "winners", "positions")
+PAPER_KINDS = ("equivalence", "coverage", "sample-complexity", "trajectory", "winners", "positions", "theory-gap")
