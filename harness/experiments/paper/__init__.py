@@ -18,5 +18,5 @@ def plan(config: Any, settings: Any, models: list[Any], prompts: list[Any], devi
     """
     module = importlib.import_module(f"harness.experiments.paper.{settings.kind.replace('-', '_')}")
     extra = {"winners": (models, device), "theory-gap": (models, prompts, device)}.get(settings.kind, ())
-    units: list[Unit] = module.plan(config, settings, *extra)
+    units: list[Unit] = module.plan(config, settings.limited(config.limit), *extra)
     return units

@@ -63,7 +63,6 @@ MANY = ("two-heads", "four-heads", "two-layers", "positions")  # no single chain
 ONE_STEP = ("kl", "total_variation", "top_token")
 ROLLOUTS = ("seq_rep_4", "rep_32", "winner_size", "winner_jaccard", "dominance_area")
 EXACT = 1e-10
-_SMOKE_STEPS, _SMOKE_TRAINING, _SMOKE_SEQUENCES = 24, 10, 8
 
 
 def plan(config: Config, settings: TheoryGap, models: list[Model], prompts: list[Prompt], device: str) -> list[Unit]:
@@ -71,10 +70,6 @@ def plan(config: Config, settings: TheoryGap, models: list[Model], prompts: list
     module = "harness.experiments.paper.theory_gap"
     total = repetitions(config, settings.repetitions)
     shared = settings.model_dump(mode="json", exclude={"repetitions", "data", "rungs", "streams", "characters"})
-    if config.limit is not None:
-        most = {"steps": _SMOKE_STEPS, "training_steps": _SMOKE_TRAINING, "sequences": _SMOKE_SEQUENCES}
-        most |= {"held_out_sequences": _SMOKE_SEQUENCES // 2}
-        shared |= {name: min(shared[name], size * config.limit) for name, size in most.items()}
     texts: list[Unit] = []
     if "text" in settings.data:
         made: list[Unit] = []
