@@ -40,7 +40,11 @@ def theory_gap(rows: pd.DataFrame) -> Figure:
         top.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
         top.annotate("theory, for the tied model", (-0.4, 1.01), va="bottom", fontsize=7)
         top.annotate("counts alone", (-0.4, 0.01), va="bottom", fontsize=7, color="grey")
-        top.set(ylabel="share of KL(counts) explained", ylim=(LOWEST, 1.12), title=f"{DATA[data]}; below {LOWEST:g} not drawn")
+        top.set(
+            ylabel="share of KL(counts) explained",
+            ylim=(LOWEST, 1.12),
+            title=f"{DATA[data]}; below {LOWEST:g} not drawn",
+        )
         _ladder(bottom, of[of["metric"] == "winner_jaccard"], rungs, AGREEMENT)
         bottom.set(ylabel="overlap of winner sets", ylim=(0, 1))
     legend(axes[0, 0], loc="lower right", fontsize=6.5)
