@@ -29,9 +29,11 @@ from harness.paper_settings import (
     Equivalence,
     Positions,
     SampleComplexity,
+    TheoryGap,
     Trajectory,
     WinnerSets,
     needs_model,
+    needs_prompts,
 )
 from harness.strict import Strict
 from harness.text_settings import Dataset
@@ -56,7 +58,8 @@ Experiment = Annotated[
     | SampleComplexity
     | Trajectory
     | WinnerSets
-    | Positions,
+    | Positions
+    | TheoryGap,
     Field(discriminator="kind"),
 ]
 EXPERIMENT_KINDS = ("one-layer", "heads", "generation", "count-ablation", *PAPER_KINDS)
@@ -92,8 +95,10 @@ class Config(Strict):
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"a model is listed twice: {list(self.models)}")
         for experiment in self.experiments:
-            if isinstance(experiment, WinnerSets) and needs_model(experiment) and not self.models:
+            if needs_model(experiment) and not self.models:
                 raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
+            if needs_prompts(experiment) and self.prompts is None:
+                raise ValueError(f"experiment {experiment.kind!r} needs `prompts`, a file of {{id, kind, text}}")
         for experiment in self.experiments:
             if experiment.kind not in {"heads", "generation", "count-ablation"}:
                 continue

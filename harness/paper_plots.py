@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.experiments.paper.common import mean, share
+from harness.gap_plots import theory_gap
 from harness.measures.statistics import Interval
 from harness.plots import COLOURS, legend, panels, points
 from harness.rows import with_factors
@@ -117,4 +118,5 @@ FIGURES = {
     "trajectory": trajectory,
     "winners": winners,
     "positions": positions,
+    "theory-gap": theory_gap,
 }

@@ -44,6 +44,18 @@ def legend(axis: Any, **style: Any) -> None:
         axis.legend(**style)
 
 
+def intervals_of(frame: pd.DataFrame) -> list[Interval]:
+    """The value of each row with its interval."""
+
+    def plain(value: Any) -> float | None:
+        return None if pd.isna(value) else float(value)
+
+    return [
+        Interval(plain(row["value"]), plain(row["low"]), plain(row["high"]), int(row["n"]))
+        for _, row in frame[["value", "low", "high", "n"]].iterrows()
+    ]
+
+
 def points(axis: Any, x: Any, found: list[Interval], index: int, label: str | None, **style: Any) -> None:
     """Measurements with their intervals; those without a value are left out."""
     kept = [(a, f) for a, f in zip(x, found, strict=True) if f.value is not None]

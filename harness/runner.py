@@ -19,7 +19,7 @@ from harness.errors import UnitsFailedError, UsageError
 from harness.execution import Progress, Watcher, execute
 from harness.experiment_settings import Heads, OneLayer
 from harness.generation_settings import HEAD_CHAINS, CountAblation, GenerationExperiment
-from harness.paper_settings import PAPER_KINDS, needs_model
+from harness.paper_settings import PAPER_KINDS, needs_model, reads_heads
 from harness.prompts import Prompt, load_prompts, read_given, read_prompts
 from harness.rows import COLUMNS, SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, file_hash, find_runs, now
@@ -147,7 +147,7 @@ def _needs_model(experiment: Any) -> bool:
 def _reads_heads(experiment: Any) -> bool:
     if isinstance(experiment, GenerationExperiment):
         return bool(set(HEAD_CHAINS) & set(experiment.surrogates))
-    return isinstance(experiment, Heads | CountAblation) or needs_model(experiment)
+    return isinstance(experiment, Heads | CountAblation) or reads_heads(experiment)
 
 
 def _plan(
@@ -164,7 +164,7 @@ def _plan(
         if isinstance(experiment, OneLayer):
             units += one_layer.plan(config, experiment)
         elif experiment.kind in PAPER_KINDS:
-            units += paper.plan(config, experiment, models, device)
+            units += paper.plan(config, experiment, models, prompts, device)
         for model in models:
             if isinstance(experiment, Heads):
                 units += heads.plan(config, experiment, model, prompts, device, given)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
+import transformers
 from torch import nn
 
 IGNORED = -100
@@ -157,9 +158,15 @@ def train(
         gradient = _adamw(model, examples, recipe, keeper, seed, progress)
     outcome = keeper.finish(gradient)
     if folder is not None:
-        outcome.curve.to_csv(folder / "loss.csv", index=False)
-        model.save_pretrained(folder / "checkpoint", safe_serialization=True)
+        store(model, outcome.curve, folder)
     return outcome
+
+
+def store(model: Any, curve: pd.DataFrame, folder: Path) -> None:
+    """Leave checkpoint/ (config and safetensors) and loss.csv, the loss curve, in a folder."""
+    transformers.utils.logging.disable_progress_bar()
+    curve.to_csv(folder / "loss.csv", index=False)
+    model.save_pretrained(folder / "checkpoint", safe_serialization=True)
 
 
 class _Keeper:

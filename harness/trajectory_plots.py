@@ -8,24 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.measures.statistics import Interval
-from harness.plots import COLOURS, WIDTH, legend, panels, points
+from harness.plots import COLOURS, WIDTH, intervals_of, legend, panels, points
 from harness.rows import with_factors
 
 FAMILIES_AT = 20
 MEAN_FIELD = "mean field; hollow: a second simulation"
 POSITION_SURROGATES = {"counts": "counts", "ccmc-fit": "blind fit", "pccmc-weights": "with positions, trained"}
 RECENCY = {"one_left": "paths with one token left", "top_share": "share of the top token"}
-
-
-def _intervals(frame: pd.DataFrame) -> list[Interval]:
-    def plain(value: Any) -> float | None:
-        return None if pd.isna(value) else float(value)
-
-    return [
-        Interval(plain(row["value"]), plain(row["low"]), plain(row["high"]), int(row["n"]))
-        for _, row in frame[["value", "low", "high", "n"]].iterrows()
-    ]
 
 
 def trajectory(rows: pd.DataFrame) -> Figure:
@@ -63,7 +52,7 @@ def _loser(axis: Any, found: pd.DataFrame) -> None:
     a = np.linspace(0.5, 0.98, 100)
     axis.plot(a, (2 * a - 1) / a, color="black", label="theory: (2a - 1)/a")
     steps = int(found["at_T"].max())
-    points(axis, found["at_a"].to_numpy(dtype=float), _intervals(found), 0, f"last decade before T = {steps:,}")
+    points(axis, found["at_a"].to_numpy(dtype=float), intervals_of(found), 0, f"last decade before T = {steps:,}")
     axis.set(xlabel="a = P[0, 0]", ylabel="decay exponent of the loser", title="b = 0.3")
     legend(axis)
 
@@ -72,7 +61,7 @@ def _along(axis: Any, found: pd.DataFrame, label: str, scale: str) -> None:
     for index, p in enumerate(sorted(found["at_p"].dropna().unique())):
         of = found[found["at_p"] == p].sort_values("at_T")
         T = of["at_T"].to_numpy(dtype=float)
-        points(axis, T * (1 + 0.08 * index), _intervals(of), index, f"p = {p:g}")
+        points(axis, T * (1 + 0.08 * index), intervals_of(of), index, f"p = {p:g}")
         rho = p / (1 - p)
         first = of["value"].dropna()
         if scale == "log" and rho > 0.5 and len(first):
@@ -115,7 +104,7 @@ def positions(rows: pd.DataFrame) -> Figure:
     for index, (name, label) in enumerate(POSITION_SURROGATES.items()):
         of = frame[(frame["metric"] == "excess_risk") & (frame["surrogate"] == name)]
         at = [kinds.index(kind) + 0.12 * (index - 1) for kind in of["at_positions"]]
-        points(risk, at, _intervals(of), index, label)
+        points(risk, at, intervals_of(of), index, label)
     told = every[(every["metric"] == "excess_risk") & every["prediction"].notna() & (every["split"] != "pooled")]
     for kind, part in told.groupby("at_positions"):
         x = kinds.index(str(kind))
@@ -127,7 +116,7 @@ def positions(rows: pd.DataFrame) -> Figure:
     for index, (metric, label) in enumerate(RECENCY.items()):
         of = frame[frame["metric"] == metric]
         at = [rates.index(rate) + 0.1 * (index - 0.5) for rate in of["at_rate"]]
-        points(left, at, _intervals(of), index, label)
+        points(left, at, intervals_of(of), index, label)
     left.plot([0.6, len(rates) - 0.6], [1, 1], color="black", label="theory, where memory fades")
     left.set(
         xlabel="fading of the memory per token", ylabel="share at the end", ylim=(0, 1.05), xticks=range(len(rates))
@@ -145,4 +134,4 @@ def _against_start(axis: Any, frame: pd.DataFrame, metric: str, column: str, lab
             of = of.sort_values("at_t0")
             t0 = of["at_t0"].to_numpy(dtype=float) * (1 + 0.14 * index + 0.07 * hollow)
             style = {"markerfacecolor": "white"} if hollow else {"linestyle": "-"}
-            points(axis, t0, _intervals(of), index, None if hollow else label.format(name), **style)
+            points(axis, t0, intervals_of(of), index, None if hollow else label.format(name), **style)

@@ -188,3 +188,9 @@ def read_continuations(folder: Path) -> list[Continuation]:
         )
         for row in frame.to_dict("records")
     ]
+
+
+def read_texts(folder: Path) -> list[tuple[str, str]]:
+    """The continuations of a unit as texts: (prompt, text) in the order of its prompts."""
+    frame = pd.read_parquet(folder / "trajectories.parquet")
+    return [(str(prompt), str(text)) for prompt, text in zip(frame["prompt"], frame["text"], strict=True)]

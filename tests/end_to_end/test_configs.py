@@ -12,7 +12,7 @@ import pytest
 import harness
 from harness.config import load_config, shipped_configs
 from harness.paper_settings import PAPER_KINDS
-from harness.paper_tables import verdict_table
+from harness.paper_tables import gap_table, verdict_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -72,6 +72,11 @@ def test_the_readme_shows_the_verdicts_of_the_papers_reference_runs() -> None:
     assert [run.name for run in runs] == shipped
     table = verdict_table(pd.concat([harness.load_run(run).rows for run in runs], ignore_index=True))
     assert {row[0] for row in table.rows} == set(PAPER_KINDS)
+    assert table.markdown().strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_shows_where_the_theory_stops() -> None:
+    (table,) = gap_table(harness.load_run(ROOT / "results" / "reference" / "paper" / "theory-gap").rows)
     assert table.markdown().strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

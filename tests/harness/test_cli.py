@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file

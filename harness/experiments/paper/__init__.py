@@ -8,15 +8,15 @@ from typing import Any
 from harness.units import Unit
 
 
-def plan(config: Any, settings: Any, models: list[Any], device: str) -> list[Unit]:
+def plan(config: Any, settings: Any, models: list[Any], prompts: list[Any], device: str) -> list[Unit]:
     """The units of one of the paper's experiments.
 
     Args:
         config: the whole config.
         settings: of the experiment; its `kind` names the file.
-        models, device: for experiments that look at a language model.
+        models, prompts, device: for experiments that look at a language model or at texts.
     """
     module = importlib.import_module(f"harness.experiments.paper.{settings.kind.replace('-', '_')}")
-    extra = (models, device) if settings.kind == "winners" else ()
-    units: list[Unit] = module.plan(config, settings, *extra)
+    extra = {"winners": (models, device), "theory-gap": (models, prompts, device)}.get(settings.kind, ())
+    units: list[Unit] = module.plan(config, settings.limited(config.limit), *extra)
     return units

@@ -7,6 +7,8 @@ and the lost mass is measured. The chain itself stays the right one for the atte
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -20,6 +22,7 @@ from harness.rows import Rows
 from harness.seeds import derive_seed
 from harness.sources.one_layer import OneLayerAttention, train
 from harness.sources.one_layer_hf import from_weights
+from harness.training import store
 from harness.units import Unit, Work
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -43,7 +46,7 @@ def repetition(work: Work) -> pd.DataFrame:
     prompts = rng.integers(0, K, (s["prompts"], L))
     weights = {"random": rng.normal(0.0, s["logit_sd"], (d, d))}
     work.progress(0.2, "training")
-    weights["trained"] = _trained(E, s, rng)
+    weights["trained"] = _trained(E, s, rng, work.folder)
     for origin, W in weights.items():
         for name, dtype in DTYPES.items():
             condition = {"K": K, "d": d, "weights": origin, "dtype": name}
@@ -53,13 +56,16 @@ def repetition(work: Work) -> pd.DataFrame:
     return rows.frame()
 
 
-def _trained(E: FloatArray, s: dict[str, int], rng: np.random.Generator) -> FloatArray:
+def _trained(E: FloatArray, s: dict[str, int], rng: np.random.Generator, folder: Path) -> FloatArray:
+    """Scores [d, d] trained on a teacher's tokens; checkpoint and loss curve go to the folder."""
     K = len(E)
     teacher = CCMC(rng.normal(0.0, s["logit_sd"], (K, K)))
     prompts = rng.integers(0, K, (s["observations"], s["prompt_length"]))
     targets = sample_rows(teacher.next_token(count_tokens(prompts, K), prompts[:, -1]), rng)
     model = OneLayerAttention(torch.as_tensor(E))
-    train(model, prompts, targets, steps=200)
+    losses = train(model, prompts, targets, steps=200).losses
+    curve = pd.DataFrame({"step": range(len(losses)), "train_loss": losses})
+    store(from_weights(model.E, model.W), curve, folder)
     found: FloatArray = model.W.detach().numpy()
     return found
 

@@ -41,14 +41,12 @@ REPORTED_ERROR = {0.45: {1000: 0.12, 10_000: 0.04, 100_000: 0.03, 1_000_000: 0.0
 
 def plan(config: Config, settings: Trajectory) -> list[Unit]:
     """A unit per row of the grid, per exponent of a loser, per p, and one for the ladder."""
-    # A smoke run has fewer and shorter paths: paths are the repetitions here.
-    few = config.limit
     shared: dict[str, Any] = {
         "seed": config.seed,
-        "paths": settings.paths if few is None else min(settings.paths, 8 * few),
-        "steps": settings.steps if few is None else min(settings.steps, 10_000 * few),
-        "phase_paths": settings.phase_paths if few is None else min(settings.phase_paths, 8 * few),
-        "phase_steps": settings.phase_steps if few is None else min(settings.phase_steps, 2000 * few),
+        "paths": settings.paths,
+        "steps": settings.steps,
+        "phase_paths": settings.phase_paths,
+        "phase_steps": settings.phase_steps,
         "grid": settings.grid,
     }
     module = "harness.experiments.paper.trajectory"

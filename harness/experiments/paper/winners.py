@@ -43,9 +43,12 @@ def plan(config: Config, settings: WinnerSets, models: list[Model], device: str)
     """One unit per family, number of tokens and repetition; one per repetition for finite windows."""
     module = "harness.experiments.paper.winners"
     total = repetitions(config, settings.repetitions)
-    horizon = settings.horizon if config.limit is None else min(settings.horizon, 10_000 * config.limit)
-    paths = settings.paths if config.limit is None else min(settings.paths, 4 * config.limit)
-    shared = {"starts": list(settings.starts), "paths": paths, "horizon": horizon, "seed": config.seed}
+    shared = {
+        "starts": list(settings.starts),
+        "paths": settings.paths,
+        "horizon": settings.horizon,
+        "seed": config.seed,
+    }
     units = []
     for family in settings.families:
         of_model = models[0].settings() if family == "heads" else {}

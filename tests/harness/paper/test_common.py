@@ -83,11 +83,12 @@ def test_tables_show_every_pooled_row_and_count_verdicts() -> None:
 
 
 def test_a_smoke_run_plans_fewer_units() -> None:
-    for kind in ("equivalence", "coverage", "sample-complexity"):
-        config = load_config({"name": "x", "experiments": [{"kind": kind, "repetitions": 3}]}, limit=1).config
-        whole = load_config({"name": "x", "experiments": [{"kind": kind, "repetitions": 3}]}).config
-        units = paper.plan(config, config.experiments[0], [], "cpu")
-        more = paper.plan(whole, whole.experiments[0], [], "cpu")
+    for kind, more_of in (("equivalence", {}), ("coverage", {}), ("sample-complexity", {"vocab_sizes": [4, 8]})):
+        experiment = {"kind": kind, "repetitions": 3, **more_of}
+        config = load_config({"name": "x", "experiments": [experiment]}, limit=1).config
+        whole = load_config({"name": "x", "experiments": [experiment]}).config
+        units = paper.plan(config, config.experiments[0], [], [], "cpu")
+        more = paper.plan(whole, whole.experiments[0], [], [], "cpu")
         assert len(more) - 1 == 3 * (len(units) - 1)
         assert units[-1].needs == tuple(units[:-1])
 

@@ -12,11 +12,14 @@ import pytest
 
 import harness
 from ccmc import CCMC, Contexts, Observations, fit_mle, identifiability, simulate
+from harness.config import load_config
 from harness.experiments.paper import coverage, positions, trajectory, winners
 from harness.experiments.paper.teachers import dirichlet_chain, hessians
 from harness.experiments.paper.two_tokens import two_token_fit
 from harness.experiments.sampling import count_tokens
+from harness.paper_settings import PAPER_KINDS
 from harness.plots import draw
+from harness.sources.one_layer_hf import OneLayerForCausalLM
 
 SMALL: dict[str, dict[str, Any]] = {
     "equivalence": {"vocab_size": 5, "dimensions": [3, 5, 8], "repetitions": 2, "prompts": 50, "observations": 400},
@@ -75,6 +78,16 @@ def test_every_experiment_has_a_table_and_a_figure(run: Any) -> None:
     assert sorted(p.stem for p in (run.path / "plots").glob("*.svg")) == sorted(SMALL)
 
 
+@pytest.mark.parametrize("kind", PAPER_KINDS)
+def test_a_smoke_run_takes_less_and_a_full_run_everything(kind: str) -> None:
+    settings = load_config(f"paper/{kind}").config.experiments[0]
+    assert settings.limited(None) is settings
+    smoke = settings.limited(1)
+    assert smoke != settings
+    assert type(settings).model_validate(smoke.model_dump()) == smoke  # still settings that a config may have
+    assert settings.limited(10**9) == settings
+
+
 def test_more_workers_give_the_same_rows(run: Any, tmp_path: Path) -> None:
     again = harness.run(config("coverage", "sample-complexity"), out=tmp_path / "run", workers=2)
     kept = run.rows[run.rows["experiment"].isin(["coverage", "sample-complexity"])].reset_index(drop=True)
@@ -101,6 +114,17 @@ def test_what_must_hold_holds_on_small_runs(run: Any) -> None:
         assert set(pooled(run, metric, kind)["verdict"]) == {"holds"}, metric
     lost = pooled(run, "lost_mass", "equivalence")["value"]
     assert (lost > 0.05).all()
+
+
+def test_trained_models_and_their_loss_curves_are_kept(run: Any) -> None:
+    folders = [path.parent for path in run.path.glob("units/*/loss.csv")]
+    labels = {unit["key"]: unit["label"] for unit in run.manifest["units"]}
+    found = [folder for folder in folders if labels[folder.name].startswith("equivalence")]
+    assert len(found) == 6  # three dimensions, two repetitions
+    for folder in found:
+        losses = pd.read_csv(folder / "loss.csv")["train_loss"]
+        assert losses.iloc[-1] < losses.iloc[0]
+        assert OneLayerForCausalLM.from_pretrained(folder / "checkpoint").config.vocab_size == 5
 
 
 def test_samples_without_an_mle_are_counted_and_have_a_reason(run: Any) -> None:
