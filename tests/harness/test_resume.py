@@ -62,7 +62,7 @@ def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "manifest.json").write_text("{}")
     assert complete_run("") == ["results/one", "results/reference/two"]
-    assert complete_run("results/re") == ["results/reference/two"]
+    assert complete_run("results/re") == ["results/reference/", "results/reference/two"]
     assert [name for name, _ in complete_metric("winner_")] == [
         "winner_jaccard",
         "winner_precision",
