@@ -131,7 +131,7 @@ class Positions(PaperExperiment):
     prompt_length: int = Field(default=16, ge=4, le=512)
     prompts: int = Field(default=2000, ge=100)
     observations: int = Field(default=8000, ge=100)
-    steps_of_training: int = Field(default=60, ge=1)
+    steps_of_training: int = Field(default=400, ge=1)
     paths: int = Field(default=64, ge=8)
     steps: int = Field(default=10_000, ge=200)
     repetitions: int = Field(default=8, ge=1)
