@@ -72,15 +72,20 @@ def values(frame: pd.DataFrame, **where: object) -> FloatArray:
     return kept
 
 
+# An interval over repetitions that all give one number has no width: sums in another order may end beside it.
+_ROUNDING = 1e-10
+
+
 def verdict(found: Interval, prediction: float) -> str:
-    """Is a prediction inside the interval of its measurement?"""
+    """Is a prediction inside the interval of its measurement, up to rounding?"""
     if found.value is None:
         return "no value"
+    rounding = _ROUNDING * max(1.0, abs(prediction))
     if found.low is None or found.high is None:
-        if found.n >= FEWEST_UNITS and found.value == prediction:
+        if found.n >= FEWEST_UNITS and abs(found.value - prediction) <= rounding:
             return "agrees"
         return "no interval" if found.n < FEWEST_UNITS else "differs"
-    return "agrees" if found.low <= prediction <= found.high else "differs"
+    return "agrees" if found.low - rounding <= prediction <= found.high + rounding else "differs"
 
 
 class Claims:

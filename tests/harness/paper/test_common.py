@@ -23,6 +23,9 @@ def test_a_verdict_compares_prediction_and_interval() -> None:
     assert verdict(Interval(0.0, None, None, 9), 0.0) == "agrees"  # no spread, and right
     assert verdict(Interval(0.1, None, None, 9), 0.0) == "differs"
     assert verdict(Interval(None, None, None, 0, "none"), 1.0) == "no value"
+    beside = 1.0 + 2e-16 * 4  # all repetitions gave 1, added up in two orders
+    assert verdict(Interval(beside, beside, beside, 9), 1.0) == "agrees"
+    assert verdict(Interval(1.001, 1.001, 1.001, 9), 1.0) == "differs"
 
 
 def test_shares_have_exact_intervals() -> None:
