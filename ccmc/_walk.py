@@ -25,17 +25,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
+from ccmc._numba import kernel
+from ccmc._random import U64, next_word, seed_stream, unit
 from ccmc._types import FloatArray, IntArray
+from ccmc._walk_rows import MOST_HEAVY, draw_by_sum, look_at_row, score
 
-U64 = np.uint64
-_GOLDEN = U64(0x9E3779B97F4A7C15)
-_MIX_1 = U64(0xBF58476D1CE4E5B9)
-_MIX_2 = U64(0x94D049BB133111EB)
-_UNIT = 1.0 / 9007199254740992.0
-
-# Heavy tokens that a row can hold.
-MOST_HEAVY = 32
 # A word's upper 53 bits choose a position, and its lower 11 are a first, coarse number to compare with.
 _COARSE = 2048.0
 _SMALLEST = 1e-300
@@ -43,76 +37,12 @@ _SMALLEST = 1e-300
 _ROW_NUMBERS = 6
 # Draws per step from which a bound is poor.
 _POOR = 50.0
-# Cost of a draw, and of a token in a sum, in units of one heavy token.
-_DRAW, _TERM = 7.0, 1.5
-_LEVELS = 48
-# Masses from this level on do not matter to the choice of a cut, which may be any.
-_NEGLIGIBLE = 30
-_UNDERFLOW = 1e-250
-# Value of `heavy_number` for rows that are drawn by the sum.
-_BY_SUM = -1
-
-
-@kernel
-def _mix(x: np.uint64) -> np.uint64:
-    """SplitMix64's scrambling of a 64-bit word."""
-    x = (x ^ (x >> U64(30))) * _MIX_1
-    x = (x ^ (x >> U64(27))) * _MIX_2
-    return x ^ (x >> U64(31))
-
-
-@kernel
-def _seed_stream(key: NDArray[np.uint64], path: int, state: NDArray[np.uint64]) -> None:
-    """State [4] of a path's stream from the seed's key [4]."""
-    x = U64(path)
-    for k in range(4):
-        x = _mix((x + _GOLDEN) ^ key[k])
-    for k in range(4):
-        x += _GOLDEN
-        state[k] = _mix(x)
-
-
-@kernel
-def _next(s0: np.uint64, s1: np.uint64, s2: np.uint64, s3: np.uint64) -> tuple[np.uint64, ...]:
-    """Next word of the stream, and its new state; kept in registers by the caller."""
-    total = s0 + s3
-    word = ((total << U64(23)) | (total >> U64(41))) + s0
-    moved = s1 << U64(17)
-    s2 ^= s0
-    s3 ^= s1
-    s1 ^= s2
-    s0 ^= s3
-    s2 ^= moved
-    s3 = (s3 << U64(45)) | (s3 >> U64(19))
-    return word, s0, s1, s2, s3
-
-
-@kernel
-def _unit(word: np.uint64) -> float:
-    """The upper 53 bits of a word as a number in [0, 1)."""
-    return float(np.int64(word >> U64(11))) * _UNIT
 
 
 @kernel
 def _at(history: NDArray[np.int32], place: int) -> int:
     """Entry of a path; unsigned, so that no one asks whether the place counts from the end."""
     return int(history[U64(place)])
-
-
-@summing_kernel
-def _product(keys: FloatArray, queries: FloatArray, i: int, j: int) -> float:
-    total = 0.0
-    for d in range(keys.shape[1]):
-        total += queries[i, d] * keys[j, d]
-    return total
-
-
-@kernel
-def _score(logits: FloatArray, keys: FloatArray, queries: FloatArray, i: int, j: int) -> float:
-    """theta[i, j], looked up where logits are given and multiplied out where they are not."""
-    if logits.shape[0] > 0:
-        return float(logits[i, j])
-    return float(_product(keys, queries, i, j))
 
 
 @kernel
@@ -136,8 +66,8 @@ def _over(
     """
     rest = word & U64(2047)
     if table is None:
-        score = _score(logits, keys, queries, i, j)
-        lead = score - base if score <= top else -np.inf
+        found = score(logits, keys, queries, i, j)
+        lead = found - base if found <= top else -np.inf
         # No exponential, and no branch: 0.5 stands for a chance in between, which is rare.
         return float((2.0 if lead >= levels[rest + U64(1)] else 0.5) if lead >= levels[rest] else -1.0)
     mass = table[U64(i), U64(j)]
@@ -185,7 +115,7 @@ def walk(
         history = np.empty(length + steps, np.int32)
         history[:length] = tokens[offsets[p] : offsets[p + 1]]
         names = _distinct(history[:length], counts)
-        _seed_stream(key, p, state)
+        seed_stream(key, p, state)
         if keys.shape[0] > 0:
             # Products read a key per proposal, so a path's own few tokens are put side by side and numbered anew.
             for k in range(names.shape[0]):
@@ -257,8 +187,8 @@ def _walk_on(
             if fresh:
                 h = heavy_number[query]
                 if h < 0:
-                    word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
-                    token = _draw_by_sum(present, counts, logits, keys, queries, query, scores, _unit(word))
+                    word, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+                    token = draw_by_sum(present, counts, logits, keys, queries, query, scores, unit(word))
                     break
                 light = size * bound[query]
                 total = light
@@ -273,32 +203,32 @@ def _walk_on(
                     reach[k + 3] = total
                 fresh = False
             # Two draws at once, so that their waits for memory overlap and few branches are left.
-            word_0, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
-            word_1, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
-            token_0 = _at(history, t - 1 - int(_unit(word_0) * size))
-            token_1 = _at(history, t - 1 - int(_unit(word_1) * size))
+            word_0, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+            word_1, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+            token_0 = _at(history, t - 1 - int(unit(word_0) * size))
+            token_1 = _at(history, t - 1 - int(unit(word_1) * size))
             b, c, high = base[query], coarse[query], top[query]
             over_0 = _over(table, logits, keys, queries, levels, b, c, high, query, token_0, word_0)
             over_1 = _over(table, logits, keys, queries, levels, b, c, high, query, token_1, word_1)
             if (0 < over_0 < 1) | (0 < over_1 < 1):
                 if table is None:
-                    over_0 = _exactly(over_0, _score(logits, keys, queries, query, token_0) - b, word_0)
-                    over_1 = _exactly(over_1, _score(logits, keys, queries, query, token_1) - b, word_1)
-                word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
-                over_0 += 1.0 - _unit(word) if over_0 > 0 else 0.0
-                word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
-                over_1 += 1.0 - _unit(word) if over_1 > 0 else 0.0
+                    over_0 = _exactly(over_0, score(logits, keys, queries, query, token_0) - b, word_0)
+                    over_1 = _exactly(over_1, score(logits, keys, queries, query, token_1) - b, word_1)
+                word, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+                over_0 += 1.0 - unit(word) if over_0 > 0 else 0.0
+                word, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+                over_1 += 1.0 - unit(word) if over_1 > 0 else 0.0
             if h == 0:
                 # One branch on the better of two, which is seldom wrong; which of them it was is plain arithmetic.
                 better = over_0 if over_0 > over_1 else over_1
                 if better >= 1:
                     token = token_0 if over_0 >= 1 else token_1
             else:
-                word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
-                at = _unit(word) * total
+                word, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+                at = unit(word) * total
                 if at < light and not over_0 >= 1:
-                    word, s0, s1, s2, s3 = _next(s0, s1, s2, s3)
-                    at = _unit(word) * total
+                    word, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+                    at = unit(word) * total
                     token_0, over_0 = token_1, over_1
                 if at < light:
                     token = token_0 if over_0 >= 1 else -1
@@ -311,7 +241,7 @@ def _walk_on(
                 break
             refused[query] += 2.0
             if refused[query] > max(limit[query], patience):
-                draws = _look_at_row(
+                draws = look_at_row(
                     present, counts, table, logits, keys, queries, query, size, scores, base, bound, top,
                     heavy_number, heavy, heavy_mass,
                 )  # fmt: skip
@@ -346,121 +276,3 @@ def _distinct(prompt: NDArray[np.int32], counts: FloatArray) -> IntArray:
     found = names[:number]
     found.sort()
     return found
-
-
-@kernel
-def _look_at_row(
-    present: IntArray,
-    counts: FloatArray,
-    table: FloatArray | None,
-    logits: FloatArray,
-    keys: FloatArray,
-    queries: FloatArray,
-    query: int,
-    size: int,
-    scores: FloatArray,
-    base: FloatArray,
-    bound: FloatArray,
-    top: FloatArray,
-    heavy_number: IntArray,
-    heavy: NDArray[np.int32],
-    heavy_mass: FloatArray,
-) -> float:
-    """Choose the heavy tokens of a row by the present counts, and the bound on the mass of the light ones.
-
-    Masses are those of the table, or exp(score - best) of the row. Returns how many draws a step takes with the bound
-    of before.
-    """
-    number = present.shape[0]
-    best = -np.inf
-    for k in range(number):
-        scores[k] = _score(logits, keys, queries, query, present[k])
-        best = max(best, scores[k])
-    shift = best if table is None else 0.0
-    if np.exp(best - shift) < _UNDERFLOW:
-        heavy_number[query] = _BY_SUM
-        return np.inf
-    # Level l holds the logits that lie l to l + 1 times log 2 below the best; the last one everything below.
-    mass, highest, members = np.zeros(_LEVELS), np.full(_LEVELS, -np.inf), np.zeros(_LEVELS)
-    for k in range(number):
-        level = min(_LEVELS - 1, int((best - scores[k]) * 1.4426950408889634))
-        members[level] += 1
-        highest[level] = max(highest[level], scores[k])
-        if level < _NEGLIGIBLE and counts[present[k]] > 0:
-            value = np.exp(scores[k] - shift) if table is None else table[query, present[k]]
-            mass[level] += counts[present[k]] * value
-    all_mass = max(mass.sum(), 1e-300)
-    before = size * (np.exp(base[query] - shift) if table is None else bound[query]) / all_mass
-    # The bound behind a cut is the best of all levels below it.
-    for level in range(_LEVELS - 2, -1, -1):
-        highest[level] = max(highest[level], highest[level + 1])
-    cheapest, cut, inside, held = np.inf, 0, 0.0, 0.0
-    for level in range(_LEVELS):
-        if inside > MOST_HEAVY:
-            break
-        draws = (held + size * np.exp(highest[level] - shift)) / all_mass
-        cost = draws * _DRAW + inside
-        if cost < cheapest:
-            cheapest, cut = cost, level
-        inside += members[level]
-        held += mass[level]
-    if not cheapest < _TERM * number + _DRAW:
-        heavy_number[query] = _BY_SUM
-        return float(before)
-    light, lightest, chosen = 0.0, np.inf, 0
-    for k in range(number):
-        value = np.exp(scores[k] - shift) if table is None else table[query, present[k]]
-        if scores[k] > highest[cut]:
-            # The likeliest first: a draw looks them through from the front.
-            at, share = chosen, counts[present[k]] * value
-            while at > 0 and share > counts[heavy[query, at - 1]] * heavy_mass[query, at - 1]:
-                heavy[query, at], heavy_mass[query, at] = heavy[query, at - 1], heavy_mass[query, at - 1]
-                at -= 1
-            heavy[query, at], heavy_mass[query, at] = present[k], value
-            chosen += 1
-            lightest = min(lightest, scores[k] if table is None else value)
-        else:
-            light = max(light, value)
-    for k in range(chosen, -(-chosen // 4) * 4):
-        heavy[query, k] = heavy[query, 0]
-        heavy_mass[query, k] = 0.0
-    heavy_number[query] = -(-chosen // 4) * 4
-    bound[query] = light
-    base[query] = highest[cut]
-    # A threshold between the two kinds, so that a score computed once more may differ in its last bit.
-    below = highest[cut] if table is None else light
-    top[query] = np.inf if chosen == 0 else 0.5 * (below + lightest) if below > -np.inf else -np.inf
-    return float(before)
-
-
-@kernel
-def _draw_by_sum(
-    present: IntArray,
-    counts: FloatArray,
-    logits: FloatArray,
-    keys: FloatArray,
-    queries: FloatArray,
-    query: int,
-    scores: FloatArray,
-    uniform: float,
-) -> int:
-    """One token by inversion of a uniform number over the tokens present, relative to the best of them."""
-    best = -np.inf
-    for k in range(present.shape[0]):
-        if counts[present[k]] > 0:
-            scores[k] = _score(logits, keys, queries, query, present[k])
-            best = max(best, scores[k])
-    total = 0.0
-    for k in range(present.shape[0]):
-        if counts[present[k]] > 0:
-            scores[k] = counts[present[k]] * np.exp(scores[k] - best)
-            total += scores[k]
-    left = uniform * total
-    last = -1
-    for k in range(present.shape[0]):
-        if counts[present[k]] > 0 and scores[k] > 0:
-            last = present[k]
-            left -= scores[k]
-            if left < 0:
-                break
-    return int(last)
