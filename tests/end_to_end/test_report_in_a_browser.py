@@ -102,7 +102,13 @@ const linear = (x) => x / 255 <= .03928 ? x / 255 / 12.92 : ((x / 255 + .055) / 
 const lum = (c) => { const v = c.map(linear);
   return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
 const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-const ground = (node) => { for (let n = node; n; n = n.parentElement) {
+const painted = (node) => { node.scrollIntoView({block: "center", inline: "center"});
+  const r = node.getBoundingClientRect();
+  const shape = document.elementsFromPoint(r.x + r.width / 2, r.y + r.height / 2).find(
+    (e) => ["path", "use"].includes(e.tagName) && getComputedStyle(e).fill !== "none");
+  return shape && rgb(getComputedStyle(shape).fill); };
+const ground = (node) => { if (node.closest("svg")) { const c = painted(node); if (c) return c; }
+  for (let n = node; n; n = n.parentElement) {
   const c = rgb(getComputedStyle(n).backgroundColor);
   if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
 let worst = [99, ""];

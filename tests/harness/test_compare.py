@@ -121,7 +121,7 @@ def test_what_differs_is_said(tmp_path: Path) -> None:
         "torch 2.13.0+cpu and 1.0": changed(packages__torch="1.0"),
         "device cpu and cuda": changed(machine__device="cuda"),
         "is partial": changed(state="partial"),
-        "source at 26a76bdb and bbbb": changed(git__commit="bbbb"),
+        f"source at {manifest['git']['commit'][:8]} and bbbb": changed(git__commit="bbbb"),
         "changes that were not committed": changed(git__dirty=True),
     }
     for message, other in cases.items():
