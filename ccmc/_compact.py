@@ -8,7 +8,7 @@ length; others list their tokens. Which tokens a query saw, and which of them oc
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,6 +24,8 @@ _DENSE_SHARE = 0.25
 _SAMPLE = 1000
 _PAD = 8
 _TABLE = 1 << 22
+# Logarithms of what a byte can hold, and of 0, which is never asked for.
+_LOGARITHMS = np.log(np.maximum(np.arange(256), 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,26 +71,40 @@ def compact(contexts: Contexts) -> CompactRows:
     return found
 
 
-def look_up(contexts: Contexts, tokens: IntArray) -> tuple[IntArray, FloatArray] | None:
-    """Number of the pair (query, tokens[r]) [n] and count [n] of one token of each row; None unless that is cheap."""
+@dataclass(frozen=True)
+class Emitted:
+    """What a fit needs of the tokens that rows emitted, one for each row."""
+
+    wins: FloatArray
+    """[pairs] weight of the rows that emitted the pair's token."""
+    log_count_mass: float
+    """Sum of weight x log of the count of the emitted token."""
+    numbers: NDArray[np.int32]
+    """[n] number of each row's token among its query's tokens, in the order of the compact rows."""
+
+
+def look_up_emitted(contexts: Contexts, tokens: IntArray, weight: FloatArray | None) -> Emitted | None:
+    """Look up one token for each row [n], of weight [n] or 1; None unless that is cheap and each is in its row."""
     rows = _known.get(contexts)
     if rows is None or not rows.dense:
         return None
-    from ccmc._compact_kernels import look_up_dense, ranks
+    from ccmc._compact_kernels import read_emitted
 
     pairs = rows.pairs
-    number, met = np.empty(len(tokens), np.int64), np.empty(len(tokens))
-    place = np.full((len(pairs.ptr) - 1, len(pairs.ptr) - 1), -1)
+    size = len(pairs.ptr) - 1
+    place = np.full((size, size), -1)
     place[pairs.query, pairs.token] = np.arange(len(pairs.token)) - np.repeat(pairs.ptr[:-1], np.diff(pairs.ptr))
-    rank = ranks(pairs.order)
+    wins, mass, numbers = np.zeros(len(pairs.token)), np.zeros(size), np.empty(len(tokens), np.int32)
+    weights = np.empty(0) if weight is None else weight
 
-    def look(first: int, last: int) -> bool:
-        return look_up_dense(
-            first, last, contexts.query, tokens, rank, pairs.ptr, place, rows.indptr, rows.counts, number, met
-        )
+    def read(first: int, last: int) -> bool:
+        return read_emitted(
+            first, last, pairs.order, pairs.query_ptr, tokens, weights, pairs.ptr, place, rows.indptr, rows.counts,
+            _LOGARITHMS, wins, mass, numbers,
+        )  # fmt: skip
 
-    _in_parts(look, len(tokens), len(tokens))
-    return number, met
+    whole = _in_parts(read, size, len(tokens))
+    return Emitted(wins, float(mass.sum()), numbers) if whole else None
 
 
 def compact_if_sound(contexts: Contexts, counts: FloatArray, query: IntArray) -> bool:
@@ -116,25 +132,27 @@ def _from_dense(query: IntArray, table: FloatArray, kind: Any) -> CompactRows | 
     from ccmc import _compact_kernels as kernels
 
     rows, size = table.shape
-    order, query_ptr = kernels.sorted_by_query(query, size)
-    rank = kernels.ranks(order)
+    order, rank, query_ptr = kernels.sorted_by_query(query, size)
     stride = -(-size // _PAD) * _PAD
     counts: NDArray[Any] = np.zeros(rows * stride, kind)
-    largest = np.zeros((size, stride), kind)
+    words = counts.view(np.uint64)
+    bits = np.zeros((size, len(words) // rows), np.uint64)
 
     def copy(first: int, last: int) -> bool:
-        return kernels.copy_dense(first, last, table, rank, stride, counts)
+        return (kernels.copy_bytes if kind is np.uint8 else kernels.copy_floats)(
+            first, last, table, rank, stride, counts
+        )
 
     def look(first: int, last: int) -> bool:
-        return kernels.largest_counts(first, last, query_ptr, stride, counts, largest)
+        return kernels.seen_words(first, last, query_ptr, words, bits)
 
     if not (_in_parts(copy, rows, rows) and _in_parts(look, size, rows)):
         return None
-    seen = largest[:, :size] > 0
+    seen = bits.view(kind)[:, :size] != 0
     number = seen.sum(axis=1)
     ptr = np.concatenate([[0], np.cumsum(number)]).astype(np.int64)
     token = np.nonzero(seen)[1].astype(np.int64)
-    indptr = np.arange(rows + 1, dtype=np.int64) * stride
+    indptr = np.arange(0, (rows + 1) * stride, stride, dtype=np.int64)
     if (number[np.diff(query_ptr) > 0] < size).any():
         # Columns that a query never saw are taken out, in place.
         indptr, used = kernels.squeeze(query_ptr, ptr, token, stride, _PAD, counts)
@@ -148,7 +166,7 @@ def _from_csr(contexts: Contexts) -> CompactRows:
     table, query = contexts.sparse_counts, contexts.query
     rows, size = table.shape
     given = table.indptr.astype(np.int64)
-    order, query_ptr = kernels.sorted_by_query(query, size)
+    order, rank, query_ptr = kernels.sorted_by_query(query, size)
     ptr, token = kernels.seen_tokens(given, table.indices, order, query_ptr)
     number = np.diff(ptr)
     width = np.repeat(-(-number // _PAD) * _PAD, np.diff(query_ptr))
@@ -163,7 +181,7 @@ def _from_csr(contexts: Contexts) -> CompactRows:
     if together:
         pair_query = np.repeat(np.arange(size), number)
         place[pair_query * size + token] = np.arange(len(token)) - ptr[pair_query]
-        rank, offset, every = kernels.ranks(order), query * size, np.arange(rows)
+        offset, every = query * size, np.arange(rows)
 
     def copied(local: NDArray[Any], counts: NDArray[Any]) -> bool:
         into = dense, indptr, local, counts
@@ -197,14 +215,15 @@ def _from_csr(contexts: Contexts) -> CompactRows:
 
 def _in_parts(work: Callable[[int, int], bool], number: int, rows: int) -> bool:
     """Run work(first, last) over `number` things, one stretch for each thread; whether all returned True."""
-    from ccmc._numba import thread_count
+    from ccmc._numba import shared_pool, thread_count
 
     threads = thread_count() if rows >= _SAMPLE else 1
     edges = np.linspace(0, number, threads + 1).astype(np.int64).tolist()
     if threads == 1:
         return work(0, number)
-    with ThreadPoolExecutor(threads) as pool:
-        return all(pool.map(work, edges[:-1], edges[1:]))
+    parts = [shared_pool(threads).submit(work, *edges[k : k + 2]) for k in range(threads)]
+    wait(parts)
+    return all(part.result() for part in parts)
 
 
 def _finish(
@@ -217,9 +236,9 @@ def _finish(
     local: NDArray[Any],
     counts: NDArray[Any],
 ) -> CompactRows:
-    from ccmc import _compact_kernels as kernels
+    from ccmc._connect_kernels import join
 
     component = np.zeros(len(token), np.int64)
     components = np.zeros(len(ptr) - 1, np.int64)
-    kernels.join(order, query_ptr, ptr, token, False, dense, indptr, local, counts, component, components)
+    join(order, query_ptr, ptr, token, False, dense, indptr, local, counts, component, components)
     return CompactRows(Pairs(order, query_ptr, ptr, token, component, components), dense, indptr, local, counts)

@@ -1,4 +1,4 @@
-"""Kernels that make compact rows: sorting by query, copying into small types, finding pairs and their components."""
+"""Kernels that make compact rows: sorting by query, copying into small types, finding pairs and emitted tokens."""
 
 from __future__ import annotations
 
@@ -10,98 +10,139 @@ from numpy.typing import NDArray
 from ccmc._numba import kernel, summing_kernel
 from ccmc._types import FloatArray, IntArray
 
+U64 = np.uint64
+_SHIFT = 4503599627370496.0
+_SHIFT_BITS = U64(0x4330000000000000)
+# Numbers that are read at a time.
+_AT_ONCE = 1024
+
 
 @kernel
-def sorted_by_query(query: IntArray, vocab_size: int) -> tuple[IntArray, IntArray]:
-    """Rows [n] sorted by query, in their old order within a query, and where each query's rows begin [K + 1]."""
+def sorted_by_query(query: IntArray, vocab_size: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Rows [n] sorted by query, in their old order within a query; each place [n]; where queries begin [K + 1]."""
     ptr = np.zeros(vocab_size + 1, np.int64)
     for r in range(query.shape[0]):
         ptr[query[r] + 1] += 1
     for q in range(vocab_size):
         ptr[q + 1] += ptr[q]
-    place = ptr[:vocab_size].copy()
-    order = np.empty(query.shape[0], np.int64)
+    free = ptr[:vocab_size].copy()
+    order, rank = np.empty(query.shape[0], np.int64), np.empty(query.shape[0], np.int64)
     for r in range(query.shape[0]):
-        order[place[query[r]]] = r
-        place[query[r]] += 1
-    return order, ptr
+        at = free[query[r]]
+        order[at] = r
+        rank[r] = at
+        free[query[r]] = at + 1
+    return order, rank, ptr
 
 
 @kernel
-def ranks(order: IntArray) -> IntArray:
-    """Place of each row in the order."""
-    rank = np.empty(order.shape[0], np.int64)
-    for o in range(order.shape[0]):
-        rank[order[o]] = o
-    return rank
+def copy_bytes(
+    first: int, last: int, table: FloatArray, rank: IntArray, stride: int, counts: NDArray[np.uint8]
+) -> bool:
+    """Copy rows first ... last - 1 of a dense table to rows of `stride` bytes, sorted; `counts` holds zeros.
 
-
-@summing_kernel
-def copy_dense(first: int, last: int, table: FloatArray, rank: IntArray, stride: int, counts: NDArray[Any]) -> bool:
-    """Copy rows first ... last - 1 of a dense table to rows of `stride`, sorted; `counts` holds zeros.
-
-    Returns whether every count survived the change of type: where single bytes did, counts are integers 0 ... 255.
+    Returns whether every count is an integer 0 ... 255. A number below 2^52 is written into the lowest bits of its sum
+    with 2^52, so one addition tells whether it is one, and which. Several rows are read at a time: short loops are
+    slow.
     """
     size = table.shape[1]
-    changed = 0
-    for r in range(first, last):
-        row = table[r]
-        out = counts[rank[r] * stride : rank[r] * stride + size]
-        # One loop for one thing: each of them runs on vectors, and the row stays in the cache between them.
-        if counts.itemsize == 1:
+    at_once = max(1, _AT_ONCE // size)
+    numbers = table.reshape(-1)
+    shifted, taken = np.empty(at_once * size), np.empty(at_once * size, np.uint8)
+    bits = shifted.view(np.uint64)
+    wrong = U64(0)
+    for begin in range(first, last, at_once):
+        end = min(begin + at_once, last)
+        length = (end - begin) * size
+        part = numbers[begin * size : begin * size + length]
+        changed = np.int64(0)
+        for k in range(length):
+            shifted[k] = part[k] + _SHIFT
+        for k in range(length):
+            changed |= np.int64(shifted[k] - _SHIFT != part[k])
+        for k in range(length):
+            wrong |= (bits[k] ^ _SHIFT_BITS) >> U64(8)
+        if changed or wrong:
+            return False
+        for k in range(length):
+            taken[k] = bits[k]
+        for r in range(begin, end):
+            of, to = (r - begin) * size, rank[r] * stride
             for k in range(size):
-                out[k] = np.int32(row[k])
-        else:
-            for k in range(size):
-                out[k] = row[k]
-        lost = 0.0
-        for k in range(size):
-            lost += abs(float(out[k]) - row[k])
-        changed += lost != 0.0
-    return changed == 0
+                counts[U64(to + k)] = taken[U64(of + k)]
+    return True
 
 
 @kernel
-def largest_counts(
-    first: int, last: int, query_ptr: IntArray, stride: int, counts: NDArray[Any], largest: NDArray[Any]
-) -> bool:
-    """largest [K, stride] of each column of the rows of queries first ... last - 1; returns whether no row is empty."""
+def copy_floats(first: int, last: int, table: FloatArray, rank: IntArray, stride: int, counts: FloatArray) -> bool:
+    """Copy rows first ... last - 1 of a dense table to rows of `stride`, sorted; `counts` holds zeros."""
+    size = table.shape[1]
+    for r in range(first, last):
+        out = counts[rank[r] * stride : rank[r] * stride + size]
+        for k in range(size):
+            # Adding 0 makes of -0 what all other zeros are.
+            out[k] = table[r, k] + 0.0
+    return True
+
+
+@kernel
+def seen_words(first: int, last: int, query_ptr: IntArray, words: NDArray[np.uint64], seen: NDArray[np.uint64]) -> bool:
+    """seen [K, words per row]: bits set in any row of queries first ... last - 1; returns whether no row is empty.
+
+    words holds the bits of the rows, eight bytes in each word.
+    """
+    width = seen.shape[1]
     empty = 0
     for q in range(first, last):
-        best = largest[q]
+        mine = seen[q]
         for r in range(query_ptr[q], query_ptr[q + 1]):
-            row = counts[r * stride : (r + 1) * stride]
-            for k in range(stride):
-                best[k] = max(best[k], row[k])
-            top = row[0]
-            for k in range(stride):
-                top = max(top, row[k])
-            empty += not top > 0
+            row = words[r * width : (r + 1) * width]
+            every = U64(0)
+            for k in range(width):
+                every |= row[k]
+                mine[k] |= row[k]
+            empty += every == 0
     return empty == 0
 
 
 @kernel
-def look_up_dense(
+def read_emitted(
     first: int,
     last: int,
-    query: IntArray,
+    order: IntArray,
+    query_ptr: IntArray,
     wanted: IntArray,
-    rank: IntArray,
+    weight: FloatArray,
     ptr: IntArray,
     place: IntArray,
     indptr: IntArray,
     counts: NDArray[Any],
-    number: IntArray,
-    met: FloatArray,
+    logarithms: FloatArray,
+    wins: FloatArray,
+    mass: FloatArray,
+    numbers: NDArray[np.int32],
 ) -> bool:
-    """For rows first ... last - 1: number of the pair (query, wanted token), and its count met, 0 where it is absent.
+    """Of the rows of queries first ... last - 1: wins [pairs], log-count mass [K] and numbers [n] of wanted tokens [n].
 
-    place [K, K] numbers the tokens of each query, -1 for those that are not among them.
+    place [K, K] numbers the tokens of each query, -1 for those that are not among them. weight is [n], or empty for
+    weights of 1. Returns whether each row holds its token.
     """
-    for r in range(first, last):
-        c = place[query[r], wanted[r]]
-        number[r] = ptr[query[r]] + c
-        met[r] = counts[indptr[rank[r]] + c] if c >= 0 else 0.0
+    for q in range(first, last):
+        mine, won = place[q], wins[ptr[q] : ptr[q + 1]]
+        total = 0.0
+        for o in range(query_ptr[q], query_ptr[q + 1]):
+            r = order[o]
+            c = mine[wanted[r]]
+            if c < 0:
+                return False
+            met = counts[indptr[o] + c]
+            if met == 0:
+                return False
+            w = weight[r] if weight.shape[0] > 0 else 1.0
+            won[c] += w
+            total += w * (logarithms[int(met)] if counts.itemsize == 1 else np.log(met))
+            numbers[o] = c
+        mass[q] = total
     return True
 
 
@@ -205,166 +246,3 @@ def _put(values: FloatArray, out: NDArray[Any]) -> float:
         for k in range(values.shape[0]):
             out[k] = values[k]
     return lost
-
-
-@kernel
-def members(dense: bool, first: int, last: int, local: NDArray[Any], counts: NDArray[Any], out: IntArray) -> int:
-    """Write the numbers of the tokens that one row holds to `out`; returns how many."""
-    size = 0
-    for k in range(first, last):
-        if dense:
-            if counts[k] > 0:
-                out[size] = k - first
-                size += 1
-        else:
-            out[size] = local[k]
-            size += 1
-    return size
-
-
-@kernel
-def join(
-    order: IntArray,
-    query_ptr: IntArray,
-    ptr: IntArray,
-    token: IntArray,
-    listed: bool,
-    dense: bool,
-    indptr: IntArray,
-    local: NDArray[Any],
-    counts: NDArray[Any],
-    component: IntArray,
-    components: IntArray,
-) -> None:
-    """Components of each query's tokens, joined where one row holds both; numbered by their smallest tokens.
-
-    `listed`: the rows are those of CSR counts, unsorted, and `local` holds tokens; otherwise rows are compact.
-    """
-    largest = np.diff(ptr).max()
-    parent, row = np.empty(largest, np.int64), np.empty(largest, np.int64)
-    place = np.arange(ptr.shape[0] - 1)
-    for q in range(ptr.shape[0] - 1):
-        number = ptr[q + 1] - ptr[q]
-        apart = number
-        parent[:number] = np.arange(number)
-        if listed:
-            for c in range(number):
-                place[token[ptr[q] + c]] = c
-        for o in range(query_ptr[q], query_ptr[q + 1]):
-            if apart == 1:
-                break
-            at = order[o] if listed else o
-            size = members(dense, indptr[at], indptr[at + 1], local, counts, row)
-            root = _root(parent, place[row[0]])
-            for k in range(1, size):
-                other = _root(parent, place[row[k]])
-                if other == root:
-                    continue
-                apart -= 1
-                # The smaller number stays the root, so numbering below follows the smallest token.
-                if other < root:
-                    parent[root] = other
-                    root = other
-                else:
-                    parent[other] = root
-        components[q] = apart
-        found = 0
-        for p in range(number):
-            root = _root(parent, p)
-            if root == p:
-                component[ptr[q] + p] = found
-                found += 1
-            else:
-                component[ptr[q] + p] = component[ptr[q] + root]
-
-
-@kernel
-def _root(parent: IntArray, node: int) -> int:
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
-
-
-@kernel
-def strongly_connected(
-    query_ptr: IntArray,
-    ptr: IntArray,
-    component: IntArray,
-    components: IntArray,
-    dense: bool,
-    indptr: IntArray,
-    local: NDArray[Any],
-    counts: NDArray[Any],
-    emitted: IntArray,
-    sweeps: int,
-) -> bool:
-    """Whether each component is strongly connected under "a token of a row points to the token it emitted".
-
-    emitted [n] numbers the token of each sorted row. From one token of each component, follow the arrows forwards in
-    sweeps over the rows, and backwards through the rows that a reached token won. False also when `sweeps` sweeps
-    were not enough: then nothing is known.
-    """
-    largest = np.diff(ptr).max()
-    row, stack = np.empty(largest, np.int64), np.empty(largest, np.int64)
-    forward, backward = np.empty(largest, np.bool_), np.empty(largest, np.bool_)
-    for q in range(ptr.shape[0] - 1):
-        number = ptr[q + 1] - ptr[q]
-        first, last = query_ptr[q], query_ptr[q + 1]
-        if number == components[q]:
-            continue
-        # Rows by the token they emitted.
-        won_ptr = np.zeros(number + 1, np.int64)
-        for o in range(first, last):
-            won_ptr[emitted[o] + 1] += 1
-        for c in range(number):
-            won_ptr[c + 1] += won_ptr[c]
-        place, won = won_ptr[:number].copy(), np.empty(last - first, np.int64)
-        for o in range(first, last):
-            won[place[emitted[o]]] = o
-            place[emitted[o]] += 1
-        forward[:number] = False
-        backward[:number] = False
-        waiting = 0
-        started = 0
-        for c in range(number):
-            if component[ptr[q] + c] == started:
-                started += 1
-                forward[c] = backward[c] = True
-                stack[waiting] = c
-                waiting += 1
-        reached = waiting
-        while waiting > 0 and reached < number:
-            waiting -= 1
-            token = stack[waiting]
-            for k in range(won_ptr[token], won_ptr[token + 1]):
-                if reached == number:
-                    break
-                size = members(dense, indptr[won[k]], indptr[won[k] + 1], local, counts, row)
-                for e in range(size):
-                    if not backward[row[e]]:
-                        backward[row[e]] = True
-                        stack[waiting] = row[e]
-                        waiting += 1
-                        reached += 1
-        if reached < number:
-            return False
-        reached = components[q]
-        for _ in range(sweeps):
-            before = reached
-            for o in range(first, last):
-                if reached == number:
-                    break
-                if forward[emitted[o]]:
-                    continue
-                size = members(dense, indptr[o], indptr[o + 1], local, counts, row)
-                for e in range(size):
-                    if forward[row[e]]:
-                        forward[emitted[o]] = True
-                        reached += 1
-                        break
-            if reached in (number, before):
-                break
-        if reached < number:
-            return False
-    return True

@@ -12,7 +12,7 @@ from ccmc._columns import column_pass, to_columns
 from ccmc._linear import centre
 from ccmc._numba import kernel, run_tasks
 from ccmc._passes import exponentials, gradient_pass, product_pass, squares_pass
-from ccmc._solver import advance, workspace
+from ccmc._solver import advance, may_be_coarse, workspace
 from ccmc._types import FloatArray, IntArray
 
 # Entries from which a query is read in portions by several threads, whatever their number.
@@ -66,7 +66,9 @@ def solve_query(
             z[:] = prior + vectors[solver.POINT]
             exponentials(z, w)
             if dense:
-                total = column_pass(rows, columns, width, counts, weight, z, w, inverse, slope, extra)
+                coarse = may_be_coarse(numbers, state, max_passes)
+                state[solver.COARSE] = coarse
+                total = column_pass(coarse, rows, columns, width, counts, weight, z, w, inverse, slope, extra)
             else:
                 total = gradient_pass(0, rows, dense, indptr, local, counts, weight, z, w, inverse, slope, extra)
             if request == solver.HESSIAN:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from typing import TypeVar, cast
 
 import numba
@@ -48,6 +49,17 @@ def thread_count() -> int:
     return os.cpu_count() or 1
 
 
+@cache
+def shared_pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for work, because starting some takes as long as a small fit. Work must not wait for work."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="ccmc")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has the pool but none of its threads.
+    os.register_at_fork(after_in_child=shared_pool.cache_clear)
+
+
 def run_tasks(
     work: Callable[[IntArray], object], costs: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> None:
@@ -66,6 +78,8 @@ def run_tasks(
     # A portion is at most 1/16 of a thread's fair share, so the last one to finish is not long alone.
     share = cost.sum() / (16 * threads)
     edges = np.flatnonzero(np.diff((np.cumsum(cost[order]) / max(share, 1e-300)).astype(np.int64))) + 1
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, portion) for portion in np.split(order, edges)]:
-            done.result()
+    pool = shared_pool(threads)
+    finished = [pool.submit(work, portion) for portion in np.split(order, edges)]
+    wait(finished)
+    for done in finished:
+        done.result()

@@ -35,13 +35,15 @@ _VECTORS = 11
 
 # Entries of `numbers`.
 OBJECTIVE, LIKELIHOOD, MEASURE = 0, 1, 2
-_FALL, _LENGTH, _RHO, _GOAL, _TRACE, _ENOUGH = 3, 4, 5, 6, 7, 8
+_FALL, _LENGTH, _RHO, _GOAL, _TRACE, _ENOUGH, _NOISE = 3, 4, 5, 6, 7, 8, 9
 _NUMBERS = 12
 
 # Entries of `state`.
 REQUEST, PASSES = 0, 1
 _PHASE, _KEPT, _SLOT, _FAILURES, _DROPS, _SINCE, _TRIALS, _PRODUCTS, _PLAIN, _STARTED = 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-_STATES = 12
+# Whether the last pass was coarse, whether none may be any more.
+COARSE, _EXACT = 12, 13
+_STATES = 14
 
 _MM, _AT_POINT, _CONJUGATE, _TRIAL = 0, 1, 2, 3
 
@@ -50,7 +52,9 @@ _FACTORISED = 400
 _PATIENCE = 10
 _LINGERS = 6.0
 _LONGEST_STEP = 5.0
-_SLACK = 1e-13
+# Relative error of an objective, of exact and of coarse passes; and the measure from which passes are exact.
+_SLACK, _COARSE_SLACK = 1e-13, 1e-7
+_NEAR = 3e-5
 
 
 @kernel
@@ -66,6 +70,12 @@ def workspace(size: int) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
 def factorised(size: int) -> bool:
     """Whether Newton steps of a problem of this size ask for the Hessian rather than for products with it."""
     return size <= _FACTORISED
+
+
+@kernel
+def may_be_coarse(numbers: FloatArray, state: IntArray, max_passes: int) -> bool:
+    """Whether seven digits are enough for the pass that was asked for. Only exact passes end a fit."""
+    return bool(state[_PHASE] == _MM and not state[_EXACT] and state[PASSES] + 1 < max_passes)
 
 
 @kernel
@@ -103,7 +113,10 @@ def advance(
     likelihood = wins @ (z - z.max()) - total
     objective = 0.5 * ridge * (delta @ delta) - likelihood
     measure = _measure(gradient, wins, ridge)
-    slack = _SLACK * (abs(objective) + wins.sum() + ridge)
+    noise = _COARSE_SLACK if state[COARSE] else _SLACK
+    slack = max(noise, numbers[_NOISE]) * (abs(objective) + wins.sum() + ridge)
+    if measure <= max(_NEAR, tol):
+        state[_EXACT] = 1
     phase = state[_PHASE]
     if phase == _TRIAL:
         fall, onward = numbers[_FALL], gradient @ vectors[_STEP]
@@ -123,6 +136,11 @@ def advance(
     elif phase == _MM and state[_STARTED]:
         worse = objective > numbers[OBJECTIVE] + slack
         stuck = objective >= numbers[OBJECTIVE] - slack and measure > 4 * numbers[MEASURE]
+        if (worse or stuck) and noise + numbers[_NOISE] > _COARSE_SLACK:
+            # Perhaps coarse passes are to blame: begin anew at the best point, exactly.
+            vectors[POINT] = vectors[BEST]
+            state[_EXACT], state[_STARTED], state[_KEPT] = 1, 0, 0
+            return GRADIENT
         if worse or stuck:
             state[_DROPS] += 1
             if state[_PLAIN]:
@@ -143,7 +161,12 @@ def advance(
 
     before = numbers[MEASURE]
     numbers[OBJECTIVE], numbers[LIKELIHOOD], numbers[MEASURE] = objective, likelihood, measure
+    numbers[_NOISE] = noise
     vectors[BEST] = delta
+    if state[COARSE] and measure <= tol:
+        # Perhaps the answer: look at this point again, exactly.
+        state[_STARTED], state[_KEPT] = 0, 0
+        return GRADIENT
     if measure <= tol or state[PASSES] >= max_passes or state[_FAILURES] >= 3:
         state[REQUEST] = DONE
         return DONE
@@ -161,10 +184,10 @@ def advance(
     if state[_SINCE] > _PATIENCE and np.log(tol / measure) < _LINGERS * min(numbers[_TRACE], -1e-6):
         state[_PHASE] = _AT_POINT
         state[REQUEST] = HESSIAN if factorised(delta.shape[0]) else GRADIENT
-        if not factorised(delta.shape[0]):
+        if not factorised(delta.shape[0]) and not state[COARSE]:
             # The pass that was just made is the one that conjugate gradients start from.
             return _begin_conjugate(vectors, numbers, state, ridge, expected)
-        return HESSIAN
+        return int(state[REQUEST])
     _mm_step(z, slope, expected, wins, delta, ridge, vectors[_MOVE])
     centre(vectors[_MOVE], component, components, vectors[_WORK], vectors[_SIZES])
     _extrapolate(vectors, history, state, wins, ridge)

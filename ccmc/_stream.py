@@ -31,7 +31,7 @@ def stream_pairs(contexts: PrefixContexts) -> Pairs:
     join_prefixes(first, last, _starts(seen), token, component, few)
     components = np.zeros(size, np.int64)
     components[names] = few
-    order, query_ptr = sorted_by_query(contexts.query, size)
+    order, _, query_ptr = sorted_by_query(contexts.query, size)
     return Pairs(order, query_ptr, ptr, names[token], component, components)
 
 

@@ -149,13 +149,11 @@ def _surely_connected(observations: Observations, pairs: Pairs) -> bool:
 
         if observations.targets is observations.contexts.following:
             return surely_connected(observations.contexts)
-    from ccmc._compact_kernels import strongly_connected
+    from ccmc._connect_kernels import strongly_connected
 
     rows = compact(observations.contexts)
-    emitted = observations.numbers[pairs.order]
-    emitted -= np.repeat(pairs.ptr[:-1], np.diff(pairs.query_ptr))
     return strongly_connected(
-        pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(), emitted, _SWEEPS
+        pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(), observations.emitted, _SWEEPS
     )
 
 

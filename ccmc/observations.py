@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from ccmc._compact import look_up
+from ccmc._compact import look_up_emitted
 from ccmc._pairs import Pairs
 from ccmc._prefixes import PrefixContexts, pairs_of
 from ccmc._types import Csr, FloatArray, IntArray
@@ -63,26 +63,27 @@ class Observations:
         weight = np.ones(rows) if self.weight is None else as_floats(np.asarray(self.weight), "weight")
         if weight.shape != (rows,):
             raise ValueError(f"weight must have shape ({rows},), got {weight.shape}")
-        bad = ~((weight >= 0) & (weight < np.inf))
-        if bad.any():
-            at = int(np.argmax(bad))
+        if not (weight.min(initial=0) >= 0 and weight.max(initial=0) < np.inf):
+            at = int(np.argmax(~((weight >= 0) & (weight < np.inf))))
             raise ValueError(f"weight[{at}] is {weight[at]}: weights are non-negative and finite")
-        object.__setattr__(self, "weight", weight)
         if not isinstance(self.targets, PairWins):
             targets = _as_targets(self.contexts, self.targets)
-            entries = self._looked_up(targets) or _target_entries(self.contexts, targets)
-            object.__setattr__(self, "targets", _checked_targets(targets, entries))
-            if self.hard:
-                self.__dict__["entries"] = entries
+            if not self._read(targets, None if self.weight is None else weight):
+                entries = _target_entries(self.contexts, targets)
+                targets = _checked_targets(targets, entries)
+                if targets.ndim == 1:
+                    self.__dict__["entries"] = entries
+            object.__setattr__(self, "targets", targets)
+        object.__setattr__(self, "weight", weight)
 
-    def _looked_up(self, targets: IntArray | FloatArray | Csr) -> Entries | None:
-        """The entries of one token per row, where the rows are at hand as a fit reads them."""
-        tokens = np.asarray(targets, np.int64) if isinstance(targets, np.ndarray) and targets.ndim == 1 else None
-        found = None if tokens is None else look_up(self.contexts, tokens)
-        if tokens is None or found is None:
-            return None
-        self.__dict__["numbers"] = found[0]
-        return np.arange(len(tokens)), tokens, np.ones(len(tokens)), found[1]
+    def _read(self, targets: IntArray | FloatArray | Csr, weight: FloatArray | None) -> bool:
+        """Whether what a fit needs of one token per row was read off the rows as a fit reads them."""
+        found = None
+        if isinstance(targets, np.ndarray) and targets.ndim == 1:
+            found = look_up_emitted(self.contexts, targets.astype(np.int64, copy=False), weight)
+        if found is not None:
+            self.__dict__.update(wins=found.wins, log_count_mass=found.log_count_mass, emitted=found.numbers)
+        return found is not None
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -116,6 +117,14 @@ class Observations:
         """[t] number of the pair (query, token) of each entry."""
         row, token, _, _ = self.entries
         return pairs_of(self.contexts).number(self.contexts.query[row], token)
+
+    @cached_property
+    def emitted(self) -> NDArray[np.integer[Any]]:
+        """[n] number of each row's one token among its query's tokens, in the order of `Pairs.order`."""
+        pairs = pairs_of(self.contexts)
+        sorted_numbers = self.numbers[pairs.order]
+        sorted_numbers -= np.repeat(pairs.ptr[:-1], np.diff(pairs.query_ptr))
+        return sorted_numbers
 
     @cached_property
     def wins(self) -> FloatArray:

@@ -16,7 +16,7 @@ from ccmc._compact import compact
 def dense_case(K, n, length, spread=0.5):
     rng = np.random.default_rng(0)
     prompts = rng.integers(0, K, (n, length))
-    query = prompts[:, -1]
+    query = prompts[:, -1].copy()
     counts = np.zeros((n, K))
     np.add.at(counts, (np.arange(n)[:, None], prompts), 1)
     p = CCMC(spread * rng.normal(size=(K, K))).next_token(counts, query)
@@ -59,9 +59,12 @@ def query_loss(counts, targets):
     return value
 
 
-@pytest.mark.parametrize(("length", "bar"), [(32, 150), (128, 400)])
+@pytest.mark.parametrize(("length", "bar"), [(32, 400), (128, 400)])
 def test_against_choix(enabled, benchmark, length, bar):
-    """choix reads every token of a context, the fit every kind of token: the ratio grows with the contexts' length."""
+    """choix reads every token of a context, the fit every kind of token: the ratio grows with the contexts' length.
+
+    Queries lie side by side: as a column of a table of prompts, reading them takes numpy another 2 ms.
+    """
     n, queries = (200_000, 3) if enabled else (6000, 1)
     K = 33 if enabled else 6
     counts, query, targets = dense_case(K, n, length)

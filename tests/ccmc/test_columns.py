@@ -7,11 +7,12 @@ from ccmc._columns import BLOCK, column_pass, to_columns
 from ccmc._passes import exponentials, gradient_pass
 
 
+@pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("kind", [np.uint8, np.float64])
 @pytest.mark.parametrize("weights", ["ones", "equal", "different"])
 @pytest.mark.parametrize("spread", [1.0, 300.0])
 @pytest.mark.parametrize("rows", [1, 7, BLOCK, BLOCK + 9])
-def test_columns_add_up_to_what_rows_do(kind, weights, spread, rows):
+def test_columns_add_up_to_what_rows_do(coarse, kind, weights, spread, rows):
     """With a spread of 300 nats rows underflow whose tokens all lie far below the best."""
     rng = np.random.default_rng(rows)
     size, stride = 11, 16
@@ -23,22 +24,26 @@ def test_columns_add_up_to_what_rows_do(kind, weights, spread, rows):
     weight = {"ones": np.ones(rows), "equal": np.full(rows, 2.5), "different": rng.random(rows) + 0.1}[weights]
     w = np.empty(stride)
     exponentials(z, w)
+    tolerance = 3e-6 if coarse else 1e-11
     found = []
     for by_column in (True, False):
         inverse, slope, extra = np.empty(rows), np.zeros(stride), np.zeros(size)
         flat = table.ravel()
         if by_column:
             columns = to_columns(rows, size, stride, flat)
-            total = column_pass(rows, columns, stride, flat, weight, z, w, inverse, slope, extra)
+            total = column_pass(coarse, rows, columns, stride, flat, weight, z, w, inverse, slope, extra)
         else:
             indptr = np.arange(0, stride * (rows + 1), stride)
             nothing = np.empty(0, np.uint8)
             total = gradient_pass(0, rows, True, indptr, nothing, flat, weight, z, w, inverse, slope, extra)
         found.append((total, inverse, w[:size] * slope[:size] + extra))
+    if coarse:
+        # Single precision underflows sooner; such rows are summed on their own, and have no inverse.
+        found[1][1][found[0][1] == 0] = 0
     for mine, plain in zip(*found, strict=True):
-        np.testing.assert_allclose(mine, plain, rtol=1e-11, atol=1e-300)
+        np.testing.assert_allclose(mine, plain, rtol=tolerance, atol=1e-300)
     log_terms = np.where(table[:, :size] > 0, np.log(np.maximum(table[:, :size], 1e-300)) + z, -np.inf)
     best = log_terms.max(axis=1)
     exact = weight @ (best + np.log(np.exp(log_terms - best[:, None]).sum(axis=1)) - z.max())
-    assert found[0][0] == pytest.approx(exact, rel=1e-11)
-    assert (found[0][1] == 0).any() == (spread > 1 and best.min() < z.max() - 240)
+    assert found[0][0] == pytest.approx(exact, rel=tolerance)
+    assert (found[0][1] == 0).any() == (spread > 1 and best.min() < z.max() - (80 if coarse else 240))
