@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -319,7 +320,11 @@ cli_heads.register(app)
 
 def main() -> None:
     """Entry point: every outcome is an exit code, every error one line."""
-    sys.exit(invoke(sys.argv[1:]))
+    # Libraries make a million objects that stay: searching these for rubbish at every turn takes a second and more.
+    gc.set_threshold(100_000, 20, 20)
+    code = invoke(sys.argv[1:])
+    gc.freeze()
+    sys.exit(code)
 
 
 def invoke(arguments: list[str]) -> int:

@@ -107,7 +107,7 @@ class Trajectory(PaperExperiment):
 class WinnerSets(PaperExperiment):
     """Predicted winner sets, frequencies and exponents against simulation."""
 
-    smoke: ClassVar[Mapping[str, int]] = {"horizon": 10_000, "paths": 4}
+    smoke: ClassVar[Mapping[str, int]] = {"vocab_sizes": 100, "horizon": 10_000, "paths": 4}
 
     kind: Literal["winners"]
     vocab_sizes: tuple[int, ...] = Field(default=(2, 5, 20, 100, 1000), min_length=1)

@@ -27,7 +27,8 @@ def _module_file(name: str) -> Path | None:
     return None
 
 
-def _imports(file: Path) -> set[str]:
+@cache
+def _imports(file: Path) -> frozenset[str]:
     """Modules of this project that a file imports anywhere, at the top or inside a function."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -36,7 +37,7 @@ def _imports(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {n for n in names if n.split(".")[0] in {"ccmc", "harness"} and _module_file(n)}
+    return frozenset(n for n in names if n.split(".")[0] in {"ccmc", "harness"} and _module_file(n))
 
 
 @cache

@@ -294,10 +294,13 @@ def bca(value: float, replicates: Floats, jackknife: Floats, n: int, tail: float
     return Interval(value, float(low), float(high), n)
 
 
-def resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats]) -> Floats:
-    """A statistic on RESAMPLES draws of n units with replacement; it gets rows of indices [draws, n]."""
+def resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats], width: int = 1) -> Floats:
+    """A statistic on RESAMPLES draws of n units with replacement; it gets rows of indices [draws, n].
+
+    `width`: numbers that it looks up for each index, which bounds how many draws it gets at once.
+    """
     generator = np.random.default_rng(seed)
-    return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in _chunks(n)])
+    return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in _chunks(n * width)])
 
 
 def _chunks(n: int) -> list[int]:

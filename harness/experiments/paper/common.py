@@ -166,32 +166,43 @@ def share(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(successes / n, low, high, n)
 
 
-def statistic_interval(table: FloatArray, statistic: Callable[[FloatArray], float], level: float = 0.95) -> Interval:
+def statistic_interval(
+    table: FloatArray, statistic: Callable[[FloatArray], FloatArray], level: float = 0.95
+) -> Interval:
     """Any statistic of repetitions, with a BCa bootstrap interval over them.
 
     Args:
         table: [R, ...] one entry per repetition; NaN where a repetition has none.
-        statistic: of such a table with any number of repetitions.
+        statistic: of many such tables [tables, repetitions, ...] at once, with any number of repetitions; [tables].
         level: nominal coverage.
     """
     n = len(table)
-    value = statistic(table)
+    value = float(statistic(table[None])[0])
     if not np.isfinite(value):
         return Interval(None, None, None, n, "the statistic is undefined on these repetitions")
     if n < FEWEST_UNITS:
         return Interval(value, None, None, n, too_few(n))
-    found = resampled(n, SEED, lambda draws: np.array([statistic(table[rows]) for rows in draws]))
-    without = np.array([statistic(np.delete(table, index, axis=0)) for index in range(n)])
+    found = resampled(n, SEED, lambda draws: statistic(table[draws]), table[0].size)
+    without = statistic(np.stack([np.delete(table, index, axis=0) for index in range(n)]))
     found, without = found[np.isfinite(found)], without[np.isfinite(without)]
     if np.ptp(found) == 0:
         return Interval(value, None, None, n, "all repetitions are equal: resampling has no spread")
     return bca(value, found, without, n, (1 - level) / 2)
 
 
-def slope(x: FloatArray, y: FloatArray) -> float:
-    """Least-squares slope of y [m] on x [m] over the pairs that are both finite."""
+def slope(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Least-squares slopes [...] of y [..., m] on x [m], over the pairs that are both finite; NaN below two of them."""
     kept = np.isfinite(x) & np.isfinite(y)
-    if np.count_nonzero(kept) < 2 or np.ptp(x[kept]) == 0:
-        return float("nan")
-    centred = x[kept] - x[kept].mean()
-    return float(centred @ y[kept] / (centred @ centred))
+    mean = np.where(kept, x, 0.0).sum(axis=-1) / np.maximum(kept.sum(axis=-1), 1)
+    centred = np.where(kept, x - mean[..., None], 0.0)
+    squares = (centred**2).sum(axis=-1)
+    products = (centred * np.where(kept, y, 0.0)).sum(axis=-1)
+    found: FloatArray = np.divide(products, squares, out=np.full_like(squares, np.nan), where=squares > 0)
+    return found
+
+
+def ratio_of_sums(tables: FloatArray) -> FloatArray:
+    """Sum of the first column over that of the second, of tables [..., R, 2]; NaN where the latter is not positive."""
+    above, below = np.moveaxis(tables.sum(axis=-2), -1, 0)
+    found: FloatArray = np.divide(above, below, out=np.full_like(below, np.nan), where=below > 0)
+    return found

@@ -25,6 +25,7 @@ from harness.experiments.paper.common import (
     Claims,
     mean,
     plan_repetitions,
+    ratio_of_sums,
     read_rows,
     share,
     statistic_interval,
@@ -203,19 +204,16 @@ def _ratio(of: pd.DataFrame) -> FloatArray:
 
 
 def _errors(claims: Claims, of: pd.DataFrame, design: str, n: int) -> None:
-    def ratio(table: FloatArray) -> float:
-        return float(table[:, 0].sum() / table[:, 1].sum()) if len(table) and table[:, 1].sum() > 0 else float("nan")
-
     at = of[of["at_n"] == n]
     pairs = _ratio(at[at["metric"] == "identified_error"])
     claims.compare(
         "identified_error_ratio", "squared error of identified logits / tr(H^+)",
-        statistic_interval(pairs, ratio), 1.0, "ccmc-fit", design=design, n=n,
+        statistic_interval(pairs, ratio_of_sums), 1.0, "ccmc-fit", design=design, n=n,
     )  # fmt: skip
     pairs = _ratio(at[(at["metric"] == "excess_risk") & (at["at_prompts"] == "own")])
     claims.compare(
         "excess_risk_ratio", "excess risk x 2n / identified directions, on prompts of the design",
-        statistic_interval(pairs, ratio), 1.0, "ccmc-fit", design=design, n=n,
+        statistic_interval(pairs, ratio_of_sums), 1.0, "ccmc-fit", design=design, n=n,
     )  # fmt: skip
     risk = values(at, metric="excess_risk", at_prompts="all")
     claims.compare(
@@ -225,7 +223,7 @@ def _errors(claims: Claims, of: pd.DataFrame, design: str, n: int) -> None:
     if free_by_design(design, 4):
         claims.compare(
             "free_error_ratio", "squared error of free directions / the teacher's own square there",
-            statistic_interval(pairs, ratio), 1.0, "ccmc-fit", design=design, n=n,
+            statistic_interval(pairs, ratio_of_sums), 1.0, "ccmc-fit", design=design, n=n,
         )  # fmt: skip
     n = trained_size([int(size) for size in of["at_n"].unique()])
     at = of[of["at_n"] == n]

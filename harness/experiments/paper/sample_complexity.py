@@ -19,6 +19,7 @@ from harness.config import Config
 from harness.experiments.paper.common import (
     Claims,
     plan_repetitions,
+    ratio_of_sums,
     read_rows,
     share,
     slope,
@@ -127,12 +128,6 @@ def _cells(table: pd.DataFrame) -> list[tuple[int, int]]:
     return [(int(cell[0]), int(cell[1])) for cell in cells]
 
 
-def _ratio(table: FloatArray) -> float:
-    """Mean of [R, (value, prediction)] values over mean of predictions, of the repetitions that have a value."""
-    kept = table[np.isfinite(table).all(axis=1)]
-    return float(kept[:, 0].mean() / kept[:, 1].mean()) if len(kept) else float("nan")
-
-
 def pool(work: Work) -> pd.DataFrame:
     """Verdicts over all repetitions."""
     frame, claims = read_rows(work), Claims("sample-complexity")
@@ -162,7 +157,7 @@ def _ratios(claims: Claims, of: pd.DataFrame, family: str, surrogate: str) -> No
             pair = pair[np.isfinite(pair).all(axis=1)]
             if len(pair):
                 claims.compare(
-                    f"{metric}_ratio", claim, statistic_interval(pair, _ratio), 1.0, surrogate,
+                    f"{metric}_ratio", claim, statistic_interval(pair, ratio_of_sums), 1.0, surrogate,
                     family=family, K=int(K), per_square=int(per_square), n_observations=int(K * K * per_square),
                 )  # fmt: skip
 
@@ -173,8 +168,8 @@ def _slopes(claims: Claims, of: pd.DataFrame, family: str) -> None:
     for K in found.columns.get_level_values(0).unique():
         x = np.log(found[K].columns.to_numpy(dtype=float))
 
-        def in_n(table: FloatArray, x: FloatArray = x) -> float:
-            return slope(x, _log_mean(table))
+        def in_n(tables: FloatArray, x: FloatArray = x) -> FloatArray:
+            return slope(x, _log_mean(tables))
 
         claims.compare(
             "slope_in_n", "log-log slope of the excess risk in n",
@@ -189,19 +184,19 @@ def _slopes(claims: Claims, of: pd.DataFrame, family: str) -> None:
         x = 0.5 * np.log(sizes * (sizes - 1)) if metric == "slope_in_K" else np.log(sizes)
         at = np.stack([table[K, largest].to_numpy(dtype=float) for K in sizes], axis=1) * (largest * sizes**2)
 
-        def in_tokens(values: FloatArray, x: FloatArray = x) -> float:
-            return slope(x, _log_mean(values))
+        def in_tokens(tables: FloatArray, x: FloatArray = x) -> FloatArray:
+            return slope(x, _log_mean(tables))
 
         claims.compare(
             metric, claim, statistic_interval(at, in_tokens), power, "ccmc-fit", family=family, per_square=int(largest)
         )
 
 
-def _log_mean(table: FloatArray) -> FloatArray:
-    """Log of the mean of each column over the repetitions that have a value; NaN where none has."""
-    kept = np.isfinite(table)
-    count = kept.sum(axis=0)
-    total = np.where(kept, table, 0.0).sum(axis=0)
+def _log_mean(tables: FloatArray) -> FloatArray:
+    """Logs [..., m] of the means of tables [..., R, m] over the repetitions that have a value; NaN where none has."""
+    kept = np.isfinite(tables)
+    count = kept.sum(axis=-2)
+    total = np.where(kept, tables, 0.0).sum(axis=-2)
     logs: FloatArray = np.log(np.where(count > 0, total / np.maximum(count, 1), np.nan))
     return logs
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ccmc import CCMC, simulate
 from harness.config import Config
-from harness.experiments.paper.common import Claims, mean, read_rows, share, statistic_interval, values
+from harness.experiments.paper.common import Claims, mean, read_rows, share, slope, statistic_interval, values
 from harness.experiments.paper.two_tokens import two_token_fit
 from harness.experiments.sampling import FloatArray, IntArray
 from harness.measures.statistics import median_interval
@@ -123,10 +123,11 @@ def pairs_at(path: IntArray, last: int, times: IntArray, K: int) -> FloatArray:
     return found
 
 
-def growth(table: FloatArray) -> float:
-    """Exponent of growth over one decade of time: table [paths, 2] of counts at T/10 and T."""
-    before, after = table.mean(axis=0)
-    return float(np.log10(after / before)) if before > 0 and after > 0 else float("nan")
+def growth(tables: FloatArray) -> FloatArray:
+    """Exponents [...] of growth over one decade of time, from tables [..., paths, 2] of counts at T/10 and T."""
+    before, after = np.moveaxis(tables.mean(axis=-2), -1, 0)
+    grown: FloatArray = np.divide(after, before, out=np.full_like(before, np.nan), where=(before > 0) & (after > 0))
+    return np.log10(grown)
 
 
 def loser(work: Work) -> pd.DataFrame:
@@ -138,7 +139,7 @@ def loser(work: Work) -> pd.DataFrame:
     made = simulate(two_tokens(a, LOSER_B), prompts, T, seed=seed)
     times = np.array([T // 10, T])
     counts = np.stack([counts_at(p, x, times, 2)[:, 1] for p, x in zip(made, prompts, strict=True)])
-    found = statistic_interval(counts, lambda table: 1 - growth(table))
+    found = statistic_interval(counts, lambda tables: 1 - growth(tables))
     claims.compare(
         "loser_exponent", "exponent of the loser's frequency, (2a - 1)/a", found, (2 * a - 1) / a, a=a, b=LOSER_B, T=T
     )
@@ -199,8 +200,8 @@ def equal(work: Work) -> pd.DataFrame:
     if len(times) >= 2 and len(whole) >= 2:
         x = np.log(times.astype(float))
 
-        def rate(table: FloatArray) -> float:
-            return float(np.polyfit(x, np.log(np.median(table, axis=0)), 1)[0])
+        def rate(tables: FloatArray) -> FloatArray:
+            return slope(x, np.log(np.median(tables, axis=-2)))
 
         claims.compare(
             "error_rate", "log-log slope of the error of log P in T, -max(0, rho_i + rho_j - 1)/2",

@@ -10,7 +10,8 @@ import pytest
 from harness.config import load_config
 from harness.errors import UsageError
 from harness.experiments import paper
-from harness.experiments.paper.common import Claims, share, slope, statistic_interval, verdict
+from harness.experiments.paper.common import Claims, ratio_of_sums, share, slope, statistic_interval, verdict
+from harness.experiments.paper.trajectory import growth
 from harness.measures.statistics import Interval
 from harness.paper_tables import paper_tables, verdict_table
 
@@ -42,12 +43,12 @@ def test_intervals_of_a_statistic_cover_it() -> None:
     covered = 0
     for _ in range(60):
         table = 2 * x + rng.normal(size=(20, 4))
-        found = statistic_interval(table[:, :], lambda t: slope(x, t.mean(axis=0)))
+        found = statistic_interval(table[:, :], lambda t: slope(x, t.mean(axis=-2)))
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 2 <= found.high
     assert 50 <= covered <= 60  # .93 expected of 60: below 50 has probability 1e-3
-    few = statistic_interval(np.ones((3, 2)), lambda t: float(t.mean()))
+    few = statistic_interval(np.ones((3, 2)), lambda t: t.mean(axis=(-2, -1)))
     assert (few.value, few.low) == (1.0, None)
 
 
@@ -55,6 +56,16 @@ def test_a_slope_leaves_missing_points_out() -> None:
     x, y = np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, np.nan, 5.0, 7.0])
     assert slope(x, y) == pytest.approx(2.0)
     assert np.isnan(slope(x[:2], y[:2]))
+    np.testing.assert_allclose(slope(x, np.stack([y, 3 * y, 0 * x])), [2.0, 6.0, 0.0])
+
+
+def test_a_statistic_of_many_tables_is_that_of_each() -> None:
+    rng = np.random.default_rng(1)
+    tables = rng.random((5, 7, 2))
+    np.testing.assert_allclose(ratio_of_sums(tables), [t[:, 0].sum() / t[:, 1].sum() for t in tables])
+    assert np.isnan(ratio_of_sums(np.zeros((1, 3, 2)))).all()
+    by_hand = [np.log10(t[:, 1].mean() / t[:, 0].mean()) for t in tables]
+    np.testing.assert_allclose(growth(tables), by_hand)
 
 
 def claims() -> Any:
