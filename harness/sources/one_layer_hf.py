@@ -115,22 +115,52 @@ class AttentionLayer(nn.Module):
 
         `real` [n, L] is False at padding, which only padding itself sees.
         """
-        keys = torch.einsum("nld,hde->nhle", x, self.W)  # [n, H, L, d]
-        asked = x[:, queries]  # [n, q, d]
-        places = torch.arange(x.shape[1], device=x.device)
+        keys, asked = self.keys_and_queries(x, queries)
+        scores = self.adjusted(torch.einsum("nhle,nqe->nhql", keys, asked), queries)
+        hidden = self.gaps(queries, x.shape[1]) < 0
+        if real is not None:
+            hidden = (hidden | (~real[:, None, :] & (self.gaps(queries, x.shape[1]) != 0)))[:, None]  # [n, 1, q, L]
+        return torch.log_softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
+
+    def last_log_attention(self, tokens: torch.Tensor, every: torch.Tensor) -> torch.Tensor:
+        """Log attention [n, H, 1, L] of the last position, where inputs depend on token and position only.
+
+        There are no more than K x K x L different scores: they are made once and looked up.
+
+        Args:
+            tokens: [n, L].
+            every: [K, L, d] the input of each token at each position.
+        """
+        K, length = every.shape[:2]
+        last = torch.tensor([length - 1], device=tokens.device)
+        keys, asked = self.keys_and_queries(every, last)
+        table = torch.einsum("khle,jqe->jklhq", keys, asked).reshape(K * K * length, -1)  # [.., H]
+        places = torch.arange(length, device=tokens.device)
+        index = (tokens[:, -1:] * K + tokens) * length + places
+        scores = nn.functional.embedding(index, table).movedim(-1, 1)[:, :, None]  # [n, H, 1, L]
+        return torch.log_softmax(self.adjusted(scores, last), dim=-1)
+
+    def keys_and_queries(self, x: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys [n, H, L, d] and queries [n, q, d], turned by their positions where these are rotary."""
+        keys, asked = torch.einsum("nld,hde->nhle", x, self.W), x[:, queries]
         if self.config.positions == "rotary":
             # score (W^T x_l) . x_L with both rotated: a function of the two inputs and of their distance
-            keys, asked = rotate(keys, places), rotate(asked, queries)
-        scores = torch.einsum("nhle,nqe->nhql", keys, asked)
+            return rotate(keys, torch.arange(x.shape[1], device=x.device)), rotate(asked, queries)
+        return keys, asked
+
+    def adjusted(self, scores: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """Scores [n, H, q, L] with their scale and what their distance adds."""
         if self.config.norm or self.config.layers > 1:
             scores = scores / math.sqrt(self.config.dimension)
-        gap = queries[:, None] - places[None, :]  # [q, L]
         if self.config.positions == "additive":
+            gap = self.gaps(queries, scores.shape[-1])
             scores = scores + self.distance[gap.clamp(0, self.config.max_positions - 1)]
-        hidden = gap < 0
-        if real is not None:
-            hidden = (hidden | (~real[:, None, :] & (gap != 0)))[:, None]  # [n, 1, q, L]
-        return torch.log_softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
+        return scores
+
+    @staticmethod
+    def gaps(queries: torch.Tensor, length: int) -> torch.Tensor:
+        """[q, L] how far each position lies before each query."""
+        return queries[:, None] - torch.arange(length, device=queries.device)[None, :]
 
     def forward(self, h: torch.Tensor, queries: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
         """Streams [n, L, d] -> streams at the query positions [n, q, d]."""
@@ -191,10 +221,18 @@ class OneLayerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
     def log_attention(self, tokens: torch.Tensor, keep: int = 0, real: torch.Tensor | None = None) -> torch.Tensor:
         """Log attention of the first layer, [n, H, q, L]; of the last `keep` queries, or of all."""
-        queries = self._queries(tokens, keep)
-        x = self._inputs(tokens, real)
         layer: Any = self.layers[0]
-        found: torch.Tensor = layer.log_attention(layer.norm(x) if self.config.norm else x, queries, real)
+        K, (n, length) = self.config.vocab_size, tokens.shape
+        one_query = keep == 1 and real is None and 4 * n >= K * K
+        if one_query:
+            tokens_everywhere = torch.arange(K, device=tokens.device)[:, None].expand(K, length)
+        x = self._inputs(tokens_everywhere if one_query else tokens, real)
+        x = layer.norm(x) if self.config.norm else x
+        found: torch.Tensor = (
+            layer.last_log_attention(tokens, x)
+            if one_query
+            else layer.log_attention(x, self._queries(tokens, keep), real)
+        )
         return found
 
     def _queries(self, tokens: torch.Tensor, keep: int) -> torch.Tensor:

@@ -195,3 +195,20 @@ def test_wrong_padding_and_long_input_are_refused() -> None:
     short = OneLayerForCausalLM(OneLayerConfig(vocab_size=K, positions="learned", max_positions=4))
     with pytest.raises(ValueError, match="max_positions 4"):
         short(tokens())
+
+
+@pytest.mark.parametrize("settings", [entry for entry in LADDER if entry.get("layers", 1) == 1])
+def test_the_last_position_alone_is_that_of_all_positions(settings: dict[str, Any]) -> None:
+    """Looked up in a table of scores for many prompts, multiplied out for few; with the gradients of training."""
+    found = []
+    for keep, rows in ((1, slice(None)), (0, slice(None)), (1, slice(0, 3))):
+        model = ladder_model(settings).double()
+        model.zero_grad()
+        asked = tokens()[rows]
+        log_attention = model.log_attention(asked, keep)[:, :, -1]
+        log_attention[:3].square().sum().backward()
+        layer: Any = model.layers[0]
+        found.append((log_attention[:3], layer.W.grad))
+    for value, gradient in found[1:]:
+        torch.testing.assert_close(value, found[0][0], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-10, atol=1e-12)
