@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from harness.rows import Rows
 from harness.seeds import derive_seed
 from harness.store import write_parquet
 from harness.units import Unit, Work
+
+if TYPE_CHECKING:
+    from harness.sources.token_scores import TokenScores
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -84,6 +87,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
     work.progress(0.0, "loading the model")
     model, tokenizer = loading.load_model(path, work.local["device"]), loading.load_tokenizer(path)
     ids = [loading.encode(tokenizer, prompt["text"], prompt.get("chat", False)) for prompt in s["prompts"]]
+    recorded: dict[int, TokenScores] = {}
     continuations = generate(
         model,
         tokenizer,
@@ -94,7 +98,8 @@ def continue_prompts(work: Work) -> pd.DataFrame:
         batch_size=s["batch_size"],
         ignore_eos=s["ignore_eos"],
         options=s["options"],
-        progress=lambda share, what: work.progress(share * (0.8 if s["record"] else 1.0), what),
+        record=recorded.__setitem__ if s["record"] else None,
+        progress=work.progress,
     )
     rows = Rows(
         experiment="continuations",
@@ -106,7 +111,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
         condition=decoding_condition(s["ignore_eos"]),
     )
     trajectories = []
-    for prompt, prompt_ids, continuation in zip(s["prompts"], ids, continuations, strict=True):
+    for index, (prompt, prompt_ids, continuation) in enumerate(zip(s["prompts"], ids, continuations, strict=True)):
         rows.add("length", len(continuation), split=prompt["split"], prompt=prompt["id"], n=1)
         trajectories.append(
             {
@@ -124,8 +129,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
             }
         )
         if s["record"]:
-            work.progress(0.8 + 0.2 * len(trajectories) / len(ids), f"scoring continuation {len(trajectories)}")
-            trajectories[-1] |= _record(model, rows, prompt, np.asarray(prompt_ids), continuation)
+            trajectories[-1] |= _record(rows, prompt, np.asarray(prompt_ids), continuation, recorded[index])
     write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
     return rows.frame()
 
@@ -136,12 +140,9 @@ def decoding_condition(ignore_eos: bool) -> dict[str, bool] | None:
 
 
 def _record(
-    model: Any, rows: Rows, prompt: dict[str, Any], prompt_ids: IntArray, continuation: IntArray
+    rows: Rows, prompt: dict[str, Any], prompt_ids: IntArray, continuation: IntArray, found: TokenScores
 ) -> dict[str, Any]:
-    """Score one continuation: columns of its trajectory, and rows of the means."""
-    from harness.sources.language_model import score_tokens
-
-    found = score_tokens(model, prompt_ids, continuation)
+    """What the model thought of one continuation: columns of its trajectory, and rows of the means."""
     per_token = {
         "log_probability": found.log_probability,
         "entropy": found.entropy,

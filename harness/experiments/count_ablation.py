@@ -98,7 +98,7 @@ def rank(work: Work) -> pd.DataFrame:
     model = loading.load_model(Path(work.local["path"]), work.local["device"])
     found = [c for c in read_continuations(work.inputs[0]) if len(c.continuation)]
     vocabulary = LocalVocabulary(c.tokens for c in found)
-    chains = read_chains(model, "all", [c.tokens for c in found], vocabulary, work.progress)
+    chains = read_chains(model, [c.tokens for c in found], vocabulary, work.progress)
     texts, targets = [], []
     for c in found:
         text = Text(vocabulary.local(c.tokens), start=len(c.prompt_tokens) - 1, stop=len(c.tokens) - 1)

@@ -120,16 +120,10 @@ def make_surrogate(
     return plain[name]()
 
 
-def _best_chains(
-    work: Work, model: Any, vocabulary: LocalVocabulary, train: list[Scored], rows: Rows
-) -> list[HeadChain]:
+def _best_chains(work: Work, chains: list[HeadChain], train: list[Scored], rows: Rows) -> list[HeadChain]:
     """The chains of heads that predict the training texts best, in that order; and a row for every head."""
-    from harness.experiments.static_chains import read_chains
-
     s = work.settings
-    tokens = [entry.continuation.tokens for entry in train]
-    chains = read_chains(model, s["head_layers"], tokens, vocabulary, lambda share, what: work.progress(0.65, what))
-    work.progress(0.67, "scoring the chains of heads")
+    work.progress(0.6, "scoring the chains of heads")
     losses = single_losses(chains, [entry.text for entry in train], [entry.restricted for entry in train])
     n = sum(len(entry.text) for entry in train)
     for chain, loss in zip(chains, losses, strict=True):
@@ -180,8 +174,9 @@ class Scored:
 
 def strategy(work: Work) -> pd.DataFrame:
     """Do one strategy."""
-    from harness.sources import loading
-    from harness.sources.language_model import next_token_distributions
+    from harness.experiments.static_chains import ChainReader
+    from harness.sources import capture, loading
+    from harness.sources.language_model import distributions_of, next_token_distributions
 
     s = work.settings
     work.progress(0.0, "loading the model")
@@ -200,13 +195,22 @@ def strategy(work: Work) -> pd.DataFrame:
     )
 
     wide = s["escape"] or "bigram" in s["surrogates"]
+    reader = None
+    if set(HEAD_CHAINS) & set(s["surrogates"]):
+        longest = max((len(c.tokens) for c in real if c.split == "train" and len(c.continuation)), default=0)
+        reader = ChainReader(model, s["head_layers"], vocabulary, longest)
     scored: list[Scored] = []
     for index, c in enumerate(real):
         work.progress(0.6 * index / len(real), f"scoring text {index + 1} of {len(real)}")
         if len(c.continuation) == 0:
             continue  # the model ended at once: nothing was continued
         text = Text(vocabulary.local(c.tokens), start=len(c.prompt_tokens) - 1, stop=len(c.tokens) - 1)
-        found = next_token_distributions(model, c.tokens, text, vocabulary.ids if wide else None)
+        kept = vocabulary.ids if wide else None
+        if reader is not None and c.split == "train":  # one pass for the inputs of heads and for what they lead to
+            logits = capture.listen_through(model, c.tokens, reader.layers, reader.text(c.tokens))
+            found = distributions_of(logits, c.tokens, text, kept)
+        else:
+            found = next_token_distributions(model, c.tokens, text, kept)
         rows.add(
             "in_context_mass",
             float(found.in_context_mass.mean()),
@@ -232,7 +236,7 @@ def strategy(work: Work) -> pd.DataFrame:
         in_context_mass=[entry.in_context_mass for entry in train] if wide else (),
         outside=[entry.outside for entry in train] if wide else (),
     )
-    chains = _best_chains(work, model, vocabulary, train, rows) if set(HEAD_CHAINS) & set(s["surrogates"]) else []
+    chains = _best_chains(work, reader.chains(), train, rows) if reader is not None else []
     embeddings = None
     if "ccmc-bilinear" in s["surrogates"]:
         embeddings = model.get_input_embeddings().weight[torch.as_tensor(vocabulary.ids)].double().cpu().numpy()

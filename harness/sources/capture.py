@@ -277,6 +277,15 @@ def listen_batch(
         body(tokens, use_cache=False, **padding)
 
 
+def listen_through(
+    model: Any, ids: Sequence[int] | IntArray, layers: Sequence[int], receive: Callable[[LayerCall], None]
+) -> torch.Tensor:
+    """As `listen`, on to the end of the model; returns its logits [T, vocabulary]."""
+    with _listening(model, _Listener(frozenset(layers), lambda call, _: receive(call), None)):
+        logits: torch.Tensor = model(torch.as_tensor(ids, device=model.device)[None], use_cache=False).logits[0]
+    return logits
+
+
 def listen_packed(
     model: Any, texts: Sequence[IntArray], layers: Sequence[int], receive: Callable[[LayerCall, int], None]
 ) -> None:

@@ -1,4 +1,4 @@
-"""What a causal language model does: its continuations, their scores, and its next-token distributions in context."""
+"""What a causal language model does: its continuations and its next-token distributions in context."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transformers import LogitsProcessorList
 
 from harness.seeds import derive_seed
 from harness.sources.penalties import penalties
+from harness.sources.token_scores import Recorder, TokenScores, score_tokens
 from harness.texts import Text
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -38,6 +39,7 @@ def generate(
     batch_size: int = 16,
     ignore_eos: bool = False,
     options: Mapping[str, Any] | None = None,
+    record: Callable[[int, TokenScores], None] | None = None,
     progress: Progress = lambda share, what: None,
 ) -> list[IntArray]:
     """Continue prompts.
@@ -51,6 +53,8 @@ def generate(
         batch_size: prompts of like length are continued together, padded on the left.
         ignore_eos: go on past the end token.
         options: top_k, top_p, min_p, beams, repetition_penalty, no_repeat_ngram; what is not given is off.
+        record: gets the number of a prompt and what the model thought of each token of its continuation. It is kept
+            as the tokens are drawn; only beams, which are chosen afterwards, take another pass over each text.
 
     Returns:
         One continuation per prompt, in the order of the prompts, without prompt and end token.
@@ -77,6 +81,8 @@ def generate(
             tokens[row, width - len(prompts[index]) :] = torch.as_tensor(prompts[index])
             mask[row, width - len(prompts[index]) :] = 1
         starts = [width - len(prompts[index]) for index in batch for _ in range(beams)]
+        recorder = Recorder(starts) if record is not None and beams == 1 else None
+        processors = [*([recorder] if recorder else []), *penalties(options, starts)]
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             torch.manual_seed(derive_seed(seed, "batch", first))
@@ -87,62 +93,18 @@ def generate(
                 max_new_tokens=max_new_tokens,
                 pad_token_id=pad,
                 eos_token_id=ends or None,
-                logits_processor=LogitsProcessorList(penalties(options, starts)),
+                logits_processor=LogitsProcessorList(processors),
                 **how,
             )
         for row, index in enumerate(batch):
             continuation = out[row, width:].cpu().numpy().astype(np.int64)
             stops = np.flatnonzero(np.isin(continuation, ends))
-            found[index] = continuation[: stops[0]] if len(stops) else continuation
+            kept = found[index] = continuation[: stops[0]] if len(stops) else continuation
+            if recorder is not None and record is not None:
+                record(index, recorder.scores(row, out[row, width:], len(kept)))
+            elif record is not None:
+                record(index, score_tokens(model, np.asarray(prompts[index], dtype=np.int64), kept))
     return [c for c in found if c is not None]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """What a model thought of each token of a continuation, before it was written: softmax(logits), nothing cut off.
-
-    Attributes:
-        log_probability: [T] of the token that was written, nats.
-        entropy: [T] of the distribution, nats.
-        in_context_mass: [T] probability of the tokens that stood in prompt and continuation so far.
-        argmax: [T] the most probable token.
-    """
-
-    log_probability: FloatArray
-    entropy: FloatArray
-    in_context_mass: FloatArray
-    argmax: IntArray
-
-
-def score_tokens(model: Any, prompt: IntArray, continuation: IntArray, block: int = 64) -> TokenScores:
-    """Score a finished continuation in one pass.
-
-    Args:
-        model: of `loading`.
-        prompt: [L] token ids, at least one.
-        continuation: [T] token ids.
-        block: positions whose distributions are held at once.
-    """
-    ids = np.concatenate([prompt, continuation]).astype(np.int64)
-    length, start = len(continuation), len(prompt) - 1
-    log_probability, entropy, mass = np.zeros(length), np.zeros(length), np.zeros(length)
-    argmax = np.zeros(length, dtype=np.int64)
-    with torch.inference_mode():
-        tokens = torch.as_tensor(ids, device=model.device)
-        logits = model(tokens[None]).logits[0] if length else None  # [L + T, V]
-        for first in range(0, length, block):
-            assert logits is not None
-            rows = slice(start + first, start + min(first + block, length))
-            log = torch.log_softmax(logits[rows].double(), -1)  # [b, V]
-            probability = log.exp()
-            here = slice(first, first + len(log))
-            log_probability[here] = log.gather(1, tokens[rows.start + 1 : rows.stop + 1, None])[:, 0].cpu().numpy()
-            entropy[here] = -(probability * log).nan_to_num(0.0).sum(-1).cpu().numpy()
-            argmax[here] = log.argmax(-1).cpu().numpy()
-            for row in range(len(log)):
-                seen = torch.as_tensor(np.unique(ids[: rows.start + row + 1]), device=model.device)
-                mass[first + row] = float(probability[row, seen].sum())
-    return TokenScores(log_probability, entropy, mass, argmax)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +138,20 @@ def next_token_distributions(
     """
     with torch.inference_mode():
         logits = model(torch.as_tensor(ids, device=model.device)[None]).logits[0]  # [T, vocabulary]
-        wanted = logits[torch.as_tensor(text.positions, device=model.device)].double()  # [n, vocabulary]
-        log_z = torch.logsumexp(wanted, dim=-1)  # [n]
+    return distributions_of(logits, ids, text, vocabulary)
+
+
+def distributions_of(
+    logits: torch.Tensor, ids: Sequence[int] | IntArray, text: Text, vocabulary: IntArray | None = None
+) -> NextTokens:
+    """The same from logits [T, V] that are at hand."""
+    with torch.inference_mode():
+        wanted = logits[torch.as_tensor(text.positions, device=logits.device)]  # [n, V]
+        top = wanted.max(dim=-1).values
+        log_z = top.double() + torch.exp(wanted - top[:, None]).sum(-1, dtype=torch.float64).log()  # [n]
         model_ids = np.zeros(len(text.types), dtype=np.int64)
         model_ids[text.key_index] = np.asarray(ids)[text.first :]
-        of_types = wanted[:, torch.as_tensor(model_ids, device=model.device)] - log_z[:, None]  # [n, U]
+        of_types = wanted[:, torch.as_tensor(model_ids, device=logits.device)] - log_z[:, None]  # [n, U]
         outside = None
         if vocabulary is not None:
             outside = _largest_outside(wanted, log_z, text, vocabulary)

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.generation_settings import Generation, Sampling, has_one_continuation, strategy_name
-from harness.sources.language_model import generate, score_tokens
+from harness.sources.language_model import generate
+from harness.sources.token_scores import TokenScores, score_tokens
 
 TOKENIZER = small_models.tokenizer()
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -183,3 +184,30 @@ def test_chat_prompts_go_through_the_template(tmp_path: Path) -> None:
         encode(tokenizer, "w1 w2", chat=True)
     tokenizer.chat_template = "w30 {{ messages[0]['content'] }} w31"
     assert encode(tokenizer, "w1 w2", chat=True) == encode(tokenizer, "w30 w1 w2 w31")
+
+
+@pytest.mark.parametrize(
+    ("temperature", "options", "ignore_eos"),
+    [(None, {}, True), (1.0, {}, False), (0.7, {"top_k": 3}, False), (None, {"repetition_penalty": 1.5}, False),
+     (None, {"beams": 3}, False)],
+)  # fmt: skip
+def test_what_is_kept_while_writing_is_what_a_pass_afterwards_finds(
+    model: Any, temperature: float | None, options: dict[str, Any], ignore_eos: bool
+) -> None:
+    """Whatever decoding cuts off, padding in the batch or not, and up to the end token."""
+    kept: dict[int, TokenScores] = {}
+    texts = [*prompts(), *(p[:3] for p in prompts())]
+    made = generate(
+        model, TOKENIZER, texts, temperature=temperature, max_new_tokens=15, seed=0, batch_size=3, options=options,
+        ignore_eos=ignore_eos, record=kept.__setitem__,
+    )  # fmt: skip
+    plain = generate(
+        model, TOKENIZER, texts, temperature=temperature, max_new_tokens=15, seed=0, batch_size=3, options=options,
+        ignore_eos=ignore_eos,
+    )  # fmt: skip
+    assert sorted(kept) == list(range(len(texts)))
+    for index, (prompt, continuation) in enumerate(zip(texts, made, strict=True)):
+        assert continuation.tolist() == plain[index].tolist()
+        expected = score_tokens(model, np.array(prompt), continuation)
+        for name in ("log_probability", "entropy", "in_context_mass", "argmax"):
+            np.testing.assert_allclose(getattr(kept[index], name), getattr(expected, name), atol=2e-5)
