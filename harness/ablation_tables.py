@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 
 from harness.measures.statistics import Interval, paired_difference
-from harness.tables import SEED, Table, _by, _mean, _per_prompt, _pick, interval, number
+from harness.tables import SEED, Table, _by, _mean, _per_prompt, _pick, interval
 
 NONE = json.dumps({"ablation": "none"})
 
@@ -46,21 +46,29 @@ def name(condition: str) -> str:
     return f"count x {factors['strength']:g}, {place}{draw}"
 
 
-def at_same_loss(part: pd.DataFrame, condition: str, metric: str) -> float | None:
-    """The metric of repetition_penalty where it costs as much on prose as a condition does.
+def less_penalty(part: pd.DataFrame, condition: str, metric: str) -> Interval:
+    """Mean of condition - repetition_penalty where that costs as much on prose, paired by prompt.
 
-    Between the penalties that were measured (and none at all) it is interpolated; beyond them there is no answer.
+    Between the two penalties (or none) whose losses enclose that of the condition, each prompt's measure is
+    interpolated with the share that the mean losses give; beyond the penalties that were measured there is no answer.
     """
     wanted = change(part, condition, "loss_prose").value
-    points = [(0.0, _mean(_pick(part, condition=NONE, metric=metric)).value)]
-    for other in _by(part, "condition"):
-        if "repetition_penalty" in json.loads(other):
-            found = _mean(_pick(part, condition=other, metric=metric)).value
-            points.append((change(part, other, "loss_prose").value or np.nan, found))
-    known = sorted((x, y) for x, y in points if y is not None and np.isfinite(x))
-    if wanted is None or not known[0][0] <= wanted <= known[-1][0]:
-        return None
-    return float(np.interp(wanted, [x for x, _ in known], [y for _, y in known]))
+    penalties = [other for other in _by(part, "condition") if "repetition_penalty" in json.loads(other)]
+    losses = {NONE: 0.0, **{other: change(part, other, "loss_prose").value for other in penalties}}
+    known = sorted((loss, other) for other, loss in losses.items() if loss is not None)
+    enclosing = [
+        (low, high) for low, high in pairwise(known) if wanted is not None and low[0] <= wanted <= high[0] > low[0]
+    ]
+    if wanted is None or not enclosing:
+        return Interval(None, None, None, 0, "no penalty that was measured costs as much")
+    (low, cheaper), (high, dearer) = enclosing[0]
+    share = (wanted - low) / (high - low)
+    own, a, b = (_per_prompt(_pick(part, condition=c, metric=metric)) for c in (condition, cheaper, dearer))
+    common = own.index.intersection(a.index).intersection(b.index)
+    if len(common) == 0:
+        return Interval(None, None, None, 0, "no prompt where all are defined")
+    matched = (1 - share) * a.loc[common].to_numpy(dtype=float) + share * b.loc[common].to_numpy(dtype=float)
+    return paired_difference(own.loc[common].to_numpy(dtype=float), matched, SEED)
 
 
 def ablation_tables(rows: pd.DataFrame) -> list[Table]:
@@ -81,7 +89,7 @@ def ablation_tables(rows: pd.DataFrame) -> list[Table]:
             cells.insert(1, interval(change(part, condition, "seq_rep_4"), signed=True))
             cells += [loss_change(part, condition, m) for m in ("loss_prose", "loss_model_text")]
             ablated = "ablation" in json.loads(condition)
-            cells.append(number(at_same_loss(part, condition, "seq_rep_4")) if ablated else "–")
+            cells.append(interval(less_penalty(part, condition, "seq_rep_4"), signed=True) if ablated else "–")
             body.append([name(condition), *cells])
         prompts = _pick(part, metric="seq_rep_4")["prompt"].nunique()
         prose = _pick(part, metric="loss_prose")["prompt"].nunique()
@@ -90,14 +98,15 @@ def ablation_tables(rows: pd.DataFrame) -> list[Table]:
                 f"Does the count cause the repetition of {model}? Greedy decoding without it",
                 [
                     "taken away", "seq_rep_4", "change", "loop_share", "winner_size", "loss on prose",
-                    "loss on its text", "repetition_penalty at that loss: seq_rep_4",
+                    "loss on its text", "seq_rep_4 less that of repetition_penalty at the same loss",
                 ],
                 body,
                 "count x s: s log(count of a token so far) is taken from the attention scores of its positions. "
                 f"{prompts} held-out prompts; loss: nats per token, of {prose} texts of prose and of the model's own "
                 "continuations at temperature 1; below the first row losses are changes, paired by text; infinite "
-                "where a penalty forbids a written token. The last column is interpolated between the penalties "
-                "that were measured, – beyond them. Intervals: 95 %, bootstrap over prompts or texts.",
+                "where a penalty forbids a written token. Last column: paired by prompt, interpolated between the "
+                "penalties that were measured to the same loss on prose, – beyond them. Intervals: 95 %, "
+                "bootstrap over prompts or texts.",
             )
         )  # fmt: skip
     return tables

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.errors import nearest
 from harness.strict import Growing
+from harness.text_settings import Prose
 
 _OPTIONS = ("temperature", "top_k", "top_p", "min_p", "beams", "repetition_penalty", "no_repeat_ngram")
 
@@ -163,7 +164,9 @@ class CountAblation(Growing):
     random_draws: int = Field(default=3, ge=1)
     repetition_penalties: tuple[float, ...] = (1.02, 1.05, 1.1, 1.2)
     no_repeat_ngrams: tuple[int, ...] = (4,)
-    prose: str = Field(description="a file of {id, kind, text}: texts that people wrote, to measure the loss on")
+    prose: str | Prose = Field(
+        description="texts that people wrote, to measure the loss on: a file of {id, kind, text}, or {dataset: ...}"
+    )
     max_length: int = Field(default=256, ge=16, description="tokens of a text that the loss is measured on")
 
     @field_validator("strengths")

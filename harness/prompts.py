@@ -12,6 +12,8 @@ from harness.config import Config, DatasetPrompts, LoadedConfig, read_yaml
 from harness.documents import read_documents, read_rows
 from harness.errors import UsageError
 from harness.experiment_settings import Heads
+from harness.generation_settings import CountAblation
+from harness.text_settings import Prose
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,35 @@ def read_given(loaded: LoadedConfig) -> list[Prompt]:
     spec = next((e.texts for e in config.experiments if isinstance(e, Heads) and e.texts is not None), None)
     if spec is None:
         return []
-    found = read_documents(spec, loaded.base, where, spec.documents, spec.sample_by)
+    return _split_for(config, _documents(spec, loaded.base, where), f"{where}: {spec.dataset}", "documents")
+
+
+def read_prose(loaded: LoadedConfig) -> list[Prompt]:
+    """The texts that losses are measured on; none where no experiment asks for them.
+
+    Raises:
+        UsageError: a file is missing or malformed, or a dataset holds no text.
+    """
+    found: list[Prompt] = []
+    for experiment in loaded.config.experiments:
+        if isinstance(experiment, CountAblation):
+            if isinstance(experiment.prose, str):
+                found += _from_file(_find(loaded, experiment.prose))
+            else:
+                found += _documents(experiment.prose, loaded.base, "experiments.count-ablation.prose")
+    return found
+
+
+def _documents(spec: Prose, base: Path, where: str) -> list[Prompt]:
+    """The documents of a dataset, each with an id of its own."""
+    found = read_documents(spec, base, where, spec.documents, spec.sample_by)
     numbers: dict[str, int] = {}
     for name, _ in found:
         numbers[name] = numbers.get(name, 0) + 1
-    documents = [
+    return [
         Prompt(name if numbers[name] == 1 else f"{name}-{index}", "text", text)
         for index, (name, text) in enumerate(found)
     ]
-    return _split_for(config, documents, f"{where}: {spec.dataset}", "documents")
 
 
 def _split_for(config: Config, prompts: list[Prompt], where: str, what: str) -> list[Prompt]:
@@ -134,15 +156,6 @@ def _find(loaded: LoadedConfig, name: str) -> Path:
     if path is None:
         raise UsageError(f"prompts: {name!r}: no such file (looked beside the config and in the current folder)")
     return path
-
-
-def read_prompts(loaded: LoadedConfig, name: str) -> list[Prompt]:
-    """The prompts of one file, named as in a config; not split.
-
-    Raises:
-        UsageError: file missing or malformed.
-    """
-    return _from_file(_find(loaded, name))
 
 
 def load_prompts(loaded: LoadedConfig) -> list[Prompt]:

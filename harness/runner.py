@@ -20,7 +20,7 @@ from harness.execution import Progress, Watcher, execute
 from harness.experiment_settings import Heads, OneLayer
 from harness.generation_settings import HEAD_CHAINS, CountAblation, GenerationExperiment
 from harness.paper_settings import PAPER_KINDS, needs_model, reads_heads
-from harness.prompts import Prompt, load_prompts, read_given, read_prompts
+from harness.prompts import Prompt, load_prompts, read_given, read_prose
 from harness.rows import COLUMNS, SCHEMA_VERSION
 from harness.store import MANIFEST, RunDirectory, file_hash, find_runs, now
 from harness.units import Unit
@@ -276,9 +276,7 @@ def run(
     loaded = load_config(config, overrides, limit)
     RunDirectory(Path("results", loaded.config.name) if out is None else Path(out)).check_usable()
     prompts = load_prompts(loaded)
-    texts = [
-        t for e in loaded.config.experiments if isinstance(e, CountAblation) for t in read_prompts(loaded, e.prose)
-    ]
+    texts = read_prose(loaded)
     given = read_given(loaded)
     progress(0.0, "checking models")
     models = _resolve_models(loaded.config, prompts, progress)

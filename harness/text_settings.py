@@ -21,14 +21,19 @@ class Dataset(Growing):
     streaming: bool = Field(default=False, description="read from the start, and no further than needed")
 
 
-class GivenTexts(Dataset):
-    """Texts that people wrote, for heads to be read on instead of the model's own."""
+class Prose(Dataset):
+    """Texts that people wrote."""
 
     streaming: bool = True
     documents: int = Field(default=160, ge=2, description="so many from the start that are not empty")
     sample_by: Literal["line", "paragraph", "document"] = Field(
         default="paragraph", description="what a document is in a .txt file"
     )
+
+
+class GivenTexts(Prose):
+    """Texts for heads to be read on instead of the model's own."""
+
     windows: int | None = Field(
         default=1, ge=1, description="a document longer than max_length is cut into at most so many; null: all"
     )

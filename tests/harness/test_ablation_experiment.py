@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import harness
-from harness.ablation_tables import NONE, ablation_tables, at_same_loss, change, loss_change
+from harness.ablation_tables import NONE, ablation_tables, change, less_penalty, loss_change
 from harness.experiments.count_ablation import chosen_heads, conditions, text_loss
 from harness.generation_settings import CountAblation
 from harness.rows import Rows
@@ -78,9 +78,9 @@ def test_penalties_at_the_same_loss_are_interpolated() -> None:
     part = rows.frame()
     one, two = list(figures)[3:]
     assert change(part, one, "seq_rep_4").value == pytest.approx(-0.1)
-    # a third of the way from 1.1 (.1 nats, .325) to 1.2 (.4 nats, .125)
-    assert at_same_loss(part, one, "seq_rep_4") == pytest.approx(0.325 - 0.2 / 3)
-    assert at_same_loss(part, two, "seq_rep_4") is None
+    # a third of the way from 1.1 (.1 nats, .325) to 1.2 (.4 nats, .125); the ablation has .425
+    assert less_penalty(part, one, "seq_rep_4").value == pytest.approx(0.425 - (0.325 - 0.2 / 3))
+    assert less_penalty(part, two, "seq_rep_4").value is None
     rows.add("loss_prose", None, missing="infinite", prompt="t9", condition=json.loads(two))
     part = rows.frame()
     assert loss_change(part, two, "loss_prose") == "infinite in 1 of 7"
