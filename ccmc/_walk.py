@@ -34,7 +34,7 @@ from ccmc._walk_rows import MOST_HEAVY, draw_by_sum, look_at_row, score
 _COARSE = 2048.0
 _SMALLEST = 1e-300
 # Numbers kept for each row: bound on masses, bound on scores, threshold to heavy ones, and three of bookkeeping.
-_ROW_NUMBERS = 6
+_ROW_NUMBERS = 8
 # Draws per step from which a bound is poor.
 _POOR = 50.0
 
@@ -101,7 +101,7 @@ def walk(
     apart. highest [K] bounds each row's logits.
     """
     steps, vocab_size = out.shape[1], highest.shape[0]
-    counts, by_row = np.zeros(vocab_size), np.empty((_ROW_NUMBERS, vocab_size))
+    counts, by_row = np.zeros(vocab_size), np.empty((vocab_size, _ROW_NUMBERS))
     heavy_number = np.empty(vocab_size, np.int64)
     heavy, heavy_mass = np.empty((vocab_size, MOST_HEAVY), np.int32), np.empty((vocab_size, MOST_HEAVY))
     state = np.empty(4, np.uint64)
@@ -161,7 +161,8 @@ def _walk_on(
     row stands in by_row, heavy_number, heavy and heavy_mass, whatever they held before.
     """
     number = present.shape[0]
-    bound, base, top, coarse, refused, limit = by_row[0], by_row[1], by_row[2], by_row[3], by_row[4], by_row[5]
+    bound, base, top = by_row[:, 0], by_row[:, 1], by_row[:, 2]
+    coarse, refused, limit = by_row[:, 3], by_row[:, 4], by_row[:, 5]
     scores, reach = np.empty(number), np.empty(MOST_HEAVY)
     for k in range(number):
         token = present[k]
