@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,9 @@ class Watcher(Protocol):
     def finished(self, unit: Unit, error: str | None) -> None: ...
 
 
+_SMALL_MODELS = "harness.experiments.paper."
+
+
 def peak_memory() -> int:
     """The largest resident size of this process so far, in bytes."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -41,7 +45,9 @@ def run_unit(directory: Path, unit: Unit, progress: Progress) -> None:
     start = time.perf_counter()
     with new_folder(store.unit(unit.key)) as folder:
         inputs = [store.unit(need.key) for need in unit.needs]
-        rows = task_function(unit.task)(Work(unit.settings, unit.local, inputs, folder, progress))
+        task = task_function(unit.task)
+        with _threads(unit):
+            rows = task(Work(unit.settings, unit.local, inputs, folder, progress))
         write_parquet(rows, folder / "rows.parquet")
         about = {
             "key": unit.key,
@@ -56,6 +62,21 @@ def run_unit(directory: Path, unit: Unit, progress: Progress) -> None:
             "peak_memory_bytes": peak_memory(),
         }
         (folder / "unit.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _threads(unit: Unit) -> Iterator[None]:
+    """Models of a few thousand weights gain nothing from threads that share one product, and wait for one another."""
+    torch = sys.modules.get("torch")
+    if torch is None or not unit.task.startswith(_SMALL_MODELS):
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _quiet(share: float, what: str) -> None:
