@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 
 import harness
 from harness.config import load_config, shipped_configs
+from harness.errors import UsageError
+from harness.experiment_settings import Heads
 from harness.paper_settings import PAPER_KINDS
 from harness.paper_tables import gap_table, verdict_table
+from harness.prompts import load_prompts, read_given
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -34,10 +38,27 @@ def test_all_of_the_paper_is_every_one_of_its_configs() -> None:
     assert sorted(map(repr, together)) == sorted(map(repr, separate))
 
 
+def local_texts(name: str, folder: Path) -> list[str]:
+    """Settings that put a small file in the place of the texts that a config fetches; none where it fetches none."""
+    if not any(isinstance(e, Heads) and e.texts is not None for e in load_config(name).config.experiments):
+        return []
+    texts = [prompt.text for prompt in load_prompts(load_config("quickstart"))]
+    lines = [json.dumps({"text": " ".join(texts[first : first + 24])}) for first in range(0, 72, 24)]
+    (folder / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    given = {"dataset": folder / "texts.jsonl", "subset": "null", "split": "train"}
+    return [f"experiments.heads.texts.{key}={value}" for key, value in given.items()]
+
+
+def test_prose_that_is_not_there_is_named(tmp_path: Path) -> None:
+    loaded = load_config("heads/prose", overrides=[f"experiments.heads.texts.dataset={tmp_path / 'none.jsonl'}"])
+    with pytest.raises(UsageError, match=r"experiments\.heads\.texts: .*none\.jsonl.*no such file"):
+        read_given(loaded)
+
+
 @pytest.mark.weights
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "paper/all.yaml"])
 def test_a_config_runs_with_a_limit(name: str, smollm2: Any, tmp_path: Path) -> None:
-    run = harness.run(name, limit=1, out=tmp_path / "run")
+    run = harness.run(name, limit=1, out=tmp_path / "run", overrides=local_texts(name, tmp_path))
     assert run.state == "complete"
     kinds = {experiment.kind for experiment in load_config(name).config.experiments}
     assert kinds <= set(run.rows["experiment"])
