@@ -175,7 +175,8 @@
       if (!chosen && head.best in head.sources) sourceBox.value = head.best;
       draw();
     };
-    const out = make("div", { "aria-live": "polite" });
+    const asking = make("p", { class: "note", role: "status" });
+    const out = make("div");
     const percent = (value) => (100 * value).toFixed(value < 0.1 ? 1 : 0) + " %";
     const draw = () => {
       const text = data.texts[textNumber()];
@@ -192,13 +193,19 @@
         const tokens = make("p", { class: "tokens" });
         text.pieces.forEach((piece, k) => {
           const seen = k >= first(query) && k <= query;
-          const token = make("button", { type: "button", text: piece, onclick: () => { query = Math.max(1, k); draw(); } });
+          const token = make("button", { type: "button", text: piece, "aria-pressed": String(k === query), onclick: () => {
+            query = Math.max(1, k);
+            const number = [...out.querySelectorAll(".tokens")].indexOf(tokens);
+            draw();
+            out.querySelectorAll(".tokens")[number].children[query].focus(); // the button that was pressed is gone
+          } });
           if (k === query) token.className = "asks";
           else if (!seen) token.className = "unseen";
           if (seen) {
             token.style.backgroundColor = "rgba(0, 114, 178, " + (0.8 * of(name, query, k) / most).toFixed(3) + ")";
             token.title = percent(of(name, query, k));
           }
+          token.ariaLabel = [JSON.stringify(piece), token.title].filter(Boolean).join(", ");
           tokens.append(token);
         });
         const canvas = make("canvas", { width: size * 5, height: size * 5, role: "img", "aria-label": title + ": queries down, keys across" });
@@ -222,12 +229,11 @@
         make("thead", {}, make("tr", {}, ...["token", "model", sourceBox.value].map((name) => make("th", { scope: "col", text: name })))),
         make("tbody", {}, ...rows.map((k) => make("tr", {}, make("th", { scope: "row", text: JSON.stringify(text.pieces[k]) }),
           cell(of("model", query, k)), cell(of(sourceBox.value, query, k))))));
-      const asking = "Query: token " + (query + 1) + ", " + JSON.stringify(text.pieces[query]) + ".";
-      out.replaceChildren(make("p", { class: "note", text: asking }),
-        make("div", { class: "pair" }, panel("model", "model"), panel(sourceBox.value, sourceBox.value)),
+      asking.textContent = "Query: token " + (query + 1) + ", " + JSON.stringify(text.pieces[query]) + ".";
+      out.replaceChildren(make("div", { class: "pair" }, panel("model", "model"), panel(sourceBox.value, sourceBox.value)),
         make("div", { class: "scroll" }, table));
     };
-    place.replaceChildren(make("div", { class: "controls" }, textLabel, headLabel, sourceLabel), out);
+    place.replaceChildren(make("div", { class: "controls" }, textLabel, headLabel, sourceLabel), asking, out);
     fill();
   }
 })();

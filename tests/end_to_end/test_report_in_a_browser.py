@@ -5,46 +5,22 @@ Needs Debian's packages chromium and chromium-driver (`apt-get install chromium 
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
 
 from harness.report import write_report
 from harness.runner import Run, load_run
 from harness.store import write_parquet
 
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no chromium and chromedriver here: apt-get install chromium chromium-driver",
-)
+pytestmark = needs_browser
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference" / "quickstart"
-HOSTILE = "<script>window.hacked=1</script>\"><img src=x onerror='window.hacked=2'>\u2028$\\frac"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    driver.set_window_size(1280, 900)
-    yield driver
-    driver.quit()
 
 
 def big_run(folder: Path) -> Run:
@@ -77,51 +53,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report([big_run(folder / "run"), paper], folder / "report.html")
     assert (folder / "report.html").stat().st_size < 3_000_000
     return folder / "report.html"
-
-
-def logs(browser: Any) -> tuple[list[str], list[str]]:
-    """Console messages, and addresses that were requested."""
-    messages = [entry["message"] for entry in browser.get_log("browser")]
-    requests = []
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            requests.append(message["params"]["request"]["url"])
-    return messages, requests
-
-
-def emulate(browser: Any, scheme: str, width: int) -> None:
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-CONTRAST = """
-const linear = (x) => x / 255 <= .03928 ? x / 255 / 12.92 : ((x / 255 + .055) / 1.055) ** 2.4;
-const lum = (c) => { const v = c.map(linear);
-  return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
-const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-const painted = (node) => { node.scrollIntoView({block: "center", inline: "center"});
-  const r = node.getBoundingClientRect();
-  const shape = document.elementsFromPoint(r.x + r.width / 2, r.y + r.height / 2).find(
-    (e) => ["path", "use"].includes(e.tagName) && getComputedStyle(e).fill !== "none");
-  return shape && rgb(getComputedStyle(shape).fill); };
-const ground = (node) => { if (node.closest("svg")) { const c = painted(node); if (c) return c; }
-  for (let n = node; n; n = n.parentElement) {
-  const c = rgb(getComputedStyle(n).backgroundColor);
-  if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
-let worst = [99, ""];
-const all = "p,li,td,th,a,h1,h2,h3,h4,mark,label,button,figcaption,dt,dd,option,code,text,pre,summary,select";
-for (const node of document.querySelectorAll(all)) {
-  const style = getComputedStyle(node);
-  if (!node.textContent.trim() || !node.getClientRects().length) continue;
-  const [a, b] = [lum(rgb(node.tagName === "text" ? style.fill : style.color)), lum(ground(node))];
-  const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-  if (ratio < worst[0]) worst = [ratio, node.tagName + " " + node.className + " " + node.textContent.slice(0, 40)];
-}
-return worst;
-"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
