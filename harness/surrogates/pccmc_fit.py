@@ -19,8 +19,8 @@ from typing import Self
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.optimize import minimize
 
+from harness.minimise import minimise_each
 from harness.seeds import derive_seed
 from harness.sources.blocks import Block, View
 from harness.sources.static_inputs import StaticHeads
@@ -40,18 +40,21 @@ _NONE, _DISTANCES = -1, 0  # choices of a head besides the ridges, which count f
 
 @dataclass(frozen=True)
 class _Parameters:
-    """One head's scale, distance offsets [D] and pair offsets [P]."""
+    """Scale [A], distance offsets [A, D] and pair offsets [A, P] of some heads."""
 
-    c: float
+    c: FloatArray
     b: FloatArray
     delta: FloatArray
+
+    def of(self, heads: IntArray) -> _Parameters:
+        return _Parameters(self.c[heads], self.b[heads], self.delta[heads])
 
 
 @dataclass(frozen=True)
 class _Masses:
-    """What a loss needs of one head's attention."""
+    """What a loss needs of the attention of heads: score [H], distance [H, D], pair [H, P]."""
 
-    score: float
+    score: FloatArray
     distance: FloatArray
     pair: FloatArray
 
@@ -69,9 +72,8 @@ def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -
     return observations.part(set(order[: max(2, int(np.searchsorted(total, most, side="right")))]))
 
 
-def _masses(of: Observations, head: int, pair: FloatArray) -> _Masses:
-    score = float(np.sum([m[head] for m in of.score_mass]))
-    return _Masses(score, np.sum([m[head] for m in of.distance_mass], axis=0), pair)
+def _masses(of: Observations, pair: FloatArray) -> _Masses:
+    return _Masses(np.sum(of.score_mass, axis=0), np.sum(of.distance_mass, axis=0), pair)
 
 
 class PCCMCFit(HeadSurrogate):
@@ -82,7 +84,7 @@ class PCCMCFit(HeadSurrogate):
         seed: of the inner split.
         folds: one of so many parts of the training prompts is kept back to choose.
         tol: of the fits, on the largest gradient entry in units of its standard deviation.
-        threads: heads fitted at once.
+        threads: that share the heads.
     """
 
     name = "pccmc-fit"
@@ -103,85 +105,111 @@ class PCCMCFit(HeadSurrogate):
             self.sink_ = fit_sink(observations.texts, observations.sink_odds, prior_odds, observations.vocab_size)
         observations = affordable(observations, derive_seed(self.seed, "affordable"))
         groups = inner_folds(observations.groups, self.folds, derive_seed(self.seed, "inner"))
-        heads = range(observations.heads)
         if len(groups) < 2:
             self.choice_ = np.full(observations.heads, _DISTANCES)
         else:
             inner, outer = observations.part(set(observations.groups) - groups[0]), observations.part(groups[0])
-            entries, kept_back = self._entries(inner, inner), self._entries(outer, inner)
-            wins = _wins(outer, inner)
-            with ThreadPoolExecutor(self.threads) as pool:
-                chosen = pool.map(lambda head: self._choose(head, inner, entries, outer, kept_back, wins), heads)
-                self.choice_ = np.array(list(chosen))
-            del entries, kept_back
-        entries = self._entries(observations, observations)
-        with ThreadPoolExecutor(self.threads) as pool:
-            found = list(pool.map(lambda head: self._final(head, observations, entries), heads))
+            self.choice_ = self._choose(inner, outer)
+        found = self._final(observations)
         pattern = observations.pattern
-        self.c_ = np.array([p.c for p in found])
-        self.b_ = np.stack([p.b for p in found])
-        self.delta_ = [sparse.csr_array((p.delta, pattern.indices, pattern.indptr), shape=pattern.shape) for p in found]
+        self.c_, self.b_ = found.c, found.b
+        self.delta_ = [
+            sparse.csr_array((delta, pattern.indices, pattern.indptr), shape=pattern.shape) for delta in found.delta
+        ]
         return self
 
     def _entries(self, of: Observations, known: Observations) -> Entries:
         pairs = _pair_codes(known)
         return gather(self.heads, of.texts, pairs, of.vocab_size)
 
-    def _choose(
-        self,
-        head: int,
-        inner: Observations,
-        entries: Entries,
-        outer: Observations,
-        kept_back: Entries,
-        wins: FloatArray,
-    ) -> int:
-        mass = _masses(outer, head, wins[head])
-        found = self._start(inner)
-        losses = {_NONE: _loss(kept_back, head, mass, found)}
-        for number, ridge in enumerate((np.inf, *PAIR_RIDGES), start=_DISTANCES):
-            found = self._solve(head, inner, entries, ridge, found)
-            losses[number] = _loss(kept_back, head, mass, found)
-        return min(losses, key=lambda choice: losses[choice])
+    def _choose(self, inner: Observations, outer: Observations) -> IntArray:
+        """[H] the choice that is best on the prompts kept back."""
+        mass, entries = _masses(inner, inner.pair_wins), self._entries(inner, inner)
+        outer_mass, kept_back = _masses(outer, _wins(outer, inner)), self._entries(outer, inner)
+        found = _start(inner)
+        losses = [self._loss(kept_back, outer_mass, found)]
+        for ridge in (np.inf, *PAIR_RIDGES):
+            found = self._solve(np.arange(inner.heads), mass, entries, np.full(inner.heads, ridge), found)
+            losses.append(self._loss(kept_back, outer_mass, found))
+        choice: IntArray = np.argmin(losses, axis=0) + _NONE
+        return choice
 
-    def _final(self, head: int, of: Observations, entries: Entries) -> _Parameters:
-        found = self._start(of)
-        for number, ridge in enumerate((np.inf, *PAIR_RIDGES), start=_DISTANCES):
-            if number in {_DISTANCES, self.choice_[head]} and self.choice_[head] >= number:
-                found = self._solve(head, of, entries, ridge, found)
+    def _final(self, of: Observations) -> _Parameters:
+        """The parameters of each head's choice, from all texts."""
+        mass, entries = _masses(of, of.pair_wins), self._entries(of, of)
+        found = _start(of)
+        ridges = np.array([np.inf, *PAIR_RIDGES])
+        for wanted, choice in (
+            (self.choice_ >= _DISTANCES, np.full_like(self.choice_, _DISTANCES)),
+            (self.choice_ > _DISTANCES, self.choice_),
+        ):
+            heads = np.flatnonzero(wanted)
+            if len(heads):
+                solved = self._solve(heads, mass, entries, ridges[choice[heads]], found.of(heads))
+                found.c[heads], found.b[heads], found.delta[heads] = solved.c, solved.b, solved.delta
         return found
 
-    def _start(self, of: Observations) -> _Parameters:
-        return _Parameters(1.0, np.zeros(BUCKETS), np.zeros(of.pair_wins.shape[1]))
+    def _solve(
+        self, heads: IntArray, mass: _Masses, entries: Entries, ridge: FloatArray, start: _Parameters
+    ) -> _Parameters:
+        """Minimise over c and b, and over delta too unless its ridge is infinite.
 
-    def _solve(self, head: int, of: Observations, entries: Entries, ridge: float, start: _Parameters) -> _Parameters:
-        """Minimise over c and b, and over delta too unless its ridge is infinite."""
-        mass, pairs, few = _masses(of, head, of.pair_wins[head]), np.isfinite(ridge), 1 + BUCKETS
+        Args:
+            heads: [A] which.
+            mass: of all heads.
+            entries: of the texts.
+            ridge: [A] of delta; infinite for all heads or for none.
+            start: of these heads.
+        """
+        pairs, few = bool(np.isfinite(ridge[0])), 1 + BUCKETS
         # in units in which the curvature of every parameter is of order 1
-        spread = float(np.var(entries.score[head])) * (len(entries.start) - 1)
-        curvature = [np.array([spread + RIDGE]), mass.distance + RIDGE, *([mass.pair + ridge] if pairs else [])]
-        scale = 1.0 / np.sqrt(np.concatenate(curvature))
+        spread = np.array([np.var(entries.score[head]) for head in heads]) * (len(entries.start) - 1)
+        curvature = [spread[:, None] + RIDGE, mass.distance[heads] + RIDGE]
+        x0 = [start.c[:, None], start.b]
+        if pairs:
+            curvature.append(mass.pair[heads] + ridge[:, None])
+            x0.append(start.delta)
+        scale = 1.0 / np.sqrt(np.concatenate(curvature, axis=1))
 
-        def read(x: FloatArray) -> _Parameters:
-            y = x * scale
-            return _Parameters(float(y[0]), y[1:few], y[few:] if pairs else start.delta)
+        def objective(which: IntArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+            of, y = heads[which], np.empty_like(x)
+            for row, number in enumerate(which):
+                np.multiply(x[row], scale[number], out=y[row])
+            p = _Parameters(y[:, 0].copy(), y[:, 1:few], y[:, few:])  # of no pairs as long as these are not fitted
+            rows, gradient = self._normalisers(entries, of, p)
+            value = rows - p.c * mass.score[of] - (p.b * mass.distance[of]).sum(1)
+            value += 0.5 * RIDGE * ((p.c - 1.0) ** 2 + (p.b**2).sum(1))
+            gradient[:, 0] += RIDGE * (p.c - 1.0) - mass.score[of]
+            gradient[:, 1:few] += RIDGE * p.b - mass.distance[of]
+            for row, number in enumerate(which):
+                if pairs:
+                    delta, won = p.delta[row], mass.pair[of[row]]
+                    value[row] += 0.5 * ridge[number] * float(delta @ delta) - float(delta @ won)
+                    gradient[row, few:] += ridge[number] * delta - won
+                gradient[row] *= scale[number]
+            return value, gradient
 
-        def objective(x: FloatArray) -> tuple[float, FloatArray]:
-            p = read(x)
-            grad_b, grad_delta = np.zeros(BUCKETS), np.zeros_like(p.delta)
-            free = p if pairs else _Parameters(p.c, p.b, p.delta[:0])  # as long as pairs are not fitted, theirs are 0
-            rows, grad_c = _normalisers(entries, head, free, grad_b, grad_delta)
-            value = rows - p.c * mass.score - float(p.b @ mass.distance)
-            value += 0.5 * RIDGE * ((p.c - 1.0) ** 2 + float(p.b @ p.b))
-            gradient = [np.array([grad_c - mass.score + RIDGE * (p.c - 1.0)]), grad_b - mass.distance + RIDGE * p.b]
-            if pairs:
-                value += 0.5 * ridge * float(p.delta @ p.delta) - float(p.delta @ mass.pair)
-                gradient.append(grad_delta - mass.pair + ridge * p.delta)
-            return value, np.concatenate(gradient) * scale
+        tol = self.tol * np.sqrt(len(entries.start))
+        y = minimise_each(objective, np.concatenate(x0, axis=1) / scale, tol, fall=1e-6, most=60) * scale
+        return _Parameters(y[:, 0], y[:, 1:few], y[:, few:] if pairs else start.delta)
 
-        x0 = np.concatenate([[start.c], start.b, *([start.delta] if pairs else [])]) / scale
-        options = {"maxiter": 60, "maxcor": 8, "gtol": self.tol * np.sqrt(len(entries.start)), "ftol": 1e-6}
-        return read(minimize(objective, x0, jac=True, method="L-BFGS-B", options=options).x)  # type: ignore[call-overload]
+    def _normalisers(self, entries: Entries, heads: IntArray, p: _Parameters) -> tuple[FloatArray, FloatArray]:
+        """[A] logarithms of normalisers, summed over rows, and [A, 1 + D + P] their gradient."""
+        few = 1 + p.b.shape[1]
+        total, gradient = np.zeros(len(heads)), np.zeros((len(heads), few + p.delta.shape[1]))
+        given = entries.score, entries.start, entries.bucket, entries.pair
+        into = total, gradient[:, 0], gradient[:, 1:few], gradient[:, few:]
+        parts = np.array_split(np.arange(len(heads)), min(self.threads, len(heads)))
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(lambda part: log_normalisers(*given, part, heads, p.c, p.b, p.delta, *into), parts))
+        return total, gradient
+
+    def _loss(self, entries: Entries, mass: _Masses, p: _Parameters) -> FloatArray:
+        """[H] of all heads."""
+        rows, _ = self._normalisers(entries, np.arange(len(p.c)), p)
+        given = p.c * mass.score + (p.b * mass.distance).sum(1)
+        loss: FloatArray = rows - given - [float(d @ m) for d, m in zip(p.delta, mass.pair, strict=True)]
+        return loss
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         prior = PCCMCWeights(self.heads).along(view)
@@ -203,17 +231,8 @@ class PCCMCFit(HeadSurrogate):
         return self.heads.at_start.key.device
 
 
-def _normalisers(
-    entries: Entries, head: int, p: _Parameters, grad_b: FloatArray, grad_delta: FloatArray
-) -> tuple[float, float]:
-    of_head = entries.score[head], entries.start, entries.bucket, entries.pair
-    rows, grad_c = log_normalisers(*of_head, p.c, p.b, p.delta, grad_b, grad_delta)
-    return float(rows), float(grad_c)
-
-
-def _loss(entries: Entries, head: int, mass: _Masses, p: _Parameters) -> float:
-    rows, _ = _normalisers(entries, head, p, np.zeros_like(p.b), np.zeros_like(p.delta))
-    return rows - p.c * mass.score - float(p.b @ mass.distance + p.delta @ mass.pair)
+def _start(of: Observations) -> _Parameters:
+    return _Parameters(np.ones(of.heads), np.zeros((of.heads, BUCKETS)), np.zeros_like(of.pair_wins))
 
 
 def _pair_codes(observations: Observations) -> IntArray:

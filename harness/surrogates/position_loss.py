@@ -1,4 +1,5 @@
-"""The cross-entropy of position-level rows with scale, distances and token pairs, and its gradient, for one head.
+"""The cross-entropy of position-level rows with scale, distances and token pairs, and its gradient, for the heads of a
+layer at once.
 
 A row gives key position l the weight exp(c score_l + b[distance bucket] + delta[query token, key token]).
 Against observed attention the loss is the sum over rows of log sum_l weight_l, less c . score_mass, b . distance_mass
@@ -70,40 +71,48 @@ def gather(heads: StaticHeads, texts: Sequence[Text], known: IntArray, vocab_siz
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
 def log_normalisers(  # type: ignore[no-untyped-def]
-    score, start, bucket, pair, c, b, delta, grad_b, grad_delta
+    score, start, bucket, pair, part, heads, c, b, delta, total, grad_c, grad_b, grad_delta
 ):
-    """Sum over rows of log sum of weights, and score mass; adds predicted mass per bucket and pair to the gradients.
+    """Add, for some heads, what the loss needs to what is there: all heads read a row while it is at hand.
 
-    An empty `delta` leaves pairs out. One short loop per step, so that all but the look-ups run on vector units.
+    One short loop per step, so that all but the look-ups run on vector units.
+
+    Args:
+        score, start, bucket, pair: of `Entries`.
+        part: which of the A problems to do.
+        heads: [A] the head of each problem.
+        c, b, delta: [A], [A, D], [A, P] parameters; a `delta` of no pairs leaves pairs out.
+        total: [A] receives the sum over rows of the log of the sum of weights.
+        grad_c, grad_b, grad_delta: [A], [A, D], [A, P] receive the predicted score, and mass per bucket and pair.
     """
-    total, grad_c = 0.0, 0.0
-    longest = 0
+    longest, pairs = 0, delta.shape[1] > 0
     for row in range(len(start) - 1):
         longest = max(longest, start[row + 1] - start[row])
     weight = np.empty(longest)
     for row in range(len(start) - 1):
         first, size = start[row], start[row + 1] - start[row]
-        for k in range(size):
-            weight[k] = c * score[first + k] + b[bucket[first + k]]
-        if len(delta):
+        for a in part:
+            scores, scale = score[heads[a]], c[a]
             for k in range(size):
-                if pair[first + k] >= 0:
-                    weight[k] += delta[pair[first + k]]
-        top = weight[0]
-        for k in range(size):
-            top = max(top, weight[k])
-        mass, scored = 0.0, 0.0
-        for k in range(size):
-            weight[k] = exp64(weight[k] - top)
-            mass += weight[k]
-            scored += weight[k] * score[first + k]
-        total += top + np.log(mass)
-        grad_c += scored / mass
-        share = 1.0 / mass
-        for k in range(size):
-            grad_b[bucket[first + k]] += weight[k] * share
-        if len(delta):
+                weight[k] = scale * scores[first + k] + b[a, bucket[first + k]]
+            if pairs:
+                for k in range(size):
+                    if pair[first + k] >= 0:
+                        weight[k] += delta[a, pair[first + k]]
+            top = weight[0]
             for k in range(size):
-                if pair[first + k] >= 0:
-                    grad_delta[pair[first + k]] += weight[k] * share
-    return total, grad_c
+                top = max(top, weight[k])
+            mass, scored = 0.0, 0.0
+            for k in range(size):
+                weight[k] = exp64(weight[k] - top)
+                mass += weight[k]
+                scored += weight[k] * scores[first + k]
+            total[a] += top + np.log(mass)
+            grad_c[a] += scored / mass
+            share = 1.0 / mass
+            for k in range(size):
+                grad_b[a, bucket[first + k]] += weight[k] * share
+            if pairs:
+                for k in range(size):
+                    if pair[first + k] >= 0:
+                        grad_delta[a, pair[first + k]] += weight[k] * share

@@ -46,6 +46,16 @@ def divergence(surrogate: Any, of: list[Text], *given: Any) -> float:
     return total / len(of)
 
 
+def normalisers(entries: Any, head: int, c: float, b: Any, delta: Any) -> tuple[float, Any]:
+    """What the loss of one head adds up, beside that of another, and its gradient."""
+    total, grad_c, grad_b, grad_delta = np.zeros(2), np.zeros(2), np.zeros((2, BUCKETS)), np.zeros((2, len(delta)))
+    log_normalisers(
+        entries.score, entries.start, entries.bucket, entries.pair, np.arange(2), np.array([head, 1 - head]),
+        np.array([c, 2.0]), np.stack([b, -b]), np.stack([delta, delta + 1.0]), total, grad_c, grad_b, grad_delta,
+    )  # fmt: skip
+    return total[0], np.concatenate([grad_c[:1], grad_b[0], grad_delta[0]])
+
+
 @pytest.mark.parametrize("window", [None, 5])
 def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> None:
     rng = np.random.default_rng(0)
@@ -56,9 +66,7 @@ def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> 
     b, delta = rng.normal(size=BUCKETS), rng.normal(size=30)
 
     def value(x: Any) -> float:
-        scratch = np.zeros(BUCKETS), np.zeros(30)
-        of_head = entries.score[0], entries.start, entries.bucket, entries.pair
-        return float(log_normalisers(*of_head, x[0], x[1 : 1 + BUCKETS], x[1 + BUCKETS :], *scratch)[0])
+        return float(normalisers(entries, 0, x[0], x[1 : 1 + BUCKETS], x[1 + BUCKETS :])[0])
 
     seen = np.concatenate([s[:, t.visible] for t, s in zip(of, scores, strict=True)], axis=1)
     np.testing.assert_allclose(entries.score, seen, atol=1e-6)
@@ -76,10 +84,7 @@ def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> 
             expected += np.log(weight)
     at = np.concatenate([[0.7], b, delta])
     assert value(at) == pytest.approx(expected, rel=1e-9)
-    grad_b, grad_delta = np.zeros(BUCKETS), np.zeros(30)
-    of_head = entries.score[0], entries.start, entries.bucket, entries.pair
-    _, grad_c = log_normalisers(*of_head, 0.7, b, delta, grad_b, grad_delta)
-    gradient = np.concatenate([[grad_c], grad_b, grad_delta])
+    gradient = normalisers(entries, 0, 0.7, b, delta)[1]
     np.testing.assert_allclose(gradient, approx_fprime(at, value, 1e-6), atol=1e-4)
 
 
