@@ -63,6 +63,12 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         query_pre_attn_scalar=8,
         layer_types=LOCAL_AND_GLOBAL,
     ),
+    "cohere2": _config(  # its last layer neither turns nor hides anything
+        "Cohere2Config", **GROUPED, sliding_window=16, layer_types=["sliding_attention"] * 2 + ["full_attention"]
+    ),
+    "gpt2-scaled": _config(
+        "GPT2Config", **SHARED, n_positions=128, n_embd=48, n_layer=3, n_head=6, scale_attn_by_inverse_layer_idx=True
+    ),
     "gpt_neo": _config(
         "GPTNeoConfig",
         **SHARED,
@@ -90,6 +96,20 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "mpt": _config("MptConfig", **SHARED, d_model=48, n_layers=2, n_heads=6, max_seq_len=128),
     "mamba": _config("MambaConfig", **SHARED, hidden_size=48, num_hidden_layers=2, state_size=4),
     "falcon": _config("FalconConfig", **SHARED, hidden_size=48, num_hidden_layers=2, num_attention_heads=6, alibi=True),
+    "gpt_oss": _config(  # a learned score beside the keys
+        "GptOssConfig", **{**GROUPED, "intermediate_size": 48}, head_dim=8, num_local_experts=2
+    ),
+    "recurrent_gemma": _config(
+        "RecurrentGemmaConfig",
+        **SHARED,
+        pad_token_id=1,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        lru_width=48,
+        attention_window_size=16,
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from harness.sources.capture import LayerCall
 from harness.sources.eager import check_capture, eager_rows
 from harness.sources.static_inputs import StaticInputs, embedding_inputs, first_layer_inputs, has_learned_positions
 
-LEARNED = {"gpt2", "opt", "gpt_neo"}
+LEARNED = {"gpt2", "gpt2-scaled", "opt", "gpt_neo"}
 
 
 def captured(model: Any, ids: Any, layers: list[int]) -> dict[int, torch.Tensor]:
