@@ -117,7 +117,7 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
         catalogue.check_name(name)
     files = [catalogue.resolve(name, progress) for name in config.models]
     from harness.experiments.continuations import Model
-    from harness.sources import eager, loading
+    from harness.sources import count_ablation, eager, loading
 
     models = []
     for found in files:
@@ -136,6 +136,8 @@ def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -
         weights = loading.load_model(found.path, loading.pick_device(config.device))
         if any(_reads_heads(e) for e in config.experiments):
             eager.check_capture(weights, found.name)
+        if any(isinstance(e, CountAblation) for e in config.experiments):
+            count_ablation.check_reach(weights)
         models.append(Model(found.name, found.path, found.revision, found.weights_hash, layers))
     return models
 

@@ -1,10 +1,10 @@
 """What attention heads do over a text: queries and keys of every layer, as the model itself makes them.
 
 A custom attention function, registered with transformers, sees query and key of every layer after rotation and norms;
-the model runs on its fast kernel beside it. Three older families do not ask that registry and are met where they take
-the product themselves. Everything that a layer adds to the plain product (grouped key heads, scaling, soft cap, window)
-is read from the call; `eager.check_capture` holds the rows that come out against those of eager transformers, so
-whatever is not understood here is refused by name instead of being measured wrongly.
+the model runs on its fast kernel beside it. Three older families and the one-layer model do not ask that registry and
+are met where they take the product themselves. Everything that a layer adds to the plain product (grouped key heads,
+scaling, soft cap, window) is read from the call; `eager.check_capture` holds the rows that come out against those of
+eager transformers, so whatever is not understood here is refused by name instead of being measured wrongly.
 """
 
 from __future__ import annotations
@@ -147,7 +147,12 @@ AttentionInterface.register(NAME, _capture)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 # they do not ask the registry of attention functions
-OLD_FAMILIES = {"gpt_neo": "GPTNeoSelfAttention", "gptj": "GPTJAttention", "falcon": "FalconAttention"}
+OLD_FAMILIES = {
+    "gpt_neo": "GPTNeoSelfAttention",
+    "gptj": "GPTJAttention",
+    "falcon": "FalconAttention",
+    "ccmc-one-layer": "PairScores",
+}
 
 
 def attention_modules(model: Any) -> dict[int, torch.nn.Module]:
@@ -175,7 +180,7 @@ def _interface(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _own_product(model: Any) -> Iterator[None]:
-    """GPT-Neo and GPT-J take the product in a method of their own."""
+    """GPT-Neo, GPT-J and the one-layer model take the product in a method of their own."""
 
     def hearing(module: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         local = getattr(module, "attention_type", "global") == "local"
@@ -230,7 +235,7 @@ def _listening(model: Any, listener: _Listener) -> Iterator[None]:
 
     hooks = [module.register_forward_pre_hook(hook(layer), with_kwargs=True) for layer, module in modules.items()]
     kind = model.config.get_text_config().model_type
-    adapter = {"gpt_neo": _own_product, "gptj": _own_product, "falcon": _fast_product}.get(kind, _interface)
+    adapter = {"falcon": _fast_product}.get(kind, _own_product if kind in OLD_FAMILIES else _interface)
     _active.append(listener)
     try:
         with adapter(model), torch.inference_mode(), suppress(_Stop):

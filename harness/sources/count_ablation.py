@@ -106,6 +106,20 @@ AttentionInterface.register(NAME, _attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
+def check_reach(model: Any) -> None:
+    """Refuse a model from whose scores the count cannot be taken.
+
+    Raises:
+        UsageError: names the architecture.
+    """
+    kind = model.config.get_text_config().model_type
+    if not attention_modules(model) or kind in OLD_FAMILIES:
+        raise UsageError(
+            f"count-ablation: {kind} does not use the attention interface of transformers, so the count cannot be "
+            "taken from its scores; choose another model"
+        )
+
+
 @contextmanager
 def without_counts(model: Any, strength: float, heads: Heads) -> Iterator[None]:
     """Within this block the chosen heads of a model attend without the count.
@@ -119,8 +133,7 @@ def without_counts(model: Any, strength: float, heads: Heads) -> Iterator[None]:
     Raises:
         UsageError: the model's attention cannot be reached.
     """
-    if not attention_modules(model) or model.config.get_text_config().model_type in OLD_FAMILIES:
-        raise UsageError(f"{model.config.model_type} does not use the attention interface of transformers")
+    check_reach(model)
     ablation = _Ablation(strength, heads)
 
     def before(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:

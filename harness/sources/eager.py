@@ -94,6 +94,8 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
     lacking = set(range(int(config.num_hidden_layers))) - set(modules)
     if lacking:
         raise UsageError(f"{refused}: layer {min(lacking)} has no attention of that kind")
+    if getattr(config, "positions", None) == "additive":
+        raise UsageError(f"{refused} with additive positions: they add to scores what no query and key hold")
     ids = np.arange(length) * 7 % config.vocab_size
     found: dict[int, torch.Tensor] = {}
 

@@ -56,14 +56,19 @@ def load_config(path: Path) -> Any:
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer of a model folder, padding on the left as generation needs.
 
+    A one-layer model that was saved without one takes token ids as texts.
+
     Raises:
         UsageError: no tokenizer, or one with more tokens than the model has.
     """
+    config = load_config(path)
+    if config.model_type == one_layer_hf.OneLayerConfig.model_type and not any(path.glob("tokenizer*")):
+        return one_layer_hf.integer_tokenizer(config.vocab_size)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
     except (ValueError, OSError, KeyError, json.JSONDecodeError) as error:
         raise UsageError(f"model {path.name}: no usable tokenizer: {one_line(error)[:200]}") from None
-    size = load_config(path).vocab_size
+    size = config.vocab_size
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= size:
         raise UsageError(f"model {path.name}: its tokenizer has id {largest}, the model has only {size} tokens")
@@ -113,10 +118,10 @@ def encode(tokenizer: Any, text: str, chat: bool = False) -> list[int]:
         chat: put it into the chat template, as a user's turn that the model answers.
 
     Raises:
-        UsageError: a tokenizer without a chat template.
+        UsageError: a tokenizer without a chat template, or one that cannot take the text.
     """
     if not chat:
-        return [int(token) for token in tokenizer(text).input_ids]
+        return _ids(tokenizer, text)
     if not getattr(tokenizer, "chat_template", None):
         raise UsageError("chat: the model's tokenizer has no chat template; leave chat out")
     turns = [{"role": "user", "content": text}]
@@ -126,7 +131,21 @@ def encode(tokenizer: Any, text: str, chat: bool = False) -> list[int]:
 
 def encode_long(tokenizer: Any, text: str) -> list[int]:
     """The ids of a text of any length; the tokenizer does not warn that it is longer than the window."""
-    return [int(token) for token in tokenizer(text, verbose=False).input_ids]
+    return _ids(tokenizer, text)
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    try:
+        return [int(token) for token in tokenizer(text, verbose=False).input_ids]
+    except Exception as error:  # tokenizers raises a bare Exception for a word that is in no vocabulary
+        size = len(tokenizer)
+        if tokenizer.get_vocab().keys() == {str(token) for token in range(size)}:
+            words = [word for word in text.split() if word not in tokenizer.get_vocab()]
+            raise UsageError(
+                f"{words[0][:20]!r} is no token: the model has no tokenizer, its texts are ids from 0 to {size - 1} "
+                "with blanks between them; give prompts of ids, or save a tokenizer into its folder"
+            ) from None
+        raise UsageError(f"the tokenizer cannot take {text[:20]!r}: {one_line(error)[:120]}") from None
 
 
 def check_known(tokenizer: Any, ids: list[int], what: str, name: str) -> None:

@@ -57,7 +57,7 @@ def teacher_model(kind: str, K: int, length: int, rng: np.random.Generator) -> O
     layer: Any = model.layers[0]
     layer.W.data = torch.as_tensor(rng.normal(0, LOGIT_SD, (1, d, d)))
     if kind == "additive":
-        layer.distance.data = torch.as_tensor(-np.log1p(np.arange(length)))
+        layer.scores.distance.data = torch.as_tensor(-np.log1p(np.arange(length)))
     elif kind == "learned":
         model.U.data = torch.as_tensor(rng.normal(0, d**-0.5, (length, d)))
     return model
@@ -79,7 +79,7 @@ def chain_off(model: OneLayerForCausalLM) -> PositionalChain:
     layer: Any = model.layers[0]
     W = layer.W.detach()[0].numpy()
     if model.config.positions == "additive":
-        return DistanceChain((E @ W @ E.T).T, layer.distance.detach().numpy())
+        return DistanceChain((E @ W @ E.T).T, layer.scores.distance.detach().numpy())
     if model.config.positions == "learned":
         return EmbeddedPositionChain(E, model.U.detach().numpy(), W)
     return RotaryChain(E, E @ W, rotary_frequencies(E.shape[1] // 2).numpy())

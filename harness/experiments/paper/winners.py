@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 
 from ccmc import CCMC, mean_field, simulate, winners
 from harness.config import Config
+from harness.errors import UsageError
 from harness.experiments.continuations import Model, local
 from harness.experiments.paper.common import Claims, mean, read_rows, repetitions, share, values
 from harness.experiments.sampling import FloatArray, IntArray
@@ -50,6 +51,8 @@ def plan(config: Config, settings: WinnerSets, models: list[Model], device: str)
         "seed": config.seed,
     }
     units = []
+    if "heads" in settings.families:
+        _check_size(models[0], max(settings.vocab_sizes))
     for family in settings.families:
         of_model = models[0].settings() if family == "heads" else {}
         where = local(models[0], device) if family == "heads" else {}
@@ -73,6 +76,17 @@ def plan(config: Config, settings: WinnerSets, models: list[Model], device: str)
             for index in range(total)
         ]
     return [*units, Unit(f"{module}:pool", "winners: pooling", {"seed": config.seed}, tuple(units))]
+
+
+def _check_size(model: Model, K: int) -> None:
+    from harness.sources import loading
+
+    size = int(loading.load_config(model.path).vocab_size)
+    if size < K:
+        raise UsageError(
+            f"experiments.winners.vocab_sizes: {model.name!r} has {size} tokens, so its heads give no chain of {K}; "
+            "leave that size or the family 'heads' out"
+        )
 
 
 def cyclic_chain(K: int) -> CCMC:
