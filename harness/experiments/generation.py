@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import rel_entr
 
 from ccmc import CCMC
 from harness.config import Config
@@ -152,12 +153,10 @@ def leaving_kl(mass: FloatArray, kl: FloatArray, leaving: FloatArray) -> FloatAr
     Args:
         mass: [n] what the model gives to the context.
         kl: [n] divergence within the context.
-        leaving: [n] what the surrogate gives to anything else, above 0 and below 1.
+        leaving: [n] what the surrogate gives to anything else; 0 where the model leaves gives infinity.
     """
     left = np.clip(1.0 - mass, 0.0, 1.0)
-    whole: FloatArray = mass * (kl + np.log(mass) - np.log1p(-leaving)) + left * (
-        np.log(np.maximum(left, 1e-300)) - np.log(leaving)
-    )
+    whole: FloatArray = mass * kl + rel_entr(mass, 1.0 - leaving) + rel_entr(left, leaving)
     return whole
 
 

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 from scipy import sparse
+from scipy.special import xlog1py, xlogy
 
 from harness.seeds import derive_seed
 from harness.surrogates.base import FloatArray, Observations
@@ -46,7 +47,7 @@ class Escape:
     def _learn(self, observations: Observations, shrinkage: float) -> Self:
         size = self.vocab_size = observations.vocab_size
         queries = np.concatenate([t.types[t.query] for t in observations.texts])
-        left = 1.0 - np.concatenate(list(observations.in_context_mass))
+        left = np.maximum(1.0 - np.concatenate(list(observations.in_context_mass)), 0.0)  # up to round-off
         outside = sparse.csr_array(sparse.vstack(list(observations.outside)))
         asks = sparse.csr_array((np.ones(len(queries)), (queries, np.arange(len(queries)))), shape=(size, len(queries)))
         self._times = np.bincount(queries, minlength=size).astype(float)
@@ -113,7 +114,8 @@ class Escape:
         """Cross-entropy of staying, leaving and where to, over one text; tokens it cannot reach are left out."""
         text, inside = observations.texts[index], observations.in_context_mass[index]
         outside, rate = observations.outside[index], self.rates(text)
-        loss = -float(inside @ np.log1p(-rate) + (1.0 - inside) @ np.log(rate))
+        # a model that never leaves has rate 0, and nothing of it is outside
+        loss = -float((xlog1py(inside, -rate) + xlogy(np.maximum(1.0 - inside, 0.0), rate)).sum())
         for row, query in enumerate(text.types[text.query]):
             where = self.where(int(query))
             stored = slice(outside.indptr[row], outside.indptr[row + 1])

@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
+import harness
 from ccmc import chain_from_attention
+from harness.errors import UsageError
 from harness.experiments.sampling import count_tokens
+from harness.sources import capture, eager, loading
+from harness.sources.count_ablation import check_reach
 from harness.sources.one_layer import OneLayerAttention
 from harness.sources.one_layer_hf import OneLayerConfig, OneLayerForCausalLM, from_weights, rotate
 
@@ -106,9 +111,6 @@ def test_padding_on_the_left_changes_nothing(settings: dict[str, Any]) -> None:
 
 def test_a_saved_model_enters_the_harness_like_any_other(tmp_path: Path) -> None:
     import small_models
-    import yaml
-
-    import harness
 
     tokenizer = small_models.tokenizer()
     rng = np.random.default_rng(0)
@@ -212,3 +214,72 @@ def test_the_last_position_alone_is_that_of_all_positions(settings: dict[str, An
     for value, gradient in found[1:]:
         torch.testing.assert_close(value, found[0][0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [s for s in LADDER if s.get("positions") != "additive"])
+def test_attention_heard_by_the_harness_is_what_the_model_gives(settings: dict[str, Any]) -> None:
+    made, of = ladder_model(settings).float(), tokens(1, 20)
+    eager.check_capture(made, "own")
+    attentions = made(of, output_attentions=True).attentions
+    assert len(attentions) == made.config.layers
+    heard: list[capture.LayerCall] = []
+    capture.listen(made, of[0].numpy(), range(made.config.layers), heard.append)
+    for call, attention in zip(heard, attentions, strict=True):
+        assert attention.shape == (1, made.config.heads, 20, 20)
+        np.testing.assert_allclose(capture.attention_rows(call), attention[0].detach(), atol=1e-5)
+
+
+def test_additive_positions_are_refused_by_name() -> None:
+    made = ladder_model({"positions": "additive"})
+    with pytest.raises(UsageError, match=r"'own'.*additive positions"):
+        eager.check_capture(made, "own")
+    with pytest.raises(UsageError, match="ccmc-one-layer"):
+        check_reach(made)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_positions_may_be_given(positions: str) -> None:
+    made, of = ladder_model({"positions": positions}), tokens(4)
+    places = torch.arange(8)[None]
+    torch.testing.assert_close(made(of, position_ids=places).logits, made(of).logits)
+    padded = torch.cat([torch.full((4, 3), 5), of], dim=1)
+    mask = torch.cat([torch.zeros(4, 3), torch.ones(4, 8)], dim=1)
+    mask[0], padded[0, :3] = 1, of[0, :3]  # one row has no padding
+    given = (mask.long().cumsum(1) - 1).clamp(min=0)
+    found = made(padded, attention_mask=mask, position_ids=given).logits
+    torch.testing.assert_close(found[1:, 3:], made(of).logits[1:])
+    torch.testing.assert_close(found[0], made(padded[:1]).logits[0])
+
+
+def test_a_model_without_tokenizer_takes_ids(tmp_path: Path) -> None:
+    ladder_model({}).save_pretrained(tmp_path)
+    tokenizer = loading.load_tokenizer(tmp_path)
+    assert loading.encode(tokenizer, "5 0 3") == [5, 0, 3]
+    assert tokenizer.decode([5, 0, 3]) == "5 0 3"
+    for text, word in (("5 6", "'6'"), ("1 The", "'The'")):
+        with pytest.raises(UsageError, match=f"{word} is no token.* from 0 to 5 "):
+            loading.encode(tokenizer, text)
+
+
+def test_heads_and_generation_of_a_saved_model(tmp_path: Path) -> None:
+    made = OneLayerForCausalLM(OneLayerConfig(vocab_size=K, dimension=9, init_scale=9.0))
+    made.save_pretrained(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    prompts = [{"id": f"p{i}", "kind": "ids", "text": " ".join(map(str, rng.integers(0, K, 9)))} for i in range(8)]
+    (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(prompts))
+    config = {
+        "name": "own",
+        "models": [str(tmp_path / "model")],
+        "prompts": str(tmp_path / "prompts.yaml"),
+        "generation": {"max_new_tokens": 24, "strategies": [{"temperature": 1.0}]},
+        "experiments": [
+            {"kind": "heads", "surrogates": ["counts", "ccmc-weights"]},
+            {"kind": "generation", "surrogates": ["counts", "ccmc-mixture"], "escape": True, "rollout_seeds": 1},
+        ],
+    }
+    rows = harness.run(config, out=tmp_path / "run").rows
+    of_weights = rows[(rows["surrogate"] == "ccmc-weights") & (rows["metric"] == "kl")]["value"].astype(float)
+    of_counts = rows[(rows["surrogate"] == "counts") & (rows["experiment"] == "heads") & (rows["metric"] == "kl")]
+    assert of_weights.max() < 1e-5 < of_counts["value"].astype(float).mean()
+    leaves = rows[(rows["metric"] == "kl_with_escape") & (rows["surrogate"] == "counts")]["value"].astype(float)
+    assert len(leaves) > 0 and bool((leaves >= 0).all())  # though the model never leaves its context
