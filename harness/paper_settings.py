@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -73,8 +73,8 @@ class SampleComplexity(PaperExperiment):
     smoke: ClassVar[Mapping[str, int]] = {"vocab_sizes": 16, "per_square": 500, "prompts": 512}
 
     kind: Literal["sample-complexity"]
-    vocab_sizes: tuple[int, ...] = Field(default=(4, 8, 16, 32), min_length=1)
-    per_square: tuple[int, ...] = Field(default=(50, 160, 500, 1600, 5000), min_length=1)
+    vocab_sizes: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(default=(4, 8, 16, 32), min_length=1)
+    per_square: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(50, 160, 500, 1600, 5000), min_length=1)
     prompts: int = Field(default=2048, ge=16)
     prompt_length: int = Field(default=16, ge=2, le=4096)
     logit_sd: float = Field(default=0.5, gt=0, le=5)
@@ -110,7 +110,7 @@ class WinnerSets(PaperExperiment):
     smoke: ClassVar[Mapping[str, int]] = {"vocab_sizes": 100, "horizon": 10_000, "paths": 4}
 
     kind: Literal["winners"]
-    vocab_sizes: tuple[int, ...] = Field(default=(2, 5, 20, 100, 1000), min_length=1)
+    vocab_sizes: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(default=(2, 5, 20, 100, 1000), min_length=1)
     families: tuple[Literal["gaussian", "dirichlet", "dominant", "cyclic", "heads"], ...] = Field(
         default=("gaussian", "dirichlet", "dominant", "cyclic", "heads"), min_length=1
     )

@@ -123,3 +123,9 @@ def test_a_config_object_and_its_mapping_are_the_same_run() -> None:
     config = Config.model_validate({**MINIMAL, "generation": {"strategies": [Sampling(temperature=0.5)]}})
     assert load_config(config).config == config
     assert load_config(MINIMAL, limit=3).config.limit == 3
+
+
+@pytest.mark.parametrize("sizes", ["[1]", "[4, 0]"])
+def test_the_paper_needs_two_tokens(sizes: str) -> None:
+    with pytest.raises(UsageError, match=r"vocab_sizes.* greater than or equal to 2"):
+        load_config("paper/sample-complexity", [f"experiments.sample-complexity.vocab_sizes={sizes}"])
