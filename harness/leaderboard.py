@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.comparability import compare_manifests
 from harness.errors import UsageError, nearest
 from harness.measures.statistics import Interval
-from harness.metrics import FRAMES, METRICS, check_metrics, sign
+from harness.metrics import FRAMES, check_metrics, find_metric, sign
 from harness.pivot import DEFAULT_METRIC
 from harness.pooling import Difference, Observed, Sample, difference, factors
 from harness.runner import load_run
@@ -104,7 +104,7 @@ def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str
     Raises:
         UsageError: an unknown metric or surrogate, one without a direction, or nothing to rank.
     """
-    if wanted is not None and wanted in METRICS and not sign(wanted):
+    if wanted is not None and find_metric(wanted) and not sign(wanted):
         raise UsageError(f"--metric {wanted!r}: neither direction is better, so nothing can be ranked by it")
     groups = _entries(sides, wanted)
     known = {entry.surrogate for entries in groups.values() for entry in entries}

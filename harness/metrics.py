@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.errors import UsageError, nearest
@@ -43,8 +44,11 @@ _DECLARED: tuple[tuple[Direction, float, dict[str, str]], ...] = (
             "excess_risk": "KL divergence from the teacher, nats per token",
             "excess_risk_over_model": "KL divergence from the trained model to the fitted chain, nats per token",
             "dominance_area": "distance between the dominance curves of model and surrogate",
+            "kl_with_escape": "KL divergence over all tokens, where a surrogate may leave the context, nats per token",
+            "cross_entropy": "loss of the chain of a head on the training texts, nats per token",
         },
     ),
+    ("lower", 0.0, {"lock_in_error": "distance of the times from which the winners of model and surrogate dominate"}),
     (
         "lower",
         1e-8,
@@ -64,6 +68,9 @@ _DECLARED: tuple[tuple[Direction, float, dict[str, str]], ...] = (
             "winner_jaccard": "overlap of the winner sets of model and surrogate",
             "winner_precision": "share of the surrogate's winners that are the model's",
             "winner_recall": "share of the model's winners that are the surrogate's",
+            "mean_field_jaccard": "overlap of the model's winners and those that the mean field predicts",
+            "mean_field_precision": "share of the mean field's winners that are the model's",
+            "mean_field_recall": "share of the model's winners that the mean field predicts",
         },
     ),
     (
@@ -88,12 +95,19 @@ _DECLARED: tuple[tuple[Direction, float, dict[str, str]], ...] = (
             "loop_onset": "where the final loop starts",
             "loop_period": "length of the final loop",
             "winner_size": "number of tokens that hold 90 % of the trailing window",
+            "mean_field_size": "number of winners that the mean field predicts",
             "dominance": "share of the winners among the last tokens",
             "time_to_dominance": "position from which the winners hold 90 % for good",
             "return_time": "median gap between visits of a winner",
             "loser_exponent": "slope of log count on log time of a token that falls behind",
             "length": "tokens in a continuation",
             "in_context_mass": "probability that the model gives to tokens of its context",
+            "escape": "how often a surrogate leaves the context",
+            "mixture_weight": "weight of a head's chain, or of the counts, in ccmc-mixture",
+            "log_probability": "log-probability that the model gives to the tokens it wrote, nats per token",
+            "entropy": "entropy of the model's next token, nats",
+            "loss_prose": "loss of the model, or of what is left of it, on prose, nats per token",
+            "loss_model_text": "the same on the model's own text at temperature 1",
             "sink_share": "attention on the first position",
             "row_entropy": "entropy of an attention row over positions, nats",
             "token_entropy": "entropy of an attention row over tokens, nats",
@@ -117,9 +131,20 @@ METRICS: dict[str, Metric] = {
 FRAMES = ("model-shuffled", "model-reseeded", "shuffled-weights", "exact-keys", "exact-queries")
 
 
+def find_metric(name: str) -> Metric | None:
+    """A registered metric by its name; `winner_jaccard_at_3` is winner_jaccard of the 3 most frequent tokens."""
+    if name in METRICS:
+        return METRICS[name]
+    top = re.fullmatch(r"(winner_(?:jaccard|precision|recall|size))_at_(\d+)", name)
+    if top is None:
+        return None
+    base = METRICS[top[1]]
+    return replace(base, name=name, about=f"{base.about}, the winners being the {top[2]} most frequent tokens")
+
+
 def metric(name: str) -> Metric:
     """What is known about a metric; one that is not registered is neutral."""
-    return METRICS.get(name, Metric(name, "neutral", "not registered in harness.metrics"))
+    return find_metric(name) or Metric(name, "neutral", "not registered in harness.metrics")
 
 
 def sign(name: str) -> int:
@@ -136,5 +161,5 @@ def check_metrics(wanted: Iterable[str], present: Iterable[str]) -> None:
     known = sorted(set(present))
     for name in wanted:
         if name not in known:
-            there = " (not in these runs)" if name in METRICS else ""
+            there = " (not in these runs)" if find_metric(name) else ""
             raise UsageError(f"--metric {name!r}{there}{nearest(name, known)}")

@@ -21,7 +21,7 @@ from harness.attention_page import ABOUT, page_data
 from harness.errors import UsageError
 from harness.head_plots import head_pictures
 from harness.head_tables import head_tables
-from harness.metrics import METRICS
+from harness.metrics import find_metric
 from harness.pivot import run_names
 from harness.pooling import Observed
 from harness.report_data import head_table, viewer
@@ -208,12 +208,12 @@ def render_report(runs: Sequence[Run]) -> str:
     if not runs:
         raise UsageError("report: at least one run is needed")
     sections = [_section(run, name, i) for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))]
-    used = sorted({name for run in runs for name in run.rows["metric"].unique()} & set(METRICS))
+    used = sorted({name for run in runs for name in run.rows["metric"].unique()})
     return render(
         "report.html.j2",
         sections=sections,
         compared=_compared(runs),
-        metrics=[METRICS[name] for name in used],
+        metrics=[found for found in map(find_metric, used) if found is not None],
         attention_about=ABOUT,
         title=", ".join(section.name for section in sections),
     )

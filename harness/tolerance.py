@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from harness.config import read_yaml
 from harness.errors import UsageError, nearest, one_line
-from harness.metrics import METRICS, RELATIVE_TOLERANCE, Direction, metric
+from harness.metrics import METRICS, RELATIVE_TOLERANCE, Direction, find_metric, metric
 from harness.strict import Strict
 
 
@@ -84,6 +84,6 @@ def load_tolerance(path: Path | None) -> Tolerance:
         message = one_line(ValueError(first["msg"].removeprefix("Value error, ")))
         raise UsageError(f"{path}: {where + ': ' if where else ''}{message}") from None
     for name in found.metrics:
-        if name not in METRICS:
+        if find_metric(name) is None:
             raise UsageError(f"{path}: metrics: unknown metric {name!r}{nearest(name, METRICS)}")
     return found

@@ -18,7 +18,7 @@ from harness.comparability import compare_manifests
 from harness.errors import UsageError
 from harness.leaderboard import folder_sides, leaderboard, natural, revisions
 from harness.measures.statistics import holm
-from harness.metrics import METRICS, check_metrics, metric, sign
+from harness.metrics import check_metrics, find_metric, metric, sign
 from harness.pooling import CELL, Observed, difference
 from harness.rows import Rows
 from harness.runner import load_run
@@ -301,11 +301,15 @@ def test_a_model_over_its_revisions(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_every_metric_of_the_reference_runs_is_registered() -> None:
-    for path in (ROOT / "results" / "reference").glob("*/rows.parquet"):
-        assert set(pd.read_parquet(path)["metric"]) <= set(METRICS)
+    reference = ROOT / "results" / "reference"
+    for path in [*reference.glob("*/rows.parquet"), *reference.glob("generation/*/rows.parquet")]:
+        unknown = {name for name in pd.read_parquet(path)["metric"].unique() if find_metric(name) is None}
+        assert not unknown, path
     assert sign("kl") == -1
     assert sign("explained") == 1
     assert metric("unheard of").direction == "neutral"
+    assert sign("winner_jaccard_at_7") == 1
+    assert sign("winner_size_at_7") == sign("seq_rep_4_at_7") == 0
     with pytest.raises(UsageError, match="did you mean 'kl'"):
         check_metrics(["kll"], ["kl", "explained"])
 
