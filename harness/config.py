@@ -161,8 +161,8 @@ def find_config(name: str | Path) -> Path:
         )
         if shipped.is_file():
             return shipped
-    known = config_names()
-    raise UsageError(f"config {str(name)!r}: no such file{nearest(path.with_suffix('').name, known)} (shipped configs)")
+    asked = "/".join(path.with_suffix("").parts[-2:]).removeprefix("configs/")
+    raise UsageError(f"config {str(name)!r}: no such file{nearest(asked, config_names())} (shipped configs)")
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -268,7 +268,11 @@ def apply_override(data: dict[str, Any], text: str) -> None:
 
 
 def _describe(error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
+    found = error.errors()
+    # a list whose only entry is wrong counts as empty too: that is no second mistake
+    inside = [x["loc"][:depth] for x in found for depth in range(len(x["loc"]))]
+    found = [x for x in found if x["type"] != "too_short" or x["loc"] not in inside]
+    first = found[0]
     path = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     value = first.get("input")
@@ -277,7 +281,7 @@ def _describe(error: ValidationError, where: str) -> str:
         if isinstance(value, dict | list | tuple) or first["type"] in {"value_error", "missing"}
         else f", got {value!r}"
     )
-    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return one_line(ValueError(f"{where}: {path + ': ' if path else ''}{message}{shown}{more}"))
 
 

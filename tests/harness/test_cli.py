@@ -42,6 +42,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ("arguments", "message"),
     [
         (["run", "quikstart"], "did you mean 'quickstart'"),
+        (["run", "generation/smol2"], "did you mean 'generation/smollm2'"),
+        (["run", "configs/quikstart.yaml"], "did you mean 'quickstart'"),
         (["run", "quickstart", "--set", "generaton.seeds=3"], "unknown key 'generaton'; did you mean 'generation'"),
         (["run", "quickstart", "--set", "generation.seeds=x"], "generation.seeds: "),
         (["run", "quickstart", "--set", "models=[smolm2-135m]"], "did you mean 'smollm2-135m'"),

@@ -46,6 +46,15 @@ def test_overrides_enter_lists_by_index_and_by_kind() -> None:
     assert data["experiments"] == [{"kind": "one-layer", "repetitions": 3}, {"kind": "heads", "layers": [0, 5]}]
 
 
+def test_one_mistake_is_one_mistake() -> None:
+    with pytest.raises(UsageError, match=r"strategies\.0\.greedy: Input should be 'greedy', got 'warm'$"):
+        load_config("quickstart", ["generation.strategies=[warm]"])
+    with pytest.raises(UsageError, match="at least 1 item"):
+        load_config("quickstart", ["generation.strategies=[]"])
+    with pytest.raises(UsageError, match=r"\(and 1 more\)$"):
+        load_config("quickstart", ["generation.strategies=[warm]", "seed=x"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
