@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import factorial
+
 import numba
 import numpy as np
 
@@ -28,3 +30,25 @@ def exp64(x):  # type: ignore[no-untyped-def]
     p = p * r + 1.0
     p = p * r + 1.0
     return p * np.int64((np.int64(whole) + 1023) << 52).view(np.float64)
+
+
+_LOG2_E, _HALF, _ONE, _LOWEST = np.float32(LOG2_E), np.float32(0.5), np.float32(1.0), np.float32(-87.0)
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(np.log(2.0) - 0.693359375)  # nine bits, and the rest
+_C3, _C4, _C5, _C6, _C7 = (np.float32(1.0 / factorial(n)) for n in range(3, 8))
+
+
+@numba.njit(inline="always")
+def exp32(x):  # type: ignore[no-untyped-def]
+    """Exponential of a float32 that is not positive, to a few units of its round-off; 0 for what is below -87."""
+    seen = max(x, _LOWEST)
+    whole = np.floor(seen * _LOG2_E + _HALF)
+    r = (seen - whole * _LN2_HIGH) - whole * _LN2_LOW
+    p = r * _C7 + _C6
+    p = p * r + _C5
+    p = p * r + _C4
+    p = p * r + _C3
+    p = p * r + _HALF
+    p = p * r + _ONE
+    p = p * r + _ONE
+    found = p * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return found if x >= _LOWEST else np.float32(0.0)

@@ -53,7 +53,7 @@ def score_text(
         truth = Truth(rows, block)
         sink[block.heads] += (1.0 - truth.rest).double().sum(1)
         for name, weights in ready.items():
-            found = predicted(weights(block), block)
+            found = predicted(weights(block), block, rows)
             block.memo.setdefault(name, found.sink_odds)  # what is fitted on top of it need not ask again
             for metric, values in truth.compare(found).items():
                 if metric not in totals[name]:

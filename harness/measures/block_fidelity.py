@@ -37,12 +37,13 @@ class Truth:
     def compare(self, found: Predicted) -> dict[str, torch.Tensor]:
         """kl, kl_position, total_variation, top_token and, where the sink is predicted, kl_with_sink: each [H, B]."""
         rows = self.rows
+        assert found.cross is not None
         if found.by_token:  # within a token, every position is as likely
-            cross = (rows.token * found.shifted).sum(1)
+            cross = found.cross
             cross_position = cross - self.log_counts
         else:
             cross = (rows.token * self._logs(found)).sum(1)
-            cross_position = (rows.weight * found.shifted).sum(1)
+            cross_position = found.cross
         divergence = (found.log_total - self.token_entropy - cross).clamp_(min=0.0)
         share = found.token / found.log_total.exp()[:, None]
         measures = {
@@ -72,7 +73,8 @@ class Truth:
         lost = _above(-found.token, torch.tensor(-2.0 * _TINY)).mul_(self.rows.token)
         if not bool(lost.sum() > _MATTERS):
             return found.token.clamp(min=_TINY).log_()
-        exact = self.block.per_token(found.shifted.double().exp())
+        shifted = self.block.hide(found.values) - found.top[:, None]
+        exact = self.block.per_token(shifted.double().exp())
         return torch.where(self.rows.token > 0, exact.log(), 0.0).float()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.sources import block_kernels
 from harness.sources.capture import IntArray, LayerCall, key_heads
 from harness.texts import Text
 
@@ -184,6 +185,58 @@ class Block:
         step[column[before - 1 : before - 1 + len(places)], places - start] += 1.0
         return step.cumsum_(1)
 
+    def softmax_(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Softmax over the keys that are seen, which overwrites the scores [H, L, B].
+
+        Returns:
+            [H, L, B] weights; [H, u, B] the same per type; [H, B] logarithm of the normaliser; [H, B] entropy, nats.
+        """
+        if scores.device.type != "cpu":
+            weight, normaliser, entropy = softmax_(self.hide(scores))
+            return weight, self.per_token(weight), normaliser, entropy
+        heads, _, width = scores.shape
+        token = scores.new_zeros(heads, self.met, width)
+        normaliser, entropy = torch.empty(2, heads, width, dtype=torch.float64).unbind()
+        window = self.view.length if self.view.text.window is None else self.view.text.window
+        found = _arrays(self.columns, token, normaliser, entropy)
+        block_kernels.softmax(scores.numpy(), self.start - self.low, window, *found)
+        return scores, token, normaliser.float(), entropy.float()
+
+    def weigh(self, values: torch.Tensor, by_token: bool, observed: torch.Tensor | None = None) -> Weighed:
+        """Weights of types from log weights [H, u, B] of types, with counts, or [H, L, B] of positions.
+
+        Args:
+            values: H may be 1. Positions that a query does not see may hold anything, and may be overwritten.
+            by_token: are these log weights of types?
+            observed: weights of the same shape, but for H.
+        """
+        if values.device.type != "cpu":
+            return self._weigh(values, by_token, observed)
+        heads, keys, width = values.shape
+        token, top = values.new_zeros(heads, self.met, width), values.new_empty(heads, width)
+        total, crossed = torch.zeros(2, heads, width, dtype=torch.float64).unbind()
+        columns, before, window = torch.arange(keys), keys, keys + width  # every query sees every type
+        if not by_token:
+            columns, before = self.columns, self.start - self.low
+            window = self.view.length if self.view.text.window is None else self.view.text.window
+        alike = observed is not None and observed.shape == values.shape
+        truth = observed if observed is not None and alike else values[:, :0]
+        found = (truth.contiguous(), token, top, total, crossed)
+        block_kernels.weights(*_arrays(values.contiguous()), before, window, *_arrays(columns, *found))
+        cross = crossed.float() if alike else None
+        if observed is not None and not alike:
+            cross = (observed * ((values if by_token else self.hide(values)) - top[:, None])).sum(1)
+        return Weighed(token, top, total.log_().float(), cross)
+
+    def _weigh(self, values: torch.Tensor, by_token: bool, observed: torch.Tensor | None) -> Weighed:
+        """The same by torch, on any device."""
+        values = values if by_token else self.hide(values)
+        top = values.amax(1, keepdim=True)
+        shifted = values - top
+        weight = shifted.exp()
+        cross = None if observed is None else (observed * shifted).sum(1)
+        return Weighed(weight if by_token else self.per_token(weight), top[:, 0], weight.sum(1).log_(), cross)
+
     def by_distance(self, values: torch.Tensor) -> torch.Tensor:
         """Sum [H, L, B] over the pairs of positions at each distance 0 ... T - 1: [H, T]; unseen keys must hold 0."""
         heads, keys, width = values.shape
@@ -205,6 +258,23 @@ class Block:
         padded = profile.new_zeros(heads, width - 1 + keys)  # distances -(B - 1) ... L - 1
         padded[:, width - 1 :] = profile[:, :keys]
         return padded.unfold(1, width, 1).flip(1)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Log weights of one block as weights of types.
+
+    Attributes:
+        token: [H, u, B] weights, in units of exp(top).
+        top: [H, B] the largest log weight of each query.
+        log_total: [H, B] logarithm of the sum of the weights.
+        cross: [H, B] sum of observed weights times (log weights - top); None where nothing was observed.
+    """
+
+    token: torch.Tensor
+    top: torch.Tensor
+    log_total: torch.Tensor
+    cross: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -252,6 +322,10 @@ class Asked:
         return scores if cap is None else scores.div_(cap).tanh_().mul_(cap)
 
 
+def _arrays(*tensors: torch.Tensor) -> list[np.ndarray[Any, Any]]:
+    return [tensor.numpy() for tensor in tensors]
+
+
 def softmax_(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Softmax over dimension 1, which overwrites the scores.
 
@@ -272,7 +346,7 @@ def rows(asked: Asked, block: Block) -> Rows:
     Raises:
         ValueError: a score that is not finite; names layer, head and position.
     """
-    weight, normaliser, entropy = softmax_(block.hide(asked.scores(block)))
+    weight, token, normaliser, entropy = block.softmax_(asked.scores(block))
     sink = asked.sink_scores(block)
     finite = torch.isfinite(normaliser) & torch.isfinite(entropy) & torch.isfinite(sink)
     if not bool(finite.all()):
@@ -280,4 +354,4 @@ def rows(asked: Asked, block: Block) -> Rows:
         where = f"layer {asked.call.layer}, head {(block.heads.start or 0) + head}, position {block.start + query}"
         raise ValueError(f"{where}: the attention scores are not finite")
     odds = torch.where(block.sees_sink, sink - normaliser, HIDDEN)
-    return Rows(weight, block.per_token(weight), entropy, odds)
+    return Rows(weight, token, entropy, odds)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from harness.sources.blocks import HIDDEN, Block, View
+from harness.sources.blocks import HIDDEN, Block, Rows, View
 from harness.surrogates.base import FloatArray, Surrogate
 from harness.surrogates.sink_fit import SinkFit
 from harness.texts import Text
@@ -48,17 +48,20 @@ class Predicted:
     """What a surrogate gives in one block, up to the normaliser of each query.
 
     Attributes:
-        shifted: [H, u, B] or [H, L, B] log weights of tokens or positions, the largest of each query 0; hugely negative
-            where a key is not seen.
-        token: [H, u, B] weights of tokens.
+        values: [H, u, B] or [H, L, B] log weights of tokens, with counts, or of positions.
+        top: [H, B] the largest of each query.
+        token: [H, u, B] weights of tokens, in units of exp(top).
         log_total: [H, B] logarithm of their sum.
-        by_token, ties: does `shifted` speak about tokens, and may they be equally likely?
+        cross: [H, B] sum of observed weights times (log weights - top); None where nothing was observed.
+        by_token, ties: do `values` speak about tokens, and may they be equally likely?
         sink_odds: [H, B] log odds of the first position, or None.
     """
 
-    shifted: torch.Tensor
+    values: torch.Tensor
+    top: torch.Tensor
     token: torch.Tensor
     log_total: torch.Tensor
+    cross: torch.Tensor | None
     by_token: bool
     ties: bool
     sink_odds: torch.Tensor | None
@@ -69,20 +72,17 @@ def _seen(given: LogWeights, block: Block) -> torch.Tensor:
     return given.values + block.log_counts if given.by_token else block.hide(given.values)
 
 
-def predicted(given: LogWeights, block: Block) -> Predicted:
-    """Weights from their logarithms."""
-    values = _seen(given, block)
-    top = values.amax(1, keepdim=True)
-    shifted = values - top
-    weight = shifted.exp()
-    log_total = weight.sum(1).log_()
-    token = weight if given.by_token else block.per_token(weight)
+def predicted(given: LogWeights, block: Block, rows: Rows | None = None) -> Predicted:
+    """Weights from their logarithms, and how they meet the observed ones, if any."""
+    values = given.values + block.log_counts if given.by_token else given.values
+    observed = None if rows is None else rows.token if given.by_token else rows.weight
+    found = block.weigh(values, given.by_token, observed)
     odds = given.sink_odds
     if odds is None and given.sink is not None:
-        odds = given.sink - log_total - top[:, 0]
+        odds = given.sink - found.log_total - found.top
     if odds is not None:
         odds = torch.where(block.sees_sink, odds, HIDDEN)
-    return Predicted(shifted, token, log_total, given.by_token, given.ties, odds)
+    return Predicted(values, found.top, found.token, found.log_total, found.cross, given.by_token, given.ties, odds)
 
 
 def sink_odds(given: LogWeights, block: Block) -> torch.Tensor | None:
@@ -128,14 +128,17 @@ def delta_tables(deltas: Sequence[sparse.csr_array], view: View) -> torch.Tensor
     All heads have numbers at the same pairs.
     """
     pattern, types = deltas[0], view.types.cpu().numpy()
-    size = pattern.shape[1]
-    known = np.repeat(np.arange(len(pattern.indptr) - 1), np.diff(pattern.indptr)) * size + pattern.indices
-    if len(known) == 0:
-        return on(view, np.zeros((len(deltas), len(types), len(types))))
-    wanted = types[:, None] * size + types[None, :]
-    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    found = known[place] == wanted
-    return on(view, np.stack([np.where(found, delta.data.astype(np.float32)[place], 0.0) for delta in deltas]))
+    column = np.full(pattern.shape[1], -1)
+    column[types] = np.arange(len(types))
+    rows = np.concatenate([np.arange(pattern.indptr[t], pattern.indptr[t + 1]) for t in types])
+    query = np.repeat(np.arange(len(types)), (pattern.indptr[1:] - pattern.indptr[:-1])[types])
+    key = column[pattern.indices[rows]]
+    kept = key >= 0
+    place, rows = query[kept] * len(types) + key[kept], rows[kept]
+    tables = np.zeros((len(deltas), len(types) ** 2), np.float32)
+    for table, delta in zip(tables, deltas, strict=True):
+        table[place] = delta.data[rows]
+    return on(view, tables.reshape(len(deltas), len(types), len(types)))
 
 
 def added(tables: torch.Tensor, block: Block) -> torch.Tensor:
@@ -144,7 +147,7 @@ def added(tables: torch.Tensor, block: Block) -> torch.Tensor:
     return rows.transpose(1, 2).contiguous()
 
 
-def on(view: View, values: FloatArray) -> torch.Tensor:
+def on(view: View, values: np.ndarray[Any, Any]) -> torch.Tensor:
     """An array as float32 where the text stands."""
     return torch.as_tensor(values, dtype=torch.float32, device=view.types.device)
 

@@ -20,7 +20,7 @@ from harness.experiments.head_sums import LayerSums, PriorSums, sum_text
 from harness.experiments.heads import head_text
 from harness.measures.fidelity import kl, top_token, total_variation
 from harness.sources import blocks, capture
-from harness.sources.blocks import Asked, View
+from harness.sources.blocks import Asked, View, softmax_
 from harness.sources.capture import LayerCall
 from harness.sources.eager import eager_rows
 from harness.surrogates.along import LogWeights
@@ -132,6 +132,29 @@ def surrogates() -> list[Any]:
     heads, profile = static_heads(), Distance()
     profile.profile_ = np.random.default_rng(3).normal(size=(4, BUCKETS))
     return [Counts(), profile, CCMCWeights(heads), PCCMCWeights(heads), ShuffledWeights(heads, 0)]
+
+
+@CASES
+def test_compiled_passes_give_what_torch_gives(window: int | None) -> None:
+    """Any device but a processor takes the way through torch, its plain twin."""
+    rng = torch.Generator().manual_seed(5)
+    for block in View(random_text(window=window)).blocks(3):
+        heads = block.heads.stop - block.heads.start
+        scores = 4.0 * torch.randn(heads, block.stop - block.low, block.stop - block.start, generator=rng)
+        weight, token, normaliser, entropy = block.softmax_(scores.clone())
+        plain = softmax_(block.hide(scores.clone()))
+        for found, expected in zip((weight, normaliser, entropy), plain, strict=True):
+            torch.testing.assert_close(found, expected, atol=2e-6, rtol=2e-6)
+        torch.testing.assert_close(token, block.per_token(plain[0]), atol=2e-6, rtol=2e-6)
+        of_types = torch.randn(token.shape, generator=rng) + block.log_counts
+        for values, by_token, observed in (
+            (scores, False, weight),
+            (of_types, True, token),
+            (scores[:1], False, weight),
+        ):
+            ways = [way(values.clone(), by_token, observed) for way in (block.weigh, block._weigh)]
+            for name in ("token", "top", "log_total", "cross"):
+                torch.testing.assert_close(*(getattr(way, name) for way in ways), atol=1e-5, rtol=2e-6)
 
 
 @CASES

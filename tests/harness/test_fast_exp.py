@@ -5,13 +5,29 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from harness.fast_exp import exp64
+from harness.fast_exp import exp32, exp64
 
 
 @numba.njit
 def over64(values, out):  # type: ignore[no-untyped-def]
     for i in range(len(values)):
         out[i] = exp64(values[i])
+
+
+@numba.njit
+def over32(values, out):  # type: ignore[no-untyped-def]
+    for i in range(len(values)):
+        out[i] = exp32(values[i])
+
+
+def test_float32_is_right_to_round_off_and_nothing_far_below() -> None:
+    values = -np.linspace(0.0, 87.0, 100_001, dtype=np.float32)
+    found = np.empty_like(values)
+    over32(values, found)
+    np.testing.assert_allclose(found, np.exp(values.astype(float)), rtol=4e-7)
+    lost = np.array([-87.5, -1e30, -np.inf], np.float32)
+    over32(lost, lost)
+    assert (lost == 0.0).all()
 
 
 def test_float64_is_right_to_round_off() -> None:
