@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from harness.sources import block_kernels
 from harness.sources.blocks import Block, Rows
 from harness.surrogates.along import Predicted
 
@@ -45,12 +46,12 @@ class Truth:
             cross = (rows.token * self._logs(found)).sum(1)
             cross_position = found.cross
         divergence = (found.log_total - self.token_entropy - cross).clamp_(min=0.0)
-        share = found.token / found.log_total.exp()[:, None]
+        common, best, there = self.shared(found.token, (-found.log_total).exp())
         measures = {
             "kl": divergence,
             "kl_position": (found.log_total - rows.entropy - cross_position).clamp_(min=0.0),
-            "total_variation": (1.0 - torch.minimum(share, rows.token).sum(1)).clamp_(min=0.0),
-            "top_token": self._right(found),
+            "total_variation": (1.0 - common).clamp_(min=0.0),
+            "top_token": self._right(found, best, there),
         }
         if found.sink_odds is not None:
             odds = found.sink_odds
@@ -59,13 +60,36 @@ class Truth:
             measures["kl_with_sink"] = apart.clamp_(min=0.0) + self.rest * divergence
         return measures
 
-    def _right(self, found: Predicted) -> torch.Tensor:
+    def shared(self, token: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a prediction and the attention have in common, and the likeliest type.
+
+        Args:
+            token: [H, u, B] weights; H may be 1.
+            share: [H, B] what makes them sum to 1.
+
+        Returns:
+            [H, B] each: the sum of the smaller of the two, the largest weight, the weight of the most attended type.
+        """
+        if token.device.type != "cpu":
+            return self._shared(token, share)
+        where = self.where[:, 0]
+        common, best, there = (torch.zeros(where.shape) for _ in range(3))
+        given = (token, share, self.rows.token, where, common, best, there)
+        block_kernels.shared(*(values.numpy() for values in given))
+        return common, best, there
+
+    def _shared(self, token: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same by torch, on any device."""
+        token = token.expand_as(self.rows.token)
+        common = torch.minimum(token * share[:, None], self.rows.token).sum(1)
+        return common, token.amax(1), token.gather(1, self.where)[:, 0]
+
+    def _right(self, found: Predicted, best: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         """[H, B] chance that the likeliest token is a most attended one; ties are broken at random."""
-        bound = found.token.amax(1, keepdim=True) * (1.0 - TIE)
-        token = found.token.expand_as(self.top)
+        bound = best * (1.0 - TIE)
         if not found.ties and not self.tied:
-            return _above(token.gather(1, self.where), bound)[:, 0]
-        chosen = _above(token, bound)
+            return _above(there, bound)
+        chosen = _above(found.token.expand_as(self.top), bound[:, None])
         return (chosen * self.top).sum(1) / chosen.sum(1)
 
     def _logs(self, found: Predicted) -> torch.Tensor:

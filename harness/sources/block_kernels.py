@@ -141,3 +141,31 @@ def weights(values, before, window, columns, truth, token, top, total, cross):  
                 _add(total[h], sums)
                 _add(cross[h], crossed)
                 sums[:], crossed[:] = 0.0, 0.0
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def shared(token, share, truth, where, common, best, there):  # type: ignore[no-untyped-def]
+    """What two distributions over types have in common, and the likeliest type.
+
+    Args:
+        token: [H, u, B] weights; share: [H, B] what makes them sum to 1.
+        truth: [H, u, B] the other distribution.
+        where: [H, B] a type for each query.
+        common: [H, B] of zeros, gets the sum of the smaller of the two.
+        best, there: [H, B], get the largest weight, and that of the type `where`.
+    """
+    heads, types, width = truth.shape
+    for h in range(heads):
+        of = h if len(token) == heads else 0
+        best[h] = token[of, 0]
+        for u in range(types):
+            _common(common[h], token[of, u], share[of], truth[h, u])
+            _raise(best[h], token[of, u])
+        for b in range(width):
+            there[h, b] = token[of, where[h, b], b]
+
+
+@numba.njit(fastmath=_FAST)
+def _common(to, token, share, truth):  # type: ignore[no-untyped-def]
+    for b in range(len(to)):
+        to[b] += min(token[b] * share[b], truth[b])

@@ -18,9 +18,10 @@ from test_surrogates import K, static_heads
 from harness.experiments.head_scores import score_text
 from harness.experiments.head_sums import LayerSums, PriorSums, sum_text
 from harness.experiments.heads import head_text
+from harness.measures.block_fidelity import Truth
 from harness.measures.fidelity import kl, top_token, total_variation
 from harness.sources import blocks, capture
-from harness.sources.blocks import Asked, View, softmax_
+from harness.sources.blocks import Asked, Rows, View, softmax_
 from harness.sources.capture import LayerCall
 from harness.sources.eager import eager_rows
 from harness.surrogates.along import LogWeights
@@ -155,6 +156,11 @@ def test_compiled_passes_give_what_torch_gives(window: int | None) -> None:
             ways = [way(values.clone(), by_token, observed) for way in (block.weigh, block._weigh)]
             for name in ("token", "top", "log_total", "cross"):
                 torch.testing.assert_close(*(getattr(way, name) for way in ways), atol=1e-5, rtol=2e-6)
+        truth, share = Truth(Rows(weight, token, entropy, entropy), block), torch.rand(entropy.shape, generator=rng)
+        for given in (of_types.exp(), of_types[:1].exp()):
+            both = [way(given, share[: len(given)]) for way in (truth.shared, truth._shared)]
+            for found, expected in zip(*both, strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @CASES
