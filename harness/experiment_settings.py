@@ -37,6 +37,7 @@ HEAD_SURROGATES = (
     "pccmc-fit",
     "shuffled-weights",
 )
+HEAD_CONTROLS = ("exact-keys", "exact-queries")  # on request: they show what the rest depends on
 
 
 class Heads(Growing):
@@ -54,7 +55,7 @@ class Heads(Growing):
     @field_validator("surrogates")
     @classmethod
     def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known_surrogates(value, HEAD_SURROGATES)
+        known_surrogates(value, (*HEAD_SURROGATES, *HEAD_CONTROLS))
         return value
 
     @field_validator("layers")

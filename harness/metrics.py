@@ -114,7 +114,7 @@ METRICS: dict[str, Metric] = {
 }
 
 # Floor, ceiling and control: they frame a figure, a change of theirs is neither better nor worse.
-FRAMES = ("model-shuffled", "model-reseeded", "shuffled-weights")
+FRAMES = ("model-shuffled", "model-reseeded", "shuffled-weights", "exact-keys", "exact-queries")
 
 
 def metric(name: str) -> Metric:

@@ -17,6 +17,7 @@ from harness.measures.head_patterns import PatternSums, content_scores
 from harness.rows import Rows
 from harness.sources.capture import IntArray, LayerCall, visible_scores
 from harness.store import ATTENTION, write_parquet
+from harness.surrogates.base import Surrogate
 from harness.texts import Text
 
 SAMPLE = 48  # tokens of the text that is kept to look at
@@ -85,7 +86,7 @@ class Samples:
             tokens: [T] the text in the model's ids.
             text: the same in local ids.
             c: which text it is.
-            surrogates: of the layer, by name; each predicts texts.
+            surrogates: of the layer, by name; what predicts texts is kept.
         """
         if self._chosen.setdefault(c.strategy, c) is not c:
             return
@@ -94,7 +95,8 @@ class Samples:
         rows = torch.softmax(visible_scores(short)[:, 1:, 1:], dim=-1).cpu().numpy()
         truth = view.per_token(rows)  # [H, n, U]
         shared = {"strategy": c.strategy, "prompt": c.prompt, "tokens": tokens[:SAMPLE].tolist()}
-        found = {"model": truth} | {name: surrogate.predict(view) for name, surrogate in surrogates.items()}
+        predicting = {name: s for name, s in surrogates.items() if isinstance(s, Surrogate)}  # controls do not
+        found = {"model": truth} | {name: surrogate.predict(view) for name, surrogate in predicting.items()}
         for source, values in found.items():
             for head, of_head in enumerate(np.broadcast_to(values, truth.shape)):
                 kept = np.rint(of_head * 255).astype(np.uint8).tobytes()

@@ -41,7 +41,7 @@ def score_text(
         ValueError: a score that is not finite; names layer, head and position.
     """
     asked, heads, queries = Asked.of(call), call.query.shape[0], view.length - 1
-    view = view.apart()
+    view = view.apart(asked)
     ready = {name: surrogate.along(view) for name, surrogate in surrogates.items()}
     sink = torch.zeros(heads, dtype=torch.float64, device=asked.key.device)
     totals: dict[str, dict[str, torch.Tensor]] = {name: {} for name in surrogates}

@@ -153,7 +153,7 @@ class PriorSums:
         asked, heads = Asked.of(call), call.query.shape[0]
         score = torch.zeros(heads, dtype=torch.float64, device=asked.key.device)
         odds: dict[str, torch.Tensor] = {}
-        view = view.apart()
+        view = view.apart(asked)
         ready = [(surrogate.name, surrogate.along(view)) for surrogate in self.surrogates]
         for block in view.blocks(heads):
             rows = blocks.rows(asked, block)

@@ -37,6 +37,7 @@ from harness.surrogates.base import Observations
 from harness.surrogates.ccmc_fit import CCMCFit
 from harness.surrogates.counts import Counts
 from harness.surrogates.distance import Distance
+from harness.surrogates.exact_sides import ExactKeys, ExactQueries
 from harness.surrogates.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
 from harness.surrogates.pccmc_fit import PCCMCFit
 from harness.texts import LocalVocabulary, Text
@@ -116,7 +117,12 @@ def make_surrogate(name: str, heads: StaticHeads, seed: int) -> HeadLike:
     if name in plain:
         made: HeadLike = plain[name]()
         return made
-    read: dict[str, Any] = {"ccmc-weights": CCMCWeights, "pccmc-weights": PCCMCWeights}
+    read: dict[str, Any] = {
+        "ccmc-weights": CCMCWeights,
+        "pccmc-weights": PCCMCWeights,
+        "exact-keys": ExactKeys,
+        "exact-queries": ExactQueries,
+    }
     surrogate: HeadLike = read[name](heads)
     return surrogate
 

@@ -47,13 +47,14 @@ class View:
         self.rank = torch.as_tensor(rank, device=device)  # [U] where each of the sorted types stands among them
         self.column = self.rank[torch.as_tensor(text.key_index, device=device)]  # [T - 1] of each position from 1 on
         self.memo: dict[Any, Any] = {}
+        self.asked: Asked | None = None  # what the model asked, where a control is to be told
         self.last_counts: tuple[tuple[int, int], Any] = ((0, 0), None)
         self.codes: dict[int, IntArray] = {}  # by size of vocabulary, what all layers share
 
-    def apart(self) -> View:
+    def apart(self, asked: Asked) -> View:
         """The same text with nothing remembered: for one layer, whose surrogates share what they remember."""
         other = copy(self)
-        other.memo = {}
+        other.memo, other.asked = {}, asked
         return other
 
     def by_type(self, values: torch.Tensor) -> torch.Tensor:

@@ -15,4 +15,6 @@ LADDER = (
     "ccmc-bilinear",
     "ccmc-head",
     "ccmc-mixture",
+    "exact-keys",
+    "exact-queries",
 )

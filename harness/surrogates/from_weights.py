@@ -15,6 +15,15 @@ from harness.surrogates.along import HeadSurrogate, LogWeights
 from harness.surrogates.base import FloatArray, IntArray
 
 
+def asked_along(heads: StaticHeads, view: View) -> Asked:
+    """Queries and keys of static inputs along a text, asked once for all surrogates of a layer."""
+    key = id(heads)
+    if key not in view.memo:
+        view.memo[key] = Asked.of(heads.of_text(view.text.tokens))
+    asked: Asked = view.memo[key]
+    return asked
+
+
 class _Read(HeadSurrogate):
     """A surrogate that asks a layer's heads about tokens."""
 
@@ -87,10 +96,7 @@ class PCCMCWeights(_Read):
     name = "pccmc-weights"
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
-        key, sink = id(self.heads), self.heads.sink_type is not None
-        if key not in view.memo:
-            view.memo[key] = Asked.of(self.heads.of_text(view.text.tokens))
-        asked: Asked = view.memo[key]
+        key, sink, asked = id(self.heads), self.heads.sink_type is not None, asked_along(self.heads, view)
 
         def of(block: Block) -> LogWeights:
             if key not in block.memo:

@@ -27,6 +27,7 @@ from harness.surrogates.along import LogWeights
 from harness.surrogates.base import pair_mass
 from harness.surrogates.counts import Counts
 from harness.surrogates.distance import BUCKETS, Distance, bucket_sums
+from harness.surrogates.exact_sides import ExactKeys, ExactQueries
 from harness.surrogates.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
 from harness.texts import LocalVocabulary, Text
 
@@ -148,6 +149,24 @@ def test_scores_of_a_text_are_the_measures_of_its_rows(surrogate: Any, window: i
         expected = measure(flat, predicted).reshape(4, -1).mean(1)
         np.testing.assert_allclose(found["it"][metric], expected, atol=2e-5, err_msg=metric)
     np.testing.assert_allclose(sink, rows_without_sink(call)[1].mean(1), atol=1e-6)
+
+
+def test_controls_take_one_side_of_every_score_from_the_model() -> None:
+    call, text, heads = random_call(), random_text(), static_heads()
+    static = heads.of_text(text.tokens)
+    mixtures = {ExactKeys(heads): replace(static, key=call.key), ExactQueries(heads): replace(call, key=static.key)}
+    truth, share = rows_without_sink(call)
+    for control, mixed in mixtures.items():
+        rows, sink = rows_without_sink(mixed)
+        _, found = score_text(call, View(text), {"it": control})
+        apart = np.where(text.visible, np.log(np.where(text.visible, truth / np.where(rows > 0, rows, 1.0), 1.0)), 0.0)
+        np.testing.assert_allclose(found["it"]["kl_position"], (truth * apart).sum(-1).mean(1), atol=2e-5)
+        tokens, others = (text.per_token(of).reshape(-1, len(text.types)) for of in (truth, rows))
+        of_sink = share * np.log(share / sink) + (1 - share) * np.log((1 - share) / (1 - sink))
+        with_sink = of_sink + (1 - share) * kl(tokens, others).reshape(4, -1)
+        np.testing.assert_allclose(found["it"]["kl_with_sink"], with_sink.mean(1), atol=2e-5)
+    with pytest.raises(ValueError, match="own queries and keys"):
+        ExactKeys(heads).along(View(text))
 
 
 @CASES
