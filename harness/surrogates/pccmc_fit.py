@@ -169,7 +169,8 @@ class PCCMCFit(HeadSurrogate):
         def objective(x: FloatArray) -> tuple[float, FloatArray]:
             p = read(x)
             grad_b, grad_delta = np.zeros(BUCKETS), np.zeros_like(p.delta)
-            rows, grad_c = _normalisers(entries, head, p, grad_b, grad_delta)
+            free = p if pairs else _Parameters(p.c, p.b, p.delta[:0])  # as long as pairs are not fitted, theirs are 0
+            rows, grad_c = _normalisers(entries, head, free, grad_b, grad_delta)
             value = rows - p.c * mass.score - float(p.b @ mass.distance)
             value += 0.5 * RIDGE * ((p.c - 1.0) ** 2 + float(p.b @ p.b))
             gradient = [np.array([grad_c - mass.score + RIDGE * (p.c - 1.0)]), grad_b - mass.distance + RIDGE * p.b]
