@@ -32,7 +32,7 @@ from harness.surrogates.from_weights import PCCMCWeights
 from harness.surrogates.position_loss import Entries, gather, log_normalisers
 from harness.surrogates.sink_fit import SinkFit, fit_sink
 
-PAIR_RIDGES = (30.0, 10.0, 3.0, 1.0)
+PAIR_RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1)
 RIDGE = 1.0
 MOST_SCORES = 100_000_000  # over heads and pairs of positions; four bytes each are kept while a layer is fitted
 _NONE, _DISTANCES = -1, 0  # choices of a head besides the ridges, which count from 1
