@@ -133,3 +133,15 @@ def test_the_readme_goes_from_counts_to_winners(capsys: pytest.CaptureFixture[st
     assert set(names["found"].tokens) <= set(range(8))
     assert abs(names["found"].frequencies.sum() - 1) < 1e-6
     assert str(names["found"].tokens) in capsys.readouterr().out
+
+
+def test_the_readme_shows_the_reference_run_of_heads() -> None:
+    run = harness.load_run(ROOT / "results" / "reference" / "heads" / "smollm2")
+    assert run.manifest["state"] == "complete"
+    assert run.manifest["git"]["dirty"] is False
+    assert run.manifest["config"] == load_config("heads/smollm2").config.model_dump(mode="json")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tables = run.tables()
+    assert len(tables) >= 4
+    for table in tables:
+        assert table.markdown().strip() in readme, f"out of date: {table.title}"
