@@ -11,6 +11,7 @@ from harness.measures.statistics import Interval, paired_difference
 from harness.tables import SEED, Table, _by, _mean, _per_prompt, _pick, interval
 
 NONE = json.dumps({"ablation": "none"})
+MEASURES = ("seq_rep_4", "loop_share", "winner_size", "loss_prose", "loss_model_text")
 
 
 def change(part: pd.DataFrame, condition: str, metric: str) -> Interval:
@@ -71,8 +72,42 @@ def less_penalty(part: pd.DataFrame, condition: str, metric: str) -> Interval:
     return paired_difference(own.loc[common].to_numpy(dtype=float), matched, SEED)
 
 
+def contrast(part: pd.DataFrame, one: str, other: str, metric: str) -> Interval:
+    """Mean of one part of the model less another that lost the count, paired by prompt; draws are averaged.
+
+    Args:
+        part: rows of one model.
+        one: `ablation` of the conditions, such as `best-heads`.
+        other: of those that it is compared with.
+        metric: a measure or a loss.
+    """
+    chosen = _pick(part, metric=metric)
+    chosen = chosen[chosen["value"].notna()]
+    done = chosen["condition"].map(lambda condition: json.loads(condition).get("ablation"))
+    a, b = (chosen[done == which].groupby("prompt")["value"].mean().astype(float) for which in (one, other))
+    common = a.index.intersection(b.index)
+    if len(common) == 0:
+        return Interval(None, None, None, 0, "no prompt where both are defined")
+    return paired_difference(a.loc[common].to_numpy(), b.loc[common].to_numpy(), SEED)
+
+
+def _place_table(part: pd.DataFrame, model: str) -> Table:
+    """Does it matter where the count is taken away?"""
+    body = []
+    for one, other in (("first-half", "second-half"), ("best-heads", "random-heads")):
+        cells = [interval(contrast(part, one, other, metric), signed=True) for metric in MEASURES]
+        body.append([f"{one.replace('-', ' ')} less {other.replace('-', ' ')}", *cells])
+    return Table(
+        f"Where does {model} need the count? One part of it without, less another",
+        ["without the count", "seq_rep_4", "loop_share", "winner_size", "loss on prose", "loss on its text"],
+        body,
+        "Halves of the layers; as many heads whose chains predict the training texts best as random ones, whose draws "
+        "are averaged. Paired by prompt or text; intervals: 95 %, bootstrap over them.",
+    )
+
+
 def ablation_tables(rows: pd.DataFrame) -> list[Table]:
-    """One table per model; none where the experiment was not done."""
+    """Two tables per model; none where the experiment was not done."""
     rows = _pick(rows, experiment="count-ablation", split="held_out")
     tables = []
     for model in _by(rows, "model"):
@@ -80,14 +115,14 @@ def ablation_tables(rows: pd.DataFrame) -> list[Table]:
         body = []
         for condition in _by(part, "condition"):
             chosen = _pick(part, condition=condition)
-            cells = [interval(_mean(_pick(chosen, metric=m))) for m in ("seq_rep_4", "loop_share", "winner_size")]
+            cells = [interval(_mean(_pick(chosen, metric=m))) for m in MEASURES[:3]]
             if condition == NONE:
                 cells.insert(1, "–")
-                losses = [interval(_mean(_pick(chosen, metric=m))) for m in ("loss_prose", "loss_model_text")]
+                losses = [interval(_mean(_pick(chosen, metric=m))) for m in MEASURES[3:]]
                 body.append([name(condition), *cells, *losses, "–"])
                 continue
             cells.insert(1, interval(change(part, condition, "seq_rep_4"), signed=True))
-            cells += [loss_change(part, condition, m) for m in ("loss_prose", "loss_model_text")]
+            cells += [loss_change(part, condition, m) for m in MEASURES[3:]]
             ablated = "ablation" in json.loads(condition)
             cells.append(interval(less_penalty(part, condition, "seq_rep_4"), signed=True) if ablated else "–")
             body.append([name(condition), *cells])
@@ -109,4 +144,5 @@ def ablation_tables(rows: pd.DataFrame) -> list[Table]:
                 "bootstrap over prompts or texts.",
             )
         )  # fmt: skip
+        tables.append(_place_table(part, model))
     return tables

@@ -10,6 +10,8 @@ import harness
 from harness.config import load_config
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "generation"
+README = Path(__file__).resolve().parents[2] / "README.md"
+BEST = "best, and how much of the way does it get?"
 NAMES = sorted(path.parent.name for path in REFERENCE.glob("*/manifest.json"))
 
 
@@ -42,3 +44,9 @@ def test_every_missing_value_has_its_reason(name: str) -> None:
     rows = harness.load_run(REFERENCE / name).rows
     assert rows["value"].isna().equals(rows["missing"].notna())
     assert not rows["missing"].dropna().eq("").any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_shows_which_surrogate_is_best(name: str) -> None:
+    (table,) = [t for t in harness.load_run(REFERENCE / name).tables() if t.title.endswith(BEST)]
+    assert table.markdown().strip() in README.read_text(encoding="utf-8"), f"out of date: {table.title}"

@@ -12,7 +12,7 @@ import yaml
 
 import harness
 from harness.generation_settings import GENERATION_SURROGATES
-from harness.generation_tables import errors, ways
+from harness.generation_tables import against, all_errors, errors, ways
 
 STRATEGIES: list[Any] = ["greedy", {"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.9}, {"beams": 2}]
 NAMES = ["greedy", "temperature=1", "temperature=0.8,top_p=0.9", "beams=2"]
@@ -120,8 +120,22 @@ def test_the_way_is_a_ratio_of_mean_errors(finished: Any) -> None:
 
 def test_the_tables(finished: Any) -> None:
     titles = [table.title for table in finished[0].tables()]
-    for start in ("Which surrogate explains", "Winners of", "Leaving the context"):
-        assert sum(title.startswith(start) for title in titles) == 1
+    for start, count in (("Which surrogate explains", 2), ("Winners of", 1), ("Leaving the context", 1)):
+        assert sum(title.startswith(start) for title in titles) == count
+
+
+def test_the_best_surrogate_is_that_of_the_least_error(finished: Any) -> None:
+    run = finished[0]
+    (table,) = [t for t in run.tables() if t.title.endswith("how much of the way does it get?")]
+    rows = run.rows[(run.rows["experiment"] == "generation") & (run.rows["split"] == "held_out")]
+    assert [row[0] for row in table.rows] == list(dict.fromkeys(rows["strategy"]))
+    for row in table.rows:
+        found = all_errors(rows[rows["strategy"] == row[0]])["all"].drop(columns=["model-shuffled", "model-reseeded"])
+        assert found.mean().idxmin() == row[1]
+        surely = against(all_errors(rows[rows["strategy"] == row[0]]), row[1], [n for n in found if n != row[1]])
+        equal = {name for name, p in surely.items() if p > 0.05}
+        assert set(row[6].split(", ")) == (equal or {"none"})
+        assert int(row[8]) == len(found)
 
 
 def test_the_rows_do_not_depend_on_the_workers(finished: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import harness
-from harness.ablation_tables import NONE, ablation_tables, change, less_penalty, loss_change
+from harness.ablation_tables import NONE, ablation_tables, change, contrast, less_penalty, loss_change
 from harness.experiments.count_ablation import chosen_heads, conditions, text_loss
 from harness.generation_settings import CountAblation
 from harness.rows import Rows
@@ -89,6 +89,24 @@ def test_penalties_at_the_same_loss_are_interpolated() -> None:
     assert [row[0] for row in table.rows][3:] == ["count x 1, all heads", "count x 2, all heads"]
 
 
+def test_parts_of_the_model_are_compared_on_the_same_prompts() -> None:
+    rows = Rows(experiment="count-ablation", model="m", split="held_out")
+    for index in range(6):
+        best = {"ablation": "best-heads", "strength": 1.0}
+        rows.add("seq_rep_4", 0.5 + 0.05 * index, prompt=f"p{index}", condition=best)
+        for draw, away in enumerate((0.1, 0.3)):
+            drawn = {"ablation": "random-heads", "strength": 1.0, "draw": draw}
+            rows.add("seq_rep_4", 0.5 + 0.04 * index - away, prompt=f"p{index}", condition=drawn)
+    rows.add("seq_rep_4", 9.0, prompt="alone", condition={"ablation": "best-heads", "strength": 1.0})
+    part = rows.frame()
+    found = contrast(part, "best-heads", "random-heads", "seq_rep_4")
+    assert found.n == 6
+    assert found.value == pytest.approx(0.225)
+    assert found.low is not None
+    assert 0.2 <= found.low < 0.225
+    assert contrast(part, "first-half", "second-half", "seq_rep_4").missing == "no prompt where both are defined"
+
+
 def test_a_whole_run(tmp_path: Path, small_model: Path) -> None:
     texts = small_models.random_texts(10, 9)
     prompts = [{"id": f"p{i:02}", "kind": "ab"[i % 2], "text": text} for i, text in enumerate(texts)]
@@ -118,5 +136,5 @@ def test_a_whole_run(tmp_path: Path, small_model: Path) -> None:
     forbidden = rows[rows["condition"].str.contains("no_repeat_ngram") & rows["value"].isna()]
     assert set(forbidden["missing"]) <= {"infinite: the penalty forbids a token that was written", "no loop",
                                          "dominance ends below 0.9", "no winner occurs twice"}  # fmt: skip
-    assert [t.title for t in run.tables()][-1].startswith("Does the count cause")
+    assert [t.title.split()[0] for t in run.tables()][-2:] == ["Does", "Where"]
     assert run.state == "complete"
