@@ -130,9 +130,11 @@ def test_the_best_surrogate_is_that_of_the_least_error(finished: Any) -> None:
     rows = run.rows[(run.rows["experiment"] == "generation") & (run.rows["split"] == "held_out")]
     assert [row[0] for row in table.rows] == list(dict.fromkeys(rows["strategy"]))
     for row in table.rows:
-        found = all_errors(rows[rows["strategy"] == row[0]])["all"].drop(columns=["model-shuffled", "model-reseeded"])
+        table_of_errors = all_errors(rows[rows["strategy"] == row[0]])
+        found: Any = table_of_errors["all"]
+        found = found.drop(columns=["model-shuffled", "model-reseeded"])
         assert found.mean().idxmin() == row[1]
-        surely = against(all_errors(rows[rows["strategy"] == row[0]]), row[1], [n for n in found if n != row[1]])
+        surely = against(table_of_errors, row[1], [n for n in found if n != row[1]])
         equal = {name for name, p in surely.items() if p > 0.05}
         assert set(row[6].split(", ")) == (equal or {"none"})
         assert int(row[8]) == len(found)
