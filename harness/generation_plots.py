@@ -146,8 +146,23 @@ def agreement_figure(rows: pd.DataFrame, strategies: list[str]) -> Figure:
             axis.text(0.5, 0.5, reason, ha="center", va="center", fontsize=7, transform=axis.transAxes)
         axis.axvline(0, color="#999999", lw=0.8)
         axis.axvline(1, color="#999999", lw=0.8, ls=":")
-        axis.set(title=strategy, xlabel="way from floor to ceiling")
+        axis.set(title=strategy)
+    figure.supxlabel("way from floor (0) to ceiling (1), 95 % intervals", fontsize=8)
     return figure
+
+
+def _curve(axis: Any, points: list[tuple[float, Interval]], label: str, **style: Any) -> None:
+    """Means with their intervals, joined by a line; those without a value are left out."""
+    kept = [(x, found) for x, found in points if found.value is not None]
+    if not kept:
+        return
+    value = np.array([found.value for _, found in kept], dtype=float)
+    low, high = (
+        np.array([v if end is None else end for v, end in zip(value, ends, strict=True)], dtype=float)
+        for ends in zip(*((found.low, found.high) for _, found in kept), strict=True)
+    )
+    bars = np.maximum(np.stack([value - low, high - value]), 0.0)
+    axis.errorbar([x for x, _ in kept], value, bars, fmt="o-", capsize=1.5, elinewidth=0.7, label=label, **style)
 
 
 def temperature_of(strategy: str) -> float | None:
@@ -164,14 +179,12 @@ def temperature_figure(rows: pd.DataFrame) -> Figure:
     known = [(t, s) for s in _by(rows, "strategy") if (t := temperature_of(s)) is not None]
     for axis, metric in zip(axes, ("seq_rep_4", "loop_share"), strict=True):
         for index, source in enumerate(["model", *_ladder(rows)]):
-            points = []
-            for temperature, strategy in sorted(known):
-                found = _mean(_pick(rows, strategy=strategy, metric=metric, surrogate=source))
-                if found.value is not None:
-                    points.append((temperature, found.value))
-            if points:
-                colour = COLOURS[index % len(COLOURS)]
-                axis.plot(*zip(*points, strict=True), "o-", color=colour, ms=3, lw=2 if index == 0 else 1, label=source)
+            aside = 0.006 * index  # so that intervals stand beside one another
+            points = [
+                (t + aside, _mean(_pick(rows, strategy=strategy, metric=metric, surrogate=source)))
+                for t, strategy in sorted(known)
+            ]
+            _curve(axis, points, source, color=COLOURS[index % len(COLOURS)], ms=3, lw=2 if index == 0 else 1)
         axis.set(xlabel="temperature (0: greedy)", ylabel=metric)
     _legend(axes[-1])
     return figure
@@ -195,8 +208,8 @@ def ablation_figure(rows: pd.DataFrame) -> Figure:
                 name(condition), (loss.value, found.value), fontsize=5, xytext=(3, 2), textcoords="offset points"
             )
     for index, (part, points) in enumerate(parts.items()):
-        x = [strength for strength, _ in points]
-        left.plot(x, [f.value for _, f in points], "o-", color=COLOURS[index + 1], ms=4, label=part)
+        beside = [(strength + 0.012 * index, found) for strength, found in points]
+        _curve(left, beside, part, color=COLOURS[index + 1], ms=4, lw=1)
     left.set(xlabel="strength of the ablation", ylabel="seq_rep_4")
     _legend(left)
     right.set(xlabel="loss on prose (nats per token)", ylabel="seq_rep_4")
