@@ -83,6 +83,6 @@ def test_the_same_rows_give_the_same_pictures(tmp_path: Path) -> None:
     for path in write_generation_plots(tmp_path / "b", generation_rows(), trajectories()):
         assert path.read_bytes() == (tmp_path / "a" / "plots" / path.name).read_bytes()
     shown = (tmp_path / "a" / "plots" / "agreement-m.svg").read_text()
-    assert "way from floor to ceiling" in shown
+    assert "way from floor (0) to ceiling (1)" in shown
     assert ">counts<" in shown
     assert write_generation_plots(tmp_path, generation_rows().iloc[:0], trajectories().iloc[:0]) == []
