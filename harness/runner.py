@@ -107,15 +107,15 @@ class SilentWatcher:
     def finished(self, unit: Unit, error: str | None) -> None: ...
 
 
-def _resolve_models(config: Config, prompts: list[Prompt], progress: Progress) -> list[Any]:
+def _resolve_models(config: Config, base: Path, prompts: list[Prompt], progress: Progress) -> list[Any]:
     """Fetch models and check everything about them that the run needs, before anything is written."""
     from harness.sources import catalogue
 
     if not any(_needs_model(e) for e in config.experiments):
         return []
     for name in config.models:
-        catalogue.check_name(name)
-    files = [catalogue.resolve(name, progress) for name in config.models]
+        catalogue.check_name(name, base)
+    files = [catalogue.resolve(name, progress, base) for name in config.models]
     from harness.experiments.continuations import Model
     from harness.sources import count_ablation, eager, loading
 
@@ -281,7 +281,7 @@ def run(
     texts = read_prose(loaded)
     given = read_given(loaded)
     progress(0.0, "checking models")
-    models = _resolve_models(loaded.config, prompts, progress)
+    models = _resolve_models(loaded.config, loaded.base, prompts, progress)
     device = "cpu"
     if models:
         from harness.sources.loading import pick_device

@@ -257,13 +257,19 @@ def _from_hub(name: str) -> ModelFiles:
     return ModelFiles(name, path, commit, folder_hash(path))
 
 
-def check_name(name: str) -> None:
+def _folder(name: str, base: Path | None) -> Path | None:
+    """The folder of that name, seen from here or from where the config stands; None where there is none."""
+    places = [Path(name), *([] if base is None else [base / name])]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def check_name(name: str, base: Path | None = None) -> None:
     """Refuse a name that can be neither alias, folder nor hub id, before anything is fetched.
 
     Raises:
         UsageError: names the nearest alias.
     """
-    if name in ALIASES or Path(name).is_dir():
+    if name in ALIASES or _folder(name, base) is not None:
         return
     if Path(name).exists():
         raise UsageError(f"model {name!r} is a file; give the folder that holds config.json and the weights")
@@ -273,17 +279,18 @@ def check_name(name: str) -> None:
         )
 
 
-def resolve(name: str, progress: Progress) -> ModelFiles:
+def resolve(name: str, progress: Progress, base: Path | None = None) -> ModelFiles:
     """The files of a model, fetched where that is needed.
 
     Args:
         name: alias, folder, or hub id with an optional @revision.
         progress: told what is being done.
+        base: the folder of the config that names the model, from which a folder may be told too.
 
     Raises:
         UsageError: the name leads nowhere, or what it leads to cannot be used.
     """
-    check_name(name)
+    check_name(name, base)
     if name in ALIASES:
         path = pull(name, progress)
         progress(1.0, f"{name}: checking weights")
@@ -291,14 +298,14 @@ def resolve(name: str, progress: Progress) -> ModelFiles:
         if found != json.loads((path / RECORD).read_text(encoding="utf-8"))["hash"]:
             raise UsageError(f"model {name!r}: its cached files have changed; run: ccmc models prune {name}")
         return ModelFiles(name, path, ALIASES[name].version, found)
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
+    folder = _folder(name, base)
+    if folder is not None:
+        if not (folder / "config.json").is_file():
             raise UsageError(f"model {name!r}: the folder has no config.json")
-        if not any(path.glob("*.safetensors")):
+        if not any(folder.glob("*.safetensors")):
             raise UsageError(f"model {name!r}: the folder has no *.safetensors; save it with save_pretrained")
         progress(1.0, f"{name}: checking weights")
-        return ModelFiles(name, path, None, folder_hash(path))
+        return ModelFiles(name, folder, None, folder_hash(folder))
     return _from_hub(name)
 
 

@@ -137,3 +137,19 @@ def test_pruning_leaves_current_weights_unless_told(cache: Path) -> None:
     assert catalogue.prune(["smollm2-135m"], False) == [(current.name, 5)]
     with pytest.raises(UsageError, match="did you mean"):
         catalogue.prune(["smollm2"], False)
+
+
+def test_a_folder_is_found_from_the_config_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "models" / "one"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = catalogue.resolve("../../" + tmp_path.name + "/models/one", quiet, tmp_path / "configs")
+    assert found.path.resolve() == folder
+    (tmp_path / "configs").mkdir()
+    monkeypatch.chdir("/")
+    assert catalogue.resolve("../models/one", quiet, tmp_path / "configs").path.resolve() == folder
+    with pytest.raises(UsageError, match="unknown model"):
+        catalogue.check_name("../models/two", tmp_path / "configs")
