@@ -163,7 +163,10 @@ class HeadSurrogate(Surrogate):
         view, parts = View(text, self.device), []
         weights = self.along(view)
         for block in view.blocks(None):
-            token = view.by_type(predicted(weights(block), block).token.double())
+            given = weights(block)
+            log = _seen(given, block).double()  # float32 would make zeros of what lies 88 nats below the best
+            weight = torch.exp(log - log.amax(1, keepdim=True))
+            token = view.by_type(weight if given.by_token else block.per_token(weight))
             parts.append((token / token.sum(1, keepdim=True)).cpu().numpy().transpose(0, 2, 1))
         return np.concatenate(parts, axis=1)
 
