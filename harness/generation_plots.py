@@ -195,24 +195,26 @@ def ablation_figure(rows: pd.DataFrame) -> Figure:
     figure, (left, right) = _figure(2, 2.9)
     parts: dict[str, list[tuple[float, Interval]]] = {}
     nothing = _mean(_pick(rows, condition=NONE, metric="seq_rep_4"))
+    drawn: list[str] = []
     for condition in _by(rows, "condition"):
         factors = json.loads(condition)
         found = _mean(_pick(rows, condition=condition, metric="seq_rep_4"))
         if "strength" in factors and "draw" not in factors:
             parts.setdefault(factors["ablation"], [(0.0, nothing)]).append((factors["strength"], found))
-        loss = _mean(_pick(rows, condition=condition, metric="loss_prose"))
-        if loss.value is not None and found.value is not None:
-            penalty = "ablation" not in factors
-            right.plot(loss.value, found.value, "s" if penalty else "o", color=COLOURS[2 if penalty else 1], ms=4)
-            right.annotate(
-                name(condition), (loss.value, found.value), fontsize=5, xytext=(3, 2), textcoords="offset points"
-            )
+        losses = _pick(rows, condition=condition, metric="loss_prose")["value"]
+        # a loss that is infinite on some texts has no place on this axis: the mean of the others would flatter
+        if losses.notna().all() and len(losses) and found.value is not None:
+            marker, number = ("o", len(drawn)) if "ablation" in factors else ("s", len(drawn) + 3)
+            drawn.append(condition)
+            colour = COLOURS[number % len(COLOURS)]
+            right.plot(losses.mean(), found.value, marker, color=colour, ms=4, alpha=0.8, label=name(condition))
     for index, (part, points) in enumerate(parts.items()):
         beside = [(strength + 0.012 * index, found) for strength, found in points]
         _curve(left, beside, part, color=COLOURS[index + 1], ms=4, lw=1)
     left.set(xlabel="strength of the ablation", ylabel="seq_rep_4")
     _legend(left)
     right.set(xlabel="loss on prose (nats per token)", ylabel="seq_rep_4")
+    right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=5.5)
     return figure
 
 
