@@ -68,6 +68,10 @@ def embedding_inputs(model: Any, ids: IntArray, positions: IntArray, block: int 
     return np.concatenate(parts)
 
 
+PULL = 4.0  # a softmax pays more for keys that scatter than for keys that are all pulled to the middle
+MOST_PULL = 100.0  # occurrences
+
+
 class StaticInputs:
     """Mean normalised residual stream of each token, per layer, over training texts.
 
@@ -82,6 +86,7 @@ class StaticInputs:
 
     def __init__(self, vocab_size: int, layers: Sequence[int], width: int, length: int | None) -> None:
         self.total = {layer: torch.zeros(vocab_size, width, dtype=torch.float64) for layer in layers}
+        self.square = dict.fromkeys(layers, 0.0)
         self.first = {layer: np.zeros(width) for layer in layers}
         self.placed = {layer: np.zeros((length, width)) for layer in layers} if length is not None else {}
         self.count = np.zeros(vocab_size)
@@ -92,6 +97,7 @@ class StaticInputs:
         assert call.hidden is not None
         hidden = call.hidden.double().cpu()
         self.total[call.layer].index_add_(0, torch.as_tensor(tokens[1:]), hidden[1:])
+        self.square[call.layer] += float(hidden[1:].square().sum())
         self.first[call.layer] += hidden[0].numpy()
         if self.placed:
             self.placed[call.layer][1 : len(tokens)] += hidden[1:].numpy()
@@ -109,8 +115,10 @@ class StaticInputs:
     def inputs(self, layer: int, embedding: FloatArray) -> FloatArray:
         """[K, D] the static input of every token at a layer.
 
-        A token that no training text holds gets what a linear map from its first-layer input predicts; the map is
-        fitted by ridge regression to the tokens that have a mean, each weighted by its count.
+        The mean over its occurrences in training texts, among which its fall-back counts as a few more: most types of
+        a text come once or twice in all, and the mean of two is mostly the noise of two contexts. A token that no
+        training text holds gets the fall-back alone, which is what a linear map from its first-layer input predicts;
+        the map is fitted by ridge regression to the tokens that have a mean, each weighted by its count.
 
         Args:
             layer: which layer. Layer 0 has the exact inputs for every token.
@@ -118,8 +126,8 @@ class StaticInputs:
         """
         if layer == 0:
             return embedding
-        seen = self.count > 0
-        mean = self.total[layer].numpy()[seen] / self.count[seen, None]
+        seen, total = self.count > 0, self.total[layer].numpy()
+        mean = total[seen] / self.count[seen, None]
         weight = np.minimum(self.count[seen], 20.0)[:, None]  # a comma must not outvote a thousand rare words
         centre_x = np.average(embedding[seen], axis=0, weights=weight[:, 0])
         centre_y = np.average(mean, axis=0, weights=weight[:, 0])
@@ -127,9 +135,34 @@ class StaticInputs:
         gram = x.T @ (weight * x)
         gram[np.diag_indices_from(gram)] += 0.1 * np.trace(gram) / len(gram)
         linear = np.linalg.solve(gram, x.T @ (weight * y))
-        inputs = (embedding - centre_x) @ linear + centre_y
-        inputs[seen] = mean
+        leverage = np.einsum("ij,ji->i", x, np.linalg.solve(gram, x.T)) * weight[:, 0]
+        missed = np.square(y - x @ linear).sum(1) / np.square(np.maximum(1.0 - leverage, 1e-6))
+        pull = self._pull(layer, mean, missed, weight[:, 0])
+        fall_back = (embedding - centre_x) @ linear + centre_y
+        inputs: FloatArray = (total + pull * fall_back) / np.maximum(self.count + pull, 1e-300)[:, None]
+        inputs[~seen] = fall_back[~seen]
         return inputs
+
+    def _pull(self, layer: int, mean: FloatArray, missed: FloatArray, weight: FloatArray) -> float:
+        """How many occurrences the fall-back of a token counts as.
+
+        The variance of a token's inputs between its contexts over that of its mean about the fall-back would make the
+        squared error least (the components of variance, Searle 1971); here it counts `PULL` times as much. Inputs
+        that are a function of the token alone get 0.
+
+        Args:
+            layer: which.
+            mean: [S, D] of the tokens seen.
+            missed: [S] squared distance of each mean to its fall-back, had the token not been seen (leave one out).
+            weight: [S] of the tokens.
+        """
+        count = self.count[self.count > 0]
+        again = float(count.sum()) - len(count)
+        if again == 0:
+            return PULL
+        within = max(self.square[layer] - float(count @ np.square(mean).sum(1)), 0.0) / again
+        between = float(np.average(missed - within / count, weights=weight))
+        return PULL * within / between if between * MOST_PULL > PULL * within else MOST_PULL
 
     def position_effect(self, layer: int, inputs: FloatArray) -> FloatArray:
         """[T, D] mean deviation of the inputs at each position from the static inputs of their tokens.

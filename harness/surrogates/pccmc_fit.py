@@ -1,9 +1,11 @@
-"""`pccmc-fit`: the position-aware chain of the weights, with a fitted scale, distances and token pairs on top.
+"""`pccmc-fit`: the position-aware chain of the weights, with a fitted scale, distances and effects of tokens on top.
 
-theta[query, key, distance] = c score read off the weights + b[distance bucket] + delta[query, key], by position-level
-maximum likelihood with a ridge towards c = 1, b = 0, delta = 0, per head. The weights alone, the weights with scale and
-distances, and those with pairs under several ridges are tried on kept-back training prompts; each head takes what is
-best there.
+theta[query, key, distance] = c score read off the weights + b[distance bucket] + effect[query, key] + delta[query, key]
+by position-level maximum likelihood with a ridge towards c = 1 and 0 elsewhere, per head. The effect is a level per key
+and a bilinear form in what the head makes of the two tokens (`pair_effects`), so that it speaks about pairs that no
+text has shown; delta does not. Theta is linear in all of it, so the loss is convex, and sums of attention per pair and
+per distance are all that it needs. The weights alone, and steps that free more and more of this, are tried on kept-back
+training prompts; each head takes what is best there.
 
 The scores of a layer's training texts are kept while it is fitted. Where they are too many, the fit takes a random part
 of the training prompts: long texts then give fewer, and memory stays bounded.
@@ -29,34 +31,63 @@ from harness.surrogates.base import FloatArray, IntArray, Observations
 from harness.surrogates.ccmc_fit import inner_folds
 from harness.surrogates.distance import BUCKETS, profile_of
 from harness.surrogates.from_weights import PCCMCWeights
+from harness.surrogates.pair_effects import TokenFeatures
 from harness.surrogates.position_loss import Entries, gather, log_normalisers
 from harness.surrogates.sink_fit import SinkFit, fit_sink
 
-PAIR_RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1)
-RIDGE = 1.0
+RIDGE = 1.0  # of scale and distances
+LEVEL_RIDGE, FORM_RIDGE = 10.0, 2.5  # of a key's level; of the form, per number of it: levels of .3, effects of .6 nats
+# what a head may choose besides its weights: a factor of the ridges of effects, and the ridge of pairs
+STEPS = ((np.inf, np.inf), (3.0, np.inf), (1.0, np.inf), (1.0, 10.0), (0.1, 1.0))
+_NONE, _DISTANCES = -1, 0
+FALL = 3e-6  # a fit is done where a step gains no more than this share of the loss
 MOST_SCORES = 100_000_000  # over heads and pairs of positions; four bytes each are kept while a layer is fitted
-_NONE, _DISTANCES = -1, 0  # choices of a head besides the ridges, which count from 1
 
 
 @dataclass(frozen=True)
 class _Parameters:
-    """Scale [A], distance offsets [A, D] and pair offsets [A, P] of some heads."""
+    """Scale [A], distance offsets [A, D], effects [A, E] and pair offsets [A, P] of some heads."""
 
     c: FloatArray
     b: FloatArray
+    effects: FloatArray
     delta: FloatArray
 
     def of(self, heads: IntArray) -> _Parameters:
-        return _Parameters(self.c[heads], self.b[heads], self.delta[heads])
+        return _Parameters(self.c[heads], self.b[heads], self.effects[heads], self.delta[heads])
 
 
 @dataclass(frozen=True)
-class _Masses:
-    """What a loss needs of the attention of heads: score [H], distance [H, D], pair [H, P]."""
+class _Data:
+    """What a loss needs of some texts: their entries, and the attention of heads.
 
+    Attributes:
+        entries: of the texts.
+        query, key: [P] the pairs that co-occur in them.
+        score: [H] attention times score; distance: [H, D] and pair: [H, P] attention.
+    """
+
+    entries: Entries
+    query: IntArray
+    key: IntArray
     score: FloatArray
     distance: FloatArray
     pair: FloatArray
+
+    @classmethod
+    def of(cls, heads: StaticHeads, observations: Observations) -> _Data:
+        pattern = observations.pattern
+        query = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
+        key = pattern.indices.astype(np.int64)
+        codes = query * pattern.shape[0] + key
+        return cls(
+            gather(heads, observations.texts, codes, observations.vocab_size),
+            query,
+            key,
+            np.sum(observations.score_mass, axis=0),
+            np.sum(observations.distance_mass, axis=0),
+            observations.pair_wins,
+        )
 
 
 def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -> Observations:
@@ -72,12 +103,8 @@ def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -
     return observations.part(set(order[: max(2, int(np.searchsorted(total, most, side="right")))]))
 
 
-def _masses(of: Observations, pair: FloatArray) -> _Masses:
-    return _Masses(np.sum(of.score_mass, axis=0), np.sum(of.distance_mass, axis=0), pair)
-
-
 class PCCMCFit(HeadSurrogate):
-    """Position-aware weights with a fitted scale, distances and token pairs.
+    """Position-aware weights with a fitted scale, distances and effects of tokens.
 
     Args:
         heads: the layer's heads, asked per token and position.
@@ -91,11 +118,13 @@ class PCCMCFit(HeadSurrogate):
     choice_: IntArray
     c_: FloatArray
     b_: FloatArray
+    effects_: FloatArray | None = None
     delta_: list[sparse.csr_array]
     sink_: SinkFit | None = None
 
     def __init__(self, heads: StaticHeads, seed: int, folds: int = 4, tol: float = 1e-3, threads: int = 2) -> None:
         self.heads, self.seed, self.folds, self.tol, self.threads = heads, seed, folds, tol, threads
+        self.features = TokenFeatures.of(heads)
 
     def fit(self, observations: Observations) -> Self:
         if len(observations.score_mass) != len(observations.texts):
@@ -109,112 +138,160 @@ class PCCMCFit(HeadSurrogate):
             self.choice_ = np.full(observations.heads, _DISTANCES)
         else:
             inner, outer = observations.part(set(observations.groups) - groups[0]), observations.part(groups[0])
-            self.choice_ = self._choose(inner, outer)
-        found = self._final(observations)
-        pattern = observations.pattern
-        self.c_, self.b_ = found.c, found.b
-        self.delta_ = [
-            sparse.csr_array((delta, pattern.indices, pattern.indptr), shape=pattern.shape) for delta in found.delta
-        ]
+            self.choice_ = self._choose(_Data.of(self.heads, inner), _Data.of(self.heads, outer))
+        data = _Data.of(self.heads, observations)
+        found = self._final(data)
+        size = observations.vocab_size
+        self.c_, self.b_, self.effects_ = found.c, found.b, found.effects
+        self.delta_ = [sparse.csr_array((delta, (data.query, data.key)), shape=(size, size)) for delta in found.delta]
         return self
 
-    def _entries(self, of: Observations, known: Observations) -> Entries:
-        pairs = _pair_codes(known)
-        return gather(self.heads, of.texts, pairs, of.vocab_size)
+    def _start(self, data: _Data) -> _Parameters:
+        heads = len(data.pair)
+        effects = np.zeros((heads, self.features.size))
+        return _Parameters(np.ones(heads), np.zeros((heads, BUCKETS)), effects, np.zeros_like(data.pair))
 
-    def _choose(self, inner: Observations, outer: Observations) -> IntArray:
+    def _choose(self, inner: _Data, outer: _Data) -> IntArray:
         """[H] the choice that is best on the prompts kept back."""
-        mass, entries = _masses(inner, inner.pair_wins), self._entries(inner, inner)
-        outer_mass, kept_back = _masses(outer, _wins(outer, inner)), self._entries(outer, inner)
-        found = _start(inner)
-        losses = [self._loss(kept_back, outer_mass, found)]
-        for ridge in (np.inf, *PAIR_RIDGES):
-            found = self._solve(np.arange(inner.heads), mass, entries, np.full(inner.heads, ridge), found)
-            losses.append(self._loss(kept_back, outer_mass, found))
+        found = self._start(inner)
+        heads, size = np.arange(len(inner.pair)), self.features.shape[0]
+        known, wanted = inner.query * size + inner.key, outer.query * size + outer.key
+        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        met = known[place] == wanted
+
+        def loss() -> FloatArray:
+            delta = np.where(met, found.delta[:, place], 0.0)
+            return self._value(outer, heads, _Parameters(found.c, found.b, found.effects, delta), True)[0]
+
+        losses = [loss()]
+        for effects, pairs in STEPS:
+            found = self._solve(inner, heads, np.full(len(heads), effects), np.full(len(heads), pairs), found)
+            losses.append(loss())
         choice: IntArray = np.argmin(losses, axis=0) + _NONE
         return choice
 
-    def _final(self, of: Observations) -> _Parameters:
+    def _final(self, data: _Data) -> _Parameters:
         """The parameters of each head's choice, from all texts."""
-        mass, entries = _masses(of, of.pair_wins), self._entries(of, of)
-        found = _start(of)
-        ridges = np.array([np.inf, *PAIR_RIDGES])
-        for wanted, choice in (
-            (self.choice_ >= _DISTANCES, np.full_like(self.choice_, _DISTANCES)),
-            (self.choice_ > _DISTANCES, self.choice_),
-        ):
+        found, ridges = self._start(data), np.array(STEPS)
+        first = np.where(self.choice_ > _DISTANCES, _DISTANCES, self.choice_)
+        for choice, free in ((first, 0), (self.choice_, 1), (self.choice_, 2)):
+            # the sets of numbers that are free: those of distances, of effects too, of pairs too
+            wanted = (choice > _NONE) & (np.isfinite(ridges[np.maximum(choice, 0)]).sum(1) == free)
             heads = np.flatnonzero(wanted)
             if len(heads):
-                solved = self._solve(heads, mass, entries, ridges[choice[heads]], found.of(heads))
-                found.c[heads], found.b[heads], found.delta[heads] = solved.c, solved.b, solved.delta
+                effects, pairs = ridges[choice[heads]].T
+                solved = self._solve(data, heads, effects, pairs, found.of(heads))
+                found.c[heads], found.b[heads] = solved.c, solved.b
+                found.effects[heads], found.delta[heads] = solved.effects, solved.delta
         return found
 
     def _solve(
-        self, heads: IntArray, mass: _Masses, entries: Entries, ridge: FloatArray, start: _Parameters
+        self, data: _Data, heads: IntArray, effects: FloatArray, pairs: FloatArray, start: _Parameters
     ) -> _Parameters:
-        """Minimise over c and b, and over delta too unless its ridge is infinite.
+        """Minimise over c and b, and over effects and delta too where their ridges are not infinite.
 
         Args:
+            data: of the texts.
             heads: [A] which.
-            mass: of all heads.
-            entries: of the texts.
-            ridge: [A] of delta; infinite for all heads or for none.
+            effects: [A] by how much the ridges of effects are multiplied; infinite for all heads or for none.
+            pairs: [A] ridge of delta; infinite for all heads or for none.
             start: of these heads.
         """
-        pairs, few = bool(np.isfinite(ridge[0])), 1 + BUCKETS
+        rows, tokens = len(data.entries.start) - 1, self.features.shape[0]
+        ridge = [np.full((len(heads), 1 + BUCKETS), RIDGE)]
         # in units in which the curvature of every parameter is of order 1
-        spread = np.array([np.var(entries.score[head]) for head in heads]) * (len(entries.start) - 1)
-        curvature = [spread[:, None] + RIDGE, mass.distance[heads] + RIDGE]
-        x0 = [start.c[:, None], start.b]
-        if pairs:
-            curvature.append(mass.pair[heads] + ridge[:, None])
+        spread = np.array([np.var(data.entries.score[head]) for head in heads]) * rows
+        curvature, x0 = [spread[:, None], data.distance[heads]], [start.c[:, None], start.b]
+        if np.isfinite(effects[0]):
+            strength = np.full(self.features.size, FORM_RIDGE * (self.features.size - tokens))
+            strength[:tokens] = LEVEL_RIDGE
+            ridge.append(effects[:, None] * strength)
+            of_form = np.full((len(heads), self.features.size - tokens), float(rows))
+            of_key = np.stack([np.bincount(data.key, weights=data.pair[h], minlength=tokens) for h in heads])
+            curvature += [of_key, of_form]
+            x0.append(start.effects)
+        if np.isfinite(pairs[0]):
+            ridge.append(np.broadcast_to(pairs[:, None], start.delta.shape))
+            curvature.append(data.pair[heads])
             x0.append(start.delta)
-        scale = 1.0 / np.sqrt(np.concatenate(curvature, axis=1))
+        weight = np.concatenate(ridge, axis=1)
+        scale = 1.0 / np.sqrt(np.concatenate(curvature, axis=1) + weight)
+        centre = np.zeros(weight.shape[1])
+        centre[0] = 1.0  # c is pulled to 1, all else to 0
 
         def objective(which: IntArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-            of, y = heads[which], np.empty_like(x)
+            y = x * scale[which]
+            value, gradient = self._value(data, heads[which], self._read(y), False)
             for row, number in enumerate(which):
-                np.multiply(x[row], scale[number], out=y[row])
-            p = _Parameters(y[:, 0].copy(), y[:, 1:few], y[:, few:])  # of no pairs as long as these are not fitted
-            rows, gradient = self._normalisers(entries, of, p)
-            value = rows - p.c * mass.score[of] - (p.b * mass.distance[of]).sum(1)
-            value += 0.5 * RIDGE * ((p.c - 1.0) ** 2 + (p.b**2).sum(1))
-            gradient[:, 0] += RIDGE * (p.c - 1.0) - mass.score[of]
-            gradient[:, 1:few] += RIDGE * p.b - mass.distance[of]
-            for row, number in enumerate(which):
-                if pairs:
-                    delta, won = p.delta[row], mass.pair[of[row]]
-                    value[row] += 0.5 * ridge[number] * float(delta @ delta) - float(delta @ won)
-                    gradient[row, few:] += ridge[number] * delta - won
-                gradient[row] *= scale[number]
+                off = y[row] - centre
+                pull = weight[number] * off
+                value[row] += 0.5 * float(pull @ off)
+                gradient[row] = (gradient[row] + pull) * scale[number]
             return value, gradient
 
-        tol = self.tol * np.sqrt(len(entries.start))
-        y = minimise_each(objective, np.concatenate(x0, axis=1) / scale, tol, fall=1e-6, most=60) * scale
-        return _Parameters(y[:, 0], y[:, 1:few], y[:, few:] if pairs else start.delta)
+        tol = self.tol * np.sqrt(rows + 1)
+        y = minimise_each(objective, np.concatenate(x0, axis=1) / scale, tol, fall=FALL, most=60) * scale
+        found = self._read(y)
+        return _Parameters(
+            found.c,
+            found.b,
+            found.effects if found.effects.shape[1] else start.effects,
+            found.delta if found.delta.shape[1] else start.delta,
+        )
 
-    def _normalisers(self, entries: Entries, heads: IntArray, p: _Parameters) -> tuple[FloatArray, FloatArray]:
-        """[A] logarithms of normalisers, summed over rows, and [A, 1 + D + P] their gradient."""
-        few = 1 + p.b.shape[1]
-        total, gradient = np.zeros(len(heads)), np.zeros((len(heads), few + p.delta.shape[1]))
-        given = entries.score, entries.start, entries.bucket, entries.pair
-        into = total, gradient[:, 0], gradient[:, 1:few], gradient[:, few:]
+    def _read(self, y: FloatArray) -> _Parameters:
+        """Take numbers [A, ...] apart; effects and pairs may be missing at the end."""
+        few = 1 + BUCKETS
+        after = few + (self.features.size if y.shape[1] > few else 0)
+        return _Parameters(y[:, 0].copy(), y[:, 1:few], y[:, few:after], y[:, after:])
+
+    def _value(self, data: _Data, heads: IntArray, p: _Parameters, only: bool) -> tuple[FloatArray, FloatArray]:
+        """[A] losses without ridges, and [A, ...] their gradients in the order of `_read`; of nothing if `only`."""
+        few, of_effects = 1 + BUCKETS, p.effects.shape[1]
+        size = 0 if only else few + of_effects + p.delta.shape[1]
+        value, gradient = np.zeros(len(heads)), np.zeros((len(heads), size))
         parts = np.array_split(np.arange(len(heads)), min(self.threads, len(heads)))
-        with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(lambda part: log_normalisers(*given, part, heads, p.c, p.b, p.delta, *into), parts))
-        return total, gradient
 
-    def _loss(self, entries: Entries, mass: _Masses, p: _Parameters) -> FloatArray:
-        """[H] of all heads."""
-        rows, _ = self._normalisers(entries, np.arange(len(p.c)), p)
-        given = p.c * mass.score + (p.b * mass.distance).sum(1)
-        loss: FloatArray = rows - given - [float(d @ m) for d, m in zip(p.delta, mass.pair, strict=True)]
-        return loss
+        def work(part: IntArray) -> None:
+            table = np.zeros((len(part), len(data.query) if of_effects else 0))
+            for row, a in enumerate(part.tolist()):
+                if of_effects:
+                    table[row] = self.features.effect(heads[a], p.effects[a], data.query, data.key)
+                if p.delta.shape[1]:
+                    table[row] += p.delta[a]
+            total, of_c, of_b = np.zeros(len(part)), np.zeros(len(part)), np.zeros((len(part), BUCKETS))
+            of_table = np.zeros_like(table)
+            entries, which = data.entries, heads[part]
+            log_normalisers(
+                entries.score, entries.start, entries.bucket, entries.pair,
+                which, p.c[part], p.b[part], table, total, of_c, of_b, of_table,
+            )  # fmt: skip
+            value[part] = total - p.c[part] * data.score[which] - (p.b[part] * data.distance[which]).sum(1)
+            for row, a in enumerate(part.tolist()):
+                head, won = heads[a], data.pair[heads[a]]
+                if of_effects:
+                    value[a] -= float(table[row] @ won)
+                if only:
+                    continue
+                gradient[a, 0], gradient[a, 1:few] = of_c[row] - data.score[head], of_b[row] - data.distance[head]
+                if of_effects:
+                    of_table[row] -= won
+                    moved = self.features.gradient(head, of_table[row], data.query, data.key)
+                    gradient[a, few : few + of_effects] = moved
+                if p.delta.shape[1]:
+                    gradient[a, few + of_effects :] = of_table[row]
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(work, parts))
+        return value, gradient
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         prior = PCCMCWeights(self.heads).along(view)
         profile = on(view, profile_of(self.b_, view.length))
         change, c = delta_tables(self.delta_, view), on(view, self.c_)[:, None, None]
+        if self.effects_ is not None:
+            types = view.types.cpu().numpy()
+            change += on(view, np.stack([self.features.table(h, x, types) for h, x in enumerate(self.effects_)]))
         sink = sink_along(self.sink_, view)
 
         def of(block: Block) -> LogWeights:
@@ -229,24 +306,3 @@ class PCCMCFit(HeadSurrogate):
     @property
     def device(self) -> torch.device:
         return self.heads.at_start.key.device
-
-
-def _start(of: Observations) -> _Parameters:
-    return _Parameters(np.ones(of.heads), np.zeros((of.heads, BUCKETS)), np.zeros_like(of.pair_wins))
-
-
-def _pair_codes(observations: Observations) -> IntArray:
-    pattern = observations.pattern
-    query = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
-    return query * pattern.shape[0] + pattern.indices
-
-
-def _wins(of: Observations, known: Observations) -> FloatArray:
-    """[H, P] target mass of some texts on the pairs of others; what falls on other pairs has no parameter."""
-    codes = _pair_codes(known)
-    wins = np.zeros((of.heads, len(codes)))
-    for win in of.wins:
-        place = np.minimum(np.searchsorted(codes, win.pair), len(codes) - 1)
-        kept = codes[place] == win.pair
-        wins[:, place[kept]] += win.mass[:, kept]
-    return wins

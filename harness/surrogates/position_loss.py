@@ -1,9 +1,9 @@
 """The cross-entropy of position-level rows with scale, distances and token pairs, and its gradient, for the heads of a
 layer at once.
 
-A row gives key position l the weight exp(c score_l + b[distance bucket] + delta[query token, key token]).
+A row gives key position l the weight exp(c score_l + b[distance bucket] + table[query token, key token]).
 Against observed attention the loss is the sum over rows of log sum_l weight_l, less c . score_mass, b . distance_mass
-and delta . pair_mass: convex in (c, b, delta), and the three sums are all that it needs of the attention.
+and table . pair_mass: convex in (c, b, table), and the three sums are all that it needs of the attention.
 """
 
 from __future__ import annotations
@@ -40,14 +40,20 @@ class Entries:
 
 
 def pair_numbers(types: IntArray, known: IntArray, vocab_size: int) -> IntArray:
-    """[U, U] the number of each (query, key) among the sorted `known` pairs (query * K + key); -1 where it is not."""
-    wanted = types[:, None] * vocab_size + types[None, :]
-    place = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
-    return np.where(known[place] == wanted, place, -1) if len(known) else np.full(wanted.shape, -1)
+    """[U, U] where each (query, key) stands among the sorted `known` pairs (query * K + key), if it is one of them."""
+    found: IntArray = np.searchsorted(known, types[:, None] * vocab_size + types[None, :])
+    return found
 
 
 def gather(heads: StaticHeads, texts: Sequence[Text], known: IntArray, vocab_size: int) -> Entries:
-    """Lay the scores that a layer's heads give along texts out as entries, block by block: no square is made."""
+    """Lay the scores that a layer's heads give along texts out as entries, block by block: no square is made.
+
+    Args:
+        heads: the layer's heads.
+        texts: whose every pair that co-occurs must be known.
+        known: sorted pairs, query * K + key.
+        vocab_size: K.
+    """
     views = [View(text, heads.at_start.key.device) for text in texts]
     lengths = np.concatenate([text.seen for text in texts])
     start = np.concatenate([[0], np.cumsum(lengths)])
@@ -71,7 +77,7 @@ def gather(heads: StaticHeads, texts: Sequence[Text], known: IntArray, vocab_siz
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
 def log_normalisers(  # type: ignore[no-untyped-def]
-    score, start, bucket, pair, part, heads, c, b, delta, total, grad_c, grad_b, grad_delta
+    score, start, bucket, pair, heads, c, b, table, total, grad_c, grad_b, grad_table
 ):
     """Add, for some heads, what the loss needs to what is there: all heads read a row while it is at hand.
 
@@ -79,26 +85,24 @@ def log_normalisers(  # type: ignore[no-untyped-def]
 
     Args:
         score, start, bucket, pair: of `Entries`.
-        part: which of the A problems to do.
         heads: [A] the head of each problem.
-        c, b, delta: [A], [A, D], [A, P] parameters; a `delta` of no pairs leaves pairs out.
+        c, b, table: [A], [A, D], [A, P] scale, and what buckets and pairs add; a `table` of no pairs leaves pairs out.
         total: [A] receives the sum over rows of the log of the sum of weights.
-        grad_c, grad_b, grad_delta: [A], [A, D], [A, P] receive the predicted score, and mass per bucket and pair.
+        grad_c, grad_b, grad_table: [A], [A, D], [A, P] receive the predicted score, and mass per bucket and pair.
     """
-    longest, pairs = 0, delta.shape[1] > 0
+    longest, pairs = 0, table.shape[1] > 0
     for row in range(len(start) - 1):
         longest = max(longest, start[row + 1] - start[row])
     weight = np.empty(longest)
     for row in range(len(start) - 1):
         first, size = start[row], start[row + 1] - start[row]
-        for a in part:
+        for a in range(len(heads)):
             scores, scale = score[heads[a]], c[a]
             for k in range(size):
                 weight[k] = scale * scores[first + k] + b[a, bucket[first + k]]
             if pairs:
                 for k in range(size):
-                    if pair[first + k] >= 0:
-                        weight[k] += delta[a, pair[first + k]]
+                    weight[k] += table[a, pair[first + k]]
             top = weight[0]
             for k in range(size):
                 top = max(top, weight[k])
@@ -114,5 +118,4 @@ def log_normalisers(  # type: ignore[no-untyped-def]
                 grad_b[a, bucket[first + k]] += weight[k] * share
             if pairs:
                 for k in range(size):
-                    if pair[first + k] >= 0:
-                        grad_delta[a, pair[first + k]] += weight[k] * share
+                    grad_table[a, pair[first + k]] += weight[k] * share

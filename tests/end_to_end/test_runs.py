@@ -175,7 +175,12 @@ def test_a_stopped_run_goes_on_where_it_was(finished: Any, tmp_path: Path, numbe
     run, folder = finished
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [*COMMAND, "run", "small.yaml", "--out", str(out)], cwd=folder, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "run", "small.yaml", "--out", str(out)],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        # shells start jobs in the background with Ctrl-C ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_units(out, 2, process)
     process.send_signal(number)
