@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 
+from harness.minimise import minimise_each
 from harness.surrogates.base import FloatArray, IntArray
 from harness.texts import Text
 
 UNSEEN = -1e29  # log odds below it mean that a query does not see the first position
 RIDGE, TOKEN_RIDGE = 1.0, 10.0
+TOL = 1e-5  # of the fits, on the largest gradient entry in units of its standard deviation
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ def fit_sink(
     of_model, of_prior = np.concatenate(odds, axis=1), np.concatenate(prior, axis=1)
     seen = of_model[0] > UNSEEN  # a window hides the first position from all heads alike
     query, share, given = query[seen], expit(of_model[:, seen].astype(float)), of_prior[:, seen].astype(float)
-    found = [_fit_head(query, s, x, vocab_size) for s, x in zip(share, given, strict=True)]
-    return SinkFit(np.array([f[0] for f in found]), np.array([f[1] for f in found]), np.stack([f[2] for f in found]))
+    if len(query) == 0:
+        heads = len(of_model)
+        return SinkFit(np.zeros(heads), np.ones(heads), np.zeros((heads, vocab_size)))
+    return _fit(query, share, given, vocab_size)
 
 
 def fit_level(odds: Sequence[FloatArray], normaliser: FloatArray) -> FloatArray:
@@ -73,35 +76,30 @@ def fit_level(odds: Sequence[FloatArray], normaliser: FloatArray) -> FloatArray:
     return level
 
 
-def _fit_head(
-    query: IntArray, share: FloatArray, given: FloatArray, vocab_size: int
-) -> tuple[float, float, FloatArray]:
-    if len(query) == 0:
-        return 0.0, 1.0, np.zeros(vocab_size)
-    middle, spread = float(given.mean()), max(float(given.std()), 1e-3)
+def _fit(query: IntArray, share: FloatArray, given: FloatArray, vocab_size: int) -> SinkFit:
+    """Fit all heads at once: query [n], share [H, n], given [H, n] log odds read off the weights."""
+    middle, spread = given.mean(1), np.maximum(given.std(1), 1e-3)
+    off = (given - middle[:, None]) / spread[:, None]  # the slope per spread moves the level no more
     rows = np.bincount(query, minlength=vocab_size)
     # in units in which the curvature of every parameter is of order 1
     scale = 1.0 / np.sqrt(np.concatenate([[len(query), len(query)], rows + TOKEN_RIDGE]))
 
-    def read(x: FloatArray) -> tuple[float, float, FloatArray]:
-        """Intercept at the middle, slope, effects."""
-        return float(x[0] * scale[0]), 1.0 + float(x[1] * scale[1]) / spread, x[2:] * scale[2:]
-
-    def objective(x: FloatArray) -> tuple[float, FloatArray]:
-        level, slope, effect = read(x)
-        eta = level + slope * (given - middle) + effect[query]
-        pull = expit(eta) - share
-        value = float(np.logaddexp(0.0, eta).sum() - share @ eta)
-        value += 0.5 * RIDGE * (slope - 1.0) ** 2 + 0.5 * TOKEN_RIDGE * float(effect @ effect)
-        gradient = np.concatenate(
-            [
-                [pull.sum(), (pull @ (given - middle) + RIDGE * (slope - 1.0)) / spread],
-                np.bincount(query, weights=pull, minlength=vocab_size) + TOKEN_RIDGE * effect,
-            ]
-        )
+    def objective(which: IntArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        y, of = x * scale, off[which]
+        steeper = y[:, 1] / spread[which]  # slope less 1
+        eta = y[:, :1] + (spread[which] + y[:, 1])[:, None] * of + y[:, 2:][:, query]
+        pull = expit(eta) - share[which]
+        value = np.logaddexp(0.0, eta).sum(1) - (share[which] * eta).sum(1)
+        value += 0.5 * RIDGE * steeper**2 + 0.5 * TOKEN_RIDGE * np.square(y[:, 2:]).sum(1)
+        gradient = TOKEN_RIDGE * y
+        gradient[:, 0] = pull.sum(1)
+        gradient[:, 1] = (pull * of).sum(1) + RIDGE * steeper / spread[which]
+        for row, weights in enumerate(pull):
+            gradient[row, 2:] += np.bincount(query, weights=weights, minlength=vocab_size)
         return value, gradient * scale
 
-    start = np.zeros(2 + vocab_size)
-    start[0] = middle / scale[0]
-    level, slope, effect = read(minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x)
-    return level - slope * middle, slope, effect
+    start = np.zeros((len(share), 2 + vocab_size))
+    start[:, 0] = middle / scale[0]
+    y = minimise_each(objective, start, tol=TOL * np.sqrt(len(query)), fall=1e-9, most=100) * scale
+    c = 1.0 + y[:, 1] / spread
+    return SinkFit(y[:, 0] - c * middle, c, y[:, 2:])
