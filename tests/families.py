@@ -69,6 +69,16 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "gpt2-scaled": _config(
         "GPT2Config", **SHARED, n_positions=128, n_embd=48, n_layer=3, n_head=6, scale_attn_by_inverse_layer_idx=True
     ),
+    "deepseek_v2": _config(  # keys behind a bottleneck; rotation in complex numbers
+        "DeepseekV2Config",
+        **{**SIZES, "num_key_value_heads": 6},
+        kv_lora_rank=8,
+        q_lora_rank=8,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=4,
+        v_head_dim=8,
+        first_k_dense_replace=3,
+    ),
     "gpt_neo": _config(
         "GPTNeoConfig",
         **SHARED,
@@ -92,6 +102,17 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     ),
 }
 REFUSED: dict[str, Callable[[], Any]] = {
+    "bart": _config(  # its decoder alone: modules without a number attend too
+        "BartConfig",
+        **SHARED,
+        d_model=48,
+        decoder_layers=2,
+        decoder_attention_heads=6,
+        decoder_ffn_dim=64,
+        is_decoder=True,
+        is_encoder_decoder=False,
+    ),
+    "ctrl": _config("CTRLConfig", **SHARED, n_positions=128, n_embd=48, dff=64, n_layer=2, n_head=6),
     "bloom": _config("BloomConfig", **SHARED, hidden_size=48, n_layer=2, n_head=6),
     "mpt": _config("MptConfig", **SHARED, d_model=48, n_layers=2, n_heads=6, max_seq_len=128),
     "mamba": _config("MambaConfig", **SHARED, hidden_size=48, num_hidden_layers=2, state_size=4),

@@ -70,7 +70,8 @@ class _Listener:
 
     def hear(self, query: torch.Tensor, key: torch.Tensor, scaling: float, softcap: Any, window: Any) -> None:
         """Hand over one layer's queries [B, H, L, d] and keys [B, G, L, d]."""
-        assert self.current is not None
+        if self.current is None:
+            raise UsageError("a module attends that is none of the model's layers")
         layer, module, hidden, options = self.current
         if self.layers is None or layer in self.layers:
             for number, (row, start, stop) in enumerate(self.spans):
@@ -87,6 +88,11 @@ class _Listener:
             raise _Stop
 
 
+def _each_part(embeddings: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Rotations after a change: cosines and sines [B, T, d], or complex numbers [B, T, d / 2], as DeepSeek has them."""
+    return change(embeddings) if isinstance(embeddings, torch.Tensor) else tuple(change(part) for part in embeddings)
+
+
 def _of_row(options: dict[str, Any], row: int, at: slice) -> dict[str, Any]:
     """The part of a module's arguments that belongs to one text of a batch."""
     kept = {
@@ -95,8 +101,8 @@ def _of_row(options: dict[str, Any], row: int, at: slice) -> dict[str, Any]:
         if k not in {"attention_mask", "past_key_values", "layer_past", "hidden_states"}
     }
     if kept.get("position_embeddings") is not None:
-        kept["position_embeddings"] = tuple(
-            part[min(row, len(part) - 1) : min(row, len(part) - 1) + 1, at] for part in kept["position_embeddings"]
+        kept["position_embeddings"] = _each_part(
+            kept["position_embeddings"], lambda part: part[min(row, len(part) - 1) : min(row, len(part) - 1) + 1, at]
         )
     if kept.get("position_ids") is not None:
         ids = kept["position_ids"]
@@ -316,7 +322,7 @@ def ask(model: Any, call: LayerCall, hidden: torch.Tensor, positions: Sequence[i
     found: list[LayerCall] = []
     options, at = dict(call.options), torch.as_tensor(np.asarray(positions), device=hidden.device)
     if options.get("position_embeddings") is not None:
-        options["position_embeddings"] = tuple(part[:, at] for part in options["position_embeddings"])
+        options["position_embeddings"] = _each_part(options["position_embeddings"], lambda part: part[:, at])
     if options.get("position_ids") is not None:
         options["position_ids"] = at[None]
     with _listening(model, _Listener(None, lambda heard, _: found.append(heard), -1)):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from harness.errors import UsageError, one_line
-from harness.sources.capture import OLD_FAMILIES, IntArray, LayerCall, attention_modules, attention_rows, listen
+from harness.sources.capture import OLD_FAMILIES, IntArray, LayerCall, ask, attention_modules, attention_rows, listen
 
 
 def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
@@ -41,6 +41,8 @@ def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
     return [layer[0] for layer in given]
 
 
+# what models of other architectures raise when they are heard, or asked again
+REFUSING = (UsageError, TypeError, ValueError, AttributeError, NotImplementedError, IndexError, KeyError, RuntimeError)
 TOLERANCE = 1e-4  # of sums of a row, and of what must be 0
 
 
@@ -76,7 +78,8 @@ def first_place(mask: torch.Tensor) -> tuple[int, int]:
 
 
 def check_capture(model: Any, name: str, length: int = 24) -> None:
-    """Refuse a model whose attention is not understood: captured rows must be those of eager transformers.
+    """Refuse a model whose attention is not understood: captured rows must be those of eager transformers, and a layer
+    that is called again must answer as it did.
 
     Args:
         model: a causal language model.
@@ -98,14 +101,16 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
         raise UsageError(f"{refused} with additive positions: they add to scores what no query and key hold")
     ids = np.arange(length) * 7 % config.vocab_size
     found: dict[int, torch.Tensor] = {}
+    calls: list[LayerCall] = []
 
     def keep(call: LayerCall) -> None:
         found[call.layer] = attention_rows(call)
+        calls.append(call)
 
     try:
         listen(model, ids, list(modules), keep)
         truth = eager_rows(model, ids)
-    except (UsageError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except REFUSING as error:
         raise UsageError(f"{refused}: {one_line(error)[:160]}") from None
     for layer in modules:
         rows = found.get(layer)
@@ -122,3 +127,25 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
                 f"{refused}: layer {layer}, head {head}, position {position}: rows of attention differ from those of "
                 f"transformers by up to {float(worst.max()):.1e}"
             )
+    for call in calls:
+        _check_again(model, call, refused)
+
+
+def _check_again(model: Any, call: LayerCall, refused: str) -> None:
+    """Surrogates ask a layer again, away from its text: it must give the queries and keys that it gave.
+
+    Raises:
+        UsageError: it cannot be called by itself, or what it gives depends on more than its input and its positions.
+    """
+    hidden = call.hidden
+    if hidden is None:
+        raise UsageError(f"{refused}: layer {call.layer} does not take its input as one tensor")
+    try:
+        with torch.inference_mode():
+            again = ask(model, call, hidden, np.arange(len(hidden)))
+    except REFUSING as error:
+        raise UsageError(f"{refused}: layer {call.layer} cannot be called by itself: {one_line(error)[:160]}") from None
+    for what in ("query", "key"):
+        given, now = getattr(call, what), getattr(again, what)
+        if given.shape != now.shape or not torch.allclose(given, now, rtol=1e-3, atol=1e-3):
+            raise UsageError(f"{refused}: layer {call.layer} gives other values of {what} when it is called by itself")

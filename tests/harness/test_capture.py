@@ -12,7 +12,7 @@ import torch
 from dense_heads import rows_without_sink
 
 from harness.errors import UsageError
-from harness.sources import capture, loading
+from harness.sources import capture, eager, loading
 from harness.sources.capture import LayerCall
 from harness.sources.eager import check_capture, eager_rows
 from harness.sources.static_inputs import StaticInputs, embedding_inputs, first_layer_inputs, has_learned_positions
@@ -97,6 +97,13 @@ def test_other_architectures_are_refused_by_name(name: str) -> None:
 def test_rows_that_are_not_the_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "key_heads", lambda heads, groups: torch.arange(heads) % groups)
     with pytest.raises(UsageError, match="layer 0, head 1, position 1: rows of attention differ"):
+        check_capture(small_models.llama(2), "mine")
+
+
+def test_a_layer_that_answers_otherwise_when_it_is_called_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = eager.ask
+    monkeypatch.setattr(eager, "ask", lambda model, call, hidden, at: original(model, call, hidden, 0 * at))
+    with pytest.raises(UsageError, match="llama is not supported: layer 0 gives other values of query when it is"):
         check_capture(small_models.llama(2), "mine")
 
 
