@@ -50,12 +50,14 @@ def given_unit(model: Model, documents: list[Prompt], settings: GivenTexts, max_
     """
     from harness.sources import loading
 
-    tokenizer, window = loading.load_tokenizer(model.path), loading.context_window(loading.load_config(model.path))
+    tokenizer, config = loading.load_tokenizer(model.path), loading.load_config(model.path)
+    window = loading.context_window(config)
     length = max_length if window is None else min(max_length, window)
     pieces = []
     for document in documents:
         ids = loading.encode_long(tokenizer, document.text)
-        loading.check_known(tokenizer, ids, f"experiments.heads.texts: document {document.id!r}", model.name)
+        where = f"experiments.heads.texts: document {document.id!r}"
+        loading.check_known(tokenizer, ids, where, model.name, config.vocab_size)
         for index, piece in enumerate(cut(ids, length, settings)):
             pieces.append({"document": document.id, "split": document.split, "piece": index, "tokens": piece})
     for part in ("train", "held_out"):

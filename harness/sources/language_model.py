@@ -60,7 +60,8 @@ def generate(
         One continuation per prompt, in the order of the prompts, without prompt and end token.
     """
     ends = [] if ignore_eos else _end_tokens(model, tokenizer)
-    pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
+    size = model.config.get_text_config().vocab_size
+    pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None and t < size), 0)
     options = dict(options or {})
     how: dict[str, Any] = (
         {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}

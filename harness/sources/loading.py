@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.errors import UsageError, one_line
 from harness.sources import one_layer_hf  # registers the one-layer model with transformers
@@ -34,22 +34,34 @@ def pick_device(device: str) -> str:
     return device
 
 
+def called(path: Path) -> str:
+    """A model folder as messages name it: a snapshot in the hub's cache by owner, name and commit."""
+    repository = path.parent.parent.name
+    if path.parent.name == "snapshots" and repository.startswith("models--"):
+        return f"{repository.removeprefix('models--').replace('--', '/')}@{path.name[:8]}"
+    return str(path)
+
+
 @lru_cache(maxsize=4)
 def load_config(path: Path) -> Any:
     """The (text) config of a model folder.
 
     Raises:
-        UsageError: an architecture that transformers does not know, or an encoder-decoder.
+        UsageError: an architecture that transformers does not know, a config that it refuses, an encoder-decoder, or no
+            language model at all.
     """
+    name = f"model {called(path)!r}"
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        raise UsageError(f"model {path.name}: {one_line(error)[:200]}") from None
+    except Exception as error:  # each check of a config raises its own kind
+        raise UsageError(f"{name}: {one_line(error)[:200]}") from None
     if getattr(config, "is_encoder_decoder", False):
-        raise UsageError(
-            f"model {path.name}: {config.model_type} is an encoder-decoder; a causal language model is needed"
-        )
-    return config.get_text_config()
+        raise UsageError(f"{name}: {config.model_type} is an encoder-decoder; a causal language model is needed")
+    text = config.get_text_config()
+    for key in ("vocab_size", "num_hidden_layers"):
+        if not isinstance(getattr(text, key, None), int):
+            raise UsageError(f"{name}: {config.model_type} has no {key}; a causal language model is needed")
+    return text
 
 
 @lru_cache(maxsize=4)
@@ -59,20 +71,42 @@ def load_tokenizer(path: Path) -> Any:
     A one-layer model that was saved without one takes token ids as texts.
 
     Raises:
-        UsageError: no tokenizer, or one with more tokens than the model has.
+        UsageError: no tokenizer, or one of more tokens than the model has. Special tokens beyond them, as Gemma 3 has
+            one for images, are no mistake until a text holds one: see `check_known`.
     """
-    config = load_config(path)
+    config, name = load_config(path), f"model {called(path)!r}"
     if config.model_type == one_layer_hf.OneLayerConfig.model_type and not any(path.glob("tokenizer*")):
         return one_layer_hf.integer_tokenizer(config.vocab_size)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+        if _replaced(tokenizer, path):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(path, padding_side="left")
     except (ValueError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise UsageError(f"model {path.name}: no usable tokenizer: {one_line(error)[:200]}") from None
-    size = config.vocab_size
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= size:
-        raise UsageError(f"model {path.name}: its tokenizer has id {largest}, the model has only {size} tokens")
+        raise UsageError(f"{name}: no usable tokenizer: {one_line(error)[:200]}") from None
+    vocabulary = tokenizer.get_vocab()
+    for special in {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}:
+        vocabulary.pop(special, None)
+    largest = max(vocabulary, key=lambda token: vocabulary[token], default=None)
+    if largest is not None and vocabulary[largest] >= config.vocab_size:
+        raise UsageError(
+            f"{name}: its tokenizer has id {vocabulary[largest]}, the model has only {config.vocab_size} tokens; "
+            f"{largest[:20]!r} is none of them"
+        )
     return tokenizer
+
+
+_GENERIC = {"PreTrainedTokenizerFast", "TokenizersBackend"}
+
+
+def _replaced(tokenizer: Any, path: Path) -> bool:
+    """Did transformers take another class, by the kind of model, than the one that the tokenizer was saved with?
+
+    A tokenizer of the general class is what its tokenizer.json says and nothing else; another class splits otherwise.
+    """
+    about = path / "tokenizer_config.json"
+    if type(tokenizer).__name__ in _GENERIC or not about.is_file() or not (path / "tokenizer.json").is_file():
+        return False
+    return json.loads(about.read_text(encoding="utf-8")).get("tokenizer_class") in _GENERIC
 
 
 @lru_cache(maxsize=1)
@@ -86,17 +120,16 @@ def load_model(path: Path, device: str) -> Any:
     Raises:
         UsageError: weights that cannot be read, or do not fill the whole model.
     """
+    name = f"model {called(path)!r}"
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
     except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"model {path.name}: its weights cannot be loaded: {one_line(error)[:200]}") from None
+        raise UsageError(f"{name}: its weights cannot be loaded: {one_line(error)[:200]}") from None
     absent = sorted({*loaded["missing_keys"], *(str(key) for key, *_ in loaded["mismatched_keys"])})
     if absent:  # transformers would make them up at random
-        raise UsageError(
-            f"model {path.name}: its weights lack {absent[0]} (of {len(absent)} missing or of another shape)"
-        )
+        raise UsageError(f"{name}: its weights lack {absent[0]} (of {len(absent)} missing or of another shape)")
     return model.eval().requires_grad_(False).to(device)
 
 
@@ -148,12 +181,25 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
         raise UsageError(f"the tokenizer cannot take {text[:20]!r}: {one_line(error)[:120]}") from None
 
 
-def check_known(tokenizer: Any, ids: list[int], what: str, name: str) -> None:
-    """Refuse a text of which the tokenizer knows nothing: it is not the tokenizer of the model, or not its language.
+def check_known(tokenizer: Any, ids: list[int], what: str, name: str, size: int) -> None:
+    """Refuse a text with a token that the model has not, or of which the tokenizer knows nothing.
+
+    Args:
+        tokenizer: of the model.
+        ids: of the text.
+        what, name: the text and the model, for the message.
+        size: how many tokens the model has.
 
     Raises:
-        UsageError: every token is the unknown one; names the text and the model.
+        UsageError: a token beyond the model's; or every token is the unknown one, so that it is not the tokenizer of
+            the model, or not its language. Names the text and the model.
     """
+    beyond = next((place for place, token in enumerate(ids) if token >= size), None)
+    if beyond is not None:
+        raise UsageError(
+            f"{what}: position {beyond} has token {ids[beyond]}, {tokenizer.convert_ids_to_tokens(ids[beyond])!r}, the "
+            f"model {name!r} has only {size} tokens"
+        )
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
         return
@@ -176,10 +222,11 @@ def check_prompts(name: str, path: Path, prompts: list[tuple[str, str, bool]], m
     Raises:
         UsageError: names the prompt, its length and the window.
     """
-    tokenizer, window = load_tokenizer(path), context_window(load_config(path))
+    tokenizer, config = load_tokenizer(path), load_config(path)
+    window = context_window(config)
     for prompt_id, text, chat in prompts:
         ids = encode(tokenizer, text, chat)
-        check_known(tokenizer, ids, f"prompt {prompt_id!r}", name)
+        check_known(tokenizer, ids, f"prompt {prompt_id!r}", name, config.vocab_size)
         length = len(ids)
         if length == 0:
             raise UsageError(f"prompt {prompt_id!r} has no tokens for model {name!r}")
