@@ -73,7 +73,7 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
     texts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for (model, strategy, prompt), own in table.groupby(["model", "strategy", "prompt"], sort=False):
-        tokens, piece = own["tokens"].iloc[0], piece_maker(str(model))
+        tokens, piece = own["tokens"].iloc[0], piece_maker(run.model_folder(str(model)))
         columns = np.unique(tokens[1:], return_inverse=True)[1]
         about = {head.name: head for head in heads_of(rows, str(model), str(strategy))}
         wanted = list(dict.fromkeys(heads or telling(list(about.values()))))[: None if heads else MOST_HEADS]

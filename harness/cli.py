@@ -273,7 +273,8 @@ def models_ls() -> None:
         table.add_row(*(Text(cell) for cell in cells))
     console().print(table)
     typer.echo(
-        f"cache: {catalogue.cache_folder()}\nalso: any hub id owner/name[@revision], and any folder of transformers"
+        f"cache: {catalogue.cache_folder()}\nalso: any hub id owner/name[@revision], and any folder of transformers, "
+        "or folder@checkpoint for one below it"
     )
 
 

@@ -173,7 +173,8 @@ def natural(text: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def _name(side: Side) -> str:
-    return (side.model or "").partition("@")[0]
+    """The model without its revision."""
+    return (side.model or "").rpartition("@")[0] or (side.model or "")
 
 
 def revisions(
@@ -226,4 +227,5 @@ def revisions(
 
 
 def _revision(side: Side) -> str:
-    return side.revision or (side.model or "").partition("@")[2] or "–"
+    """As the config asked for it (step1000, which can be put in order), else the commit, which says nothing."""
+    return (side.model or "").rpartition("@")[2] if "@" in (side.model or "") else side.revision or "–"

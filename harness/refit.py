@@ -103,14 +103,23 @@ def _unit_of(run: Run, layer: int, model: str | None) -> dict[str, Any]:
 
 
 def _resolve(run: Run, settings: dict[str, Any], progress: Progress) -> Path:
-    """The folder of the model of a unit; refused where its weights are others than the run's."""
-    from harness.sources import catalogue
+    """The folder of the model of a unit; refused where it is gone, or its weights are others than the run's."""
+    from harness.sources import catalogue, hub
 
-    for name in run.manifest["config"]["models"]:
-        files = catalogue.resolve(name, progress)
-        if files.name == settings["model"] and files.weights_hash == settings["weights"]:
-            return files.path
-    raise UsageError(f"{run.path}: the weights of {settings['model']!r} are not those that the run was made with")
+    name, revision = settings["model"], settings["revision"]
+    path = run.model_folder(name)
+    if path is None and (name in catalogue.ALIASES or hub.is_name(name)):
+        commit = f"{name.partition('@')[0]}@{revision}"  # a branch may have moved on since
+        path = catalogue.resolve(name if name in catalogue.ALIASES else commit, progress).path
+    if path is None:
+        record: dict[str, Any] = next((m for m in run.manifest["models"] if m["name"] == name), {})
+        raise UsageError(
+            f"{run.path}: the folder of the model {name!r} is gone ({record.get('folder') or name}), and a head is "
+            "fitted again from its weights; put it back"
+        )
+    if catalogue.folder_hash(path) != settings["weights"]:
+        raise UsageError(f"{run.path}: the weights of {name!r} are not those that the run was made with ({path})")
+    return path
 
 
 def refit(
@@ -155,7 +164,7 @@ def refit(
         found = fit_heads(Work(settings, local, inputs, Path(folder_name), progress), rows)
     fitted = found.surrogates[layer][wanted]
     _check_ridge(run, settings["model"], layer, number, wanted, fitted)
-    piece = piece_maker(settings["model"], path)
+    piece = piece_maker(path)
     pieces = [piece(int(token)) for token in found.vocabulary.ids]
     return HeadFit(settings["model"], layer, number, wanted, found.vocabulary.ids, found.counts, pieces, fitted)
 

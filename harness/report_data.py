@@ -67,21 +67,15 @@ def heat_map_values(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[dict[str,
     return found
 
 
-def piece_maker(model: str, folder: Path | None = None) -> Callable[[int], str]:
+def piece_maker(folder: Path | None) -> Callable[[int], str]:
     """Text of a token id: by the model's own tokenizer where it is on this machine, else the id.
 
     Args:
-        model: as rows name it.
-        folder: of its files, where they are known.
+        folder: of the model's files; None where they are not on this machine.
     """
-    from harness.sources import catalogue, loading
+    from harness.sources import loading
 
-    if folder is None:
-        folder = Path(model)
-        if model in catalogue.ALIASES:
-            cached = catalogue.alias_folder(model)
-            folder = cached if (cached / catalogue.RECORD).is_file() else Path()
-    if not (folder / "tokenizer_config.json").is_file():
+    if folder is None or not (folder / "tokenizer_config.json").is_file():
         return lambda token: f" {token}"
     tokenizer = loading.load_tokenizer(folder)
     made: dict[int, str] = {}
@@ -119,7 +113,7 @@ def viewer(run: Run) -> dict[str, Any] | None:
 
     def number(model: str, token: int) -> int:
         if model not in makers:
-            makers[model] = piece_maker(model) if model in named else lambda token: f" {token}"
+            makers[model] = piece_maker(run.model_folder(model)) if model in named else lambda token: f" {token}"
         return pieces.setdefault(makers[model](token), len(pieces))
 
     texts = []

@@ -72,6 +72,13 @@ class Run:
         store = RunDirectory(self.path)
         return sum(store.finished(key) for key in keys), len(keys)
 
+    def model_folder(self, name: str) -> Path | None:
+        """Where the files of one of the run's models stand on this machine; None where they do not."""
+        from harness.sources import catalogue
+
+        record: dict[str, Any] = next((m for m in self.manifest["models"] if m["name"] == name), {})
+        return catalogue.on_disk(name, record.get("revision"), record.get("folder"))
+
     def tables(self) -> Any:
         """The summary tables; see `harness.tables`."""
         from harness.tables import summary_tables
@@ -217,8 +224,17 @@ def _manifest(
 ) -> dict[str, Any]:
     config = loaded.config.model_dump(mode="json")
     prompt_hash = canonical_hash([prompt.as_dict() for prompt in prompts])
+    from harness.sources import catalogue
+
     weights = [
-        {"name": m.name, "revision": m.revision, "weights_sha256": m.weights_hash, "layers": m.layers} for m in models
+        {
+            "name": m.name,
+            "revision": m.revision,
+            "weights_sha256": m.weights_hash,
+            "layers": m.layers,
+            "folder": str(m.path.resolve()) if catalogue.is_folder(m.name, loaded.base) else None,
+        }
+        for m in models
     ]
     return {
         "schema_version": SCHEMA_VERSION,

