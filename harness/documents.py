@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError, one_line
+from harness.sources import hub
 
 if TYPE_CHECKING:
     from harness.text_settings import Dataset
@@ -35,21 +36,28 @@ def read_rows(
     import datasets
 
     datasets.utils.logging.disable_progress_bar()
+    hub.no_retries_told()
+    what = f"{where}: dataset {spec.dataset!r}"
     local = next((p for p in (base / spec.dataset, Path(spec.dataset)) if p.is_file()), None)
-    if local is None and (Path(spec.dataset).suffix in LOCAL_FORMATS or spec.dataset.count("/") > 1):
+    ending = Path(spec.dataset).suffix.lower()
+    if local is None and (ending in LOCAL_FORMATS or spec.dataset.count("/") > 1):
         raise UsageError(
             f"{where}: {spec.dataset!r}: no such file (looked beside the config and in the current folder)"
         )
+    split, bracket, _ = spec.split.partition("[")
+    if bracket and spec.streaming:
+        raise UsageError(f"{what}, split {spec.split!r}: a part of a split cannot be streamed; add streaming: false")
+    if local is not None:
+        if ending not in LOCAL_FORMATS:
+            raise UsageError(f"{where}: {spec.dataset}: unknown ending {ending!r}; use {', '.join(LOCAL_FORMATS)}")
+        if local.stat().st_size < 64 and not local.read_bytes().strip():
+            raise UsageError(f"{what} is empty")
     try:
         if local is not None:
-            form = LOCAL_FORMATS.get(local.suffix)
-            if form is None:
-                raise UsageError(
-                    f"{where}: {spec.dataset}: unknown ending {local.suffix!r}; use {', '.join(LOCAL_FORMATS)}"
-                )
+            form = LOCAL_FORMATS[ending]
             table = datasets.load_dataset(
                 form,
-                data_files={spec.split: str(local)},
+                data_files={split: str(local)},
                 split=spec.split,
                 streaming=spec.streaming,
                 **(options if form == "text" else {}),
@@ -58,17 +66,33 @@ def read_rows(
             table = datasets.load_dataset(spec.dataset, spec.subset, split=spec.split, streaming=spec.streaming)
         rows = iter(table)
         first = next(rows, None)
-    except UsageError:
-        raise
     except Exception as error:  # the library raises a dozen kinds for a name that leads nowhere
-        raise UsageError(f"{where}: dataset {spec.dataset!r} cannot be loaded: {one_line(error)[:200]}") from None
+        if local is not None and _holds_no_rows(error):
+            first = None
+        else:
+            raise UsageError(f"{what} cannot be loaded: {_root(error)}") from None
     if first is None:
-        raise UsageError(f"{where}: dataset {spec.dataset!r}, split {spec.split!r}, is empty")
+        raise UsageError(f"{what}, split {spec.split!r}, is empty")
     for column in columns:
         if column not in first:
-            raise UsageError(f"{where}: dataset {spec.dataset!r} has no column {column!r}; it has {sorted(first)}")
+            raise UsageError(f"{what} has no column {column!r}; it has {sorted(first)}")
     yield first
-    yield from rows
+    try:
+        yield from rows
+    except Exception as error:  # streamed: what is broken further down is met on the way
+        raise UsageError(f"{what} cannot be read to its end: {_root(error)}") from None
+
+
+def _root(error: BaseException) -> str:
+    """What an error comes from: the library says of many that "an error occurred" and keeps the reason below."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)[:200]
+
+
+def _holds_no_rows(error: Exception) -> bool:
+    """Is this how the library says that a table has columns and nothing in them?"""
+    return any(text in _root(error) for text in ("corresponds to no data", "BatchSize must be greater than 0"))
 
 
 def read_documents(spec: Dataset, base: Path, where: str, most: int, sample_by: str) -> list[tuple[str, str]]:
@@ -93,7 +117,8 @@ def read_documents(spec: Dataset, base: Path, where: str, most: int, sample_by: 
                 what = f"row {index}: {spec.column!r} holds {type(text).__name__}, no text"
                 raise UsageError(f"{where}: dataset {spec.dataset!r}, {what}")
             if text and text.strip():
-                found.append((str(row.get("id", index)), text))
+                name = row.get("id")
+                found.append((str(index if name is None else name), text))
                 if len(found) == most:
                     break
     if not found:

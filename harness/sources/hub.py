@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -17,6 +18,13 @@ INDEX = "model.safetensors.index.json"
 def is_name(name: str) -> bool:
     """Can this be a model on the hub?"""
     return re.fullmatch(NAME, name) is not None
+
+
+def no_retries_told() -> None:
+    """The hub's client warns of each of its retries; what comes of them is told in one line."""
+    import huggingface_hub  # sets the level itself when it is imported
+
+    logging.getLogger(huggingface_hub.__name__).setLevel(logging.ERROR)
 
 
 def missing(folder: Path) -> list[str]:
@@ -57,6 +65,7 @@ def fetch(name: str) -> Path:
     repository, _, revision = name.partition("@")
     if re.fullmatch(COMMIT, revision) and (found := cached(repository, revision)) is not None:
         return found  # a commit never changes: the hub need not be asked
+    no_retries_told()
     try:
         from huggingface_hub import snapshot_download
 

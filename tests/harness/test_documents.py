@@ -80,6 +80,15 @@ def test_empty_rows_are_passed_over_and_ids_kept(tmp_path: Path) -> None:
         ({"dataset": "empty.jsonl"}, "every 'text' is empty"),
         ({"dataset": "numbers.jsonl"}, "row 0: 'text' holds int, no text"),
         ({"dataset": "broken.parquet"}, "cannot be loaded"),
+        ({"dataset": "nothing.jsonl"}, "dataset 'nothing.jsonl' is empty"),
+        ({"dataset": "nothing.csv", "streaming": False}, "dataset 'nothing.csv' is empty"),
+        ({"dataset": "header.csv"}, "split 'train', is empty"),
+        ({"dataset": "header.csv", "streaming": False}, "split 'train', is empty"),
+        ({"dataset": "header.parquet"}, "split 'train', is empty"),
+        ({"dataset": "header.parquet", "streaming": False}, "split 'train', is empty"),
+        ({"dataset": "late.jsonl"}, "JSON parse error"),
+        ({"dataset": "late.jsonl", "streaming": False}, "JSON parse error"),
+        ({"split": "train[:1]"}, r"split 'train\[:1\]': a part of a split cannot be streamed; add streaming: false"),
         ({"dataset": "nobody/nothing"}, "cannot be loaded"),
     ],
 )
@@ -89,10 +98,34 @@ def test_mistakes_are_told_before_anything_is_done(changes: dict[str, Any], mess
     write(tmp_path, [{"text": " "}, {"text": ""}], "empty.jsonl")
     write(tmp_path, [{"text": 3}], "numbers.jsonl")
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    for name in ("nothing.jsonl", "nothing.csv"):
+        (tmp_path / name).write_text("\n")
+    (tmp_path / "header.csv").write_text("text\n")
+    pd.DataFrame({"text": []}).to_parquet(tmp_path / "header.parquet")
+    (tmp_path / "late.jsonl").write_text('{"text": "w1"}\n' * 9 + "{broken\n")
     with pytest.raises(UsageError, match=message) as caught:
         read_documents(spec(**changes), tmp_path, "experiments.heads.texts", 5, "line")
     assert str(caught.value).startswith("experiments.heads.texts: ")
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_broken_far_down_is_told(tmp_path: Path) -> None:
+    """Streams are read in pieces of ten megabytes: the first is whole."""
+    (tmp_path / "d.jsonl").write_text(json.dumps({"text": "w1 " * 100_000}) + "\n")
+    with (tmp_path / "d.jsonl").open("a") as file:
+        file.writelines(json.dumps({"text": "w1 " * 100_000}) + "\n" for _ in range(45))
+        file.write("{broken\n")
+    with pytest.raises(UsageError, match=r"dataset 'd\.jsonl' cannot be read to its end: .*JSON"):
+        read_documents(spec(), tmp_path, "texts", 100, "line")
+    assert len(read_documents(spec(), tmp_path, "texts", 5, "line")) == 5
+
+
+def test_a_part_of_a_split_and_endings_in_capitals(tmp_path: Path) -> None:
+    write(tmp_path, [{"id": None, "text": text} for text in TEXTS], "D.JSONL")
+    given = spec(dataset="D.JSONL", split="train[:3]", streaming=False)
+    assert read_documents(given, tmp_path, "texts", 99, "line") == [(str(k), TEXTS[k]) for k in range(3)]
+    with pytest.raises(UsageError, match=r"'NONE\.TXT': no such file"):
+        read_documents(spec(dataset="NONE.TXT"), tmp_path, "texts", 99, "line")
 
 
 def test_a_wrong_key_names_the_right_one(tmp_path: Path) -> None:
