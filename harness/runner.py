@@ -143,6 +143,12 @@ def _resolve_models(config: Config, base: Path, prompts: list[Prompt], progress:
         weights = loading.load_model(found.path, loading.pick_device(config.device))
         if any(_reads_heads(e) for e in config.experiments):
             eager.check_capture(weights, found.name)
+        for experiment in config.experiments:
+            if isinstance(experiment, Heads):
+                window = loading.context_window(settings) or experiment.max_length
+                longest = min(experiment.max_length, window)
+                eager.check_rotation(settings, found.name, longest)
+                eager.check_masks(weights, found.name, longest)
         if any(isinstance(e, CountAblation) for e in config.experiments):
             count_ablation.check_reach(weights)
         models.append(Model(found.name, found.path, found.revision, found.weights_hash, layers))

@@ -66,6 +66,7 @@ class _Listener:
     receive: Callable[[LayerCall, int], None]
     stop_after: int | None
     spans: Sequence[tuple[int, int, int | None]] = ((0, 0, None),)  # row, start and stop of each text
+    masks: Callable[[int, torch.Tensor | None, int | None], None] | None = None
     current: tuple[int, torch.nn.Module, Any, dict[str, Any]] | None = None
 
     def hear(self, query: torch.Tensor, key: torch.Tensor, scaling: float, softcap: Any, window: Any) -> None:
@@ -127,7 +128,10 @@ def _capture(
         raise UsageError(f"{type(module).__name__} attends with {sorted(extra)}, which is not supported")
     scaling = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    _active[-1].hear(query, key, scaling, options.get("softcap"), options.get("sliding_window"))
+    listener, window = _active[-1], options.get("sliding_window")
+    if listener.masks is not None and listener.current is not None:
+        listener.masks(listener.current[0], attention_mask, window)
+    listener.hear(query, key, scaling, options.get("softcap"), window)
     if options.get("softcap") is not None:
         return _capped_attention(query, key, value, attention_mask, {**options, "scaling": scaling}), None
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
@@ -295,6 +299,18 @@ def listen_through(
     with _listening(model, _Listener(frozenset(layers), lambda call, _: receive(call), None)):
         logits: torch.Tensor = model(torch.as_tensor(ids, device=model.device)[None], use_cache=False).logits[0]
     return logits
+
+
+def listen_masks(
+    model: Any, ids: Sequence[int] | IntArray, receive: Callable[[int, torch.Tensor | None, int | None], None]
+) -> None:
+    """Run a model over one text and hand over what each layer may see: layer, mask [1, 1, T, T] or None, and window.
+
+    None is a mask that hides the future alone. The older families take theirs from elsewhere, and none comes.
+    """
+    body = getattr(model, model.base_model_prefix, model)
+    with _listening(model, _Listener(frozenset(), lambda call, _: None, None, masks=receive)):
+        body(torch.as_tensor(np.asarray(ids), device=model.device)[None], use_cache=False)
 
 
 def listen_packed(

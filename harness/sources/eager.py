@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from harness.errors import UsageError, one_line
+from harness.sources import capture
 from harness.sources.capture import OLD_FAMILIES, IntArray, LayerCall, ask, attention_modules, attention_rows, listen
 
 
@@ -129,6 +130,68 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
             )
     for call in calls:
         _check_again(model, call, refused)
+
+
+def check_masks(model: Any, name: str, longest: int) -> None:
+    """Refuse a model whose layers see other positions of a long text than a window into the past.
+
+    `check_capture` tries a short text; a chunk or a window may be longer than that.
+
+    Args:
+        model: a causal language model.
+        name: of the model, for the message.
+        longest: tokens of the longest text that may come.
+
+    Raises:
+        UsageError: names the model, its architecture, layer and position.
+    """
+    config = model.config.get_text_config()
+
+    def look(layer: int, mask: torch.Tensor | None, window: int | None) -> None:
+        if mask is None:
+            if window is None or window >= longest:
+                return
+            seen = torch.ones(longest, longest, dtype=torch.bool, device=model.device).tril()
+        else:
+            seen = mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] > torch.finfo(mask.dtype).min / 2
+        expected = torch.ones_like(seen).tril()
+        if window is not None:
+            expected = expected.triu(1 - window)
+        if bool((seen != expected).any()):
+            position = int(torch.nonzero((seen != expected).any(-1))[0, 0])
+            raise UsageError(
+                f"model {name!r}: the attention of {config.model_type} is not supported over {longest} tokens: layer "
+                f"{layer}, position {position} sees other positions than those before it"
+                + ("" if window is None else f", the last {window} of them")
+            )
+
+    capture.listen_masks(model, np.arange(longest) * 7 % config.vocab_size, look)
+
+
+def check_rotation(config: Any, name: str, longest: int) -> None:
+    """Refuse texts on both sides of a length from which on a model turns its queries and keys otherwise.
+
+    LongRoPE takes other factors for a text that is longer than those it was trained on first: one surrogate cannot
+    stand for both.
+
+    Args:
+        config: of the model.
+        name: of the model, for the message.
+        longest: tokens of the longest text that may come.
+
+    Raises:
+        UsageError: names the model and the length.
+    """
+    given = getattr(config, "rope_parameters", None) or {}
+    for rotation in [given] if "rope_type" in given else [part for part in given.values() if isinstance(part, dict)]:
+        first = rotation.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", None
+        )
+        if rotation.get("rope_type") == "longrope" and first is not None and longest > first:
+            raise UsageError(
+                f"experiments.heads.max_length: {longest} tokens; {name!r} ({config.model_type}, longrope) rotates "
+                f"texts of more than {first} tokens otherwise than shorter ones; set it to at most {first}"
+            )
 
 
 def _check_again(model: Any, call: LayerCall, refused: str) -> None:

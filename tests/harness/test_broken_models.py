@@ -8,15 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 import small_models
 import torch
+import transformers
 import yaml
 from transformers.models.llama import modeling_llama
 
 from harness.cli import invoke
 from harness.errors import UsageError
-from harness.sources.eager import check_capture, check_rows
+from harness.sources import capture
+from harness.sources.eager import check_capture, check_masks, check_rows
 
 EAGER = modeling_llama.eager_attention_forward
 Fault = Callable[[torch.Tensor], torch.Tensor | None]
@@ -112,6 +115,51 @@ def test_weights_that_are_not_numbers_end_with_2(tmp_path: Path, capsys: pytest.
     assert "layer 1, head 3, position 0: the attention scores are not finite" in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rotation_that_changes_with_the_length_of_a_text_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With texts on both sides of that length layer 0 would be matched on one side only."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    sizes = {**families.GROUPED, "num_hidden_layers": 2, "original_max_position_embeddings": 20}
+    config = transformers.Phi3Config(**sizes, rope_parameters={**rope, "original_max_position_embeddings": 20})
+    model = families.build(lambda: config)
+    run = ["run", str(saved(tmp_path, model)), "--out", str(tmp_path / "run")]
+    assert invoke(run) == 2
+    told = "(phi3, longrope) rotates texts of more than 20 tokens otherwise than shorter ones; set it to at most 20"
+    assert told in capsys.readouterr().err
+    assert invoke([*run, "--set", "experiments.heads.max_length=20"]) == 0
+
+
+def test_a_mask_that_shows_itself_in_long_texts_alone_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check against eager takes 24 tokens; these layers attend within chunks of 30."""
+    config = transformers.Llama4TextConfig(
+        **families.GROUPED, head_dim=8, num_local_experts=2, intermediate_size_mlp=64, attention_chunk_size=30
+    )
+    run = ["run", str(saved(tmp_path, families.build(lambda: config))), "--out", str(tmp_path / "run")]
+    assert invoke([*run, "--set", "experiments.heads.max_length=40"]) == 2
+    told = "the attention of llama4_text is not supported over 40 tokens: layer 0, position 30 sees other positions"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert invoke(run) == 0  # 24 tokens lie in one chunk
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_masks_of_the_families_are_windows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = families.build(families.FAMILIES[name])
+    check_masks(model, name, 60)
+    if name in {"mistral", "gemma2", "gemma3", "cohere2"}:  # a window that is read one too long is seen
+        original = capture.listen_masks
+
+        def longer(model: Any, ids: Any, look: Any) -> None:
+            original(model, ids, lambda layer, mask, window: look(layer, mask, window and window + 1))
+
+        monkeypatch.setattr(capture, "listen_masks", longer)
+        with pytest.raises(UsageError, match="layer 0, position 16 sees other positions than those before it, the"):
+            check_masks(model, name, 60)
 
 
 def test_a_token_that_breaks_the_model_is_named_by_its_position(
