@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.errors import UsageError, nearest
 from harness.head_tables import Head, heads_of
+from harness.resume import unfinished
 from harness.runner import Run
 from harness.store import ATTENTION, RunDirectory
 
@@ -118,7 +119,8 @@ def write_page(run: Run, path: Path, heads: Sequence[str] = ()) -> None:
     def page() -> str:
         data = page_data(run, heads)
         if data is None:
-            raise UsageError(f"{run.path}: no attention was kept there; `ccmc run` keeps it with the units of heads")
+            what = f"{run.path}: no attention was kept there; `ccmc run` keeps it with the units of heads"
+            raise UsageError(what + unfinished(run))
         return render("attention.html.j2", title=run.path.name, about=ABOUT, attention=safe_json(data))
 
     write_page_file(path, page)

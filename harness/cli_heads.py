@@ -37,10 +37,12 @@ def heads(
         if query or surrogate or model:
             raise UsageError("heads: --query, --surrogate and --model go with --head, such as --head 5.3")
         from harness.head_tables import head_tables
+        from harness.resume import unfinished
 
         tables = head_tables(opened.rows)
         if not tables:
-            raise UsageError(f"{opened.path}: the run has no heads; they come with the experiment `heads`")
+            what = f"{opened.path}: the run has no heads; they come with the experiment `heads`"
+            raise UsageError(what + unfinished(opened))
         print_tables(tables, format_)
         return
     from harness.head_export import transition_rows

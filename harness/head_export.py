@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ccmc import CCMC, AttentionCCMC
-from harness.errors import UsageError, nearest
+from harness.errors import UsageError
 from harness.refit import FloatArray, HeadFit, IntArray
 from harness.store import write_atomic
 from harness.tables import Table, number
@@ -94,7 +94,9 @@ def find_query(fit: HeadFit, text: str) -> int:
     """
     places = [index for index, piece in enumerate(fit.pieces) if piece == text]
     if not places:
-        hint = nearest(text, fit.pieces) if len(fit.pieces) <= 40 else _near(text, fit.pieces)
+        hint = _near(text, fit.pieces)
+        if not hint and len(fit.pieces) <= 40:
+            hint = f"; known: {', '.join(map(escaped, fit.pieces))}"
         raise UsageError(f"--query {text!r}: not a token of the run's texts (a blank before a word counts){hint}")
     return max(places, key=lambda index: fit.counts[index])
 

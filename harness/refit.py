@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UsageError, nearest
+from harness.resume import unfinished
 from harness.runner import Run
 from harness.store import RunDirectory
 
@@ -86,7 +87,7 @@ def _unit_of(run: Run, layer: int, model: str | None) -> dict[str, Any]:
     if not records:
         raise UsageError(
             f"{run.path}: no unit of heads is stored there; a run of the experiment `heads` with its folder units/ is "
-            "needed"
+            f"needed{unfinished(run)}"
         )
     names = sorted({record["settings"]["model"] for record in records})
     if model is None and len(names) > 1:
@@ -99,7 +100,7 @@ def _unit_of(run: Run, layer: int, model: str | None) -> dict[str, Any]:
             found: dict[str, Any] = record
             return found
     layers = sorted(number for record in records for number in record["settings"]["layers"])
-    raise UsageError(f"--head: the run has layers {', '.join(map(str, layers))}, not {layer}")
+    raise UsageError(f"--head: the run has layers {', '.join(map(str, layers))}, not {layer}{unfinished(run)}")
 
 
 def _resolve(run: Run, settings: dict[str, Any], progress: Progress) -> Path:

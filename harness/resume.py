@@ -26,6 +26,14 @@ def resume_command(run: Any) -> str:
     return f"ccmc run {shlex.quote(name)}{limit} --out {shlex.quote(str(run.path))}"
 
 
+def unfinished(run: Any) -> str:
+    """What a message adds about something that a run does not hold; nothing where the run is complete."""
+    if run.state == "complete":
+        return ""
+    missing, units = len(missing_units(run)), len(run.manifest["units"])
+    return f"; {missing} of {units} units are not done, go on with: {resume_command(run)}"
+
+
 def missing_lines(run: Any) -> list[str]:
     """Lines that say what is missing and how to go on; none for a complete run.
 

@@ -34,12 +34,13 @@ def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
         else:
             model.set_attn_implementation(old)
     layers = int(model.config.get_text_config().num_hidden_layers)
-    given = [rows for rows in found or () if rows is not None]
+    given = {layer: rows for layer, rows in enumerate(found or ()) if rows is not None}
     if len(given) < layers:
+        first = min(set(range(layers)) - set(given), default=len(given))
         raise UsageError(
-            f"{model.config.model_type}: transformers returned the attention of {len(given)} of {layers} layers"
+            f"transformers returned the attention of {len(given)} of {layers} layers, and none of layer {first}"
         )
-    return [layer[0] for layer in given]
+    return [rows[0] for rows in given.values()]
 
 
 # what models of other architectures raise when they are heard, or asked again

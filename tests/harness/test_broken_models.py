@@ -60,7 +60,7 @@ def leaking(weights: torch.Tensor) -> torch.Tensor:
         (leaking, "layer 1, head 4, position 6: attention of 0.2 on the future"),
         (changed(3, 7, 7, lambda value: value + 0.25), "layer 1, head 3, position 7: attention sums to 1.25, not to 1"),
         (changed(0, 2, 1, lambda value: -0.5), "layer 1, head 0, position 2: attention of -0.5 is below 0"),
-        (lambda weights: None, "transformers returned the attention of 1 of 2 layers"),
+        (lambda weights: None, "transformers returned the attention of 1 of 2 layers, and none of layer 1"),
         (lambda weights: weights.flip(1), "layer 1, head 0, position 1: rows of attention differ"),
     ],
 )
@@ -85,7 +85,7 @@ def test_no_attentions_at_all_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         type(model), "set_attn_implementation", lambda self, name: original(self, instead.get(name, name))
     )
-    with pytest.raises(UsageError, match="transformers returned the attention of 0 of 2 layers"):
+    with pytest.raises(UsageError, match="transformers returned the attention of 0 of 2 layers, and none of layer 0"):
         check_capture(model, "quiet")
 
 

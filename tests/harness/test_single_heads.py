@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from ccmc import CCMC, AttentionCCMC
 from harness import head_export
 from harness.attention_page import page_data, samples
 from harness.cli import invoke
+from harness.errors import UsageError
 from harness.head_plots import write_head_plots
 from harness.head_tables import FIRST, LAST, head_tables, heads_of, ranking
 from harness.measures.head_kinds import KINDS, PATTERNS
@@ -190,6 +192,34 @@ def test_other_mistakes_are_one_line(run: Run, tmp_path: Path, capsys: pytest.Ca
     for verb in (["attention"], ["export", "--head", "2.0"]):
         assert invoke([verb[0], str(bare), *verb[1:]]) == 2
         assert "units" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_done_says_so(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(run.path, part)
+    manifest = json.loads((part / "manifest.json").read_text())
+    (part / "manifest.json").write_text(json.dumps({**manifest, "state": "partial"}))
+    units = [part / "units" / unit["key"] for unit in manifest["units"] if "heads of layers" in unit["label"]]
+    for folder in units:
+        shutil.rmtree(folder)
+    for name in ("rows", "trajectories"):
+        (part / f"{name}.parquet").unlink()
+    told = f"{len(units)} of {len(manifest['units'])} units are not done, go on with: ccmc run"
+    for verb in (["heads"], ["heads", "--head", "2.0"], ["attention"], ["export", "--head", "2.0"]):
+        capsys.readouterr()
+        assert invoke([verb[0], str(part), *verb[1:]]) == 2
+        errors = capsys.readouterr().err
+        assert told in errors
+        assert errors.count("\n") == 1
+
+
+def test_tokens_that_are_suggested_are_shown_escaped(run: Run) -> None:
+    fit = refit(run, "2.0", "ccmc-weights")
+    few = dataclasses.replace(fit, pieces=["\x1b[31mred", "\u202ereversed", "plain"])
+    for text in ("zzz", "red", "\x1b[31mre"):
+        with pytest.raises(UsageError) as caught:
+            head_export.find_query(few, text)
+        assert str(caught.value).isprintable()
 
 
 def test_a_fit_of_other_code_is_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
