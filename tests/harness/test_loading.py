@@ -49,6 +49,33 @@ def test_a_config_that_transformers_refuses_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "its weights cannot be loaded: Loading a GPTQ"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "requires bitsandbytes"),
+        ({"attn_implementation": "flash_attention_2"}, "its weights cannot be loaded: FlashAttention2"),
+        ({"vocab_size": 50}, "its weights lack lm_head.weight (of 2 missing or of another shape)"),
+        ({"num_key_value_heads": 3}, "its weights lack model.layers.0.self_attn.k_proj.weight (of 4 missing or of"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_one_line(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    change(folder / "config.json", lambda config: {**config, **values})
+    with pytest.raises(UsageError) as caught:
+        loading.load_model(folder, "cpu")
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_config_that_is_none_is_one_line(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UsageError, match="no usable tokenizer: 'list' object has no attribute 'get'"):
+        loading.load_tokenizer(folder)
+
+
 def test_a_model_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
     transformers.ViTConfig().save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="vit has no vocab_size; a causal language model is needed"):
