@@ -119,6 +119,7 @@ class StaticInputs:
         a text come once or twice in all, and the mean of two is mostly the noise of two contexts. A token that no
         training text holds gets the fall-back alone, which is what a linear map from its first-layer input predicts;
         the map is fitted by ridge regression to the tokens that have a mean, each weighted by its count.
+        Where only one token has a mean there is nothing to fit, and that is everyone's fall-back.
 
         Args:
             layer: which layer. Layer 0 has the exact inputs for every token.
@@ -134,6 +135,8 @@ class StaticInputs:
         x, y = embedding[seen] - centre_x, mean - centre_y
         gram = x.T @ (weight * x)
         gram[np.diag_indices_from(gram)] += 0.1 * np.trace(gram) / len(gram)
+        if not gram.any():
+            return np.broadcast_to(centre_y, (len(embedding), len(centre_y))).copy()
         linear = np.linalg.solve(gram, x.T @ (weight * y))
         leverage = np.einsum("ij,ji->i", x, np.linalg.solve(gram, x.T)) * weight[:, 0]
         missed = np.square(y - x @ linear).sum(1) / np.square(np.maximum(1.0 - leverage, 1e-6))

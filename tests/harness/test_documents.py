@@ -233,6 +233,17 @@ def test_the_same_documents_give_the_same_run_and_others_another(read_run: Any, 
     assert not np.array_equal(other.rows["value"], run.rows["value"])
 
 
+def test_texts_of_a_single_token_are_read(small_model: Path, tmp_path: Path) -> None:
+    """Every head attends in proportion to counts there: nothing is left to explain, and nothing breaks."""
+    write(tmp_path, [{"text": "w1 " * 20}] * 8)
+    heads = {"kind": "heads", "surrogates": ["counts", "ccmc-weights"], "texts": {"dataset": str(tmp_path / "d.jsonl")}}
+    done = harness.run({"name": "one", "models": [str(small_model)], "experiments": [heads]}, out=tmp_path / "run")
+    rows = done.rows
+    found = rows[(rows["metric"] == "kl") & rows["head"].notna()]
+    assert set(found["surrogate"]) == {"counts", "ccmc-weights"}
+    np.testing.assert_allclose(found["value"].astype(float), 0, atol=1e-6)
+
+
 def test_too_few_tokens_are_told(small_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [{"text": text} for text in TEXTS])
     texts = {"dataset": str(tmp_path / "d.jsonl"), "min_tokens": 100}
