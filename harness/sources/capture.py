@@ -339,7 +339,7 @@ def ask(model: Any, call: LayerCall, hidden: torch.Tensor, positions: Sequence[i
     options, at = dict(call.options), torch.as_tensor(np.asarray(positions), device=hidden.device)
     if options.get("position_embeddings") is not None:
         options["position_embeddings"] = _each_part(options["position_embeddings"], lambda part: part[:, at])
-    if options.get("position_ids") is not None:
+    if "position_ids" in options:  # where a layer got None, it counted from 0
         options["position_ids"] = at[None]
     with _listening(model, _Listener(None, lambda heard, _: found.append(heard), -1)):
         call.module(hidden[None], attention_mask=None, **options)

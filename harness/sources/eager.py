@@ -129,7 +129,7 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
                 f"{refused}: layer {layer}, head {head}, position {position}: rows of attention differ from those of "
                 f"transformers by up to {float(worst.max()):.1e}"
             )
-    for call in calls:
+    for call in reversed(calls):  # the last first: none may lean on what an earlier layer was asked just before
         _check_again(model, call, refused)
 
 
@@ -196,7 +196,10 @@ def check_rotation(config: Any, name: str, longest: int) -> None:
 
 
 def _check_again(model: Any, call: LayerCall, refused: str) -> None:
-    """Surrogates ask a layer again, away from its text: it must give the queries and keys that it gave.
+    """Surrogates ask a layer again, away from its text: each input at its position must give the query and key it gave.
+
+    They are asked in another order, so that a layer that also looks at an input's neighbours, or hands on keys that
+    another layer made, does not pass.
 
     Raises:
         UsageError: it cannot be called by itself, or what it gives depends on more than its input and its positions.
@@ -204,12 +207,14 @@ def _check_again(model: Any, call: LayerCall, refused: str) -> None:
     hidden = call.hidden
     if hidden is None:
         raise UsageError(f"{refused}: layer {call.layer} does not take its input as one tensor")
+    places = np.random.default_rng(0).permutation(len(hidden))[: len(hidden) - 3]
+    at = torch.as_tensor(places, device=hidden.device)
     try:
         with torch.inference_mode():
-            again = ask(model, call, hidden, np.arange(len(hidden)))
+            again = ask(model, call, hidden[at], places)
     except REFUSING as error:
         raise UsageError(f"{refused}: layer {call.layer} cannot be called by itself: {one_line(error)[:160]}") from None
     for what in ("query", "key"):
-        given, now = getattr(call, what), getattr(again, what)
+        given, now = getattr(call, what)[:, at], getattr(again, what)
         if given.shape != now.shape or not torch.allclose(given, now, rtol=1e-3, atol=1e-3):
             raise UsageError(f"{refused}: layer {call.layer} gives other values of {what} when it is called by itself")

@@ -103,7 +103,7 @@ def test_rows_that_are_not_the_models_are_refused(monkeypatch: pytest.MonkeyPatc
 def test_a_layer_that_answers_otherwise_when_it_is_called_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     original = eager.ask
     monkeypatch.setattr(eager, "ask", lambda model, call, hidden, at: original(model, call, hidden, 0 * at))
-    with pytest.raises(UsageError, match="llama is not supported: layer 0 gives other values of query when it is"):
+    with pytest.raises(UsageError, match="llama is not supported: layer 1 gives other values of query when it is"):
         check_capture(small_models.llama(2), "mine")
 
 

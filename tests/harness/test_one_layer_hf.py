@@ -283,3 +283,16 @@ def test_heads_and_generation_of_a_saved_model(tmp_path: Path) -> None:
     assert of_weights.max() < 1e-5 < of_counts["value"].astype(float).mean()
     leaves = rows[(rows["metric"] == "kl_with_escape") & (rows["surrogate"] == "counts")]["value"].astype(float)
     assert len(leaves) > 0 and bool((leaves >= 0).all())  # though the model never leaves its context
+
+
+def test_a_rotary_layer_is_asked_at_the_positions_that_are_named() -> None:
+    """The model calls it without positions and lets it count; surrogates name them, 0 for no rotation."""
+    made, heard = ladder_model({"positions": "rotary"}).float(), list[capture.LayerCall]()
+    capture.listen(made, tokens(1, 20)[0].numpy(), [0], heard.append)
+    hidden = heard[0].hidden
+    assert hidden is not None
+    back = capture.ask(made, heard[0], hidden.flip(0), range(19, -1, -1))
+    torch.testing.assert_close(back.key.flip(1), heard[0].key)
+    torch.testing.assert_close(back.query.flip(1), heard[0].query)
+    plain = capture.ask(made, heard[0], hidden, [0] * 20)
+    torch.testing.assert_close(plain.query, hidden[None])
