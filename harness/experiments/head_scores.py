@@ -11,14 +11,14 @@ import torch
 from harness.experiments.continuations import Continuation
 from harness.experiments.fidelity_rows import INFINITE, add_finite
 from harness.experiments.head_looks import Patterns
-from harness.measures.block_fidelity import Truth
+from harness.measures.block_fidelity import Comparison
 from harness.measures.head_patterns import PatternSums
 from harness.measures.statistics import explained_interval
 from harness.rows import Rows
 from harness.sources import blocks
 from harness.sources.blocks import Asked, View
 from harness.sources.capture import LayerCall
-from harness.surrogates.along import HeadLike, predicted
+from harness.surrogates.along import HeadLike
 
 EXPLAINED = {"kl": "explained", "kl_with_sink": "explained_with_sink"}
 
@@ -43,27 +43,24 @@ def score_text(
     asked, heads, queries = Asked.of(call), call.query.shape[0], view.length - 1
     view = view.apart(asked)
     ready = {name: surrogate.along(view) for name, surrogate in surrogates.items()}
-    sink = torch.zeros(heads, dtype=torch.float64, device=asked.key.device)
-    totals: dict[str, dict[str, torch.Tensor]] = {name: {} for name in surrogates}
-    nothing = torch.zeros_like(sink)
+    comparison = Comparison(heads, queries, asked.key.device)
     for block in view.blocks(heads):
         rows = blocks.rows(asked, block)
         if patterns is not None:
             patterns.add(rows.weight, block.low, block.start, block.heads)
-        truth = Truth(rows, block)
-        sink[block.heads] += (1.0 - truth.rest).double().sum(1)
+        comparison.see(rows, block)
         for name, weights in ready.items():
-            found = predicted(weights(block), block, rows)
-            block.memo.setdefault(name, found.sink_odds)  # what is fitted on top of it need not ask again
-            for metric, values in truth.compare(found).items():
-                if metric not in totals[name]:
-                    totals[name][metric] = nothing.clone()
-                totals[name][metric][block.heads] += values.sum(1)
+            # what is fitted on top of a surrogate need not ask again for its odds
+            block.memo[name] = comparison.add(name, weights(block), rows, block)
+
+    def mean(values: torch.Tensor) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = values.double().mean(1).cpu().numpy()
+        return found
+
     means = {
-        name: {metric: (total / queries).cpu().numpy() for metric, total in of_surrogate.items()}
-        for name, of_surrogate in totals.items()
+        name: {metric: mean(values) for metric, values in comparison.measures(name).items()} for name in surrogates
     }
-    return (sink / queries).cpu().numpy(), means
+    return mean(comparison.sink), means
 
 
 class Scores:

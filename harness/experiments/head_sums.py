@@ -11,17 +11,15 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from harness.measures.block_fidelity import judge
 from harness.rows import Rows
 from harness.sources import blocks
 from harness.sources.blocks import Asked, View
 from harness.sources.capture import FloatArray, IntArray, LayerCall
 from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.along import sink_odds
 from harness.surrogates.base import PairMass, Spilled, pair_codes
 from harness.surrogates.distance import bucket_sums
 from harness.surrogates.from_weights import CCMCWeights, PCCMCWeights
-
-TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass
@@ -59,27 +57,15 @@ def sum_text(call: LayerCall, view: View) -> TextSums:
     device = asked.key.device
     pairs = torch.zeros(heads, types, types, device=device)  # [H, query, key]
     distance = torch.zeros(heads, view.length, dtype=torch.float64, device=device)
-    entropy, token_entropy, log_counts = (torch.zeros(heads, dtype=torch.float64, device=device) for _ in range(3))
+    facts = torch.zeros(heads, 5, dtype=torch.float64, device=device)
     odds = torch.zeros(heads, view.length - 1, device=device)
     for block in view.blocks(heads):
-        rows = blocks.rows(asked, block)
-        part = block.heads
-        pairs[part, :, : block.met].index_add_(1, block.queries, rows.token.transpose(1, 2))
-        distance[part] += block.by_distance(rows.weight)
-        entropy[part] += rows.entropy.sum(1)
-        token_entropy[part] -= (rows.token * rows.token.clamp(min=TINY).log_()).sum((1, 2))
-        log_counts[part] += (rows.token * block.counts.clamp(min=1.0).log()).sum((1, 2))
-        odds[part, block.start - 1 : block.stop - 1] = rows.sink_odds
-    query, key = (view.rank[torch.as_tensor(part, device=device)] for part in view.text.pairs)
-    mass = pairs.view(heads, -1).index_select(1, query * types + key)
-    return TextSums(
-        _array(mass),
-        _array(distance),
-        _array(entropy),
-        _array(token_entropy),
-        _array(log_counts),
-        _array(odds),
-    )
+        of_block, odds_there = blocks.add_rows(asked, block, pairs, distance)
+        facts[block.heads] += of_block.sum(2)
+        odds[block.heads, block.start - 1 : block.stop - 1] = odds_there
+    _, entropy, token_entropy, log_counts, _ = (_array(of_rows) for of_rows in facts.unbind(1))
+    mass = _array(view.pick(pairs))
+    return TextSums(mass, _array(distance), entropy, token_entropy, log_counts, _array(odds))
 
 
 @dataclass
@@ -159,12 +145,13 @@ class PriorSums:
             rows = blocks.rows(asked, block)
             for name, weights in ready:
                 given = weights(block)
+                log_total, top, _, cross_position, _, _ = judge(given, rows, block).unbind(1)
                 if not given.by_token:
-                    score[block.heads] += (rows.weight * given.values).sum((1, 2))
-                found = sink_odds(given, block)
-                if found is not None:
+                    score[block.heads] += (cross_position + top).double().sum(1)
+                if given.sink is not None:
                     if name not in odds:
-                        odds[name] = found.new_zeros(heads, view.length - 1)
+                        odds[name] = top.new_zeros(heads, view.length - 1)
+                    found = block.where_sink_is_seen(given.sink - log_total - top)
                     odds[name][block.heads, block.start - 1 : block.stop - 1] = found
         self.score.append(_array(score))
         for name, of_text in odds.items():

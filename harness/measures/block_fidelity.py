@@ -1,4 +1,4 @@
-"""How close surrogates of heads are to attention, in one block of queries: the measures of `fidelity`, in float32.
+"""How close surrogates of heads are to attention, block by block: the measures of `fidelity`, in float32.
 
 `tests/harness/test_blocks.py` holds them against `fidelity` row by row.
 """
@@ -7,104 +7,135 @@ from __future__ import annotations
 
 import torch
 
-from harness.sources import block_kernels
-from harness.sources.blocks import Block, Rows
-from harness.surrogates.along import Predicted
-
-TIE = 1e-6  # relative; what float32 cannot tell apart is tied
-_MATTERS = 1e-10  # attention below it adds nothing to a divergence, whatever the prediction
-_TINY = torch.finfo(torch.float32).tiny
+from harness.measures import judge_kernels
+from harness.measures.judge_kernels import MATTERS, TIE
+from harness.sources.blocks import TINY, Block, Rows, arrays
+from harness.surrogates.along import NO_VALUES, LogWeights
 
 
-class Truth:
-    """The attention of one block, and what all comparisons with it share.
+class Comparison:
+    """Surrogates of a layer against its attention along a text.
 
     Args:
-        rows: of the block.
-        block: the block itself.
+        heads: H.
+        queries: n.
+        device: of the attention.
+
+    Attributes:
+        truth: [H, 6, n] facts of the rows, and log odds of the first position.
+        found: by surrogate [H, 6, n], see `judge`.
+        sink_odds: by surrogate, where it has a word on it, [H, n] log odds of the first position.
     """
 
-    def __init__(self, rows: Rows, block: Block) -> None:
-        self.rows, self.block = rows, block
-        token = rows.token
-        self.token_entropy = -(token * token.clamp(min=_TINY).log_()).sum(1)  # [H, B]
-        self.log_counts = (token * block.counts.clamp(min=1.0).log_()).sum(1)
-        best, self.where = token.max(1, keepdim=True)
-        self.top = _above(token, best * (1.0 - TIE))  # [H, u, B]
-        self.tied = bool((self.top.sum(1) > 1.5).any())
-        odds = rows.sink_odds
-        self.rest, self.log_sink, self.log_rest = torch.sigmoid(-odds), _log_sigmoid(odds), _log_sigmoid(-odds)
+    def __init__(self, heads: int, queries: int, device: torch.device | str = "cpu") -> None:
+        self.truth = torch.zeros(heads, 6, queries, device=device)
+        self.found: dict[str, torch.Tensor] = {}
+        self.sink_odds: dict[str, torch.Tensor] = {}
 
-    def compare(self, found: Predicted) -> dict[str, torch.Tensor]:
-        """kl, kl_position, total_variation, top_token and, where the sink is predicted, kl_with_sink: each [H, B]."""
-        rows = self.rows
-        assert found.cross is not None
-        if found.by_token:  # within a token, every position is as likely
-            cross = found.cross
-            cross_position = cross - self.log_counts
-        else:
-            cross = (rows.token * self._logs(found)).sum(1)
-            cross_position = found.cross
-        divergence = (found.log_total - self.token_entropy - cross).clamp_(min=0.0)
-        common, best, there = self.shared(found.token, (-found.log_total).exp())
-        measures = {
-            "kl": divergence,
-            "kl_position": (found.log_total - rows.entropy - cross_position).clamp_(min=0.0),
-            "total_variation": (1.0 - common).clamp_(min=0.0),
-            "top_token": self._right(found, best, there),
-        }
-        if found.sink_odds is not None:
-            odds = found.sink_odds
-            apart = (1.0 - self.rest) * (self.log_sink - _log_sigmoid(odds))
-            apart = apart + self.rest * (self.log_rest - _log_sigmoid(-odds))
-            measures["kl_with_sink"] = apart.clamp_(min=0.0) + self.rest * divergence
-        return measures
+    def see(self, rows: Rows, block: Block) -> None:
+        """Take in the rows of one block."""
+        of_block = torch.cat([rows.facts, rows.sink_odds[:, None]], 1)
+        self.truth[block.heads, :, block.start - 1 : block.stop - 1] = of_block
 
-    def shared(self, token: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What a prediction and the attention have in common, and the likeliest type.
-
-        Args:
-            token: [H, u, B] weights; H may be 1.
-            share: [H, B] what makes them sum to 1.
+    def add(self, name: str, given: LogWeights, rows: Rows, block: Block) -> torch.Tensor | None:
+        """Compare a surrogate with the rows of one block.
 
         Returns:
-            [H, B] each: the sum of the smaller of the two, the largest weight, the weight of the most attended type.
+            [H, B] log odds of the first position, or None.
         """
-        if token.device.type != "cpu":
-            return self._shared(token, share)
-        where = self.where[:, 0]
-        common, best, there = (torch.zeros(where.shape) for _ in range(3))
-        given = (token, share, self.rows.token, where, common, best, there)
-        block_kernels.shared(*(values.numpy() for values in given))
-        return common, best, there
+        judged, part = judge(given, rows, block), slice(block.start - 1, block.stop - 1)
+        self._of(self.found, name, self.truth)[block.heads, :, part] = judged
+        odds = given.sink_odds
+        if odds is None and given.sink is not None:
+            odds = given.sink - judged[:, 0] - judged[:, 1]
+        if odds is None:
+            return None
+        odds = block.where_sink_is_seen(odds)
+        self._of(self.sink_odds, name, self.truth[:, 0])[block.heads, part] = odds
+        return odds
 
-    def _shared(self, token: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same by torch, on any device."""
-        token = token.expand_as(self.rows.token)
-        common = torch.minimum(token * share[:, None], self.rows.token).sum(1)
-        return common, token.amax(1), token.gather(1, self.where)[:, 0]
+    @staticmethod
+    def _of(of_names: dict[str, torch.Tensor], name: str, like: torch.Tensor) -> torch.Tensor:
+        if name not in of_names:
+            of_names[name] = torch.zeros(like.shape, device=like.device)
+        return of_names[name]
 
-    def _right(self, found: Predicted, best: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        """[H, B] chance that the likeliest token is a most attended one; ties are broken at random."""
-        bound = best * (1.0 - TIE)
-        if not found.ties and not self.tied:
-            return _above(there, bound)
-        chosen = _above(found.token.expand_as(self.top), bound[:, None])
-        return (chosen * self.top).sum(1) / chosen.sum(1)
+    @property
+    def sink(self) -> torch.Tensor:
+        """[H, n] attention on the first position."""
+        return torch.sigmoid(self.truth[:, 5])
 
-    def _logs(self, found: Predicted) -> torch.Tensor:
-        """[H, u, B] logarithms of the weights of tokens, in float64 where float32 lost one that matters."""
-        lost = _above(-found.token, torch.tensor(-2.0 * _TINY)).mul_(self.rows.token)
-        if not bool(lost.sum() > _MATTERS):
-            return found.token.clamp(min=_TINY).log_()
-        shifted = self.block.hide(found.values) - found.top[:, None]
-        exact = self.block.per_token(shifted.double().exp())
-        return torch.where(self.rows.token > 0, exact.log(), 0.0).float()
+    def measures(self, name: str) -> dict[str, torch.Tensor]:
+        """kl, kl_position, total_variation, top_token and, where the sink is predicted, kl_with_sink: each [H, n]."""
+        _, entropy, token_entropy, _, _, odds = self.truth.unbind(1)
+        log_total, _, cross, cross_position, common, right = self.found[name].unbind(1)
+        divergence = (log_total - token_entropy - cross).clamp_(min=0.0)
+        found = {
+            "kl": divergence,
+            "kl_position": (log_total - entropy - cross_position).clamp_(min=0.0),
+            "total_variation": (1.0 - common).clamp_(min=0.0),
+            "top_token": right,
+        }
+        if name in self.sink_odds:
+            guess, rest = self.sink_odds[name], torch.sigmoid(-odds)
+            apart = (1.0 - rest) * (_log_sigmoid(odds) - _log_sigmoid(guess))
+            apart += rest * (_log_sigmoid(-odds) - _log_sigmoid(-guess))
+            found["kl_with_sink"] = apart.clamp_(min=0.0) + rest * divergence
+        return found
 
 
-def _above(values: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
-    """1 where values are larger, 0 elsewhere; several times faster than by way of truth values."""
-    return (values - bound).sign_().clamp_(min=0.0)
+def judge(given: LogWeights, rows: Rows, block: Block) -> torch.Tensor:
+    """Compare log weights with the rows of one block.
+
+    Returns:
+        [H, 6, B]: logarithm of the sum of the weights, in units of the largest; its logarithm; attention times log
+        weights, less the largest, over types; the same over positions; the sum of the smaller of the two distributions
+        over types; the chance that the likeliest type is a most attended one, where ties are broken at random.
+    """
+    if rows.token.device.type != "cpu":
+        return _judge(given, rows, block)
+    heads, _, width = rows.token.shape
+    found = torch.zeros(heads, 6, width)
+    values, change = given.values, NO_VALUES if given.change is None else given.change
+    if given.by_token:
+        parts = arrays(values, change, block.queries, block.log_counts, rows.token, rows.facts, found)
+        judge_kernels.types(*parts)
+        return found
+    scale = NO_VALUES.view(0) if given.scale is None else given.scale
+    profile = NO_VALUES.view(0, 0) if given.profile is None else given.profile
+    parts = arrays(values, scale, profile, change, block.queries, block.columns)
+    judge_kernels.positions(*parts, *block.shape, *arrays(rows.weight, rows.token, rows.facts, found))
+    return found
+
+
+def _judge(given: LogWeights, rows: Rows, block: Block) -> torch.Tensor:
+    """The same by torch, on any device."""
+    logs, truth = given.summed(block), rows.token
+    top = logs.amax(1, keepdim=True)
+    shifted = logs - top
+    token = weight = shifted.exp()
+    if given.by_token:  # within a token, every position is as likely
+        cross = (truth * shifted).sum(1)
+        cross_position = cross - rows.facts[:, 3]
+    else:
+        token = block.per_token(weight)
+        cross = (truth * _logs(token, shifted, truth, block)).sum(1)
+        cross_position = (rows.weight * shifted).sum(1)
+    total = token.sum(1, keepdim=True)
+    common = torch.minimum(token / total, truth).sum(1)
+    chosen = (token > token.amax(1, keepdim=True) * (1.0 - TIE)).float()
+    most = truth > rows.facts[:, 4:] * (1.0 - TIE)
+    right = (chosen * most).sum(1) / chosen.sum(1)
+    found = total[:, 0].log(), top[:, 0], cross, cross_position, common, right
+    return torch.stack([of_block.expand_as(cross) for of_block in found], 1)
+
+
+def _logs(token: torch.Tensor, shifted: torch.Tensor, truth: torch.Tensor, block: Block) -> torch.Tensor:
+    """[H, u, B] logarithms of the weights of tokens, in float64 where float32 lost one that matters."""
+    if not bool((truth * (token < 2.0 * TINY)).sum() > MATTERS):
+        return token.clamp(min=TINY).log()
+    exact = block.per_token(shifted.double().exp())
+    return torch.where(truth > 0, exact.log(), 0.0).float()
 
 
 def _log_sigmoid(odds: torch.Tensor) -> torch.Tensor:

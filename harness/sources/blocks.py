@@ -23,6 +23,7 @@ from harness.texts import Text
 
 ENTRIES = 640_000  # numbers in one [H, L, B] array: a few megabytes at most
 MOST_QUERIES, FEWEST_QUERIES = 128, 32  # powers of two: kernels are slower on rows of other lengths
+TINY = torch.finfo(torch.float32).tiny
 HIDDEN = -1e30  # score of a key that a query does not see; finite, so that 0 times it is 0
 
 
@@ -63,6 +64,11 @@ class View:
         whole = values.new_zeros(values.shape[0], len(self.types), values.shape[2])
         whole[:, : values.shape[1]] = values
         return whole.index_select(1, self.rank)
+
+    def pick(self, pairs: torch.Tensor) -> torch.Tensor:
+        """Sums of pairs of types as they come, [H, U, U] -> [H, p] in the order of `Text.pairs`."""
+        query, key = (self.rank[torch.as_tensor(part, device=pairs.device)] for part in self.text.pairs)
+        return pairs.flatten(1).index_select(1, query * len(self.types) + key)
 
     def blocks(self, heads: int | None) -> Iterator[Block]:
         """The queries of the text in order, and heads in order, so many at once that arrays over them stay small.
@@ -147,6 +153,10 @@ class Block:
         window = self.view.text.window
         return torch.ones_like(query, dtype=torch.bool) if window is None else query < window
 
+    def where_sink_is_seen(self, odds: torch.Tensor) -> torch.Tensor:
+        """[H, B] log odds of position 0, `HIDDEN` where a query does not see it."""
+        return odds if self.view.text.window is None else torch.where(self.sees_sink, odds, HIDDEN)
+
     def per_token(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the positions of each type: [H, L, B] -> [H, u, B]."""
         summed = values.new_zeros(values.shape[0], self.met, values.shape[2])
@@ -156,24 +166,30 @@ class Block:
         """What stands at the type of each key position: [H, u, B] -> [H, L, B]."""
         return values.index_select(1, self.columns)
 
-    @cached_property
+    @property
     def counts(self) -> torch.Tensor:
         """[u, B] float32, how often each type stands in the context of each query."""
+        return self._counted[0]
+
+    @property
+    def log_counts(self) -> torch.Tensor:
+        """[u, B] logarithm of the counts; a huge negative number where a type is not in the context."""
+        return self._counted[1]
+
+    @property
+    def _counted(self) -> tuple[torch.Tensor, torch.Tensor]:
         place = self.start, self.stop
         if self.view.last_counts[0] != place:  # blocks that differ in their heads alone share them
-            self.view.last_counts = place, self._counts()
-        found: torch.Tensor = self.view.last_counts[1]
+            counts = self._counts()
+            log_counts = torch.where(counts > 0, counts.clamp(min=1.0).log(), HIDDEN)
+            self.view.last_counts = place, (counts, log_counts)
+        found: tuple[torch.Tensor, torch.Tensor] = self.view.last_counts[1]
         return found
 
     def _counts(self) -> torch.Tensor:
         seen = self._up_to(self.start, self.stop)
         window = self.view.text.window
         return seen if window is None else seen - self._up_to(self.start - window, self.stop - window)
-
-    @cached_property
-    def log_counts(self) -> torch.Tensor:
-        """[u, B] logarithm of the counts; a huge negative number where a type is not in the context."""
-        return torch.where(self.counts > 0, self.counts.clamp(min=1.0).log(), HIDDEN)
 
     def _up_to(self, start: int, stop: int) -> torch.Tensor:
         """[u, stop - start] counts of the types at positions 1 ... p, for p = start ... stop - 1."""
@@ -185,57 +201,53 @@ class Block:
         step[column[before - 1 : before - 1 + len(places)], places - start] += 1.0
         return step.cumsum_(1)
 
-    def softmax_(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How far the first query is from the first key, and how many positions a query sees, itself included."""
+        window = self.view.text.window
+        return self.start - self.low, self.view.length if window is None else window
+
+    def softmax_(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Softmax over the keys that are seen, which overwrites the scores [H, L, B].
 
         Returns:
-            [H, L, B] weights; [H, u, B] the same per type; [H, B] logarithm of the normaliser; [H, B] entropy, nats.
+            [H, L, B] weights; [H, u, B] the same per type; [H, 5, B] facts about them, see `Rows`.
         """
-        if scores.device.type != "cpu":
-            weight, normaliser, entropy = softmax_(self.hide(scores))
-            return weight, self.per_token(weight), normaliser, entropy
-        heads, _, width = scores.shape
-        token = scores.new_zeros(heads, self.met, width)
-        normaliser, entropy = torch.empty(2, heads, width, dtype=torch.float64).unbind()
-        window = self.view.length if self.view.text.window is None else self.view.text.window
-        found = _arrays(self.columns, token, normaliser, entropy)
-        block_kernels.softmax(scores.numpy(), self.start - self.low, window, *found)
-        return scores, token, normaliser.float(), entropy.float()
+        token, facts = self._nothing(scores)
+        if scores.device.type == "cpu":
+            found = arrays(self.columns, self.log_counts, token, facts)
+            block_kernels.softmax(scores.numpy(), *self.shape, *found)
+            return scores, token, facts
+        weight, normaliser, entropy = softmax_(self.hide(scores))
+        token = self.per_token(weight)
+        token_entropy = -(token * token.clamp(min=TINY).log_()).sum(1)
+        mean_log = (token * self.log_counts).sum(1)
+        return weight, token, torch.stack([normaliser, entropy, token_entropy, mean_log, token.amax(1)], 1)
 
-    def weigh(self, values: torch.Tensor, by_token: bool, observed: torch.Tensor | None = None) -> Weighed:
-        """Weights of types from log weights [H, u, B] of types, with counts, or [H, L, B] of positions.
+    def sum_(self, scores: torch.Tensor, pairs: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """The same, to add the weights up per pair of types and per distance; the scores are lost.
 
         Args:
-            values: H may be 1. Positions that a query does not see may hold anything, and may be overwritten.
-            by_token: are these log weights of types?
-            observed: weights of the same shape, but for H.
-        """
-        if values.device.type != "cpu":
-            return self._weigh(values, by_token, observed)
-        heads, keys, width = values.shape
-        token, top = values.new_zeros(heads, self.met, width), values.new_empty(heads, width)
-        total, crossed = torch.zeros(2, heads, width, dtype=torch.float64).unbind()
-        columns, before, window = torch.arange(keys), keys, keys + width  # every query sees every type
-        if not by_token:
-            columns, before = self.columns, self.start - self.low
-            window = self.view.length if self.view.text.window is None else self.view.text.window
-        alike = observed is not None and observed.shape == values.shape
-        truth = observed if observed is not None and alike else values[:, :0]
-        found = (truth.contiguous(), token, top, total, crossed)
-        block_kernels.weights(*_arrays(values.contiguous()), before, window, *_arrays(columns, *found))
-        cross = crossed.float() if alike else None
-        if observed is not None and not alike:
-            cross = (observed * ((values if by_token else self.hide(values)) - top[:, None])).sum(1)
-        return Weighed(token, top, total.log_().float(), cross)
+            scores: [H, L, B].
+            pairs: [H, U, U] by query and key, in the order in which types come; weights are added.
+            distance: float64 [H, T], weights are added.
 
-    def _weigh(self, values: torch.Tensor, by_token: bool, observed: torch.Tensor | None) -> Weighed:
-        """The same by torch, on any device."""
-        values = values if by_token else self.hide(values)
-        top = values.amax(1, keepdim=True)
-        shifted = values - top
-        weight = shifted.exp()
-        cross = None if observed is None else (observed * shifted).sum(1)
-        return Weighed(weight if by_token else self.per_token(weight), top[:, 0], weight.sum(1).log_(), cross)
+        Returns:
+            [H, 5, B] facts.
+        """
+        if scores.device.type == "cpu":
+            token, facts = self._nothing(scores)
+            found = arrays(self.columns, self.log_counts, token, facts, self.queries, pairs, distance)
+            block_kernels.sums(scores.numpy(), *self.shape, *found)
+            return facts
+        weight, token, facts = self.softmax_(scores)
+        pairs[:, :, : self.met].index_add_(1, self.queries, token.transpose(1, 2))
+        distance += self.by_distance(weight)
+        return facts
+
+    def _nothing(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        heads, _, width = scores.shape
+        return scores.new_zeros(heads, self.met, width), scores.new_zeros(heads, 5, width)
 
     def by_distance(self, values: torch.Tensor) -> torch.Tensor:
         """Sum [H, L, B] over the pairs of positions at each distance 0 ... T - 1: [H, T]; unseen keys must hold 0."""
@@ -261,36 +273,20 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """Log weights of one block as weights of types.
-
-    Attributes:
-        token: [H, u, B] weights, in units of exp(top).
-        top: [H, B] the largest log weight of each query.
-        log_total: [H, B] logarithm of the sum of the weights.
-        cross: [H, B] sum of observed weights times (log weights - top); None where nothing was observed.
-    """
-
-    token: torch.Tensor
-    top: torch.Tensor
-    log_total: torch.Tensor
-    cross: torch.Tensor | None
-
-
-@dataclass(frozen=True)
 class Rows:
     """The attention of the heads of a layer in one block.
 
     Attributes:
         weight: [H, L, B] over the positions from 1 on, each query's summing to 1; 0 where a key is not seen.
         token: [H, u, B] the same summed per token, over the types met so far.
-        entropy: [H, B] of `weight`, nats.
+        facts: [H, 5, B] logarithm of the normaliser; entropy over positions, and over tokens, in nats; mean logarithm
+            of the count; weight of the most attended token.
         sink_odds: [H, B] log of the attention on position 0 over that on all others; `HIDDEN` where it is not seen.
     """
 
     weight: torch.Tensor
     token: torch.Tensor
-    entropy: torch.Tensor
+    facts: torch.Tensor
     sink_odds: torch.Tensor
 
 
@@ -322,7 +318,8 @@ class Asked:
         return scores if cap is None else scores.div_(cap).tanh_().mul_(cap)
 
 
-def _arrays(*tensors: torch.Tensor) -> list[np.ndarray[Any, Any]]:
+def arrays(*tensors: torch.Tensor) -> list[np.ndarray[Any, Any]]:
+    """Tensors on the processor, as compiled passes take them."""
     return [tensor.numpy() for tensor in tensors]
 
 
@@ -340,18 +337,41 @@ def softmax_(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return weight.div_(total), (log_total + top)[:, 0], (log_total - expected)[:, 0]
 
 
+def _sink_odds(asked: Asked, block: Block, facts: torch.Tensor) -> torch.Tensor:
+    sink, normaliser = asked.sink_scores(block), facts[:, 0]
+    finite = torch.isfinite(normaliser + facts[:, 1] + sink)
+    if not bool(finite.all()):
+        head, query = (int(i) for i in torch.nonzero(~finite)[0])
+        where = f"layer {asked.call.layer}, head {(block.heads.start or 0) + head}, position {block.start + query}"
+        raise ValueError(f"{where}: the attention scores are not finite")
+    return block.where_sink_is_seen(sink - normaliser)
+
+
 def rows(asked: Asked, block: Block) -> Rows:
     """The attention of one call in one block.
 
     Raises:
         ValueError: a score that is not finite; names layer, head and position.
     """
-    weight, token, normaliser, entropy = block.softmax_(asked.scores(block))
-    sink = asked.sink_scores(block)
-    finite = torch.isfinite(normaliser) & torch.isfinite(entropy) & torch.isfinite(sink)
-    if not bool(finite.all()):
-        head, query = (int(i) for i in torch.nonzero(~finite)[0])
-        where = f"layer {asked.call.layer}, head {(block.heads.start or 0) + head}, position {block.start + query}"
-        raise ValueError(f"{where}: the attention scores are not finite")
-    odds = torch.where(block.sees_sink, sink - normaliser, HIDDEN)
-    return Rows(weight, token, entropy, odds)
+    weight, token, facts = block.softmax_(asked.scores(block))
+    return Rows(weight, token, facts, _sink_odds(asked, block, facts))
+
+
+def add_rows(
+    asked: Asked, block: Block, pairs: torch.Tensor, distance: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the attention of one call in one block to sums over a text.
+
+    Args:
+        asked: by all heads.
+        block: some heads in some queries.
+        pairs, distance: [H, U, U] and [H, T] of all heads, see `Block.sum_`.
+
+    Returns:
+        facts [H, 5, B] and sink odds [H, B] of the block's heads, see `Rows`.
+
+    Raises:
+        ValueError: a score that is not finite; names layer, head and position.
+    """
+    facts = block.sum_(asked.scores(block), pairs[block.heads], distance[block.heads])
+    return facts, _sink_odds(asked, block, facts)

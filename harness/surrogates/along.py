@@ -7,34 +7,55 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numba
 import numpy as np
 import torch
 from scipy import sparse
 
-from harness.sources.blocks import HIDDEN, Block, Rows, View
+from harness.sources.blocks import Block, View
 from harness.surrogates.base import FloatArray, Surrogate
 from harness.surrogates.sink_fit import SinkFit
 from harness.texts import Text
 
+NO_VALUES = torch.empty(0, 0, 0)
+
 
 @dataclass(frozen=True)
 class LogWeights:
-    """Log weights of one block, before counts; H may be 1 where all heads get the same.
+    """Log weights of one block, before counts: the sum of their parts, of which some may be missing.
 
     Attributes:
-        values: [H, u, B] per token met so far, to be multiplied by counts, or [H, L, B] per position. Keys that a
-            query does not see may hold anything, and are overwritten.
+        values: [H, u, B] per token met so far, to be multiplied by counts, or [H, L, B] per position; H may be 1 where
+            all heads get the same, 0 where there are none. Keys that a query does not see may hold anything.
         by_token: which of the two.
-        ties: may tokens be equally likely, as they are where tokens do not matter?
+        scale: [H] a factor of the values; of positions only.
+        profile: [H, T] per distance; of positions only.
+        change: [H, U, U] per pair of tokens, see `delta_tables`.
         sink: [H, B] log weight of the first position as a state of its own; None where the surrogate has no word on it.
-        sink_odds: [H, B] its log odds against all others instead, where these do not follow from `values`.
+        sink_odds: [H, B] its log odds against all others instead, where these do not follow from the weights.
     """
 
     values: torch.Tensor
     by_token: bool
-    ties: bool = False
+    scale: torch.Tensor | None = None
+    profile: torch.Tensor | None = None
+    change: torch.Tensor | None = None
     sink: torch.Tensor | None = None
     sink_odds: torch.Tensor | None = None
+
+    def summed(self, block: Block) -> torch.Tensor:
+        """[H, u, B] or [H, L, B] log weights with counts, hugely negative where a key is not seen."""
+        values = self.values if self.scale is None else self.values * self.scale[:, None, None]
+        parts = [values] if len(values) else []
+        if self.profile is not None:
+            parts.append(block.of_distance(self.profile))
+        if self.change is not None:
+            change = of_queries(self.change, block)
+            parts.append(change if self.by_token else block.spread(change))
+        if self.by_token:
+            parts.append(block.log_counts)
+        whole = sum(parts[1:], parts[0])
+        return whole if self.by_token else block.hide(whole.clone() if whole is self.values else whole)
 
 
 class HeadLike(Protocol):
@@ -43,53 +64,11 @@ class HeadLike(Protocol):
     def along(self, view: View) -> Callable[[Block], LogWeights]: ...
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """What a surrogate gives in one block, up to the normaliser of each query.
-
-    Attributes:
-        values: [H, u, B] or [H, L, B] log weights of tokens, with counts, or of positions.
-        top: [H, B] the largest of each query.
-        token: [H, u, B] weights of tokens, in units of exp(top).
-        log_total: [H, B] logarithm of their sum.
-        cross: [H, B] sum of observed weights times (log weights - top); None where nothing was observed.
-        by_token, ties: do `values` speak about tokens, and may they be equally likely?
-        sink_odds: [H, B] log odds of the first position, or None.
-    """
-
-    values: torch.Tensor
-    top: torch.Tensor
-    token: torch.Tensor
-    log_total: torch.Tensor
-    cross: torch.Tensor | None
-    by_token: bool
-    ties: bool
-    sink_odds: torch.Tensor | None
-
-
-def _seen(given: LogWeights, block: Block) -> torch.Tensor:
-    """[H, u, B] or [H, L, B] log weights with counts, hugely negative where a key is not seen."""
-    return given.values + block.log_counts if given.by_token else block.hide(given.values)
-
-
-def predicted(given: LogWeights, block: Block, rows: Rows | None = None) -> Predicted:
-    """Weights from their logarithms, and how they meet the observed ones, if any."""
-    values = given.values + block.log_counts if given.by_token else given.values
-    observed = None if rows is None else rows.token if given.by_token else rows.weight
-    found = block.weigh(values, given.by_token, observed)
-    odds = given.sink_odds
-    if odds is None and given.sink is not None:
-        odds = given.sink - found.log_total - found.top
-    if odds is not None:
-        odds = torch.where(block.sees_sink, odds, HIDDEN)
-    return Predicted(values, found.top, found.token, found.log_total, found.cross, given.by_token, given.ties, odds)
-
-
 def sink_odds(given: LogWeights, block: Block) -> torch.Tensor | None:
     """[H, B] log odds of the first position that follow from log weights; None where there is no word on it."""
     if given.sink is None:
         return None
-    return torch.where(block.sees_sink, given.sink - torch.logsumexp(_seen(given, block), 1), HIDDEN)
+    return block.where_sink_is_seen(given.sink - torch.logsumexp(given.summed(block), 1))
 
 
 @dataclass(frozen=True)
@@ -123,28 +102,41 @@ def fitted_odds(fitted: SinkAlong | None, prior: LogWeights, block: Block, name:
 
 
 def delta_tables(deltas: Sequence[sparse.csr_array], view: View) -> torch.Tensor:
-    """[H, U, U] what fits add to the logit of each (query, key) among the types of a text, as they come.
-
-    All heads have numbers at the same pairs.
-    """
-    pattern, types = deltas[0], view.types.cpu().numpy()
-    column = np.full(pattern.shape[1], -1)
+    """[H, U, U] what fits add to the logit of each (query, key) among the types of a text, as they come."""
+    types = view.types.cpu().numpy()
+    column = np.full(deltas[0].shape[1], -1)
     column[types] = np.arange(len(types))
-    rows = np.concatenate([np.arange(pattern.indptr[t], pattern.indptr[t + 1]) for t in types])
-    query = np.repeat(np.arange(len(types)), (pattern.indptr[1:] - pattern.indptr[:-1])[types])
-    key = column[pattern.indices[rows]]
-    kept = key >= 0
-    place, rows = query[kept] * len(types) + key[kept], rows[kept]
-    tables = np.zeros((len(deltas), len(types) ** 2), np.float32)
+    tables = np.zeros((len(deltas), len(types), len(types)), np.float32)
     for table, delta in zip(tables, deltas, strict=True):
-        table[place] = delta.data[rows]
-    return on(view, tables.reshape(len(deltas), len(types), len(types)))
+        fill_table(types, column, delta.indptr, delta.indices, delta.data, table)
+    return on(view, tables)
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_table(types, column, start, keys, values, table):  # type: ignore[no-untyped-def]
+    """Fill a table [U, U] from a sparse matrix, both by query and key.
+
+    Args:
+        types: [U] the token of each query; column: [K] where each token stands, or -1.
+        start, keys, values: of the matrix, row by row.
+        table: of zeros, gets the values.
+    """
+    for query, token in enumerate(types):
+        row = table[query]
+        for place in range(start[token], start[token + 1]):
+            at = column[keys[place]]
+            if at >= 0:
+                row[at] = values[place]
 
 
 def added(tables: torch.Tensor, block: Block) -> torch.Tensor:
     """[H, u, B] what `delta_tables` add in one block."""
-    rows = tables[block.heads].index_select(1, block.queries)[:, :, : block.met]
-    return rows.transpose(1, 2).contiguous()
+    return of_queries(tables[block.heads], block)
+
+
+def of_queries(tables: torch.Tensor, block: Block) -> torch.Tensor:
+    """Look tables of types up at every query: [H, U, U] by query and key -> [H, u, B]."""
+    return tables.index_select(1, block.queries)[:, :, : block.met].transpose(1, 2).contiguous()
 
 
 def on(view: View, values: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -164,7 +156,7 @@ class HeadSurrogate(Surrogate):
         weights = self.along(view)
         for block in view.blocks(None):
             given = weights(block)
-            log = _seen(given, block).double()  # float32 would make zeros of what lies 88 nats below the best
+            log = given.summed(block).double()  # float32 would make zeros of what lies 88 nats below the best
             weight = torch.exp(log - log.amax(1, keepdim=True))
             token = view.by_type(weight if given.by_token else block.per_token(weight))
             parts.append((token / token.sum(1, keepdim=True)).cpu().numpy().transpose(0, 2, 1))

@@ -30,7 +30,7 @@ class Counts(Surrogate):
 
         def of(block: Block) -> LogWeights:
             flat = block.counts.new_zeros(1, *block.counts.shape)
-            return LogWeights(flat, by_token=True, ties=True, sink=flat[:, 0])
+            return LogWeights(flat, by_token=True, sink=flat[:, 0])
 
         return of
 

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from ccmc import Contexts, fit_pairs
 from harness.sources.blocks import Block, View
-from harness.surrogates.along import HeadSurrogate, LogWeights, on
+from harness.surrogates.along import NO_VALUES, HeadSurrogate, LogWeights, on
 from harness.surrogates.base import FloatArray, IntArray, Observations
 from harness.surrogates.sink_fit import fit_level
 from harness.texts import Text
@@ -70,12 +70,11 @@ class Distance(HeadSurrogate):
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         profile = on(view, profile_of(self.profile_, view.length))
-
         level = None if self.sink_ is None else on(view, self.sink_)[:, None]
 
         def of(block: Block) -> LogWeights:
             sink = None if level is None else level[block.heads].expand(-1, len(block.queries))
-            return LogWeights(block.of_distance(profile[block.heads]), by_token=False, ties=True, sink=sink)
+            return LogWeights(NO_VALUES, by_token=False, profile=profile[block.heads], sink=sink)
 
         return of
 

@@ -74,13 +74,14 @@ class CCMCWeights(_Read):
         key = call.key[:, chosen][self._key_head]  # [H, U, d], or [H, 1 + U, d] with the first position first
         query = call.query[:, view.types].mul(call.scaling).transpose(1, 2)  # [H, d, U]
         before = len(chosen) - len(view.types)
+        place = self.name, id(self.heads)  # what is fitted on top of it need not ask again
 
         def of(block: Block) -> LogWeights:
-            if id(self) not in block.memo:
+            if place not in block.memo:
                 found = torch.bmm(key[block.heads, : block.met + before], query[block.heads][:, :, block.queries])
                 cap = call.softcap
-                block.memo[id(self)] = found if cap is None else found.div_(cap).tanh_().mul_(cap)
-            found = block.memo[id(self)]
+                block.memo[place] = found if cap is None else found.div_(cap).tanh_().mul_(cap)
+            found = block.memo[place]
             return LogWeights(found[:, before:], by_token=True, sink=found[:, 0] if before else None)
 
         return of
@@ -100,7 +101,7 @@ class PCCMCWeights(_Read):
 
         def of(block: Block) -> LogWeights:
             if key not in block.memo:
-                block.memo[key] = block.hide(asked.scores(block)), asked.sink_scores(block) if sink else None
+                block.memo[key] = asked.scores(block), asked.sink_scores(block) if sink else None
             values, of_sink = block.memo[key]
             return LogWeights(values, by_token=False, sink=of_sink)
 

@@ -18,13 +18,13 @@ from test_surrogates import K, static_heads
 from harness.experiments.head_scores import score_text
 from harness.experiments.head_sums import LayerSums, PriorSums, sum_text
 from harness.experiments.heads import head_text
-from harness.measures.block_fidelity import Truth
+from harness.measures.block_fidelity import _judge, judge
 from harness.measures.fidelity import kl, top_token, total_variation
 from harness.sources import blocks, capture
-from harness.sources.blocks import Asked, Rows, View, softmax_
+from harness.sources.blocks import Asked, Block, Rows, View, softmax_
 from harness.sources.capture import LayerCall
 from harness.sources.eager import eager_rows
-from harness.surrogates.along import LogWeights
+from harness.surrogates.along import NO_VALUES, LogWeights
 from harness.surrogates.base import pair_mass
 from harness.surrogates.counts import Counts
 from harness.surrogates.distance import BUCKETS, Distance, bucket_sums
@@ -135,32 +135,51 @@ def surrogates() -> list[Any]:
     return [Counts(), profile, CCMCWeights(heads), PCCMCWeights(heads), ShuffledWeights(heads, 0)]
 
 
+def elsewhere(block: Block, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`softmax_` as on any device but a processor."""
+    weight, normaliser, entropy = softmax_(block.hide(scores))
+    token = block.per_token(weight)
+    token_entropy = torch.special.entr(token).sum(1)
+    mean_log = (token * block.counts.clamp(min=1.0).log()).sum(1)
+    return weight, token, torch.stack([normaliser, entropy, token_entropy, mean_log, token.amax(1)], 1)
+
+
 @CASES
 def test_compiled_passes_give_what_torch_gives(window: int | None) -> None:
     """Any device but a processor takes the way through torch, its plain twin."""
-    rng = torch.Generator().manual_seed(5)
-    for block in View(random_text(window=window)).blocks(3):
+    rng, view = torch.Generator().manual_seed(5), View(random_text(window=window))
+    size = len(view.types)
+    pairs, expected_pairs = torch.zeros(2, 3, size, size).unbind()
+    distance, expected_distance = torch.zeros(2, 3, view.length, dtype=torch.float64).unbind()
+    for block in view.blocks(3):
         heads = block.heads.stop - block.heads.start
         scores = 4.0 * torch.randn(heads, block.stop - block.low, block.stop - block.start, generator=rng)
-        weight, token, normaliser, entropy = block.softmax_(scores.clone())
-        plain = softmax_(block.hide(scores.clone()))
-        for found, expected in zip((weight, normaliser, entropy), plain, strict=True):
-            torch.testing.assert_close(found, expected, atol=2e-6, rtol=2e-6)
-        torch.testing.assert_close(token, block.per_token(plain[0]), atol=2e-6, rtol=2e-6)
-        of_types = torch.randn(token.shape, generator=rng) + block.log_counts
-        for values, by_token, observed in (
-            (scores, False, weight),
-            (of_types, True, token),
-            (scores[:1], False, weight),
+        plain = elsewhere(block, scores.clone())
+        for found, expected in zip(block.softmax_(scores.clone()), plain, strict=True):
+            torch.testing.assert_close(found, expected, atol=3e-6, rtol=2e-6)
+        weight, token, facts = plain
+        found = block.sum_(scores.clone(), pairs[block.heads], distance[block.heads])
+        torch.testing.assert_close(found, facts, atol=3e-6, rtol=2e-6)
+        expected_pairs[block.heads, :, : block.met].index_add_(1, block.queries, token.transpose(1, 2))
+        expected_distance[block.heads] += block.by_distance(weight)
+        of_types = torch.randn(token.shape, generator=rng)
+        profile, change = torch.randn(3, 40, generator=rng), torch.randn(3, size, size, generator=rng)
+        parts = {"profile": profile[block.heads], "change": change[block.heads]}
+        rows = Rows(weight, token, facts, facts[:, 0])
+        for given in (
+            LogWeights(of_types, True),
+            LogWeights(of_types[:1], True),
+            LogWeights(of_types, True, change=change[block.heads]),
+            LogWeights(of_types[:1], True, change=change[block.heads]),
+            LogWeights(scores, False),
+            LogWeights(scores[:1], False),
+            LogWeights(NO_VALUES, False, profile=parts["profile"]),
+            LogWeights(scores, False, scale=torch.rand(heads, generator=rng), **parts),
+            LogWeights(-90.0 * scores.abs(), False, **parts),
         ):
-            ways = [way(values.clone(), by_token, observed) for way in (block.weigh, block._weigh)]
-            for name in ("token", "top", "log_total", "cross"):
-                torch.testing.assert_close(*(getattr(way, name) for way in ways), atol=1e-5, rtol=2e-6)
-        truth, share = Truth(Rows(weight, token, entropy, entropy), block), torch.rand(entropy.shape, generator=rng)
-        for given in (of_types.exp(), of_types[:1].exp()):
-            both = [way(given, share[: len(given)]) for way in (truth.shared, truth._shared)]
-            for found, expected in zip(*both, strict=True):
-                torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(judge(given, rows, block), _judge(given, rows, block), atol=1e-5, rtol=3e-6)
+    torch.testing.assert_close(pairs, expected_pairs, atol=1e-5, rtol=2e-6)
+    torch.testing.assert_close(distance, expected_distance, atol=1e-5, rtol=2e-6)
 
 
 @CASES

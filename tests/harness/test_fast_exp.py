@@ -1,11 +1,11 @@
-"""The compiled exponential against numpy's."""
+"""The compiled exponential and logarithm against numpy's."""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
 
-from harness.fast_exp import exp32, exp64
+from harness.fast_exp import exp32, exp64, log32
 
 
 @numba.njit
@@ -18,6 +18,12 @@ def over64(values, out):  # type: ignore[no-untyped-def]
 def over32(values, out):  # type: ignore[no-untyped-def]
     for i in range(len(values)):
         out[i] = exp32(values[i])
+
+
+@numba.njit
+def log_over32(values, out):  # type: ignore[no-untyped-def]
+    for i in range(len(values)):
+        out[i] = log32(values[i])
 
 
 def test_float32_is_right_to_round_off_and_nothing_far_below() -> None:
@@ -42,3 +48,13 @@ def test_what_is_far_below_is_all_but_nothing() -> None:
     values, found = np.array([-701.0, -1e30, -np.inf]), np.empty(3)
     over64(values, found)
     assert ((found > 0) & (found < 1e-300)).all()
+
+
+def test_logarithm_is_right_to_round_off() -> None:
+    values = np.concatenate([np.geomspace(1.2e-38, 3e38, 100_001), np.linspace(0.5, 2.0, 100_001)]).astype(np.float32)
+    found = np.empty_like(values)
+    log_over32(values, found)
+    np.testing.assert_allclose(found, np.log(values.astype(float)), rtol=4e-7, atol=1e-7)
+    nothing = np.array([0.0, 1e-45], np.float32)
+    log_over32(nothing, nothing)
+    np.testing.assert_allclose(nothing, np.log(np.finfo(np.float32).tiny), rtol=1e-6)
