@@ -48,6 +48,7 @@ class PatternSums:
         self._sum = {name: torch.zeros(heads, dtype=torch.float64) for name in PATTERNS}
         self._even = dict.fromkeys(PATTERNS, 0.0)
         self._queries = dict.fromkeys(PATTERNS, 0)
+        self._places: dict[str, tuple[torch.Tensor, ...]] = {}
         self.prefix = torch.zeros(heads, PREFIX, PREFIX, dtype=torch.float64)
         """[H, key, query] attention among the positions 1 ... PREFIX."""
 
@@ -60,29 +61,35 @@ class PatternSums:
             start: position of the first query, at least 1.
             heads: which heads these are; blocks of the same queries follow one another from the first head on.
         """
-        keys, queries = (
-            torch.arange(first, first + n) for first, n in zip((low, start), weight.shape[1:], strict=True)
-        )
-        distance = queries[None, :] - keys[:, None]  # [L, B]
-        earlier = (distance > 0) & (distance < self._window)
-        asked = self._tokens[queries][None, :]
-        seen = torch.minimum(queries, torch.tensor(self._window))
-        found = {
-            "previous_token_score": distance == 1,
-            "induction_score": earlier & (self._tokens[keys - 1][:, None] == asked),
-            "duplicate_token_score": earlier & (self._tokens[keys][:, None] == asked),
-        }
-        for name, mask in found.items():
-            mask = mask & earlier
-            key, query = torch.nonzero(mask, as_tuple=True)
-            self._sum[name][heads] += weight[:, key.to(weight.device), query.to(weight.device)].double().sum(1).cpu()
-            if not heads.start:
-                self._even[name] += float((1.0 / seen[query].double()).sum())
-                self._queries[name] += int(mask.any(0).sum())
-        if start <= PREFIX:
-            key, query = torch.nonzero((keys[:, None] <= PREFIX) & (queries[None, :] <= PREFIX), as_tuple=True)
+        if not heads.start:
+            self._places = self._find(low, start, weight.shape[1], weight.shape[2])
+        for name, (key, query) in self._places.items():
             values = weight[:, key.to(weight.device), query.to(weight.device)].double().cpu()
-            self.prefix[heads, keys[key] - 1, queries[query] - 1] = values
+            if name == "prefix":
+                self.prefix[heads, low - 1 + key, start - 1 + query] = values
+            else:
+                self._sum[name][heads] += values.sum(1)
+
+    def _find(self, low: int, start: int, keys: int, queries: int) -> dict[str, tuple[torch.Tensor, ...]]:
+        """By score, the keys and queries of a block that it is about, counted from the first of each."""
+        key, query = torch.arange(low, low + keys)[:, None], torch.arange(start, start + queries)
+        distance = query - key  # [L, B]
+        earlier = (distance > 0) & (distance < self._window)
+        asked = self._tokens[query]
+        masks = {
+            "previous_token_score": (distance == 1) & earlier,
+            "induction_score": (self._tokens[key - 1] == asked) & earlier,
+            "duplicate_token_score": (self._tokens[key] == asked) & earlier,
+        }
+        seen = query.clamp(max=self._window).double()
+        found: dict[str, tuple[torch.Tensor, ...]] = {}
+        for name, mask in masks.items():
+            found[name] = torch.nonzero(mask, as_tuple=True)
+            self._even[name] += float((1.0 / seen[found[name][1]]).sum())
+            self._queries[name] += int(mask.any(0).sum())
+        if start <= PREFIX:
+            found["prefix"] = torch.nonzero((key <= PREFIX) & (query <= PREFIX), as_tuple=True)
+        return found
 
     def scores(self) -> dict[str, tuple[FloatArray, float, int]]:
         """Score -> [H] means, what even attention scores, and the number of queries; left out where there is none."""
