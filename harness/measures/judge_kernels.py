@@ -26,12 +26,14 @@ def _add_scaled(to, values, scale):  # type: ignore[no-untyped-def]
 @numba.njit(error_model="numpy")
 def _look_up(table, queries, into):  # type: ignore[no-untyped-def]
     """[u, B] the change of each query's row of a table [U, U]."""
-    for first in range(0, len(queries), 16):  # so many rows are read side by side
-        last = min(first + 16, len(queries))
+    whole = len(queries) - len(queries) % 16
+    for first in range(0, whole, 16):  # so many rows are read side by side
         for u in range(len(into)):
-            row = into[u]
-            for b in range(first, last):
-                row[b] = table[queries[b], u]
+            for b in range(first, first + 16):
+                into[u, b] = table[queries[b], u]
+    for b in range(whole, len(queries)):
+        for u in range(len(into)):
+            into[u, b] = table[queries[b], u]
 
 
 @numba.njit(fastmath=FAST, error_model="numpy")

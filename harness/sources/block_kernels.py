@@ -27,7 +27,7 @@ def stretch(key, before, window, width):  # type: ignore[no-untyped-def]
 
 @numba.njit(fastmath=FAST, error_model="numpy")
 def add(to, values):  # type: ignore[no-untyped-def]
-    for b in range(len(to)):
+    for b in range(len(values)):
         to[b] += values[b]
 
 
@@ -146,7 +146,7 @@ def sums(  # type: ignore[no-untyped-def]
     """
     heads, keys, width = values.shape
     share, farthest = np.empty(width, np.float32), before + width  # one past the largest distance
-    lanes = np.empty((_LANES, farthest), np.float32)
+    lanes, turned = np.empty((_LANES, farthest), np.float32), np.empty((8, token.shape[1]), np.float32)
     for h in range(heads):
         _softmax(values[h], before, window, columns, log_counts, token[h], facts[h], share)
         lanes[:] = 0.0
@@ -156,8 +156,10 @@ def sums(  # type: ignore[no-untyped-def]
             add_product(lane[nearest + first : nearest + last], values[h, key, first:last], share[first:last])
         for lane in lanes:
             add(distance[h, :farthest], lane)
-        for part in range(0, width, 16):  # so many rows are written side by side
-            for u in range(token.shape[1]):
-                row = token[h, u]
-                for b in range(part, min(part + 16, width)):
-                    pairs[h, queries[b], u] += row[b]
+        for part in range(0, width, 8):  # so many queries are turned at once
+            number = min(8, width - part)
+            for u in range(len(token[h])):
+                for b in range(number):
+                    turned[b, u] = token[h, u, part + b]
+            for b in range(number):
+                add(pairs[h, queries[part + b]], turned[b])
