@@ -2,7 +2,7 @@
 
     python tests/benchmarks/head_passes.py FOLDER WAY LENGTH REPEATS   prints one line of JSON
 
-WAY is plain, capture, score, eager or lens (TransformerLens, where it is installed).
+WAY is plain, capture, score, eager, eager-sums or lens (TransformerLens, where it is installed).
 """
 
 from __future__ import annotations
@@ -61,15 +61,21 @@ def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict
             for _ in range(number)
         ]
         made[name].sink_ = SinkFit(np.zeros(number), np.ones(number), np.zeros((number, vocab_size)))
-    made["pccmc-fit"].c_, made["pccmc-fit"].b_ = np.ones(number), rng.normal(size=(number, BUCKETS))
+    fit = made["pccmc-fit"]
+    fit.c_, fit.b_ = np.ones(number), rng.normal(size=(number, BUCKETS))
+    fit.effects_ = rng.normal(0, 0.01, (number, fit.features.size))
     made["distance"].profile_, made["distance"].sink_ = rng.normal(size=(number, BUCKETS)), np.zeros(number)
     return made
 
 
 def scoring(model: Any, ids: Any) -> Callable[[], dict[int, Any]]:
-    """The harness's pass over a held-out text with all surrogates, ready to be run; it returns scores by layer."""
+    """The harness's pass over a held-out text with all surrogates, ready to be run; it returns scores by layer.
+
+    What heads look at is summed too, as in a run.
+    """
     from harness.experiments.head_scores import score_text
     from harness.experiments.heads import Windows, static_layers, training_pass
+    from harness.measures.head_patterns import PatternSums
     from harness.sources import capture
     from harness.texts import LocalVocabulary
 
@@ -84,12 +90,46 @@ def scoring(model: Any, ids: Any) -> Callable[[], dict[int, Any]]:
         found, windows = {}, Windows(ids, vocabulary)
 
         def take(call: Any) -> None:
-            found[call.layer] = score_text(call, windows.seen_by(call), made[call.layer])
+            view = windows.seen_by(call)
+            patterns = PatternSums(view.text.tokens, call.query.shape[0], view.text.window)
+            found[call.layer] = score_text(call, view, made[call.layer], patterns)
 
         capture.listen(model, ids, layers, take)
         return found
 
     return score
+
+
+def eager_attentions(model: Any, ids: Any) -> Any:
+    """[1, H, T, T] of each layer, as transformers returns them when asked."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        return model(torch.as_tensor(ids)[None], output_attentions=True, use_cache=False).attentions
+    finally:
+        model.set_attn_implementation(before)
+
+
+def eager_sums(model: Any, ids: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What a user needs for the sums of `capture_all` without the harness: squares by head, then plain torch.
+
+    Returns:
+        Per layer [H, U, U] sums per pair of (query, key) types, sorted, and [H, T - 1] per distance; the first position
+        is left out of every row.
+    """
+    found, n = [], len(ids) - 1
+    types, column = torch.unique(torch.as_tensor(ids)[1:], return_inverse=True)
+    for attention in eager_attentions(model, ids):
+        heads = attention.shape[1]
+        pairs, distance = torch.zeros(heads, len(types), len(types)), torch.zeros(heads, n)
+        for head, square in enumerate(attention[0]):
+            rows = square[1:, 1:] / square[1:, 1:].sum(-1, keepdim=True)
+            per_key = torch.zeros(len(types), n).index_add_(0, column, rows.T)  # adding rows is what torch does fast
+            pairs[head].index_add_(0, column, per_key.T)
+            wide = torch.nn.functional.pad(rows.flip(1), (0, n)).flatten()[: n * (2 * n - 1)]
+            distance[head] = wide.view(n, 2 * n - 1).sum(0)[n - 1 :]  # each row one step to the right of the last
+        found.append((pairs, distance))
+    return found
 
 
 def way(name: str, folder: Path, length: int) -> Callable[[], Any]:
@@ -110,8 +150,9 @@ def way(name: str, folder: Path, length: int) -> Callable[[], Any]:
     if name == "capture":
         return lambda: capture_all(model, ids)
     if name == "eager":
-        model.set_attn_implementation("eager")
-        return lambda: model(tokens, output_attentions=True, use_cache=False).attentions
+        return lambda: eager_attentions(model, ids)
+    if name == "eager-sums":
+        return lambda: eager_sums(model, ids)
     return lambda: model(tokens, use_cache=False).logits
 
 
