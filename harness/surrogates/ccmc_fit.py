@@ -126,14 +126,14 @@ class CCMCFit(Surrogate):
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         """As every surrogate of heads; the prior must be one."""
-        from harness.surrogates.along import LogWeights, added, delta_tables, fitted_odds, sink_along
+        from harness.surrogates.along import LogWeights, delta_tables, fitted_odds, sink_along
 
         prior, change, sink = self.prior.along(view), delta_tables(self.delta_, view), sink_along(self.sink_, view)
 
         def of(block: Block) -> LogWeights:
             given = prior(block)
             odds = fitted_odds(sink, given, block, "ccmc-weights")
-            return LogWeights(added(change, block).add_(given.values), by_token=True, sink_odds=odds)
+            return LogWeights(given.values, by_token=True, change=change[block.heads], sink_odds=odds)
 
         return of
 

@@ -26,7 +26,7 @@ from harness.minimise import minimise_each
 from harness.seeds import derive_seed
 from harness.sources.blocks import Block, View
 from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.along import HeadSurrogate, LogWeights, added, delta_tables, fitted_odds, on, sink_along
+from harness.surrogates.along import HeadSurrogate, LogWeights, delta_tables, fitted_odds, on, sink_along
 from harness.surrogates.base import FloatArray, IntArray, Observations
 from harness.surrogates.ccmc_fit import inner_folds
 from harness.surrogates.distance import BUCKETS, profile_of
@@ -288,18 +288,20 @@ class PCCMCFit(HeadSurrogate):
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         prior = PCCMCWeights(self.heads).along(view)
         profile = on(view, profile_of(self.b_, view.length))
-        change, c = delta_tables(self.delta_, view), on(view, self.c_)[:, None, None]
+        change, c = delta_tables(self.delta_, view), on(view, self.c_)
         if self.effects_ is not None:
             types = view.types.cpu().numpy()
-            change += on(view, np.stack([self.features.table(h, x, types) for h, x in enumerate(self.effects_)]))
+            for head, effects in enumerate(self.effects_):
+                change[head] += on(view, self.features.table(head, effects, types))
         sink = sink_along(self.sink_, view)
 
         def of(block: Block) -> LogWeights:
             given = prior(block)
             odds = fitted_odds(sink, given, block, PCCMCWeights.name)
-            values = block.of_distance(profile[block.heads]).addcmul_(given.values, c[block.heads])
-            values += block.spread(added(change, block))
-            return LogWeights(values, by_token=False, sink_odds=odds)
+            part = block.heads
+            return LogWeights(
+                given.values, by_token=False, scale=c[part], profile=profile[part], change=change[part], sink_odds=odds
+            )
 
         return of
 
