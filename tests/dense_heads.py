@@ -44,6 +44,19 @@ def text_scores(heads: StaticHeads, text: Text) -> Any:
     return np.where(text.visible, visible_scores(heads.of_text(text.tokens))[:, 1:, 1:].numpy(), 0.0)
 
 
+def place_matrix(text: Text) -> Any:
+    """[n, m] the bucket of each key's position."""
+    return np.broadcast_to(bucket_table(len(text.tokens))[text.first :], (len(text), len(text.tokens) - text.first))
+
+
+def place_mass(text: Text, rows: Any) -> Any:
+    """[H, D] rows [H, n, m] summed per bucket of the key's position."""
+    summed = np.zeros((len(rows), BUCKETS))
+    for place, bucket in enumerate(bucket_table(len(text.tokens))[text.first :]):
+        summed[:, bucket] += rows[:, :, place].sum(1)
+    return summed
+
+
 def score_mass(heads: StaticHeads, text: Text, rows: Any) -> Any:
     """[H] sum of attention rows [H, n, T - 1] times the scores read off the weights."""
     return np.sum(rows * text_scores(heads, text), axis=(1, 2))

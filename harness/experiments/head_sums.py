@@ -126,23 +126,27 @@ class PriorSums:
 
     Attributes:
         score: per text [H], attention times the scores read off the weights.
+        place: per text [H, D], attention per bucket of the key's position.
         sink_odds: per surrogate read off the weights, per text [H, n] log odds of the first position.
     """
 
     def __init__(self, heads: StaticHeads) -> None:
         self.surrogates = [CCMCWeights(heads), PCCMCWeights(heads)]
         self.score: list[FloatArray] = []
+        self.place: list[FloatArray] = []
         self.sink_odds: dict[str, list[FloatArray]] = {surrogate.name: [] for surrogate in self.surrogates}
 
     def add(self, call: LayerCall, view: View) -> None:
         """Sum over one text."""
         asked, heads = Asked.of(call), call.query.shape[0]
         score = torch.zeros(heads, dtype=torch.float64, device=asked.key.device)
+        place = score.new_zeros(heads, view.length)
         odds: dict[str, torch.Tensor] = {}
         view = view.apart(asked)
         ready = [(surrogate.name, surrogate.along(view)) for surrogate in self.surrogates]
         for block in view.blocks(heads):
             rows = blocks.rows(asked, block)
+            place[block.heads, block.low : block.stop] += rows.weight.sum(2)
             for name, weights in ready:
                 given = weights(block)
                 log_total, top, _, cross_position, _, _ = judge(given, rows, block).unbind(1)
@@ -154,5 +158,6 @@ class PriorSums:
                     found = block.where_sink_is_seen(given.sink - log_total - top)
                     odds[name][block.heads, block.start - 1 : block.stop - 1] = found
         self.score.append(_array(score))
+        self.place.append(bucket_sums(_array(place)))
         for name, of_text in odds.items():
             self.sink_odds[name].append(_array(of_text))

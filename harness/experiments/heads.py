@@ -314,6 +314,7 @@ def _fit_layers(
             len(vocabulary),
             of_layer.distance,
             score_mass=of_prior.score,
+            place_mass=of_prior.place,
             sink_odds=of_layer.sink_odds,
             prior_sink_odds=of_prior.sink_odds,
         )

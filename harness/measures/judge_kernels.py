@@ -138,13 +138,13 @@ def types(values, change, queries, log_counts, truth, facts, found):  # type: ig
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def positions(  # type: ignore[no-untyped-def]
-    values, scale, profile, change, queries, columns, before, window, weight, truth, facts, found
+    values, scale, profile, place, change, queries, columns, before, window, weight, truth, facts, found
 ):
     """Compare log weights of positions.
 
     Args:
         values: [H, L, B], or [1, L, B] where all heads get the same, or none; scale: [H] its factors, or none.
-        profile: [H, T] or none, added at each distance.
+        profile: [H, T] or none, added at each distance; place: [H, L] or none, added to each key.
         change: [H, U, U] or none, added to the pair of each (query type, key type).
         queries, columns: [B], [L] the type of each query and key.
         before, window: which keys are seen.
@@ -152,7 +152,7 @@ def positions(  # type: ignore[no-untyped-def]
         found: [H, 6, B] of zeros.
     """
     heads, keys, width = weight.shape
-    size, parts = truth.shape[1], len(scale) + len(profile) + len(change)
+    size, parts = truth.shape[1], len(scale) + len(profile) + len(place) + len(change)
     whole, token = np.empty((keys if parts else 0, width), np.float32), np.empty((size, width), np.float32)
     added = np.empty((size, width), np.float32)
     top, best, share = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
@@ -168,7 +168,7 @@ def positions(  # type: ignore[no-untyped-def]
             first, last = stretch(key, before, window, width)
             row = logs[key, first:last]
             if parts:
-                row[:] = 0.0
+                row[:] = place[h, key] if len(place) else np.float32(0.0)
                 if len(values):
                     _add_scaled(row, given[key, first:last], scale[h] if len(scale) else np.float32(1.0))
                 if len(profile):

@@ -30,6 +30,7 @@ class LogWeights:
         by_token: which of the two.
         scale: [H] a factor of the values; of positions only.
         profile: [H, T] per distance; of positions only.
+        place: [H, T] per position of the key; of positions only.
         change: [H, U, U] per pair of tokens, see `delta_tables`.
         sink: [H, B] log weight of the first position as a state of its own; None where the surrogate has no word on it.
         sink_odds: [H, B] its log odds against all others instead, where these do not follow from the weights.
@@ -39,6 +40,7 @@ class LogWeights:
     by_token: bool
     scale: torch.Tensor | None = None
     profile: torch.Tensor | None = None
+    place: torch.Tensor | None = None
     change: torch.Tensor | None = None
     sink: torch.Tensor | None = None
     sink_odds: torch.Tensor | None = None
@@ -49,6 +51,8 @@ class LogWeights:
         parts = [values] if len(values) else []
         if self.profile is not None:
             parts.append(block.of_distance(self.profile))
+        if self.place is not None:
+            parts.append(self.place[:, block.low : block.stop, None].repeat(1, 1, block.stop - block.start))
         if self.change is not None:
             change = of_queries(self.change, block)
             parts.append(change if self.by_token else block.spread(change))

@@ -98,6 +98,7 @@ class Observations:
         targets: per text [n, U], the distributions themselves; only for language models.
         in_context_mass: per text [n], what the model gave to the context in all; only where surrogates may leave it.
         outside: per text [n, K] (CSR), what it gave to tokens outside the context; only where surrogates may leave it.
+        place_mass: per text [H, D], target mass per bucket of the key's position; only where a fit asks for it.
         score_mass: per text [H], sum of attention x the score read off the weights; only where a fit asks for it.
         sink_odds: per text [H, n], log odds of the first position; only for heads.
         prior_sink_odds: the same as surrogates read off the weights predict them, by their name; only for heads.
@@ -112,6 +113,7 @@ class Observations:
     in_context_mass: Sequence[FloatArray] = ()
     outside: Sequence[sparse.csr_array] = ()
     score_mass: Sequence[FloatArray] = ()
+    place_mass: Sequence[FloatArray] = ()
     sink_odds: Sequence[FloatArray] = ()
     prior_sink_odds: Mapping[str, Sequence[FloatArray]] = field(default_factory=dict)
 
@@ -132,6 +134,7 @@ class Observations:
             [self.in_context_mass[i] for i in keep] if self.in_context_mass else (),
             [self.outside[i] for i in keep] if self.outside else (),
             [self.score_mass[i] for i in keep] if self.score_mass else (),
+            [self.place_mass[i] for i in keep] if self.place_mass else (),
         )
 
     @cached_property

@@ -1,8 +1,9 @@
 """`pccmc-fit`: the position-aware chain of the weights, with a fitted scale, distances and effects of tokens on top.
 
-theta[query, key, distance] = c score read off the weights + b[distance bucket] + effect[query, key] + delta[query, key]
-by position-level maximum likelihood with a ridge towards c = 1 and 0 elsewhere, per head. The effect is a level per key
-and a bilinear form in what the head makes of the two tokens (`pair_effects`), so that it speaks about pairs that no
+theta = c score read off the weights + a[key's place] + b[distance] + effect[query, key] + delta[query, key] by
+position-level maximum likelihood with a ridge towards c = 1 and 0 elsewhere, per head. Place and distance go by
+buckets; positions scale transition probabilities where scores do not mix them with tokens. The effect is a level per
+key and a bilinear form in what the head makes of the two tokens (`pair_effects`), so that it speaks about pairs that no
 text has shown; delta does not. Theta is linear in all of it, so the loss is convex, and sums of attention per pair and
 per distance are all that it needs. The weights alone, and steps that free more and more of this, are tried on kept-back
 training prompts; each head takes what is best there.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -35,26 +36,28 @@ from harness.surrogates.pair_effects import TokenFeatures
 from harness.surrogates.position_loss import Entries, gather, log_normalisers
 from harness.surrogates.sink_fit import SinkFit, fit_sink
 
-RIDGE = 1.0  # of scale and distances
+RIDGE = 1.0  # of scale, places and distances
 LEVEL_RIDGE, FORM_RIDGE = 10.0, 2.5  # of a key's level; of the form, per number of it: levels of .3, effects of .6 nats
 # what a head may choose besides its weights: a factor of the ridges of effects, and the ridge of pairs
 STEPS = ((np.inf, np.inf), (3.0, np.inf), (1.0, np.inf), (1.0, 10.0), (0.1, 1.0))
 _NONE, _DISTANCES = -1, 0
+FEW = 1 + 2 * BUCKETS  # numbers of scale, places and distances
 FALL = 3e-6  # a fit is done where a step gains no more than this share of the loss
 MOST_SCORES = 100_000_000  # over heads and pairs of positions; four bytes each are kept while a layer is fitted
 
 
 @dataclass(frozen=True)
 class _Parameters:
-    """Scale [A], distance offsets [A, D], effects [A, E] and pair offsets [A, P] of some heads."""
+    """Scale [A], offsets of places and distances [A, D], effects [A, E] and pair offsets [A, P] of some heads."""
 
     c: FloatArray
+    a: FloatArray
     b: FloatArray
     effects: FloatArray
     delta: FloatArray
 
     def of(self, heads: IntArray) -> _Parameters:
-        return _Parameters(self.c[heads], self.b[heads], self.effects[heads], self.delta[heads])
+        return _Parameters(*(part[heads] for part in (self.c, self.a, self.b, self.effects, self.delta)))
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,14 @@ class _Data:
     Attributes:
         entries: of the texts.
         query, key: [P] the pairs that co-occur in them.
-        score: [H] attention times score; distance: [H, D] and pair: [H, P] attention.
+        score: [H] attention times score; place: [H, D], distance: [H, D] and pair: [H, P] attention.
     """
 
     entries: Entries
     query: IntArray
     key: IntArray
     score: FloatArray
+    place: FloatArray
     distance: FloatArray
     pair: FloatArray
 
@@ -85,6 +89,7 @@ class _Data:
             query,
             key,
             np.sum(observations.score_mass, axis=0),
+            np.sum(observations.place_mass, axis=0),
             np.sum(observations.distance_mass, axis=0),
             observations.pair_wins,
         )
@@ -104,7 +109,7 @@ def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -
 
 
 class PCCMCFit(HeadSurrogate):
-    """Position-aware weights with a fitted scale, distances and effects of tokens.
+    """Position-aware weights with a fitted scale, places, distances and effects of tokens.
 
     Args:
         heads: the layer's heads, asked per token and position.
@@ -117,6 +122,7 @@ class PCCMCFit(HeadSurrogate):
     name = "pccmc-fit"
     choice_: IntArray
     c_: FloatArray
+    a_: FloatArray
     b_: FloatArray
     effects_: FloatArray | None = None
     delta_: list[sparse.csr_array]
@@ -127,8 +133,8 @@ class PCCMCFit(HeadSurrogate):
         self.features = TokenFeatures.of(heads)
 
     def fit(self, observations: Observations) -> Self:
-        if len(observations.score_mass) != len(observations.texts):
-            raise ValueError("pccmc-fit needs the score mass of every text")
+        if not len(observations.score_mass) == len(observations.place_mass) == len(observations.texts):
+            raise ValueError("pccmc-fit needs the score mass and the place mass of every text")
         prior_odds = observations.prior_sink_odds.get(PCCMCWeights.name, ())
         if prior_odds:
             self.sink_ = fit_sink(observations.texts, observations.sink_odds, prior_odds, observations.vocab_size)
@@ -142,14 +148,15 @@ class PCCMCFit(HeadSurrogate):
         data = _Data.of(self.heads, observations)
         found = self._final(data)
         size = observations.vocab_size
-        self.c_, self.b_, self.effects_ = found.c, found.b, found.effects
+        self.c_, self.a_, self.b_, self.effects_ = found.c, found.a, found.b, found.effects
         self.delta_ = [sparse.csr_array((delta, (data.query, data.key)), shape=(size, size)) for delta in found.delta]
         return self
 
     def _start(self, data: _Data) -> _Parameters:
         heads = len(data.pair)
         effects = np.zeros((heads, self.features.size))
-        return _Parameters(np.ones(heads), np.zeros((heads, BUCKETS)), effects, np.zeros_like(data.pair))
+        buckets = np.zeros((2, heads, BUCKETS))
+        return _Parameters(np.ones(heads), buckets[0], buckets[1], effects, np.zeros_like(data.pair))
 
     def _choose(self, inner: _Data, outer: _Data) -> IntArray:
         """[H] the choice that is best on the prompts kept back."""
@@ -161,7 +168,7 @@ class PCCMCFit(HeadSurrogate):
 
         def loss() -> FloatArray:
             delta = np.where(met, found.delta[:, place], 0.0)
-            return self._value(outer, heads, _Parameters(found.c, found.b, found.effects, delta), True)[0]
+            return self._value(outer, heads, replace(found, delta=delta), True)[0]
 
         losses = [loss()]
         for effects, pairs in STEPS:
@@ -181,14 +188,14 @@ class PCCMCFit(HeadSurrogate):
             if len(heads):
                 effects, pairs = ridges[choice[heads]].T
                 solved = self._solve(data, heads, effects, pairs, found.of(heads))
-                found.c[heads], found.b[heads] = solved.c, solved.b
+                found.c[heads], found.a[heads], found.b[heads] = solved.c, solved.a, solved.b
                 found.effects[heads], found.delta[heads] = solved.effects, solved.delta
         return found
 
     def _solve(
         self, data: _Data, heads: IntArray, effects: FloatArray, pairs: FloatArray, start: _Parameters
     ) -> _Parameters:
-        """Minimise over c and b, and over effects and delta too where their ridges are not infinite.
+        """Minimise over c, a and b, and over effects and delta too where their ridges are not infinite.
 
         Args:
             data: of the texts.
@@ -198,10 +205,13 @@ class PCCMCFit(HeadSurrogate):
             start: of these heads.
         """
         rows, tokens = len(data.entries.start) - 1, self.features.shape[0]
-        ridge = [np.full((len(heads), 1 + BUCKETS), RIDGE)]
+        ridge = [np.full((len(heads), FEW), RIDGE)]
         # in units in which the curvature of every parameter is of order 1
         spread = np.array([np.var(data.entries.score[head]) for head in heads]) * rows
-        curvature, x0 = [spread[:, None], data.distance[heads]], [start.c[:, None], start.b]
+        curvature, x0 = (
+            [spread[:, None], data.place[heads], data.distance[heads]],
+            [start.c[:, None], start.a, start.b],
+        )
         if np.isfinite(effects[0]):
             strength = np.full(self.features.size, FORM_RIDGE * (self.features.size - tokens))
             strength[:tokens] = LEVEL_RIDGE
@@ -232,23 +242,19 @@ class PCCMCFit(HeadSurrogate):
         tol = self.tol * np.sqrt(rows + 1)
         y = minimise_each(objective, np.concatenate(x0, axis=1) / scale, tol, fall=FALL, most=60) * scale
         found = self._read(y)
-        return _Parameters(
-            found.c,
-            found.b,
-            found.effects if found.effects.shape[1] else start.effects,
-            found.delta if found.delta.shape[1] else start.delta,
-        )
+        effects_kept = found.effects if found.effects.shape[1] else start.effects
+        return replace(found, effects=effects_kept, delta=found.delta if found.delta.shape[1] else start.delta)
 
     def _read(self, y: FloatArray) -> _Parameters:
         """Take numbers [A, ...] apart; effects and pairs may be missing at the end."""
-        few = 1 + BUCKETS
-        after = few + (self.features.size if y.shape[1] > few else 0)
-        return _Parameters(y[:, 0].copy(), y[:, 1:few], y[:, few:after], y[:, after:])
+        after = FEW + (self.features.size if y.shape[1] > FEW else 0)
+        places = slice(1, 1 + BUCKETS), slice(1 + BUCKETS, FEW), slice(FEW, after), slice(after, None)
+        return _Parameters(y[:, 0].copy(), *(y[:, place] for place in places))
 
     def _value(self, data: _Data, heads: IntArray, p: _Parameters, only: bool) -> tuple[FloatArray, FloatArray]:
         """[A] losses without ridges, and [A, ...] their gradients in the order of `_read`; of nothing if `only`."""
-        few, of_effects = 1 + BUCKETS, p.effects.shape[1]
-        size = 0 if only else few + of_effects + p.delta.shape[1]
+        of_effects = p.effects.shape[1]
+        size = 0 if only else FEW + of_effects + p.delta.shape[1]
         value, gradient = np.zeros(len(heads)), np.zeros((len(heads), size))
         parts = np.array_split(np.arange(len(heads)), min(self.threads, len(heads)))
 
@@ -259,27 +265,30 @@ class PCCMCFit(HeadSurrogate):
                     table[row] = self.features.effect(heads[a], p.effects[a], data.query, data.key)
                 if p.delta.shape[1]:
                     table[row] += p.delta[a]
-            total, of_c, of_b = np.zeros(len(part)), np.zeros(len(part)), np.zeros((len(part), BUCKETS))
-            of_table = np.zeros_like(table)
+            (total, of_c), of_table = np.zeros((2, len(part))), np.zeros_like(table)
+            of_a, of_b = np.zeros((2, len(part), BUCKETS))
             entries, which = data.entries, heads[part]
             log_normalisers(
-                entries.score, entries.start, entries.bucket, entries.pair,
-                which, p.c[part], p.b[part], table, total, of_c, of_b, of_table,
+                entries.score, entries.start, entries.place, entries.bucket, entries.pair,
+                which, p.c[part], p.a[part], p.b[part], table, total, of_c, of_a, of_b, of_table,
             )  # fmt: skip
-            value[part] = total - p.c[part] * data.score[which] - (p.b[part] * data.distance[which]).sum(1)
+            value[part] = total - p.c[part] * data.score[which]
+            value[part] -= (p.a[part] * data.place[which]).sum(1) + (p.b[part] * data.distance[which]).sum(1)
             for row, a in enumerate(part.tolist()):
                 head, won = heads[a], data.pair[heads[a]]
                 if of_effects:
                     value[a] -= float(table[row] @ won)
                 if only:
                     continue
-                gradient[a, 0], gradient[a, 1:few] = of_c[row] - data.score[head], of_b[row] - data.distance[head]
+                gradient[a, 0] = of_c[row] - data.score[head]
+                gradient[a, 1 : 1 + BUCKETS] = of_a[row] - data.place[head]
+                gradient[a, 1 + BUCKETS : FEW] = of_b[row] - data.distance[head]
                 if of_effects:
                     of_table[row] -= won
                     moved = self.features.gradient(head, of_table[row], data.query, data.key)
-                    gradient[a, few : few + of_effects] = moved
+                    gradient[a, FEW : FEW + of_effects] = moved
                 if p.delta.shape[1]:
-                    gradient[a, few + of_effects :] = of_table[row]
+                    gradient[a, FEW + of_effects :] = of_table[row]
 
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, parts))
@@ -287,7 +296,7 @@ class PCCMCFit(HeadSurrogate):
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         prior = PCCMCWeights(self.heads).along(view)
-        profile = on(view, profile_of(self.b_, view.length))
+        place, profile = (on(view, profile_of(part, view.length)) for part in (self.a_, self.b_))
         change, c = delta_tables(self.delta_, view), on(view, self.c_)
         if self.effects_ is not None:
             types = view.types.cpu().numpy()
@@ -299,9 +308,8 @@ class PCCMCFit(HeadSurrogate):
             given = prior(block)
             odds = fitted_odds(sink, given, block, PCCMCWeights.name)
             part = block.heads
-            return LogWeights(
-                given.values, by_token=False, scale=c[part], profile=profile[part], change=change[part], sink_odds=odds
-            )
+            parts = {"scale": c[part], "profile": profile[part], "place": place[part], "change": change[part]}
+            return LogWeights(given.values, by_token=False, sink_odds=odds, **parts)
 
         return of
 

@@ -1,9 +1,10 @@
 """The cross-entropy of position-level rows with scale, distances and token pairs, and its gradient, for the heads of a
 layer at once.
 
-A row gives key position l the weight exp(c score_l + b[distance bucket] + table[query token, key token]).
-Against observed attention the loss is the sum over rows of log sum_l weight_l, less c . score_mass, b . distance_mass
-and table . pair_mass: convex in (c, b, table), and the three sums are all that it needs of the attention.
+A row gives key position l the weight exp(c score_l + a[bucket of l] + b[bucket of the distance] + table[query token,
+key token]). Against observed attention the loss is the sum over rows of log sum_l weight_l, less c . score_mass,
+a . place_mass, b . distance_mass and table . pair_mass: convex in (a, b, c, table), and these sums are all that it
+needs of the attention.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ class Entries:
     Attributes:
         score: float32 [H, E] scores before anything is fitted.
         start: [n + 1] where each row begins.
-        bucket: [E] distance bucket; pair: [E] number of the token pair.
+        place, bucket: [E] the buckets of the key's position and of the distance; pair: [E] number of the token pair.
     """
 
     score: np.ndarray[Any, np.dtype[np.float32]]
     start: IntArray
+    place: np.ndarray[Any, np.dtype[np.int16]]
     bucket: np.ndarray[Any, np.dtype[np.int16]]
     pair: np.ndarray[Any, np.dtype[np.int32]]
 
@@ -59,7 +61,8 @@ def gather(heads: StaticHeads, texts: Sequence[Text], known: IntArray, vocab_siz
     start = np.concatenate([[0], np.cumsum(lengths)])
     number = heads.at_start.query.shape[0]
     score = np.empty((number, start[-1]), np.float32)
-    bucket, pair = np.empty(start[-1], np.int16), np.empty(start[-1], np.int32)
+    place, bucket = np.empty((2, start[-1]), np.int16)
+    pair = np.empty(start[-1], np.int32)
     at = 0
     for view in views:
         asked = Asked.of(heads.of_text(view.text.tokens))
@@ -69,26 +72,29 @@ def gather(heads: StaticHeads, texts: Sequence[Text], known: IntArray, vocab_siz
             seen = (distance >= 0) & (distance < (view.text.window or view.length))  # [B, L]
             part = slice(at, at + int(seen.sum()))
             score[:, part] = asked.scores(block).transpose(1, 2).cpu().numpy()[:, seen]
+            place[part] = np.broadcast_to(of_distance[block.low : block.stop], seen.shape)[seen]
             bucket[part] = of_distance[distance[seen]]
             pair[part] = table[block.queries.cpu().numpy()][:, block.columns.cpu().numpy()][seen]
             at = part.stop
-    return Entries(score, start, bucket, pair)
+    return Entries(score, start, place, bucket, pair)
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
 def log_normalisers(  # type: ignore[no-untyped-def]
-    score, start, bucket, pair, heads, c, b, table, total, grad_c, grad_b, grad_table
+    score, start, place, bucket, pair, heads, c, a, b, table, total, grad_c, grad_a, grad_b, grad_table
 ):
     """Add, for some heads, what the loss needs to what is there: all heads read a row while it is at hand.
 
     One short loop per step, so that all but the look-ups run on vector units.
 
     Args:
-        score, start, bucket, pair: of `Entries`.
+        score, start, place, bucket, pair: of `Entries`.
         heads: [A] the head of each problem.
-        c, b, table: [A], [A, D], [A, P] scale, and what buckets and pairs add; a `table` of no pairs leaves pairs out.
+        c, a, b, table: [A], [A, D], [A, D], [A, P] scale, and what places, distances and pairs add; a `table` of no
+            pairs leaves pairs out.
         total: [A] receives the sum over rows of the log of the sum of weights.
-        grad_c, grad_b, grad_table: [A], [A, D], [A, P] receive the predicted score, and mass per bucket and pair.
+        grad_c, grad_a, grad_b, grad_table: the same shapes, receive the predicted score, and mass per place, distance
+            and pair.
     """
     longest, pairs = 0, table.shape[1] > 0
     for row in range(len(start) - 1):
@@ -96,13 +102,13 @@ def log_normalisers(  # type: ignore[no-untyped-def]
     weight = np.empty(longest)
     for row in range(len(start) - 1):
         first, size = start[row], start[row + 1] - start[row]
-        for a in range(len(heads)):
-            scores, scale = score[heads[a]], c[a]
+        for h in range(len(heads)):
+            scores, scale = score[heads[h]], c[h]
             for k in range(size):
-                weight[k] = scale * scores[first + k] + b[a, bucket[first + k]]
+                weight[k] = scale * scores[first + k] + a[h, place[first + k]] + b[h, bucket[first + k]]
             if pairs:
                 for k in range(size):
-                    weight[k] += table[a, pair[first + k]]
+                    weight[k] += table[h, pair[first + k]]
             top = weight[0]
             for k in range(size):
                 top = max(top, weight[k])
@@ -111,11 +117,12 @@ def log_normalisers(  # type: ignore[no-untyped-def]
                 weight[k] = exp64(weight[k] - top)
                 mass += weight[k]
                 scored += weight[k] * scores[first + k]
-            total[a] += top + np.log(mass)
-            grad_c[a] += scored / mass
+            total[h] += top + np.log(mass)
+            grad_c[h] += scored / mass
             share = 1.0 / mass
             for k in range(size):
-                grad_b[a, bucket[first + k]] += weight[k] * share
+                grad_a[h, place[first + k]] += weight[k] * share
+                grad_b[h, bucket[first + k]] += weight[k] * share
             if pairs:
                 for k in range(size):
-                    grad_table[a, pair[first + k]] += weight[k] * share
+                    grad_table[h, pair[first + k]] += weight[k] * share

@@ -62,7 +62,7 @@ def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict
         ]
         made[name].sink_ = SinkFit(np.zeros(number), np.ones(number), np.zeros((number, vocab_size)))
     fit = made["pccmc-fit"]
-    fit.c_, fit.b_ = np.ones(number), rng.normal(size=(number, BUCKETS))
+    fit.c_, (fit.a_, fit.b_) = np.ones(number), rng.normal(size=(2, number, BUCKETS))
     fit.effects_ = rng.normal(0, 0.01, (number, fit.features.size))
     made["distance"].profile_, made["distance"].sink_ = rng.normal(size=(number, BUCKETS)), np.zeros(number)
     return made

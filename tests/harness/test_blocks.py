@@ -164,7 +164,8 @@ def test_compiled_passes_give_what_torch_gives(window: int | None) -> None:
         expected_distance[block.heads] += block.by_distance(weight)
         of_types = torch.randn(token.shape, generator=rng)
         profile, change = torch.randn(3, 40, generator=rng), torch.randn(3, size, size, generator=rng)
-        parts = {"profile": profile[block.heads], "change": change[block.heads]}
+        place = torch.randn(heads, 40, generator=rng)
+        parts = {"profile": profile[block.heads], "place": place, "change": change[block.heads]}
         rows = Rows(weight, token, facts, facts[:, 0])
         for given in (
             LogWeights(of_types, True),
@@ -174,6 +175,7 @@ def test_compiled_passes_give_what_torch_gives(window: int | None) -> None:
             LogWeights(scores, False),
             LogWeights(scores[:1], False),
             LogWeights(NO_VALUES, False, profile=parts["profile"]),
+            LogWeights(NO_VALUES, False, place=place),
             LogWeights(scores, False, scale=torch.rand(heads, generator=rng), **parts),
             LogWeights(-90.0 * scores.abs(), False, **parts),
         ):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dense_heads import bucket_matrix, distance_mass, position_rows, score_mass, text_scores
+from dense_heads import bucket_matrix, distance_mass, place_mass, place_matrix, position_rows, score_mass, text_scores
 from scipy.optimize import approx_fprime
 from test_surrogates import K, pair_mass, static_heads, text
 
@@ -19,12 +19,14 @@ from harness.surrogates.pccmc_fit import PCCMCFit, affordable
 from harness.surrogates.position_loss import gather, log_normalisers, pair_numbers
 from harness.texts import Text
 
+NOTHING = np.zeros(BUCKETS)
 
-def rows_of(of: Text, b: Any, delta: Any, c: float = 1.0) -> Any:
-    """[H, n, m] what heads attend to that add b and delta [K, K] to c times the scores of the random heads."""
+
+def rows_of(of: Text, b: Any, delta: Any, c: float = 1.0, a: Any = NOTHING) -> Any:
+    """[H, n, m] what heads attend to that add a, b and delta [K, K] to c times the scores of the random heads."""
     types = of.types
     extra = delta[types][:, types][of.query][:, of.key_index]
-    return position_rows(c * text_scores(static_heads(), of) + b[bucket_matrix(of)] + extra, of)
+    return position_rows(c * text_scores(static_heads(), of) + a[place_matrix(of)] + b[bucket_matrix(of)] + extra, of)
 
 
 def observe(texts: list[Text], *truth: Any) -> Observations:
@@ -32,7 +34,9 @@ def observe(texts: list[Text], *truth: Any) -> Observations:
     wins = [pair_mass(t, t.per_token(r), K) for t, r in zip(texts, rows, strict=True)]
     distance = [distance_mass(t, r) for t, r in zip(texts, rows, strict=True)]
     scored = [score_mass(static_heads(), t, r) for t, r in zip(texts, rows, strict=True)]
-    return Observations(texts, [f"p{i // 2}" for i in range(len(texts))], wins, K, distance, score_mass=scored)
+    placed = [place_mass(t, r) for t, r in zip(texts, rows, strict=True)]
+    groups = [f"p{i // 2}" for i in range(len(texts))]
+    return Observations(texts, groups, wins, K, distance, score_mass=scored, place_mass=placed)
 
 
 def texts(count: int, first: int = 0) -> list[Text]:
@@ -47,14 +51,16 @@ def divergence(surrogate: Any, of: list[Text], *given: Any) -> float:
     return total / len(of)
 
 
-def normalisers(entries: Any, head: int, c: float, b: Any, delta: Any) -> tuple[float, Any]:
+def normalisers(entries: Any, head: int, c: float, a: Any, b: Any, delta: Any) -> tuple[float, Any]:
     """What the loss of one head adds up, beside that of another, and its gradient."""
-    total, grad_c, grad_b, grad_delta = np.zeros(2), np.zeros(2), np.zeros((2, BUCKETS)), np.zeros((2, len(delta)))
+    (total, grad_c), (grad_a, grad_b) = np.zeros((2, 2)), np.zeros((2, 2, BUCKETS))
+    grad_delta = np.zeros((2, len(delta)))
     log_normalisers(
-        entries.score, entries.start, entries.bucket, entries.pair, np.array([head, 1 - head]),
-        np.array([c, 2.0]), np.stack([b, -b]), np.stack([delta, delta + 1.0]), total, grad_c, grad_b, grad_delta,
+        entries.score, entries.start, entries.place, entries.bucket, entries.pair, np.array([head, 1 - head]),
+        np.array([c, 2.0]), np.stack([a, -a]), np.stack([b, -b]), np.stack([delta, delta + 1.0]),
+        total, grad_c, grad_a, grad_b, grad_delta,
     )  # fmt: skip
-    return total[0], np.concatenate([grad_c[:1], grad_b[0], grad_delta[0]])
+    return total[0], np.concatenate([grad_c[:1], grad_a[0], grad_b[0], grad_delta[0]])
 
 
 @pytest.mark.parametrize("window", [None, 5])
@@ -64,10 +70,10 @@ def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> 
     known = np.arange(K * K)
     scores = [text_scores(static_heads(), t) for t in of]
     entries = gather(static_heads(), of, known, K)
-    b, delta = rng.normal(size=BUCKETS), rng.normal(size=K * K)
+    (a, b), delta = rng.normal(size=(2, BUCKETS)), rng.normal(size=K * K)
 
     def value(x: Any) -> float:
-        return float(normalisers(entries, 0, x[0], x[1 : 1 + BUCKETS], x[1 + BUCKETS :])[0])
+        return float(normalisers(entries, 0, x[0], *np.split(x[1:], [BUCKETS, 2 * BUCKETS]))[0])
 
     seen = np.concatenate([s[:, t.visible] for t, s in zip(of, scores, strict=True)], axis=1)
     np.testing.assert_allclose(entries.score, seen, atol=1e-6)
@@ -80,11 +86,12 @@ def test_the_loss_is_its_definition_and_has_its_gradient(window: int | None) -> 
                 if place <= position and (window is None or position - place < window):
                     code = t.tokens[position] * K + t.tokens[place]
                     assert number[row, column] == code
-                    weight += np.exp(0.7 * next(given) + b[bucket_matrix(t)[row, column]] + delta[code])
+                    placed = a[place_matrix(t)[row, column]] + b[bucket_matrix(t)[row, column]]
+                    weight += np.exp(0.7 * next(given) + placed + delta[code])
             expected += np.log(weight)
-    at = np.concatenate([[0.7], b, delta])
+    at = np.concatenate([[0.7], a, b, delta])
     assert value(at) == pytest.approx(expected, rel=1e-9)
-    gradient = normalisers(entries, 0, 0.7, b, delta)[1]
+    gradient = normalisers(entries, 0, 0.7, a, b, delta)[1]
     np.testing.assert_allclose(gradient, approx_fprime(at, value, 1e-6), atol=1e-4)
 
 
@@ -137,6 +144,14 @@ def test_effects_are_their_definition_and_have_their_gradient() -> None:
     assert found @ x == pytest.approx(of_pair @ features.effect(1, x, query, key))  # effects are linear
     step = rng.normal(size=features.size)
     assert found @ step == pytest.approx(of_pair @ features.effect(1, step, query, key))
+
+
+def test_places_are_found() -> None:
+    truth = NOTHING, np.zeros((K, K)), 1.0, np.random.default_rng(5).normal(0, 1.5, BUCKETS)
+    fit = PCCMCFit(static_heads(), seed=0).fit(observe(texts(30), *truth))
+    before = divergence(PCCMCWeights(static_heads()), texts(3, 100), *truth)
+    assert before > 0.15
+    assert divergence(fit, texts(3, 100), *truth) < 0.02 * before
 
 
 def test_a_head_that_is_flatter_than_its_weights_is_scaled() -> None:
