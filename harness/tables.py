@@ -218,7 +218,8 @@ def _explained(chosen: pd.DataFrame, counts: pd.DataFrame) -> Interval:
     both = pd.concat([totals(_pick(chosen, metric="kl")), totals(counts)], axis=1).dropna()
     if both.empty:
         return Interval(None, None, None, 0, "no counts")
-    return explained_interval(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy(), SEED)
+    queries = float(counts["n"].astype(float).sum())
+    return explained_interval(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy(), SEED, queries=queries)
 
 
 def _layer_table(rows: pd.DataFrame, model: str) -> Table:

@@ -121,6 +121,7 @@ class Scores:
             if not np.isfinite(totals).all():
                 self.rows.add(EXPLAINED[metric], None, missing=INFINITE, **columns)
                 continue
-            found = explained_interval(totals, [total for total, _ in against.values()], seed)
+            of_counts = [total for total, _ in against.values()]
+            found = explained_interval(totals, of_counts, seed, queries=columns["n"])
             missing = found.missing if found.value is None else None
             self.rows.add(EXPLAINED[metric], found.value, missing=missing, low=found.low, high=found.high, **columns)

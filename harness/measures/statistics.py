@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
 FEWEST_UNITS = 5
+FLAT = 1e-6  # nats
 _EXACT_UNITS = 13
 _CHUNK = 2_000_000
 
@@ -101,7 +102,9 @@ def ratio_interval(
     return _pooled(np.where(w > 0, a, 0.0) * w, b * w, seed, level)
 
 
-def explained_interval(kl_surrogate: ArrayLike, kl_counts: ArrayLike, seed: int, level: float = 0.95) -> Interval:
+def explained_interval(
+    kl_surrogate: ArrayLike, kl_counts: ArrayLike, seed: int, level: float = 0.95, *, queries: float | None = None
+) -> Interval:
     """Share explained, 1 - sum KL / sum KL(counts), over prompts.
 
     Args:
@@ -109,6 +112,8 @@ def explained_interval(kl_surrogate: ArrayLike, kl_counts: ArrayLike, seed: int,
         kl_counts: [n] each prompt's sum of KL(counts) over the same queries.
         seed: of the resampling.
         level: nominal coverage.
+        queries: how many the sums are over in all; where the mean KL(counts) is then below `FLAT`, which rounding in
+            float32 reaches, there is nothing to explain, and the value is missing.
 
     Returns:
         The share with its interval, as `ratio_interval`.
@@ -116,6 +121,8 @@ def explained_interval(kl_surrogate: ArrayLike, kl_counts: ArrayLike, seed: int,
     Raises:
         ValueError: as `ratio_interval`.
     """
+    if queries is not None and queries > 0 and np.sum(kl_counts) < FLAT * queries:
+        return Interval(None, None, None, np.size(kl_counts), f"counts alone predict these queries to {FLAT:g} nats")
     ratio = ratio_interval(kl_surrogate, kl_counts, seed, level)
 
     def complement(x: float | None) -> float | None:

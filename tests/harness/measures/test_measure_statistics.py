@@ -119,6 +119,15 @@ def test_a_ratio_pools_and_weighs() -> None:
     assert ends(explained) == tuple(1 - end for end in reversed(ends(ratio)))
 
 
+def test_nothing_is_explained_where_counts_leave_nothing_to_explain() -> None:
+    counts, surrogate = np.full(6, 2e-5), np.full(6, 1e-5)  # nats, summed over 100 queries a prompt
+    missing = explained_interval(surrogate, counts, seed=0, queries=600)
+    assert missing.value is None
+    assert missing.missing is not None
+    assert "counts alone predict" in missing.missing
+    assert explained_interval(surrogate, counts, seed=0, queries=60).value == pytest.approx(0.5)
+
+
 def test_a_difference_is_of_pairs() -> None:
     rng = np.random.default_rng(0)
     common, effect = rng.normal(0, 100, 20), rng.normal(1, 0.1, 20)
