@@ -55,10 +55,11 @@ def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict
     query, key = text.pairs
     pairs = (text.types[query], text.types[key])
     made: dict[str, Any] = {name: make_surrogate(name, heads, seed) for name in HEAD_SURROGATES}
+    pattern = sparse.csr_array((np.ones(len(query)), pairs), shape=(vocab_size, vocab_size))
+    at, shape = (pattern.indices, pattern.indptr), pattern.shape
     for name in ("ccmc-fit", "pccmc-fit"):
         made[name].delta_ = [
-            sparse.csr_array((rng.normal(0, 0.3, len(query)), pairs), shape=(vocab_size, vocab_size))
-            for _ in range(number)
+            sparse.csr_array((rng.normal(0, 0.3, len(query)), *at), shape=shape) for _ in range(number)
         ]
         made[name].sink_ = SinkFit(np.zeros(number), np.ones(number), np.zeros((number, vocab_size)))
     fit = made["pccmc-fit"]
