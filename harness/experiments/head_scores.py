@@ -15,7 +15,7 @@ from harness.measures.block_fidelity import Comparison
 from harness.measures.head_patterns import PatternSums
 from harness.measures.statistics import explained_interval
 from harness.rows import Rows
-from harness.sources import blocks
+from harness.sources import block_rows
 from harness.sources.blocks import Asked, View
 from harness.sources.capture import LayerCall
 from harness.surrogates.along import HeadLike
@@ -45,7 +45,7 @@ def score_text(
     ready = {name: surrogate.along(view) for name, surrogate in surrogates.items()}
     comparison = Comparison(heads, queries, asked.key.device)
     for block in view.blocks(heads):
-        rows = blocks.rows(asked, block)
+        rows = block_rows.rows(asked, block)
         if patterns is not None:
             patterns.add(rows.weight, block.low, block.start, block.heads)
         comparison.see(rows, block)

@@ -13,7 +13,7 @@ import torch
 
 from harness.measures.block_fidelity import judge
 from harness.rows import Rows
-from harness.sources import blocks
+from harness.sources import block_rows
 from harness.sources.blocks import Asked, View
 from harness.sources.capture import FloatArray, IntArray, LayerCall
 from harness.sources.static_inputs import StaticHeads
@@ -60,7 +60,7 @@ def sum_text(call: LayerCall, view: View) -> TextSums:
     facts = torch.zeros(heads, 5, dtype=torch.float64, device=device)
     odds = torch.zeros(heads, view.length - 1, device=device)
     for block in view.blocks(heads):
-        of_block, odds_there = blocks.add_rows(asked, block, pairs, distance)
+        of_block, odds_there = block_rows.add_rows(asked, block, pairs, distance)
         facts[block.heads] += of_block.sum(2)
         odds[block.heads, block.start - 1 : block.stop - 1] = odds_there
     _, entropy, token_entropy, log_counts, _ = (_array(of_rows) for of_rows in facts.unbind(1))
@@ -145,7 +145,7 @@ class PriorSums:
         view = view.apart(asked)
         ready = [(surrogate.name, surrogate.along(view)) for surrogate in self.surrogates]
         for block in view.blocks(heads):
-            rows = blocks.rows(asked, block)
+            rows = block_rows.rows(asked, block)
             place[block.heads, block.low : block.stop] += rows.weight.sum(2)
             for name, weights in ready:
                 given = weights(block)

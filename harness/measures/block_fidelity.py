@@ -9,7 +9,8 @@ import torch
 
 from harness.measures import judge_kernels
 from harness.measures.judge_kernels import MATTERS, TIE
-from harness.sources.blocks import TINY, Block, Rows, arrays
+from harness.sources.block_rows import TINY, Rows, arrays
+from harness.sources.blocks import Block
 from harness.surrogates.along import NO_VALUES, LogWeights
 
 

@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.sources import block_kernels
 from harness.sources.capture import IntArray, LayerCall, key_heads
 from harness.texts import Text
 
 ENTRIES = 640_000  # numbers in one [H, L, B] array: a few megabytes at most
 MOST_QUERIES, FEWEST_QUERIES = 128, 32  # powers of two: kernels are slower on rows of other lengths
-TINY = torch.finfo(torch.float32).tiny
 HIDDEN = -1e30  # score of a key that a query does not see; finite, so that 0 times it is 0
 
 
@@ -207,48 +205,6 @@ class Block:
         window = self.view.text.window
         return self.start - self.low, self.view.length if window is None else window
 
-    def softmax_(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Softmax over the keys that are seen, which overwrites the scores [H, L, B].
-
-        Returns:
-            [H, L, B] weights; [H, u, B] the same per type; [H, 5, B] facts about them, see `Rows`.
-        """
-        token, facts = self._nothing(scores)
-        if scores.device.type == "cpu":
-            found = arrays(self.columns, self.log_counts, token, facts)
-            block_kernels.softmax(scores.numpy(), *self.shape, *found)
-            return scores, token, facts
-        weight, normaliser, entropy = softmax_(self.hide(scores))
-        token = self.per_token(weight)
-        token_entropy = -(token * token.clamp(min=TINY).log_()).sum(1)
-        mean_log = (token * self.log_counts).sum(1)
-        return weight, token, torch.stack([normaliser, entropy, token_entropy, mean_log, token.amax(1)], 1)
-
-    def sum_(self, scores: torch.Tensor, pairs: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        """The same, to add the weights up per pair of types and per distance; the scores are lost.
-
-        Args:
-            scores: [H, L, B].
-            pairs: [H, U, U] by query and key, in the order in which types come; weights are added.
-            distance: float64 [H, T], weights are added.
-
-        Returns:
-            [H, 5, B] facts.
-        """
-        if scores.device.type == "cpu":
-            token, facts = self._nothing(scores)
-            found = arrays(self.columns, self.log_counts, token, facts, self.queries, pairs, distance)
-            block_kernels.sums(scores.numpy(), *self.shape, *found)
-            return facts
-        weight, token, facts = self.softmax_(scores)
-        pairs[:, :, : self.met].index_add_(1, self.queries, token.transpose(1, 2))
-        distance += self.by_distance(weight)
-        return facts
-
-    def _nothing(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        heads, _, width = scores.shape
-        return scores.new_zeros(heads, self.met, width), scores.new_zeros(heads, 5, width)
-
     def by_distance(self, values: torch.Tensor) -> torch.Tensor:
         """Sum [H, L, B] over the pairs of positions at each distance 0 ... T - 1: [H, T]; unseen keys must hold 0."""
         heads, keys, width = values.shape
@@ -270,24 +226,6 @@ class Block:
         padded = profile.new_zeros(heads, width - 1 + keys)  # distances -(B - 1) ... L - 1
         padded[:, width - 1 :] = profile[:, :keys]
         return padded.unfold(1, width, 1).flip(1)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The attention of the heads of a layer in one block.
-
-    Attributes:
-        weight: [H, L, B] over the positions from 1 on, each query's summing to 1; 0 where a key is not seen.
-        token: [H, u, B] the same summed per token, over the types met so far.
-        facts: [H, 5, B] logarithm of the normaliser; entropy over positions, and over tokens, in nats; mean logarithm
-            of the count; weight of the most attended token.
-        sink_odds: [H, B] log of the attention on position 0 over that on all others; `HIDDEN` where it is not seen.
-    """
-
-    weight: torch.Tensor
-    token: torch.Tensor
-    facts: torch.Tensor
-    sink_odds: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -316,62 +254,3 @@ class Asked:
         scores = torch.bmm(self.key[block.heads, keys], self.query[block.heads, :, block.start : block.stop])
         cap = self.call.softcap
         return scores if cap is None else scores.div_(cap).tanh_().mul_(cap)
-
-
-def arrays(*tensors: torch.Tensor) -> list[np.ndarray[Any, Any]]:
-    """Tensors on the processor, as compiled passes take them."""
-    return [tensor.numpy() for tensor in tensors]
-
-
-def softmax_(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Softmax over dimension 1, which overwrites the scores.
-
-    Returns:
-        [H, L, B] weights; [H, B] logarithm of the normaliser; [H, B] entropy, nats.
-    """
-    top = scores.amax(1, keepdim=True)
-    weight = scores.sub_(top).exp()
-    total = weight.sum(1, keepdim=True)
-    expected = scores.mul_(weight).sum(1, keepdim=True).div_(total)
-    log_total = total.log()
-    return weight.div_(total), (log_total + top)[:, 0], (log_total - expected)[:, 0]
-
-
-def _sink_odds(asked: Asked, block: Block, facts: torch.Tensor) -> torch.Tensor:
-    sink, normaliser = asked.sink_scores(block), facts[:, 0]
-    finite = torch.isfinite(normaliser + facts[:, 1] + sink)
-    if not bool(finite.all()):
-        head, query = (int(i) for i in torch.nonzero(~finite)[0])
-        where = f"layer {asked.call.layer}, head {(block.heads.start or 0) + head}, position {block.start + query}"
-        raise ValueError(f"{where}: the attention scores are not finite")
-    return block.where_sink_is_seen(sink - normaliser)
-
-
-def rows(asked: Asked, block: Block) -> Rows:
-    """The attention of one call in one block.
-
-    Raises:
-        ValueError: a score that is not finite; names layer, head and position.
-    """
-    weight, token, facts = block.softmax_(asked.scores(block))
-    return Rows(weight, token, facts, _sink_odds(asked, block, facts))
-
-
-def add_rows(
-    asked: Asked, block: Block, pairs: torch.Tensor, distance: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add the attention of one call in one block to sums over a text.
-
-    Args:
-        asked: by all heads.
-        block: some heads in some queries.
-        pairs, distance: [H, U, U] and [H, T] of all heads, see `Block.sum_`.
-
-    Returns:
-        facts [H, 5, B] and sink odds [H, B] of the block's heads, see `Rows`.
-
-    Raises:
-        ValueError: a score that is not finite; names layer, head and position.
-    """
-    facts = block.sum_(asked.scores(block), pairs[block.heads], distance[block.heads])
-    return facts, _sink_odds(asked, block, facts)

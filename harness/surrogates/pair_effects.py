@@ -72,10 +72,13 @@ class TokenFeatures:
         of_level = np.bincount(key, weights=of_pair, minlength=tokens)
         return np.concatenate([of_level, (self.query[head].T @ summed).reshape(-1)])
 
-    def table(self, head: int, x: FloatArray, types: IntArray) -> FloatArray:
-        """[U, U] the effect of each (query, key) among some tokens."""
+    def table(self, head: int, x: FloatArray, types: IntArray) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """[U, U] float32, the effect of each (query, key) among some tokens."""
         level, M = self.parts(x)
-        found: FloatArray = self.query[head][types] @ M @ self.key[self.group[head]][types].T + level[types]
+        query = (self.query[head][types] @ M).astype(np.float32)
+        key = self.key[self.group[head]][types].astype(np.float32)
+        found: np.ndarray[Any, np.dtype[np.float32]] = query @ key.T
+        found += level[types].astype(np.float32)
         return found
 
 

@@ -20,8 +20,9 @@ from harness.experiments.head_sums import LayerSums, PriorSums, sum_text
 from harness.experiments.heads import head_text
 from harness.measures.block_fidelity import _judge, judge
 from harness.measures.fidelity import kl, top_token, total_variation
-from harness.sources import blocks, capture
-from harness.sources.blocks import Asked, Block, Rows, View, softmax_
+from harness.sources import block_rows, blocks, capture
+from harness.sources.block_rows import Rows, softmax_, sum_, weigh_
+from harness.sources.blocks import Asked, Block, View
 from harness.sources.capture import LayerCall
 from harness.sources.eager import eager_rows
 from harness.surrogates.along import NO_VALUES, LogWeights
@@ -117,7 +118,7 @@ def test_rows_in_blocks_are_those_of_eager_attention(name: str) -> None:
     def check(call: LayerCall) -> None:
         view, asked = View(head_text(ids, vocabulary, call.window)), Asked.of(call)
         for block in view.blocks(len(truth[0])):
-            rows = blocks.rows(asked, block)
+            rows = block_rows.rows(asked, block)
             sink = torch.sigmoid(rows.sink_odds)
             whole = rows.weight * (1.0 - sink)[:, None]
             of_eager = truth[call.layer][:, block.start : block.stop].transpose(1, 2)
@@ -136,7 +137,7 @@ def surrogates() -> list[Any]:
 
 
 def elsewhere(block: Block, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`softmax_` as on any device but a processor."""
+    """`weigh_` as on any device but a processor."""
     weight, normaliser, entropy = softmax_(block.hide(scores))
     token = block.per_token(weight)
     token_entropy = torch.special.entr(token).sum(1)
@@ -155,10 +156,10 @@ def test_compiled_passes_give_what_torch_gives(window: int | None) -> None:
         heads = block.heads.stop - block.heads.start
         scores = 4.0 * torch.randn(heads, block.stop - block.low, block.stop - block.start, generator=rng)
         plain = elsewhere(block, scores.clone())
-        for found, expected in zip(block.softmax_(scores.clone()), plain, strict=True):
+        for found, expected in zip(weigh_(scores.clone(), block), plain, strict=True):
             torch.testing.assert_close(found, expected, atol=3e-6, rtol=2e-6)
         weight, token, facts = plain
-        found = block.sum_(scores.clone(), pairs[block.heads], distance[block.heads])
+        found = sum_(scores.clone(), block, pairs[block.heads], distance[block.heads])
         torch.testing.assert_close(found, facts, atol=3e-6, rtol=2e-6)
         expected_pairs[block.heads, :, : block.met].index_add_(1, block.queries, token.transpose(1, 2))
         expected_distance[block.heads] += block.by_distance(weight)
