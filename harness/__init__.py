@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.runner import Run, load_run, run
+    from harness.runs.runner import Run, load_run, run
 
 __all__ = ["Run", "load_run", "run"]
 
@@ -16,7 +16,7 @@ __all__ = ["Run", "load_run", "run"]
 def __getattr__(name: str) -> Any:
     # on demand: `ccmc --help` must not wait for pandas and torch
     if name in __all__:
-        from harness import runner
+        from harness.runs import runner
 
         return getattr(runner, name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small jobs: threads that w
 @pytest.fixture(scope="session")
 def smollm2() -> Any:
     """The files of smollm2-135m, fetched into the cache where they are not there yet."""
-    from harness.sources import catalogue
+    from harness.models import catalogue
 
     return catalogue.resolve("smollm2-135m", lambda share, what: None)
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.sources.capture import LayerCall, visible_scores
-from harness.sources.static_inputs import StaticHeads
-from harness.surrogates.distance import BUCKETS, bucket_table
-from harness.texts import Text
+from harness.attention.capture import LayerCall, visible_scores
+from harness.attention.static_inputs import StaticHeads
+from harness.data.texts import Text
+from harness.surrogates.heads.distance import BUCKETS, bucket_table
 
 
 def rows_without_sink(call: LayerCall) -> tuple[Any, Any]:

@@ -1,1 +1,4 @@
-"""Experiments: each kind turns a config into units, and a unit into rows."""
+"""One folder per experiment; what several of them share is in `_shared`.
+
+An experiment never imports another one. Start with `one_layer/`, the smallest.
+"""

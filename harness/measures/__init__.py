@@ -3,8 +3,8 @@
 from harness.measures.fidelity import explained, in_context_mass, kl, kl_from_logs, top_token, total_variation
 from harness.measures.measurement import Measurement
 from harness.measures.repetition import Loop, find_loop, repetition_measures
-from harness.measures.statistics import Interval
 from harness.measures.winners import own_winner_measures, winner_measures, winner_set
+from harness.stats.intervals import Interval
 
 __all__ = [
     "Interval",

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 
+from harness.attention.block_rows import TINY, Rows, arrays
+from harness.attention.blocks import Block
 from harness.measures import judge_kernels
 from harness.measures.judge_kernels import MATTERS, TIE
-from harness.sources.block_rows import TINY, Rows, arrays
-from harness.sources.blocks import Block
-from harness.surrogates.along import NO_VALUES, LogWeights
+from harness.surrogates._fitting.along import NO_VALUES, LogWeights
 
 
 class Comparison:

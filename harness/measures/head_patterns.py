@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from harness.measures.head_kinds import PATTERNS
-from harness.measures.statistics import Interval, ratio_interval
+from harness.stats.intervals import Interval, ratio_interval
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -1,4 +1,4 @@
-"""Compiled comparison of log weights with the attention of a block; arrays are as in `harness.sources.block_kernels`.
+"""Compiled comparison of log weights with the attention of a block; arrays are as in `harness.attention.block_kernels`.
 
 Log weights come in parts, none of which need be there (an array of no length): they are added up row by row, and no
 more than one head's are kept. What is found is told by `block_fidelity.judge`; it goes into zeros.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from harness.fast_exp import exp32, log32
-from harness.sources.block_kernels import FAST, STEP, add, add_product, raise_to, settle, stretch
+from harness.attention.block_kernels import FAST, STEP, add, add_product, raise_to, settle, stretch
+from harness.attention.fast_exp import exp32, log32
 
 TIE = 1e-6  # relative; what float32 cannot tell apart is tied
 MATTERS = 1e-10  # attention below it adds nothing to a divergence, whatever the prediction

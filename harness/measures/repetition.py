@@ -14,14 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.measures.measurement import Measurement, shorter_than
-from harness.measures.sequences import (
-    Tokens,
-    as_tokens,
-    ngram_counts,
-    occurrences,
-    return_gaps,
-    trailing_length,
-)
+from harness.measures.sequences import Tokens, as_tokens, ngram_counts, occurrences, return_gaps, trailing_length
 
 Counts = NDArray[np.int64]
 

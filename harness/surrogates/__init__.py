@@ -1,4 +1,7 @@
-"""The ladder of surrogates, one file each, in the order in which tables show them."""
+"""One file per surrogate: `heads/` for attention heads, `next_token/` for language models.
+
+What they share is in `_fitting/`. Start with `base.py`, then `_fitting/counts.py`.
+"""
 
 LADDER = (
     "counts",

@@ -13,12 +13,12 @@ import numpy as np
 from scipy import sparse
 
 from ccmc import Contexts
-from harness.surrogates.chain_walk import ChainTerms, walk
-from harness.surrogates.decoding import Decoding, continue_one
-from harness.texts import Text, stack
+from harness.data.texts import Text, stack
+from harness.surrogates._fitting.chain_walk import ChainTerms, walk
+from harness.surrogates._fitting.decoding import Decoding, continue_one
 
 if TYPE_CHECKING:
-    from harness.surrogates.escape import Escape
+    from harness.surrogates._fitting.escape import Escape
 
 __all__ = ["Decoding", "Observations", "PairMass", "Spilled", "Surrogate", "chain_rows", "pair_codes", "pair_mass"]
 

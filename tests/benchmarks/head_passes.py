@@ -23,9 +23,9 @@ import torch
 
 def prose(tokenizer: Any, length: int) -> Any:
     """[T] ids of the prompts that come with the project, one after the other, written by people."""
-    from harness.config import load_config
-    from harness.prompts import load_prompts
-    from harness.sources import loading
+    from harness.config.load import load_config
+    from harness.data.prompts import load_prompts
+    from harness.models import loading
 
     ids = [i for prompt in load_prompts(load_config("quickstart")) for i in loading.encode(tokenizer, prompt.text)]
     if len(ids) < length:
@@ -35,8 +35,8 @@ def prose(tokenizer: Any, length: int) -> Any:
 
 def capture_all(model: Any, ids: Any) -> None:
     """The harness's pass over a training text: sums over all heads, the pairs on disk."""
-    from harness.experiments.heads import training_pass
-    from harness.texts import LocalVocabulary
+    from harness.data.texts import LocalVocabulary
+    from harness.experiments.heads.units import training_pass
 
     with tempfile.TemporaryFile() as file:
         training_pass(model, [ids], range(model.config.num_hidden_layers), LocalVocabulary([ids]), file)
@@ -46,10 +46,10 @@ def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict
     """Every surrogate of a layer, the fitted ones with random numbers at all pairs of the text instead of a fit."""
     from scipy import sparse
 
-    from harness.experiment_settings import HEAD_SURROGATES
-    from harness.experiments.heads import make_surrogate
-    from harness.surrogates.distance import BUCKETS
-    from harness.surrogates.sink_fit import SinkFit
+    from harness.config.experiments import HEAD_SURROGATES
+    from harness.experiments.heads.units import make_surrogate
+    from harness.surrogates._fitting.sink_fit import SinkFit
+    from harness.surrogates.heads.distance import BUCKETS
 
     rng, number = np.random.default_rng(seed), heads.at_start.query.shape[0]
     query, key = text.pairs
@@ -74,11 +74,11 @@ def scoring(model: Any, ids: Any) -> Callable[[], dict[int, Any]]:
 
     What heads look at is summed too, as in a run.
     """
-    from harness.experiments.head_scores import score_text
-    from harness.experiments.heads import Windows, static_layers, training_pass
+    from harness.attention import capture
+    from harness.data.texts import LocalVocabulary
+    from harness.experiments.heads.scores import score_text
+    from harness.experiments.heads.units import Windows, static_layers, training_pass
     from harness.measures.head_patterns import PatternSums
-    from harness.sources import capture
-    from harness.texts import LocalVocabulary
 
     layers, vocabulary = list(range(model.config.num_hidden_layers)), LocalVocabulary([ids])
     with tempfile.TemporaryFile() as file:
@@ -135,7 +135,7 @@ def eager_sums(model: Any, ids: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def way(name: str, folder: Path, length: int) -> Callable[[], Any]:
     """What to time; the model is loaded and the text is read."""
-    from harness.sources import loading
+    from harness.models import loading
 
     ids = prose(loading.load_tokenizer(folder), length)
     tokens = torch.as_tensor(ids)[None]

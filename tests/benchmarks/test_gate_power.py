@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 
 from ccmc import CCMC, Contexts, Observations, fit_mle
-from harness.gate import gate_rows
-from harness.rows import Rows
-from harness.tolerance import Tolerance, load_tolerance
+from harness.analysis.gate import gate_rows
+from harness.analysis.tolerance import Tolerance, load_tolerance
+from harness.core.rows import Rows
 
 K, N, LENGTH, HELD_OUT, REPETITIONS, RERUNS = 48, 8_000, 12, 1_000, 16, 20
 SPREAD = 0.4  # of a teacher's logits

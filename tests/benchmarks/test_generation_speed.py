@@ -12,7 +12,7 @@ import torch
 
 from harness.measures.repetition import repetition_measures
 from harness.measures.winners import own_winner_measures
-from harness.sources.language_model import generate
+from harness.models.language_model import generate
 
 CONTINUATIONS, LENGTH = 200, 512
 

@@ -24,13 +24,13 @@ import small_models
 import torch
 from ratios import record
 
-from harness.experiments.heads import head_text, training_pass
+from harness.attention.eager import eager_rows
+from harness.data.texts import LocalVocabulary
+from harness.experiments.heads.units import head_text, training_pass
 from harness.measures.fidelity import kl
-from harness.sources import loading
-from harness.sources.eager import eager_rows
+from harness.models import loading
 from harness.surrogates.base import pair_mass
-from harness.surrogates.distance import bucket_sums
-from harness.texts import LocalVocabulary
+from harness.surrogates.heads.distance import bucket_sums
 
 LENGTH = 2048
 CASE = f"heads of smollm2, {LENGTH} tokens"

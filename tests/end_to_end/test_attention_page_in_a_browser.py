@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
 
-from harness import report_data
-from harness.attention_page import page_data, samples, write_page
-from harness.runner import Run
+from harness.report import page_data as report_data
+from harness.report.attention_page import page_data, samples, write_page
+from harness.runs.runner import Run
 
 pytestmark = needs_browser
 HEADS = ["0.1", "2.3"]

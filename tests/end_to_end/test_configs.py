@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.config import load_config, shipped_configs
-from harness.errors import UsageError
-from harness.experiment_settings import Heads
-from harness.paper_settings import PAPER_KINDS
-from harness.paper_tables import gap_table, verdict_table
-from harness.prompts import load_prompts, read_given
+from harness.config.experiments import Heads
+from harness.config.load import load_config, shipped_configs
+from harness.config.paper import PAPER_KINDS
+from harness.core.errors import UsageError
+from harness.data.prompts import load_prompts, read_given
+from harness.experiments._shared.paper_tables import gap_table, verdict_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(

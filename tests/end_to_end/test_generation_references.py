@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.config import load_config
+from harness.config.load import load_config
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "generation"
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -11,8 +11,8 @@ import small_models
 import yaml
 
 import harness
-from harness.generation_settings import GENERATION_SURROGATES
-from harness.generation_tables import against, all_errors, errors, ways
+from harness.config.decoding import GENERATION_SURROGATES
+from harness.experiments.generation.tables import against, all_errors, errors, ways
 
 STRATEGIES: list[Any] = ["greedy", {"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.9}, {"beams": 2}]
 NAMES = ["greedy", "temperature=1", "temperature=0.8,top_p=0.9", "beams=2"]

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
 
-from harness.report import write_report
-from harness.runner import Run, load_run
-from harness.store import write_parquet
+from harness.report.page import write_report
+from harness.runs.directory import write_parquet
+from harness.runs.runner import Run, load_run
 
 pytestmark = needs_browser
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.errors import UnitsFailedError, UsageError
-from harness.rows import COLUMNS
+from harness.core.errors import UnitsFailedError, UsageError
+from harness.core.rows import COLUMNS
 
 COMMAND = [sys.executable, "-m", "harness.cli"]
 
@@ -202,7 +202,7 @@ def test_a_stopped_run_goes_on_where_it_was(finished: Any, tmp_path: Path, numbe
 
 def test_failed_units_end_with_3_and_leave_the_rest(finished: Any, tmp_path: Path, monkeypatch: Any) -> None:
     folder = finished[1]
-    from harness.sources import language_model
+    from harness.models import language_model
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no memory")

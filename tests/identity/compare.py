@@ -9,16 +9,27 @@ Prints one line per case and metric that moved: how many rows, the largest absol
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-KEY = ("experiment", "model", "strategy", "layer", "head", "surrogate", "condition", "split", "prompt", "metric", "seed")
+KEY = (
+    "experiment",
+    "model",
+    "strategy",
+    "layer",
+    "head",
+    "surrogate",
+    "condition",
+    "split",
+    "prompt",
+    "metric",
+    "seed",
+)
 NUMBERS = ("value", "low", "high", "prediction")
 EXACT = ("n", "verdict", "missing")
-PRIVATE = ("revision", "fold", "group")
-"""Columns that say where a row comes from and not what was measured, or that the schema gained later."""
 
 
 def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -105,5 +116,5 @@ if __name__ == "__main__":
     parser.add_argument("--within", type=float, default=0.0, help="largest change, relative above 1, absolute below")
     given = parser.parse_args()
     said, unmoved = compare(given.before, given.after, given.within)
-    print("\n".join(said))
+    sys.stdout.write("\n".join(said) + "\n")
     raise SystemExit(0 if unmoved else 1)

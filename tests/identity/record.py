@@ -47,7 +47,7 @@ def record(folder: Path, names: tuple[str, ...]) -> None:
     """
     for name in names:
         command = [sys.executable, "-m", "harness.cli", "run", *CASES[name], "--out", str(folder / name)]
-        print(f"{name}: {' '.join(command[3:])}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{name}: {' '.join(command[3:])}\n")
         one_thread = {"OMP_NUM_THREADS": "1", **os.environ}  # sums in one order, whatever else the machine does
         code = subprocess.run(command, stdout=subprocess.DEVNULL, env=one_thread, check=False).returncode
         if code:

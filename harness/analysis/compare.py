@@ -1,0 +1,268 @@
+"""`ccmc compare`: figures of two sides against each other, pair by pair where the data allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from harness.analysis.comparability import Comparability, compare_manifests
+from harness.analysis.sides import ANY_MODEL, Side
+from harness.core.errors import UsageError
+from harness.core.metrics import FRAMES, check_metrics, metric, sign
+from harness.experiments._shared.tables import Table, interval, number
+from harness.stats.intervals import Interval, holm
+from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
+
+MOVERS = 3  # named for each figure
+MOVING_HEADS = 10
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of both sides.
+
+    Attributes:
+        figure: its factors but the metric, such as "heads greedy ccmc-fit".
+        metric: what it is.
+        a, b: the figures of both sides with their intervals.
+        difference: a - b.
+        corrected: its p-value after Holm's correction for the number of lines; None where there is none.
+    """
+
+    figure: str
+    metric: str
+    a: Interval
+    b: Interval
+    difference: Difference
+    corrected: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides, figure by figure."""
+
+    a: Side
+    b: Side
+    comparability: Comparability
+    lines: tuple[Line, ...]
+    heads: tuple[tuple[str, Difference], ...]
+    only_one: tuple[str, ...]
+
+
+def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False) -> Comparison:
+    """Compare two sides.
+
+    Args:
+        a, b: the sides; differences are a - b.
+        metrics: which; default every metric of which one direction is better.
+        anyway: compare figures that do not mean the same.
+
+    Returns:
+        The comparison, p-values corrected together.
+
+    Raises:
+        UsageError: an unknown metric, nothing in common, or settings that change what a figure means.
+    """
+    found = compare_manifests(a.manifest, b.manifest)
+    if found.refusals and not anyway:
+        more = f" (and {len(found.refusals) - 1} more)" if len(found.refusals) > 1 else ""
+        raise UsageError(
+            f"{a.name} and {b.name} cannot be compared: {found.refusals[0]}{more}; --anyway compares them all the same"
+        )
+    if a.model != b.model and a.model and b.model:
+        said = [warning for warning in found.warnings if not warning.startswith(ANY_MODEL)]
+        found = replace(found, warnings=(*said, f"other models: {a.model} and {b.model}"))
+    elif a.model:
+        said = [warning.replace(ANY_MODEL, a.model, 1) for warning in found.warnings]
+        found = replace(found, warnings=tuple(said))
+    if a.run.path.resolve() == b.run.path.resolve() and a.model == b.model:
+        found = replace(found, warnings=(*found.warnings, "both sides are one and the same run"))
+    mine, theirs = Observed(a.rows), Observed(b.rows)
+    check_metrics(metrics, {*mine.metrics, *theirs.metrics})
+    new, old = _figures(mine, metrics), _figures(theirs, metrics)
+    lines = []
+    for key in (key for key in new if key in old):
+        named = dict(zip(CELL, key, strict=True))
+        paired = found.paired(named["model"] == ANY_MODEL)
+        x, y = new[key], old[key]
+        made = difference(x, y, str(named["metric"]), paired)
+        lines.append(Line(_figure(named), str(named["metric"]), x.interval(), y.interval(), made))
+    if not lines:
+        raise UsageError(f"{a.name} and {b.name} have no figure in common; see `ccmc show` of each")
+    tested = [index for index, line in enumerate(lines) if line.difference.p is not None]
+    for index, p in zip(tested, holm([lines[i].difference.p or 0.0 for i in tested]), strict=True):
+        lines[index] = replace(lines[index], corrected=float(p))
+    same_model = a.model is not None and a.model == b.model
+    heads = _heads(mine, theirs, lines) if same_model and found.same_prompts else ()
+    lonely = [_figure(dict(zip(CELL, key, strict=True))) + f" {key[-1]}" for key in new.keys() ^ old.keys()]
+    return Comparison(a, b, found, tuple(lines), heads, tuple(sorted(lonely)))
+
+
+def _figures(seen: Observed, metrics: Sequence[str]) -> dict[tuple[object, ...], Sample]:
+    wanted = set(metrics)
+    kept = {}
+    for key, sample in seen.cells(CELL):
+        named = dict(zip(CELL, key, strict=True))
+        if wanted:
+            keep = named["metric"] in wanted
+        else:
+            keep = sign(str(named["metric"])) != 0 and named["surrogate"] not in FRAMES
+        if keep:
+            kept[key] = sample
+    return kept
+
+
+def _figure(named: dict[str, object]) -> str:
+    parts = [named["experiment"], named["strategy"], named["surrogate"], factors(named["condition"])]
+    if named["split"] not in (None, "held_out"):
+        parts.append(named["split"])
+    return " ".join(str(part) for part in parts if part is not None)
+
+
+def _heads(mine: Observed, theirs: Observed, lines: list[Line]) -> tuple[tuple[str, Difference], ...]:
+    """Single heads whose KL moved most, in the surrogates of the comparison."""
+    by = (*CELL, "layer", "head")
+    if not any(line.metric in {"kl", "explained"} and line.figure.startswith("heads ") for line in lines):
+        return ()
+    new = dict(mine.cells(by, experiment="heads", metric="kl"))
+    old = dict(theirs.cells(by, experiment="heads", metric="kl"))
+    moved = []
+    for key in new.keys() & old.keys():
+        named = dict(zip(by, key, strict=True))
+        x, y = new[key], old[key]
+        if named["surrogate"] in FRAMES or x.value is None or y.value is None or x.value == y.value:
+            continue
+        moved.append((abs(x.value - y.value), f"{_figure(named)} layer {named['layer']} head {named['head']}", x, y))
+    moved.sort(key=lambda entry: (-entry[0], entry[1]))
+    return tuple((name, difference(x, y, "kl", paired=True)) for _, name, x, y in moved[:MOVING_HEADS])
+
+
+def movers(found: Difference) -> str:
+    """The units that differ most, by name."""
+    units = found.units[found.units != 0]
+    if units.empty:
+        return "–"
+    largest = units.reindex(units.abs().sort_values(ascending=False, kind="stable").index)[:MOVERS]
+    return ", ".join(f"{name} {number(value, signed=True)}" for name, value in largest.items())
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+
+
+def tables(found: Comparison) -> list[Table]:
+    """A comparison as tables: figures, then heads that moved."""
+    a, b = found.a.name, found.b.name
+    body = []
+    for line in found.lines:
+        made = line.difference
+        verdict = {1: "A better", -1: "B better", 0: "–"}[sign(line.metric) * made.sure]
+        if made.sure and abs(made.interval.value or 0.0) <= metric(line.metric).absolute:
+            verdict = "rounding"
+        body.append(
+            [
+                line.figure,
+                line.metric,
+                interval(line.a),
+                interval(line.b),
+                "identical" if made.identical else interval(made.interval, signed=True),
+                _p(line.corrected),
+                "–" if made.better is None else f"{100 * made.better:.0f} %",
+                str(made.interval.n) + ("" if made.paired else " *"),
+                verdict,
+                movers(made),
+            ]
+        )
+    unpaired = any(not line.difference.paired for line in found.lines)
+    shown = [
+        Table(
+            f"A = {a} against B = {b}",
+            ["figure", "metric", "A", "B", "A - B", "p (Holm)", "A wins", "n", "sure", "largest movers"],
+            body,
+            f"Intervals: 95 %, bootstrap over units; differences paired by unit. p: random signs, corrected for "
+            f"{sum(line.corrected is not None for line in found.lines)} tests by Holm's method. A wins: share of units "
+            "in which A is better, ties half. Sure: the interval of A - B excludes zero; rounding: it does, by no more "
+            "than processors differ." + (" *: not paired, two samples (random permutations)." if unpaired else ""),
+        )
+    ]
+    if found.heads:
+        rows = [[name, interval(d.interval, signed=True), str(d.interval.n), movers(d)] for name, d in found.heads]
+        note = "KL, A - B, paired by prompt; the largest of all heads, so their intervals are not corrected for choice."
+        shown.append(Table("Heads that differ most", ["head", "kl: A - B", "n", "largest movers"], rows, note))
+    return shown
+
+
+def against_baseline(sides: Sequence[Side], baseline: Side, metrics: Sequence[str], anyway: bool) -> list[Comparison]:
+    """Many sides against one; p-values are corrected over all of them together."""
+    found = [compare(side, baseline, metrics, anyway) for side in sides]
+    places = [(i, j) for i, c in enumerate(found) for j, line in enumerate(c.lines) if line.difference.p is not None]
+    corrected = holm([found[i].lines[j].difference.p or 0.0 for i, j in places])
+    lines = [list(c.lines) for c in found]
+    for (i, j), p in zip(places, corrected, strict=True):
+        lines[i][j] = replace(lines[i][j], corrected=float(p))
+    return [replace(c, lines=tuple(own)) for c, own in zip(found, lines, strict=True)]
+
+
+def baseline_table(found: Sequence[Comparison]) -> Table:
+    """Many sides against one: a row for each side and figure."""
+    body = [
+        [
+            c.a.name,
+            line.figure,
+            line.metric,
+            interval(line.a),
+            interval(line.b),
+            "identical" if line.difference.identical else interval(line.difference.interval, signed=True),
+            _p(line.corrected),
+            "–" if line.difference.better is None else f"{100 * line.difference.better:.0f} %",
+            str(line.difference.interval.n) + ("" if line.difference.paired else " *"),
+        ]
+        for c in found
+        for line in c.lines
+    ]
+    tests = sum(line.corrected is not None for c in found for line in c.lines)
+    return Table(
+        f"Against {found[0].b.name}",
+        ["run", "figure", "metric", "it", "baseline", "it - baseline", "p (Holm)", "it wins", "n"],
+        body,
+        f"Intervals: 95 %, bootstrap over units, paired by unit but for n with *. p corrected for {tests} tests by "
+        "Holm's method.",
+    )
+
+
+def warnings(found: Comparison) -> list[str]:
+    """What a reader of the comparison must know, one line each."""
+    c = found.comparability
+    said = [*(f"not the same figure: {reason}" for reason in c.refusals), *c.warnings]
+    if found.only_one:
+        shown = ", ".join(found.only_one[:3]) + (" ..." if len(found.only_one) > 3 else "")
+        said.append(f"{len(found.only_one)} figures on one side only: {shown}")
+    return said
+
+
+def frames(found: Sequence[Comparison]) -> pd.DataFrame:
+    """The lines of comparisons as a table of numbers, for other programs."""
+    return pd.DataFrame(
+        [
+            {
+                "run": comparison.a.name,
+                "baseline": comparison.b.name,
+                "figure": line.figure,
+                "metric": line.metric,
+                "a": line.a.value,
+                "b": line.b.value,
+                "difference": line.difference.interval.value,
+                "low": line.difference.interval.low,
+                "high": line.difference.interval.high,
+                "p": line.difference.p,
+                "p_holm": line.corrected,
+                "wins": line.difference.better,
+                "n": line.difference.interval.n,
+                "paired": line.difference.paired,
+            }
+            for comparison in found
+            for line in comparison.lines
+        ]
+    )

@@ -1,0 +1,231 @@
+"""Rankings: models of a folder of runs, and one model over its revisions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.analysis.comparability import compare_manifests
+from harness.analysis.pivot import DEFAULT_METRIC
+from harness.analysis.sides import ANY_MODEL, Side, sides_of
+from harness.core.errors import UsageError, nearest
+from harness.core.metrics import FRAMES, check_metrics, find_metric, sign
+from harness.experiments._shared.tables import Table, interval
+from harness.runs.directory import find_runs
+from harness.runs.runner import load_run
+from harness.stats.intervals import Interval
+from harness.stats.pooling import Difference, Observed, Sample, difference, factors
+from harness.surrogates import LADDER
+
+BY = ("experiment", "model", "strategy", "surrogate", "condition", "metric")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One side's figure in a ranking."""
+
+    side: Side
+    surrogate: str
+    sample: Sample
+    of_language_model: bool
+
+
+def folder_sides(folder: Path) -> tuple[list[Side], list[str]]:
+    """The sides of all complete runs in a folder, and a line for each run that is left out.
+
+    Raises:
+        UsageError: no such folder, or no complete run in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"leaderboard {str(folder)!r}: no such folder")
+    found: list[Side] = []
+    left_out = []
+    for path in find_runs(folder):
+        try:
+            run = load_run(path)
+        except UsageError as error:
+            left_out.append(str(error))
+            continue
+        if run.state != "complete":
+            left_out.append(f"{path} is {run.state}")
+            continue
+        found += sides_of(run, path.relative_to(folder).as_posix() if path != folder else path.name)
+    if not found:
+        raise UsageError(f"leaderboard {str(folder)!r}: no complete run there; start one with: ccmc run quickstart")
+    return found, left_out
+
+
+def _entries(sides: Sequence[Side], wanted: str | None) -> dict[tuple[str, str], list[Entry]]:
+    """(experiment and other factors, metric) -> the figures of all sides and surrogates."""
+    seen = [(side, Observed(side.rows)) for side in sides]
+    if wanted is not None:
+        check_metrics([wanted], {name for _, rows in seen for name in rows.metrics})
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for side, rows in seen:
+        held_out = set(rows.frame["metric"][rows.frame["split"] == "held_out"])
+        for split in ("held_out", None):
+            for key, sample in rows.cells(BY, **({"split": split} if split else {})):
+                named = dict(zip(BY, key, strict=True))
+                name = str(named["metric"])
+                if (split is None) == (name in held_out):
+                    continue
+                if name != (wanted or DEFAULT_METRIC.get(str(named["experiment"]), name)) or sample.value is None:
+                    continue
+                if named["surrogate"] in {None, "model", *FRAMES} or not sign(name):
+                    continue
+                parts = (named["experiment"], named["strategy"], factors(named["condition"]))
+                place = " ".join(str(part) for part in parts if part is not None)
+                entry = Entry(side, str(named["surrogate"]), sample, named["model"] == ANY_MODEL)
+                groups.setdefault((place, name), []).append(entry)
+    return groups
+
+
+def _difference(a: Entry, b: Entry, name: str) -> Difference:
+    paired = a.side.run.path == b.side.run.path or compare_manifests(a.side.manifest, b.side.manifest).paired(
+        a.of_language_model
+    )
+    return difference(a.sample, b.sample, name, paired)
+
+
+def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str | None = None) -> list[Table]:
+    """Rank sides by one metric, an experiment at a time.
+
+    Args:
+        sides: what is ranked.
+        wanted: a metric; default what each experiment is about.
+        surrogate: rank by this one; default each side's best.
+
+    Returns:
+        One table per experiment, strategy and condition. A rank is shared where neither the difference to the side
+        above nor that to the first of the rank excludes zero.
+
+    Raises:
+        UsageError: an unknown metric or surrogate, one without a direction, or nothing to rank.
+    """
+    if wanted is not None and find_metric(wanted) and not sign(wanted):
+        raise UsageError(f"--metric {wanted!r}: neither direction is better, so nothing can be ranked by it")
+    groups = _entries(sides, wanted)
+    known = {entry.surrogate for entries in groups.values() for entry in entries}
+    if surrogate is not None and surrogate not in known:
+        raise UsageError(f"--surrogate {surrogate!r}{nearest(surrogate, known)}")
+    made = []
+    for (place, name), entries in groups.items():
+        best: dict[str, Entry] = {}
+        for entry in entries:
+            held = best.get(entry.side.name)
+            if surrogate in (None, entry.surrogate) and (held is None or _score(entry, name) > _score(held, name)):
+                best[entry.side.name] = entry
+        ranked = sorted(best.values(), key=lambda entry: (-_score(entry, name), entry.side.name))
+        if ranked:
+            made.append(_ranking(place, name, ranked))
+    if not made:
+        raise UsageError("nothing to rank; see `ccmc ls` for the runs")
+    return made
+
+
+def _score(entry: Entry, name: str) -> float:
+    return sign(name) * (entry.sample.value or 0.0)
+
+
+def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
+    body, rank, leader = [], 1, ranked[0]
+    for index, entry in enumerate(ranked):
+        step = "–"
+        if index:
+            found = _difference(entry, ranked[index - 1], name)
+            step = interval(found.interval, signed=True) + ("" if found.paired else " *")
+            if found.sure or (leader is not ranked[index - 1] and _difference(entry, leader, name).sure):
+                rank, leader = index + 1, entry
+        side = entry.side
+        model = side.model if entry.of_language_model and side.model else "–"
+        shown = [str(rank), side.name, model, side.revision or "–", entry.surrogate]
+        body.append([*shown, interval(entry.sample.interval()), step, str(len(entry.sample.units))])
+    better = "higher" if sign(name) > 0 else "lower"
+    return Table(
+        f"{place}: {name} ({better} is better)",
+        ["rank", "run", "model", "revision", "surrogate", name, "to the one above", "n"],
+        body,
+        "A rank is shared where neither the difference to the one above nor that to the first of the rank excludes "
+        "zero. Intervals: 95 %, bootstrap over units, differences paired by unit but for those with *. The best "
+        "surrogate of a run is chosen on the same "
+        f"data.{_other_settings(place, ranked)}",
+    )
+
+
+def _other_settings(place: str, ranked: list[Entry]) -> str:
+    """A warning where the figures of a ranking were made with other settings."""
+    kind = place.split()[0]
+    said: list[str] = []
+    for entry in ranked[1:]:
+        found = compare_manifests(ranked[0].side.manifest, entry.side.manifest).refusals
+        own = [reason for reason in found if reason.startswith((f"{kind}.", "generation."))]
+        if own:
+            said.append(f"{ranked[0].side.name} and {entry.side.name}: {', '.join(own)}")
+    return f" Not made with the same settings: {'; '.join(said)}." if said else ""
+
+
+def natural(text: str) -> tuple[tuple[int, int | str], ...]:
+    """A sorting key in which step2 comes before step10."""
+    parts = re.findall(r"\d+|\D+", text)
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts)
+
+
+def _name(side: Side) -> str:
+    """The model without its revision."""
+    return (side.model or "").rpartition("@")[0] or (side.model or "")
+
+
+def revisions(
+    sides: Sequence[Side], wanted: str | None = None
+) -> list[tuple[Table, dict[str, list[tuple[str, Interval]]]]]:
+    """One model over its revisions, in natural order.
+
+    Args:
+        sides: runs of one model, each with another revision.
+        wanted: a metric; default what each experiment is about.
+
+    Returns:
+        For each experiment a table, and the curve of each surrogate: (revision, figure) in order.
+
+    Raises:
+        UsageError: several models, a revision twice, or a single one.
+    """
+    of_model = [side for side in sides if side.model is not None]
+    names = sorted({_name(side) for side in of_model})
+    if len(names) != 1:
+        raise UsageError(f"revisions: one model is needed, these runs have {', '.join(names) or 'none'}")
+    labels = [_revision(side) for side in of_model]
+    if len(set(labels)) < len(labels) or len(labels) < 2:
+        raise UsageError(f"revisions: at least two different ones are needed, these runs have {', '.join(labels)}")
+    ordered = sorted(of_model, key=lambda side: natural(_revision(side)))
+    made = []
+    for (place, name), entries in _entries(ordered, wanted).items():
+        if not entries[0].of_language_model:
+            continue
+        present = {entry.surrogate for entry in entries}
+        surrogates = [s for s in LADDER if s in present] + sorted(present - set(LADDER))
+        curves: dict[str, list[tuple[str, Interval]]] = {}
+        body = []
+        for surrogate in surrogates:
+            own = [entry for entry in entries if entry.surrogate == surrogate]
+            curves[surrogate] = [(_revision(entry.side), entry.sample.interval()) for entry in own]
+            for index, entry in enumerate(own):
+                step = "–" if not index else interval(_difference(entry, own[index - 1], name).interval, signed=True)
+                total = "–" if not index else interval(_difference(entry, own[0], name).interval, signed=True)
+                shown = interval(curves[surrogate][index][1])
+                body.append([surrogate, _revision(entry.side), shown, step, total, str(len(entry.sample.units))])
+        table = Table(
+            f"{names[0]}, {place}: {name} over revisions",
+            ["surrogate", "revision", name, "since the one before", "since the first", "n"],
+            body,
+            "Intervals: 95 %, bootstrap over units; differences paired by unit where the prompts are the same.",
+        )
+        made.append((table, curves))
+    return made
+
+
+def _revision(side: Side) -> str:
+    """As the config asked for it (step1000, which can be put in order), else the commit, which says nothing."""
+    return (side.model or "").rpartition("@")[2] if "@" in (side.model or "") else side.revision or "–"

@@ -1,0 +1,89 @@
+"""What a gate puts up with: how much worse a figure may be, and what is declared to be new or gone."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from harness.config.load import read_yaml
+from harness.config.strict import Strict
+from harness.core.errors import UsageError, nearest, one_line
+from harness.core.metrics import METRICS, RELATIVE_TOLERANCE, Direction, find_metric, metric
+
+
+class Allowance(Strict):
+    """How much worse a metric may be before the gate fails; the larger of the two counts."""
+
+    relative: float | None = Field(default=None, ge=0)
+    absolute: float | None = Field(default=None, ge=0)
+    direction: Literal["lower", "higher", "neutral", "same"] | None = None
+
+
+class Pattern(Strict):
+    """Which figures a declaration is about; `*` stands for anything."""
+
+    experiment: str = "*"
+    model: str = "*"
+    strategy: str = "*"
+    surrogate: str = "*"
+    metric: str = "*"
+
+    def fits(self, figure: dict[str, Any]) -> bool:
+        """Does a figure, given by its factors, meet the pattern?"""
+        return all(fnmatchcase(str(figure.get(name) or ""), getattr(self, name)) for name in type(self).model_fields)
+
+
+class Tolerance(Strict):
+    """The content of a tolerance file.
+
+    Attributes:
+        relative: of the baseline, for metrics that say nothing else.
+        level: coverage of the intervals, all figures of the gate together.
+        metrics: metric -> what it may do.
+        new, missing, ignore: figures that may be new, may be gone, or are not looked at.
+    """
+
+    relative: float = Field(default=RELATIVE_TOLERANCE, ge=0)
+    level: float = Field(default=0.95, gt=0, lt=1)
+    metrics: dict[str, Allowance] = Field(default_factory=dict)
+    new: tuple[Pattern, ...] = ()
+    missing: tuple[Pattern, ...] = ()
+    ignore: tuple[Pattern, ...] = ()
+
+    def allowed(self, name: str, baseline: float) -> float:
+        """How much worse than a baseline value a metric may be, in its own unit."""
+        own = self.metrics.get(name, Allowance())
+        relative = self.relative if own.relative is None else own.relative
+        absolute = metric(name).absolute if own.absolute is None else own.absolute
+        return max(relative * abs(baseline), absolute)
+
+    def direction(self, name: str) -> Direction | Literal["same"]:
+        """Which way is better; `same` where any change is worse."""
+        return self.metrics.get(name, Allowance()).direction or metric(name).direction
+
+
+def load_tolerance(path: Path | None) -> Tolerance:
+    """Read a tolerance file; without one, what the registry of metrics says.
+
+    Raises:
+        UsageError: one line that names the file, the key and the nearest right name.
+    """
+    if path is None:
+        return Tolerance()
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: a tolerance file is a mapping of keys, this is {type(data).__name__}")
+    try:
+        found = Tolerance.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = one_line(ValueError(first["msg"].removeprefix("Value error, ")))
+        raise UsageError(f"{path}: {where + ': ' if where else ''}{message}") from None
+    for name in found.metrics:
+        if find_metric(name) is None:
+            raise UsageError(f"{path}: metrics: unknown metric {name!r}{nearest(name, METRICS)}")
+    return found

@@ -1,0 +1,102 @@
+"""The verbs on single heads of a run: heads, attention, export. They parse, call and print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.results import RunArgument, names_of, one_of
+from harness.core.errors import UsageError
+from harness.report.terminal import print_tables, progress_line
+
+SurrogateOption = Annotated[
+    str | None, typer.Option(help="ccmc-fit (default), ccmc-weights or shuffled-weights.", show_default=False)
+]
+ModelOption = Annotated[str | None, typer.Option(help="Which model, where the run has several.")]
+
+
+def heads(
+    run: RunArgument,
+    head: Annotated[str | None, typer.Option(metavar="L.H", help="Show the transition rows of this head.")] = None,
+    query: Annotated[
+        list[str] | None, typer.Option(help="The row of this token, such as ' the'; default: of the most frequent.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Keys per query.")] = 10,
+    surrogate: SurrogateOption = None,
+    model: ModelOption = None,
+    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+) -> None:
+    """Rank the heads of a run and say which surrogate is best where; or read the transition rows of one head."""
+    one_of("--format", format_, ("rich", "markdown"))
+    from harness.runs.runner import load_run
+
+    opened = load_run(run)
+    if head is None:
+        if query or surrogate or model:
+            raise UsageError("heads: --query, --surrogate and --model go with --head, such as --head 5.3")
+        from harness.experiments.heads.tables import head_tables
+        from harness.runs.resume import unfinished
+
+        tables = head_tables(opened.rows)
+        if not tables:
+            what = f"{opened.path}: the run has no heads; they come with the experiment `heads`"
+            raise UsageError(what + unfinished(opened))
+        print_tables(tables, format_)
+        return
+    from harness.experiments.heads.export import transition_rows
+    from harness.experiments.heads.refit import refit
+
+    with progress_line(f"head {head}") as progress:
+        fit = refit(opened, head, surrogate, model, progress)
+    print_tables(transition_rows(fit, query or [], top), format_)
+
+
+def attention(
+    run: RunArgument,
+    head: Annotated[
+        list[str] | None, typer.Option(metavar="L.H", help="Heads to show; a,b or repeated. Default: the telling ones.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("attention.html"),
+) -> None:
+    """Write one self-contained HTML page: real against predicted attention on a held-out text."""
+    from harness.report.attention_page import write_page
+    from harness.runs.runner import load_run
+
+    write_page(load_run(run), output, names_of(head))
+    typer.echo(f"attention: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+
+
+def export(
+    run: RunArgument,
+    head: Annotated[str, typer.Option(metavar="L.H", help="Which head, as layer.head.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")] = Path("chain.safetensors"),
+    surrogate: SurrogateOption = None,
+    model: ModelOption = None,
+    tokens: Annotated[int | None, typer.Option(min=2, help="Keep only so many tokens, the most frequent.")] = None,
+) -> None:
+    """Write the chain of one head for `ccmc`, its vocabulary beside it; it is fitted again from the run's texts."""
+    from harness.experiments.heads.export import export as write
+    from harness.experiments.heads.refit import refit
+    from harness.runs.runner import load_run
+
+    if output.suffix != ".safetensors" or output.is_dir():
+        raise UsageError(f"--output {output}: name a file that ends in .safetensors")
+    with progress_line(f"head {head}") as progress:
+        fit = refit(load_run(run), head, surrogate, model, progress)
+    kind, beside = write(fit, output, tokens)
+    typer.echo(f"chain: {output} (load it with ccmc.{kind}.load)\ntokens: {beside}")
+
+
+_VERBS: dict[str, tuple[Any, str]] = {
+    "heads": (heads, "Examples: ccmc heads results/mine | ccmc heads results/mine --head 5.3 --query ' the'"),
+    "attention": (attention, "Example: ccmc attention results/mine --head 5.3,5.4 -o attention.html"),
+    "export": (export, "Example: ccmc export results/mine --head 5.3 -o chain.safetensors"),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for name, (verb, examples) in _VERBS.items():
+        app.command(name, epilog=examples)(verb)

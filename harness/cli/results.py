@@ -1,0 +1,254 @@
+"""The verbs on finished runs: verify, table, compare, leaderboard, gate, report. They parse, call and print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.completion import complete_metric, complete_run
+from harness.core.errors import UsageError, nearest
+from harness.report.terminal import print_pivots, print_tables, working
+
+RunArgument = Annotated[
+    str, typer.Argument(help="A run directory, or its name under results/.", autocompletion=complete_run)
+]
+RunArguments = Annotated[
+    list[str], typer.Argument(help="Run directories, or their names under results/.", autocompletion=complete_run)
+]
+
+
+def verify(run: RunArgument) -> None:
+    """Check that a run is complete, in its schema, and as it was written; exit code 1 where it is not."""
+    from harness.runs.runner import load_run
+    from harness.runs.verify import verify as check
+
+    opened = load_run(run)
+    found = check(opened.path)
+    for problem in found.problems:
+        typer.echo(problem)
+    checked = f"{found.files} files, {found.units} units, {found.rows:,} rows"
+    if found.problems:
+        count = len(found.problems)
+        typer.echo(f"{opened.path}: {count} problem{'s' if count > 1 else ''} ({checked} checked)")
+        raise typer.Exit(1)
+    typer.echo(f"{opened.path}: verified: {checked}")
+
+
+def names_of(texts: list[str] | None) -> list[str]:
+    """Names given as `a,b` or in several options."""
+    return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+
+
+def one_of(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{option} {value!r}{nearest(value, known)}")
+
+
+def table(
+    runs: RunArguments,
+    rows: Annotated[
+        list[str] | None, typer.Option(help="Factors down the side: surrogate, layer, K, ...; a,b or repeated.")
+    ] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="Factors across: strategy, run, model, layer, ...")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="What to show; default: what each is about.", autocompletion=complete_metric),
+    ] = None,
+    where: Annotated[list[str] | None, typer.Option(metavar="A=B", help="Only rows where a factor is this.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or html.")] = "rich",
+) -> None:
+    """Pivot the rows of one or many runs, each figure with its interval, the best in bold where it is sure."""
+    from harness.report.pivot_formats import FORMATS, render
+
+    one_of("--format", format_, FORMATS)
+    from harness.analysis.pivot import pivots
+    from harness.runs.runner import load_run
+
+    with working("pooling rows"):
+        found = pivots(
+            [load_run(run) for run in runs], names_of(rows), names_of(columns), names_of(metric), where or []
+        )
+    if format_ == "rich":
+        print_pivots(found)
+    else:
+        typer.echo(render(found, format_), nl=False)
+
+
+def _one_format(format_: str) -> None:
+    one_of("--format", format_, ("rich", "markdown", "csv"))
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run directories; RUN:MODEL for one model of several.", autocompletion=complete_run),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare every RUN with this one.", autocompletion=complete_run)
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Default: all that have a better direction.", autocompletion=complete_metric),
+    ] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare figures that do not mean the same.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown or csv.")] = "rich",
+) -> None:
+    """Compare A with B, or many runs with a baseline, pair by pair: difference, interval, corrected p, wins, movers."""
+    _one_format(format_)
+    if baseline is None and len(runs) != 2:
+        raise UsageError(f"compare takes two runs, or any number and --baseline REF; got {len(runs)}")
+    from harness.analysis import compare as comparing
+    from harness.analysis.sides import one_side, open_sides
+
+    metrics = names_of(metric)
+    with working("comparing"):
+        if baseline is None:
+            found = [comparing.compare(one_side(runs[0]), one_side(runs[1]), metrics, anyway)]
+            shown = comparing.tables(found[0])
+        else:
+            found = comparing.against_baseline(open_sides(runs), one_side(baseline), metrics, anyway)
+            shown = [comparing.baseline_table(found)]
+    for comparison in found:
+        for line in comparing.warnings(comparison):
+            typer.echo(f"{comparison.a.name + ': ' if baseline else 'note: '}{line}", err=format_ == "csv")
+    if format_ == "csv":
+        typer.echo(comparing.frames(found).to_csv(index=False), nl=False)
+    else:
+        print_tables(shown, format_)
+
+
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="Where the runs are, two levels deep.")] = Path("results"),
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Rank by this; default: what each experiment is about.", autocompletion=complete_metric),
+    ] = None,
+    surrogate: Annotated[str | None, typer.Option(help="Rank this surrogate; default: the best of each run.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+) -> None:
+    """Rank the runs of a folder; a rank is shared where the difference is not sure."""
+    one_of("--format", format_, ("rich", "markdown"))
+    from harness.analysis import leaderboard as ranking
+
+    sides, left_out = ranking.folder_sides(folder)
+    for line in left_out:
+        typer.echo(f"left out: {line}")
+    with working("ranking"):
+        tables = ranking.leaderboard(sides, metric, surrogate)
+    print_tables(tables, format_)
+
+
+def revisions(
+    runs: Annotated[
+        list[str], typer.Argument(help="Runs of one model, each with another revision.", autocompletion=complete_run)
+    ],
+    metric: Annotated[
+        str | None, typer.Option(help="Default: what each experiment is about.", autocompletion=complete_metric)
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+) -> None:
+    """Follow one model over its revisions: each figure, and its change since the one before and the first."""
+    one_of("--format", format_, ("rich", "markdown"))
+    from harness.analysis.leaderboard import revisions as follow
+    from harness.analysis.sides import open_sides
+
+    found = follow(open_sides(runs), metric)
+    print_tables([table for table, _ in found], format_)
+    if svg is not None:
+        from harness.report.pictures import curves_svg
+
+        _write(svg, curves_svg(found))
+
+
+def gate(
+    run: RunArgument,
+    baseline: Annotated[str, typer.Option(help="The run that it must not be worse than.", autocompletion=complete_run)],
+    tolerance: Annotated[Path | None, typer.Option(help="YAML: what is put up with; default: built in.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the findings as JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write a summary as Markdown.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Make RUN the new baseline: complete, verified, of a clean checkout.")
+    ] = False,
+) -> None:
+    """Fail with exit code 1 where a run is worse than its baseline, or something is missing or new."""
+    from harness.runs.runner import load_run
+
+    opened = load_run(run)
+    if update:
+        from harness.analysis.baseline import update_baseline
+
+        update_baseline(opened, Path(baseline))
+        typer.echo(f"{baseline}: is now a copy of {opened.path}")
+        return
+    from harness.analysis.gate import gate as judge
+    from harness.analysis.tolerance import load_tolerance
+    from harness.report.gate_output import failure_table, summary, to_junit, to_markdown
+
+    allowed = load_tolerance(tolerance)
+    with working("judging"):
+        verdict = judge(opened, load_run(baseline), allowed)
+    for path, text in ((junit, to_junit), (markdown, to_markdown)):
+        if path is not None:
+            _write(path, text(verdict, str(opened.path), baseline))
+    for note in verdict.notes:
+        typer.echo(f"note: {note}")
+    if verdict.failures:
+        print_tables([failure_table(verdict, str(opened.path), baseline)])
+    typer.echo(summary(verdict))
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+def report(
+    runs: RunArguments,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML file: answers, tables that sort and filter, pictures, texts, provenance."""
+    with working("writing the report: imports"):
+        from harness.report.page import write_report
+        from harness.runs.runner import load_run
+
+        opened = [load_run(run) for run in runs]
+    with working(f"writing the report: {len(opened)} run{'s' if len(opened) > 1 else ''}"):
+        write_report(opened, output)
+    typer.echo(f"report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+_VERBS: dict[str, tuple[Any, str]] = {
+    "compare": (
+        compare,
+        "Examples: ccmc compare results/a results/b | ccmc compare results/x results/y --baseline results/reference/z",
+    ),
+    "leaderboard": (leaderboard, "Example: ccmc leaderboard results --metric explained"),
+    "revisions": (revisions, "Example: ccmc revisions results/step1000 results/step2000 --svg curve.svg"),
+    "gate": (
+        gate,
+        "Examples: ccmc gate results/smoke --baseline results/reference/smoke --junit gate.xml | "
+        "ccmc gate results/smoke --baseline results/reference/smoke --update",
+    ),
+    "report": (report, "Example: ccmc report results/reference/quickstart -o report.html"),
+    "table": (
+        table,
+        "Examples: ccmc table results/reference/quickstart --metric kl --columns strategy | "
+        "ccmc table results/a results/b --rows layer --where strategy=greedy --format latex",
+    ),
+    "verify": (verify, "Example: ccmc verify results/reference/quickstart"),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for name, (verb, examples) in _VERBS.items():
+        app.command(name, epilog=examples)(verb)

@@ -1,0 +1,311 @@
+"""The configuration of a run: YAML with `include`, overrides `a.b=c`, checked before anything is loaded or written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from harness.config.decoding import CountAblation, Generation, GenerationExperiment, Sampling, Strategy, strategy_name
+from harness.config.experiments import Heads, OneLayer
+from harness.config.paper import (
+    PAPER_KINDS,
+    Coverage,
+    Equivalence,
+    Positions,
+    SampleComplexity,
+    TheoryGap,
+    Trajectory,
+    WinnerSets,
+    needs_model,
+    needs_prompts,
+)
+from harness.config.strict import Strict
+from harness.config.texts import Dataset
+from harness.core.errors import UsageError, nearest, one_line
+
+__all__ = ["Sampling", "Strategy", "strategy_name"]  # where they have always been found
+
+
+class DatasetPrompts(Dataset):
+    """Prompts out of a dataset."""
+
+    kind_column: str | None = None
+    limit: int | None = Field(default=None, ge=2)
+
+
+Experiment = Annotated[
+    OneLayer
+    | Heads
+    | GenerationExperiment
+    | CountAblation
+    | Equivalence
+    | Coverage
+    | SampleComplexity
+    | Trajectory
+    | WinnerSets
+    | Positions
+    | TheoryGap,
+    Field(discriminator="kind"),
+]
+EXPERIMENT_KINDS = ("one-layer", "heads", "generation", "count-ablation", *PAPER_KINDS)
+
+
+class Config(Strict):
+    """One run: which models, which prompts, which experiments."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    models: tuple[str, ...] = ()
+    prompts: str | tuple[str, ...] | DatasetPrompts | None = None
+    held_out: float = Field(default=0.25, gt=0, lt=1)
+    generation: Generation = Generation()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    limit: int | None = Field(default=None, ge=1)
+    experiments: tuple[Experiment, ...] = Field(min_length=1)
+
+    @field_validator("experiments", mode="before")
+    @classmethod
+    def _kinds(cls, value: Any) -> Any:
+        for index, item in enumerate(value if isinstance(value, list | tuple) else ()):
+            kind = item.get("kind") if isinstance(item, dict) else None
+            if isinstance(item, dict) and kind not in EXPERIMENT_KINDS:
+                raise ValueError(f"experiment {index} has kind {kind!r}{nearest(str(kind), EXPERIMENT_KINDS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Config:
+        kinds = [e.kind for e in self.experiments]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"an experiment kind is listed twice: {kinds}")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"a model is listed twice: {list(self.models)}")
+        for experiment in self.experiments:
+            if needs_model(experiment) and not self.models:
+                raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
+            if needs_prompts(experiment) and self.prompts is None:
+                raise ValueError(f"experiment {experiment.kind!r} needs `prompts`, a file of {{id, kind, text}}")
+        for experiment in self.experiments:
+            if experiment.kind not in {"heads", "generation", "count-ablation"}:
+                continue
+            if not self.models:
+                raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
+            given = isinstance(experiment, Heads) and experiment.texts is not None
+            if self.prompts is None and not given:
+                more = ", or `texts` of its own" if isinstance(experiment, Heads) else ""
+                raise ValueError(f"experiment {experiment.kind!r} needs `prompts`, a file of {{id, kind, text}}{more}")
+        return self
+
+
+class LoadedConfig:
+    """A checked config, with what the run needs to find its files and to tell what it was.
+
+    Attributes:
+        config: the resolved settings.
+        given: the mapping as written, after includes and overrides.
+        base: the folder that relative paths in the config count from.
+    """
+
+    def __init__(self, config: Config, given: dict[str, Any], base: Path) -> None:
+        self.config = config
+        self.given = given
+        self.base = base
+
+
+def canonical_hash(value: Any) -> str:
+    """SHA-256 of a JSON-able value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shipped_configs() -> Path:
+    """The folder of the configs that come with the project, in a checkout and in an installed wheel."""
+    checkout = Path(__file__).resolve().parents[2] / "configs"
+    return checkout if (checkout / "quickstart.yaml").is_file() else Path(str(resources.files("harness"))) / "configs"
+
+
+def config_names() -> list[str]:
+    root = shipped_configs()
+    files = (p.relative_to(root).with_suffix("") for p in root.rglob("*.yaml"))
+    return sorted(p.as_posix() for p in files if p.parts[0] not in {"parts", "prompts"})
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a config given as a path, or as the name of a shipped one such as `quickstart`.
+
+    Raises:
+        UsageError: where there is no such file; names the nearest shipped config.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UsageError(f"config {str(name)!r} is a folder; give a YAML file")
+    if not path.is_absolute():
+        shipped = shipped_configs() / (
+            path if path.suffix in {".yaml", ".yml"} else path.with_name(path.name + ".yaml")
+        )
+        if shipped.is_file():
+            return shipped
+    asked = "/".join(path.with_suffix("").parts[-2:]).removeprefix("configs/")
+    raise UsageError(f"config {str(name)!r}: no such file{nearest(asked, config_names())} (shipped configs)")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice: the first would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool) or key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        UsageError: where it cannot be read or parsed; names the file and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {reason}") from None
+    try:
+        return _UniqueKeys(text).get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise UsageError(
+            f"{path}:{where} not valid YAML: {getattr(error, 'problem', None) or one_line(error)}"
+        ) from None
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _read_with_includes(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    here = path.resolve()
+    if here in above:
+        raise UsageError(f"{path}: includes itself")
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: a config is a mapping of keys, this is {type(data).__name__}")
+    includes = data.pop("include", [])
+    merged: dict[str, Any] = {}
+    for name in [includes] if isinstance(includes, str) else includes:
+        part = path.parent / str(name)
+        if not part.is_file():
+            raise UsageError(f"{path}: include {str(name)!r}: no such file beside it")
+        merged = _merge(merged, _read_with_includes(part, (*above, here)))
+    return _merge(merged, data)
+
+
+def apply_override(data: dict[str, Any], text: str) -> None:
+    """Set one value in place: `generation.seeds=3`, `experiments.heads.layers=[0, 5]`, `experiments.0.layers=all`.
+
+    A list is entered by index, or by the `kind` of its element. The value is read as YAML.
+
+    Raises:
+        UsageError: where the text is not `path=value` or the path leads nowhere.
+    """
+    path, equals, raw = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UsageError(f"--set {text!r}: write it as a.b=value")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text!r}: the value is not valid YAML") from None
+    node: Any = data
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(node, list):
+            kinds = [item.get("kind") if isinstance(item, dict) else None for item in node]
+            if key in kinds:
+                index = kinds.index(key)
+            elif re.fullmatch(r"\d+", key) and int(key) < len(node):
+                index = int(key)
+            else:
+                known = [str(k) for k in kinds if k] + [str(i) for i in range(len(node))]
+                raise UsageError(f"--set {text!r}: no element {key!r}{nearest(key, known)}")
+            if last:
+                node[index] = value
+            else:
+                node = node[index]
+        elif isinstance(node, dict):
+            if last:
+                node[key] = value
+            else:
+                node = node.setdefault(key, {})
+        else:
+            raise UsageError(f"--set {text!r}: {'.'.join(keys[:depth])!r} is a value, it has no {key!r}")
+
+
+def _describe(error: ValidationError, where: str) -> str:
+    found = error.errors()
+    # a list whose only entry is wrong counts as empty too: that is no second mistake
+    inside = [x["loc"][:depth] for x in found for depth in range(len(x["loc"]))]
+    found = [x for x in found if x["type"] != "too_short" or x["loc"] not in inside]
+    first = found[0]
+    path = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    shown = (
+        ""
+        if isinstance(value, dict | list | tuple) or first["type"] in {"value_error", "missing"}
+        else f", got {value!r}"
+    )
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return one_line(ValueError(f"{where}: {path + ': ' if path else ''}{message}{shown}{more}"))
+
+
+def load_config(
+    source: str | Path | dict[str, Any] | Config, overrides: Iterable[str] = (), limit: int | None = None
+) -> LoadedConfig:
+    """Read, merge, override and check a config.
+
+    Args:
+        source: a YAML file, the name of a shipped config, a mapping, or a `Config`.
+        overrides: texts such as `generation.seeds=3`; they win over the file.
+        limit: at most this many prompts per split and repetitions per cell.
+
+    Raises:
+        UsageError: one line that names the file, the key, the value and the nearest right name.
+    """
+    if isinstance(source, Config):
+        data, base, where = source.model_dump(mode="json", exclude_unset=True), Path(), "config"
+    elif isinstance(source, dict):
+        data, base, where = json.loads(json.dumps(source, default=str)), Path(), "config"
+        if "include" in data:
+            raise UsageError("config: `include` works in a file, not in a mapping")
+    else:
+        path = find_config(source)
+        data, base, where = _read_with_includes(path), path.parent, str(source)
+    for text in overrides:
+        apply_override(data, text)
+    if limit is not None:
+        data["limit"] = limit
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(_describe(error, where)) from None
+    return LoadedConfig(config, data, base)

@@ -1,0 +1,37 @@
+"""Settings models that know their keys, and that a setting added later does not change the record of older runs."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from harness.core.errors import nearest
+
+
+class Strict(BaseModel):
+    """A settings model that knows its keys: an unknown one is an error that names the nearest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+        return data
+
+
+class Growing(Strict):
+    """Settings whose later additions are written down only where they are set: old runs keep their hash."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Names of the fields that were added after runs had been recorded."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        quiet = {name for name in self.later if getattr(self, name) == fields[name].default}
+        return {key: value for key, value in write(self).items() if key not in quiet}

@@ -1,0 +1,1 @@
+"""What every room uses: errors, seeds, the row schema, records and declarations. Start with `rows.py`."""

@@ -1,0 +1,182 @@
+"""Prompts: read them, split them by kind into training and held-out ones, and take fewer for a smoke run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from harness.config.decoding import CountAblation
+from harness.config.experiments import Heads
+from harness.config.load import Config, DatasetPrompts, LoadedConfig, read_yaml
+from harness.config.texts import Prose
+from harness.core.errors import UsageError
+from harness.data.documents import read_documents, read_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One text to be continued. `split` is `train` or `held_out`, never both."""
+
+    id: str
+    kind: str
+    text: str
+    split: str = "train"
+    chat: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The prompt as a JSON-able mapping; `chat` stands in it only where it is set."""
+        written = asdict(self)
+        if not self.chat:
+            del written["chat"]
+        return written
+
+
+def _from_file(path: Path) -> list[Prompt]:
+    data = read_yaml(path)
+    if not isinstance(data, list):
+        raise UsageError(f"{path}: prompts are a list of {{id, kind, text}}")
+    prompts = []
+    for index, item in enumerate(data):
+        if not isinstance(item, dict) or set(item) - {"chat"} != {"id", "kind", "text"}:
+            raise UsageError(f"{path}: prompt {index} must have the keys id, kind and text, and no others but chat")
+        if not all(isinstance(v, str) and v.strip() for k, v in item.items() if k != "chat"):
+            raise UsageError(f"{path}: prompt {index}: id, kind and text must be texts that are not empty")
+        if not isinstance(item.get("chat", False), bool):
+            raise UsageError(f"{path}: prompt {index}: chat must be true or false, got {item['chat']!r}")
+        prompts.append(Prompt(**item))
+    return prompts
+
+
+def _from_dataset(spec: DatasetPrompts, base: Path) -> list[Prompt]:
+    columns = (spec.column, *([spec.kind_column] if spec.kind_column else []))
+    rows = enumerate(islice(read_rows(spec, base, "prompts", columns), spec.limit))
+    return [
+        Prompt(str(row.get("id", index)), str(row[spec.kind_column]) if spec.kind_column else "text", row[spec.column])
+        for index, row in rows
+        if isinstance(row[spec.column], str) and row[spec.column].strip()
+    ]
+
+
+def read_given(loaded: LoadedConfig) -> list[Prompt]:
+    """The documents that heads are read on instead of the model's own texts, split and limited; none by default.
+
+    Raises:
+        UsageError: no such dataset, no such column, no text in it, or too few documents for both splits.
+    """
+    config, where = loaded.config, "experiments.heads.texts"
+    spec = next((e.texts for e in config.experiments if isinstance(e, Heads) and e.texts is not None), None)
+    if spec is None:
+        return []
+    return _split_for(config, _documents(spec, loaded.base, where), f"{where}: {spec.dataset}", "documents")
+
+
+def read_prose(loaded: LoadedConfig) -> list[Prompt]:
+    """The texts that losses are measured on; none where no experiment asks for them.
+
+    Raises:
+        UsageError: a file is missing or malformed, or a dataset holds no text.
+    """
+    found: list[Prompt] = []
+    for experiment in loaded.config.experiments:
+        if isinstance(experiment, CountAblation):
+            if isinstance(experiment.prose, str):
+                found += _from_file(_find(loaded, experiment.prose))
+            else:
+                found += _documents(experiment.prose, loaded.base, "experiments.count-ablation.prose")
+    return found
+
+
+def _documents(spec: Prose, base: Path, where: str) -> list[Prompt]:
+    """The documents of a dataset, each with an id of its own."""
+    found = read_documents(spec, base, where, spec.documents, spec.sample_by)
+    numbers: dict[str, int] = {}
+    for name, _ in found:
+        numbers[name] = numbers.get(name, 0) + 1
+    return [
+        Prompt(name if numbers[name] == 1 else f"{name}-{index}", "text", text)
+        for index, (name, text) in enumerate(found)
+    ]
+
+
+def _split_for(config: Config, prompts: list[Prompt], where: str, what: str) -> list[Prompt]:
+    """Split as a config says, refuse what leaves a split empty, and limit."""
+    prompts = split(prompts, config.held_out, config.seed)
+    for part in ("train", "held_out"):
+        if not any(p.split == part for p in prompts):
+            raise UsageError(f"{where}: {len(prompts)} {what} leave none for {part}; add {what} or change held_out")
+    return limited(prompts, config.limit, config.seed)
+
+
+def _rank(seed: int, prompt: Prompt) -> str:
+    """A position in a shuffle that depends on the seed and the prompt alone, not on its neighbours."""
+    return hashlib.sha256(f"{seed}/{prompt.kind}/{prompt.id}".encode()).hexdigest()
+
+
+def split(prompts: list[Prompt], held_out: float, seed: int) -> list[Prompt]:
+    """Assign each prompt to training or held-out data, stratified by kind.
+
+    Each kind gives its share, rounded down; the places still missing to round(held_out * all) go to the kinds
+    with the largest remainders. A kind of two prompts or more stands in both splits.
+    """
+    kinds: dict[str, list[Prompt]] = {}
+    for prompt in sorted(prompts, key=lambda p: _rank(seed, p)):
+        kinds.setdefault(prompt.kind, []).append(prompt)
+    exact = {kind: held_out * len(group) for kind, group in kinds.items()}
+    take = {kind: int(share) for kind, share in exact.items()}
+    missing = round(held_out * len(prompts)) - sum(take.values())
+    for kind in sorted(kinds, key=lambda k: (take[k] - exact[k], k))[: max(missing, 0)]:
+        take[kind] += 1
+    for kind, group in kinds.items():
+        if len(group) > 1:
+            take[kind] = min(max(take[kind], 1), len(group) - 1)
+    held = {p.id for kind, group in kinds.items() for p in group[: take[kind]]}
+    return [replace(p, split="held_out" if p.id in held else "train") for p in prompts]
+
+
+def limited(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
+    """At most `limit` prompts of each split, taken from the kinds in turn."""
+    if limit is None:
+        return prompts
+    keep: set[str] = set()
+    for part in ("train", "held_out"):
+        order: dict[str, int] = {}
+        ranked = []
+        for prompt in sorted((p for p in prompts if p.split == part), key=lambda p: _rank(seed, p)):
+            order[prompt.kind] = order.get(prompt.kind, 0) + 1
+            ranked.append((order[prompt.kind], prompt.kind, prompt.id))
+        keep |= {prompt_id for _, _, prompt_id in sorted(ranked)[:limit]}
+    return [p for p in prompts if p.id in keep]
+
+
+def _find(loaded: LoadedConfig, name: str) -> Path:
+    path = next((p for p in (loaded.base / name, Path(name)) if p.is_file()), None)
+    if path is None:
+        raise UsageError(f"prompts: {name!r}: no such file (looked beside the config and in the current folder)")
+    return path
+
+
+def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
+    """The prompts of a run, split and limited.
+
+    Raises:
+        UsageError: file missing or malformed, ids not unique, or too few for a training and a held-out prompt.
+    """
+    config = loaded.config
+    if config.prompts is None:
+        return []
+    if isinstance(config.prompts, DatasetPrompts):
+        prompts, name = _from_dataset(config.prompts, loaded.base), config.prompts.dataset
+    else:
+        files = [config.prompts] if isinstance(config.prompts, str) else list(config.prompts)
+        prompts, name = [p for file in files for p in _from_file(_find(loaded, file))], ", ".join(files)
+    ids: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in ids:
+            raise UsageError(f"prompts: {name}: id {prompt.id!r} occurs twice")
+        ids.add(prompt.id)
+    if config.generation.chat:
+        prompts = [replace(prompt, chat=True) for prompt in prompts]
+    return _split_for(config, prompts, f"prompts: {name}", "prompts")

@@ -1,0 +1,1 @@
+"""What several experiments share: continuations, claims and verdicts, tables and figures."""

@@ -1,0 +1,198 @@
+"""The model's own continuations of the prompts: heads are read on them, surrogates are compared with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from harness.config.decoding import Strategy, has_one_continuation, strategy_name, strategy_options
+from harness.config.load import Config
+from harness.core.rows import Rows
+from harness.core.seeds import derive_seed
+from harness.data.prompts import Prompt
+from harness.measures.repetition import argmax_repeat_rate
+from harness.runs.directory import write_parquet
+from harness.runs.units import Unit, Work
+
+if TYPE_CHECKING:
+    from harness.models.token_scores import TokenScores
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A resolved model, as a plan needs it. The rows depend on name, revision and weights, not on where it stands."""
+
+    name: str
+    path: Path
+    revision: str | None
+    weights_hash: str
+    layers: int
+
+    def settings(self) -> dict[str, Any]:
+        return {"model": self.name, "revision": self.revision, "weights": self.weights_hash}
+
+
+def local(model: Model, device: str) -> dict[str, Any]:
+    """What a unit needs to find the model on this machine."""
+    return {"path": str(model.path.absolute()), "device": device}
+
+
+def continuation_unit(
+    config: Config, model: Model, prompts: list[Prompt], strategy: Strategy, seed: int, device: str
+) -> Unit:
+    """The unit that continues prompts with one strategy and one seed."""
+    generation = config.generation
+    options = strategy_options(strategy)
+    settings = {
+        **model.settings(),
+        "prompts": [prompt.as_dict() for prompt in prompts],
+        "strategy": strategy_name(strategy),
+        "temperature": options.pop("temperature", None),
+        "options": options,
+        "record": generation.record,
+        "max_new_tokens": smoke_length(config, generation.max_new_tokens),
+        "batch_size": generation.batch_size,
+        "ignore_eos": generation.ignore_eos,
+        "seed": seed,
+        "run_seed": config.seed,
+    }
+    label = f"{model.name}: continuing {len(prompts)} prompts, {settings['strategy']}, seed {seed}"
+    task = "harness.experiments._shared.continuations:continue_prompts"
+    return Unit(task, label, settings, local=local(model, device))
+
+
+def smoke_length(config: Config, longest: int) -> int:
+    """Tokens of a text: as many as the config says; in a smoke run with `limit` N at most 32 N."""
+    return longest if config.limit is None else min(longest, 32 * config.limit)
+
+
+def real_units(config: Config, model: Model, prompts: list[Prompt], strategy: Strategy, device: str) -> list[Unit]:
+    """The real continuations of all prompts: one unit per seed; greedy decoding has only one."""
+    seeds = 1 if has_one_continuation(strategy) else config.generation.seeds
+    return [continuation_unit(config, model, prompts, strategy, seed, device) for seed in range(seeds)]
+
+
+def continue_prompts(work: Work) -> pd.DataFrame:
+    """Do one unit: generate, and keep the trajectories."""
+    from harness.models import loading
+    from harness.models.language_model import generate
+
+    s = work.settings
+    path = Path(work.local["path"])
+    work.progress(0.0, "loading the model")
+    model, tokenizer = loading.load_model(path, work.local["device"]), loading.load_tokenizer(path)
+    ids = [loading.encode(tokenizer, prompt["text"], prompt.get("chat", False)) for prompt in s["prompts"]]
+    recorded: dict[int, TokenScores] = {}
+    continuations = generate(
+        model,
+        tokenizer,
+        ids,
+        temperature=s["temperature"],
+        max_new_tokens=s["max_new_tokens"],
+        seed=derive_seed(s["run_seed"], "continuations", s["strategy"], s["seed"]),
+        batch_size=s["batch_size"],
+        ignore_eos=s["ignore_eos"],
+        options=s["options"],
+        record=recorded.__setitem__ if s["record"] else None,
+        progress=work.progress,
+    )
+    rows = Rows(
+        experiment="continuations",
+        model=s["model"],
+        revision=s["revision"],
+        strategy=s["strategy"],
+        surrogate="model",
+        seed=s["seed"],
+        condition=decoding_condition(s["ignore_eos"]),
+    )
+    trajectories = []
+    for index, (prompt, prompt_ids, continuation) in enumerate(zip(s["prompts"], ids, continuations, strict=True)):
+        rows.add("length", len(continuation), split=prompt["split"], prompt=prompt["id"], n=1)
+        trajectories.append(
+            {
+                "experiment": "continuations",
+                "model": s["model"],
+                "strategy": s["strategy"],
+                "source": "model",
+                "seed": s["seed"],
+                "split": prompt["split"],
+                "prompt": prompt["id"],
+                "kind": prompt["kind"],
+                "prompt_tokens": prompt_ids,
+                "continuation": continuation.tolist(),
+                "text": tokenizer.decode(continuation, skip_special_tokens=False),
+            }
+        )
+        if s["record"]:
+            trajectories[-1] |= _record(rows, prompt, np.asarray(prompt_ids), continuation, recorded[index])
+    write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
+    return rows.frame()
+
+
+def decoding_condition(ignore_eos: bool) -> dict[str, bool] | None:
+    """What rows say about the end token: nothing where it ends a continuation, as it should."""
+    return {"ignore_eos": True} if ignore_eos else None
+
+
+def _record(
+    rows: Rows, prompt: dict[str, Any], prompt_ids: IntArray, continuation: IntArray, found: TokenScores
+) -> dict[str, Any]:
+    """What the model thought of one continuation: columns of its trajectory, and rows of the means."""
+    per_token = {
+        "log_probability": found.log_probability,
+        "entropy": found.entropy,
+        "in_context_mass": found.in_context_mass,
+    }
+    where = {"split": prompt["split"], "prompt": prompt["id"], "n": len(continuation)}
+    for metric, values in per_token.items():
+        if len(values):
+            rows.add(metric, float(values.mean()), **where)
+        else:
+            rows.add(metric, None, missing="the model ended at once", **where)
+    repeats = argmax_repeat_rate(found.argmax, continuation, prompt_ids)
+    rows.add("argmax_repeat_rate", repeats.value, missing=repeats.missing, **where)
+    return {name: values.astype(np.float32).tolist() for name, values in per_token.items()}
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One prompt and what the model made of it, in the model's token ids."""
+
+    prompt: str
+    split: str
+    strategy: str
+    seed: int
+    prompt_tokens: IntArray
+    continuation: IntArray
+
+    @property
+    def tokens(self) -> IntArray:
+        return np.concatenate([self.prompt_tokens, self.continuation])
+
+
+def read_continuations(folder: Path) -> list[Continuation]:
+    """The continuations that a unit left in its folder, in the order of its prompts."""
+    frame = pd.read_parquet(folder / "trajectories.parquet")
+    return [
+        Continuation(
+            str(row["prompt"]),
+            str(row["split"]),
+            str(row["strategy"]),
+            int(row["seed"]),
+            np.asarray(row["prompt_tokens"], dtype=np.int64),
+            np.asarray(row["continuation"], dtype=np.int64),
+        )
+        for row in frame.to_dict("records")
+    ]
+
+
+def read_texts(folder: Path) -> list[tuple[str, str]]:
+    """The continuations of a unit as texts: (prompt, text) in the order of its prompts."""
+    frame = pd.read_parquet(folder / "trajectories.parquet")
+    return [(str(prompt), str(text)) for prompt, text in zip(frame["prompt"], frame["text"], strict=True)]

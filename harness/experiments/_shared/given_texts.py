@@ -1,0 +1,97 @@
+"""Texts that people wrote, as heads read them: cut to the window, every document for itself.
+
+No piece holds parts of two documents, so no context and no position goes over a boundary between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.config.load import canonical_hash
+from harness.config.texts import GivenTexts
+from harness.core.errors import UsageError
+from harness.core.rows import Rows
+from harness.data.prompts import Prompt
+from harness.experiments._shared.continuations import Model, local
+from harness.runs.directory import write_parquet
+from harness.runs.units import Unit, Work
+
+STRATEGY = "text"  # where rows name how a text was decoded: it was not
+
+
+def cut(tokens: Sequence[int], length: int, settings: GivenTexts) -> list[list[int]]:
+    """The pieces of one document, from its start on.
+
+    Args:
+        tokens: of the document.
+        length: of the longest piece.
+        settings: how many pieces, and of how many tokens at least.
+    """
+    starts = range(0, len(tokens), length)[: settings.windows]
+    pieces = [list(tokens[start : start + length]) for start in starts]
+    return [piece for piece in pieces if len(piece) >= settings.min_tokens]
+
+
+def given_unit(model: Model, documents: list[Prompt], settings: GivenTexts, max_length: int, device: str) -> Unit:
+    """The unit that holds the pieces of documents as texts of a model.
+
+    Args:
+        model: whose tokenizer to use.
+        documents: split into training and held-out ones.
+        settings: how to cut them.
+        max_length: of a piece; the model's own window may be shorter.
+        device: on which the model will read them.
+
+    Raises:
+        UsageError: documents that leave nothing to fit or nothing to judge.
+    """
+    from harness.models import loading
+
+    tokenizer, config = loading.load_tokenizer(model.path), loading.load_config(model.path)
+    window = loading.context_window(config)
+    length = max_length if window is None else min(max_length, window)
+    pieces = []
+    for document in documents:
+        ids = loading.encode_long(tokenizer, document.text)
+        where = f"experiments.heads.texts: document {document.id!r}"
+        loading.check_known(tokenizer, ids, where, model.name, config.vocab_size)
+        for index, piece in enumerate(cut(ids, length, settings)):
+            pieces.append({"document": document.id, "split": document.split, "piece": index, "tokens": piece})
+    for part in ("train", "held_out"):
+        if not any(piece["split"] == part for piece in pieces):
+            raise UsageError(
+                f"experiments.heads.texts: {settings.dataset!r}: none of {len(documents)} documents leaves a {part} "
+                f"text of {settings.min_tokens} tokens for {model.name!r}; take more documents or lower min_tokens"
+            )
+    return Unit(
+        "harness.experiments._shared.given_texts:keep_texts",
+        f"{model.name}: {len(pieces)} texts of {settings.dataset}",
+        {**model.settings(), "pieces": canonical_hash(pieces), "max_length": length},
+        local={**local(model, device), "pieces": pieces},
+    )
+
+
+def keep_texts(work: Work) -> pd.DataFrame:
+    """Do the unit: leave the texts where units of heads look for them."""
+    s = work.settings
+    shared: dict[str, Any] = {"experiment": "texts", "model": s["model"], "strategy": STRATEGY}
+    rows, texts = Rows(**shared, revision=s["revision"], surrogate="model"), []
+    for piece in work.local["pieces"]:
+        where = {"split": piece["split"], "prompt": piece["document"], "seed": piece["piece"]}
+        rows.add("length", len(piece["tokens"]), n=1, **where)
+        texts.append(
+            {
+                **shared,
+                **where,
+                "source": "text",
+                "kind": "text",
+                "prompt_tokens": piece["tokens"],
+                "continuation": [],
+                "text": "",
+            }
+        )
+    write_parquet(pd.DataFrame(texts), work.folder / "trajectories.parquet")
+    return rows.frame()

@@ -1,0 +1,327 @@
+"""Experiment `generation`: do chains fitted to a model's next-token distributions repeat what the model repeats?
+
+Per strategy: the model scores its own texts; its next-token distributions, restricted to the context, are what the
+surrogates are fitted to (training prompts) and judged on (held-out prompts). Then every surrogate continues the
+held-out prompts with the same strategy, cut to the real length, and is measured as the real continuations are.
+
+Two rows frame the surrogates. Ceiling, `model-reseeded`: the model itself with another seed. Floor, `model-shuffled`:
+the model's own continuations, each compared with the prompt of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import rel_entr
+
+from ccmc import CCMC
+from harness.config.decoding import HEAD_CHAINS, GenerationExperiment, has_one_continuation
+from harness.config.load import Config
+from harness.core.rows import Rows
+from harness.core.seeds import derive_seed
+from harness.data.prompts import Prompt
+from harness.data.texts import LocalVocabulary, Text
+from harness.experiments._shared.comparison import Comparison, mean_field_winners
+from harness.experiments._shared.continuations import (
+    Continuation,
+    Model,
+    continuation_unit,
+    decoding_condition,
+    local,
+    read_continuations,
+    real_units,
+)
+from harness.experiments._shared.fidelity_rows import add_finite, add_ridge, fidelity_means
+from harness.measures.fidelity import kl
+from harness.runs.directory import write_parquet
+from harness.runs.units import Unit, Work
+from harness.surrogates._fitting.ccmc_fit import CCMCFit, FlatPrior
+from harness.surrogates._fitting.counts import Counts
+from harness.surrogates._fitting.escape import Escape
+from harness.surrogates.base import Decoding, Observations, Surrogate, pair_mass
+from harness.surrogates.next_token.bigram import Bigram, BigramRestricted
+from harness.surrogates.next_token.ccmc_bilinear import CCMCBilinear, features
+from harness.surrogates.next_token.head_chains import HeadChain, HeadMixture, single_losses
+from harness.surrogates.next_token.in_context_bigram import InContextBigram
+from harness.surrogates.next_token.n_gram import NGram
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def plan(
+    config: Config, settings: GenerationExperiment, model: Model, prompts: list[Prompt], device: str
+) -> list[Unit]:
+    """One unit per strategy, after the units that make its texts and, for sampling, the reseeded held-out ones."""
+    units: list[Unit] = []
+    held_out = [prompt for prompt in prompts if prompt.split == "held_out"]
+    for strategy in config.generation.strategies:
+        texts = real_units(config, model, prompts, strategy, device)
+        if not has_one_continuation(strategy):
+            texts.append(continuation_unit(config, model, held_out, strategy, config.generation.seeds, device))
+        name = texts[0].settings["strategy"]
+        units += texts
+        units.append(
+            Unit(
+                "harness.experiments.generation.units:strategy",
+                f"{model.name}: surrogates of generation, {name}",
+                {
+                    **model.settings(),
+                    "strategy": name,
+                    "temperature": texts[0].settings["temperature"],
+                    "options": texts[0].settings["options"],
+                    "ignore_eos": config.generation.ignore_eos,
+                    "surrogates": list(settings.surrogates),
+                    "escape": settings.escape,
+                    "winners_at": list(settings.winners_at),
+                    "mean_field": settings.mean_field,
+                    "head_layers": settings.head_layers
+                    if settings.head_layers == "all"
+                    else list(settings.head_layers),
+                    "mixture_heads": settings.mixture_heads,
+                    "rollout_seeds": 1 if has_one_continuation(strategy) else settings.rollout_seeds,
+                    "reseeded": None if has_one_continuation(strategy) else config.generation.seeds,
+                    "seed": config.seed,
+                },
+                tuple(texts),
+                local(model, device),
+            )
+        )
+    return units
+
+
+def make_surrogate(
+    name: str, seed: int, embeddings: FloatArray | None = None, chains: Sequence[HeadChain] = ()
+) -> Surrogate:
+    """A surrogate of generation by its name in the ladder.
+
+    Args:
+        name: of the surrogate.
+        seed: of the choices that it makes inside the training texts.
+        embeddings: [K, D] of the local vocabulary, for `ccmc-bilinear`.
+        chains: of heads, the best in training first, for `ccmc-head` and `ccmc-mixture`.
+    """
+    if name == "ccmc-fit":
+        return CCMCFit(FlatPrior(), seed)
+    if name == "ccmc-bilinear":
+        assert embeddings is not None
+        return CCMCBilinear(features(embeddings), seed)
+    if name in HEAD_CHAINS:
+        mixed = name == "ccmc-mixture"
+        return HeadMixture(name, chains if mixed else chains[:1], with_counts=mixed)
+    if name in {"bigram", "bigram-restricted"}:
+        return (Bigram if name == "bigram" else BigramRestricted)(seed)
+    plain: dict[str, type[Surrogate]] = {"counts": Counts, "in-context-bigram": InContextBigram, "n-gram": NGram}
+    return plain[name]()
+
+
+def _best_chains(work: Work, chains: list[HeadChain], train: list[Scored], rows: Rows) -> list[HeadChain]:
+    """The chains of heads that predict the training texts best, in that order; and a row for every head."""
+    s = work.settings
+    work.progress(0.6, "scoring the chains of heads")
+    losses = single_losses(chains, [entry.text for entry in train], [entry.restricted for entry in train])
+    n = sum(len(entry.text) for entry in train)
+    for chain, loss in zip(chains, losses, strict=True):
+        where: dict[str, Any] = {"layer": chain.layer, "head": chain.head, "surrogate": "ccmc-head", "split": "train"}
+        add_finite(rows, "cross_entropy", float(loss), n=n, **where)
+    return [chains[index] for index in np.argsort(losses, kind="stable")[: s["mixture_heads"]]]
+
+
+def _add_weights(rows: Rows, surrogate: HeadMixture) -> None:
+    """Which heads a mixture is made of."""
+    for chain, weight in zip(surrogate.chains, surrogate.weights_, strict=False):
+        place: dict[str, Any] = {
+            "layer": chain.layer,
+            "head": chain.head,
+            "surrogate": surrogate.name,
+            "split": "train",
+        }
+        rows.add("mixture_weight", float(weight), **place)
+    if surrogate.with_counts:
+        rows.add("mixture_weight", float(surrogate.weights_[-1]), surrogate=surrogate.name, split="train")
+
+
+def leaving_kl(mass: FloatArray, kl: FloatArray, leaving: FloatArray) -> FloatArray:
+    """[n] KL over the tokens of the context and one more outcome, anything else.
+
+    Args:
+        mass: [n] what the model gives to the context.
+        kl: [n] divergence within the context.
+        leaving: [n] what the surrogate gives to anything else; 0 where the model leaves gives infinity.
+    """
+    left = np.clip(1.0 - mass, 0.0, 1.0)
+    whole: FloatArray = mass * kl + rel_entr(mass, 1.0 - leaving) + rel_entr(left, leaving)
+    return whole
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A continuation, its contexts, and the model's distributions over them."""
+
+    continuation: Continuation
+    text: Text
+    restricted: FloatArray
+    in_context_mass: FloatArray
+    outside: Any
+
+
+def strategy(work: Work) -> pd.DataFrame:
+    """Do one strategy."""
+    from harness.attention import capture
+    from harness.experiments._shared.static_chains import ChainReader
+    from harness.models import loading
+    from harness.models.language_model import distributions_of, next_token_distributions
+
+    s = work.settings
+    work.progress(0.0, "loading the model")
+    path = Path(work.local["path"])
+    model, tokenizer = loading.load_model(path, work.local["device"]), loading.load_tokenizer(path)
+    continuations = [c for folder in work.inputs for c in read_continuations(folder)]
+    reseeded = {c.prompt: c for c in continuations if c.seed == s["reseeded"]}
+    real = [c for c in continuations if c.seed != s["reseeded"]]
+    vocabulary = LocalVocabulary(c.tokens for c in real)
+    rows = Rows(
+        experiment="generation",
+        model=s["model"],
+        revision=s["revision"],
+        strategy=s["strategy"],
+        split="held_out",
+    )
+
+    wide = s["escape"] or "bigram" in s["surrogates"]
+    reader = None
+    if set(HEAD_CHAINS) & set(s["surrogates"]):
+        longest = max((len(c.tokens) for c in real if c.split == "train" and len(c.continuation)), default=0)
+        reader = ChainReader(model, s["head_layers"], vocabulary, longest)
+    scored: list[Scored] = []
+    for index, c in enumerate(real):
+        work.progress(0.6 * index / len(real), f"scoring text {index + 1} of {len(real)}")
+        if len(c.continuation) == 0:
+            continue  # the model ended at once: nothing was continued
+        text = Text(vocabulary.local(c.tokens), start=len(c.prompt_tokens) - 1, stop=len(c.tokens) - 1)
+        kept = vocabulary.ids if wide else None
+        if reader is not None and c.split == "train":  # one pass for the inputs of heads and for what they lead to
+            logits = capture.listen_through(model, c.tokens, reader.layers, reader.text(c.tokens))
+            found = distributions_of(logits, c.tokens, text, kept)
+        else:
+            found = next_token_distributions(model, c.tokens, text, kept)
+        rows.add(
+            "in_context_mass",
+            float(found.in_context_mass.mean()),
+            surrogate="model",
+            split=c.split,
+            prompt=c.prompt,
+            seed=c.seed,
+            n=len(text),
+        )
+        scored.append(Scored(c, text, found.restricted, found.in_context_mass, found.outside))
+    train = [entry for entry in scored if entry.continuation.split == "train"]
+    held_out = [entry for entry in scored if entry.continuation.split == "held_out"]
+    if not train or not held_out:
+        raise ValueError(
+            "the model ended every training or every held-out prompt at once; there is nothing to fit or judge"
+        )
+    observations = Observations(
+        texts=[entry.text for entry in train],
+        groups=[entry.continuation.prompt for entry in train],
+        wins=[pair_mass(entry.text, entry.restricted[None], len(vocabulary)) for entry in train],
+        vocab_size=len(vocabulary),
+        targets=[entry.restricted for entry in train],
+        in_context_mass=[entry.in_context_mass for entry in train] if wide else (),
+        outside=[entry.outside for entry in train] if wide else (),
+    )
+    chains = _best_chains(work, reader.chains(), train, rows) if reader is not None else []
+    embeddings = None
+    if "ccmc-bilinear" in s["surrogates"]:
+        embeddings = model.get_input_embeddings().weight[torch.as_tensor(vocabulary.ids)].double().cpu().numpy()
+    seed = derive_seed(s["seed"], "generation", s["strategy"])
+    escape = Escape(seed).fit(observations) if s["escape"] else None
+    fitted: dict[str, Surrogate] = {}
+    for index, name in enumerate(s["surrogates"]):
+        work.progress(0.7 + 0.1 * index / len(s["surrogates"]), f"fitting {name}")
+        surrogate = fitted[name] = make_surrogate(name, seed, embeddings, chains).fit(observations)
+        for ridge in getattr(surrogate, "ridge_", ()):
+            add_ridge(rows, float(ridge), surrogate=name)
+        if isinstance(surrogate, HeadMixture):
+            _add_weights(rows, surrogate)
+        for entry in held_out:
+            _one_step(rows, name, surrogate, entry, escape)
+
+    judged = [c for c in real if c.split == "held_out"]
+    floor_seed = derive_seed(s["seed"], "floor", s["strategy"])
+    about = decoding_condition(s["ignore_eos"])
+    comparison = Comparison(rows, judged, reseeded, floor_seed, s["winners_at"], about)
+    comparison.frame_rows()
+    if s["mean_field"]:
+        chain = fitted["ccmc-fit"]
+        assert isinstance(chain, CCMCFit)
+        comparison.add_mean_field("ccmc-fit", _mean_field(chain, vocabulary, s))
+    decoding = Decoding.of(s["temperature"], s["options"])
+    trajectories = []
+    prompts = {c.prompt: vocabulary.local(c.prompt_tokens) for c in judged}
+    steps = [max(len(c.continuation) for c in judged if c.prompt == prompt) for prompt in prompts]
+    for index, (name, surrogate) in enumerate(fitted.items()):
+        for seed in range(s["rollout_seeds"]):
+            done = index * s["rollout_seeds"] + seed
+            work.progress(0.8 + 0.2 * done / (len(fitted) * s["rollout_seeds"]), f"continuing with {name}, seed {seed}")
+            rollout_seed = derive_seed(s["seed"], "rollout", s["strategy"], name, seed)
+            rollouts = surrogate.rollout(list(prompts.values()), steps, rollout_seed, decoding, escape)
+            made = {prompt: vocabulary.ids[tokens] for prompt, tokens in zip(prompts, rollouts, strict=True)}
+            comparison.add(name, seed, made)
+            trajectories += [
+                {
+                    "experiment": "generation",
+                    "model": s["model"],
+                    "strategy": s["strategy"],
+                    "source": name,
+                    "seed": seed,
+                    "split": "held_out",
+                    "prompt": prompt,
+                    "kind": None,
+                    "prompt_tokens": next(c.prompt_tokens for c in judged if c.prompt == prompt).tolist(),
+                    "continuation": tokens.tolist(),
+                    "text": tokenizer.decode(tokens, skip_special_tokens=False),
+                }
+                for prompt, tokens in made.items()
+            ]
+    write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
+    return rows.frame()
+
+
+def _one_step(rows: Rows, name: str, surrogate: Surrogate, entry: Scored, escape: Escape | None) -> None:
+    """Rows of one surrogate one token ahead, along one held-out text."""
+    c, text = entry.continuation, entry.text
+    where: dict[str, Any] = {"surrogate": name, "prompt": c.prompt, "seed": c.seed, "n": len(text)}
+    predicted = surrogate.predict(text)
+    for metric, values in fidelity_means(entry.restricted[None], predicted).items():
+        add_finite(rows, metric, float(values[0]), **where)
+    if isinstance(surrogate, Bigram) and surrogate.open:
+        leaving = surrogate.leaving(text)
+    elif escape is not None:
+        leaving = escape.rates(text)
+    else:
+        return
+    rows.add("escape", float(leaving.mean()), **where)
+    whole = leaving_kl(entry.in_context_mass, kl(entry.restricted, predicted[0]), leaving)
+    add_finite(rows, "kl_with_escape", float(whole.mean()), **where)
+
+
+def _mean_field(
+    fit: CCMCFit, vocabulary: LocalVocabulary, settings: dict[str, Any]
+) -> Callable[[Continuation], IntArray] | str:
+    """What the mean field of a fitted chain says about the winners of a prompt, in the model's token ids."""
+    if settings["temperature"] != 1.0 or settings["options"]:
+        return "the mean field describes sampling at temperature 1 with nothing cut off"
+
+    def predict(c: Continuation) -> IntArray:
+        types, columns = np.unique(vocabulary.local(c.prompt_tokens), return_inverse=True)
+        chain = CCMC(np.stack([fit.row(int(query), types) for query in types]))
+        return vocabulary.ids[types[mean_field_winners(chain, columns, len(c.continuation))]]
+
+    return predict

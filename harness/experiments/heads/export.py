@@ -1,0 +1,163 @@
+"""The chain of a head as a file that `ccmc` loads, and its transition rows in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ccmc import CCMC, AttentionCCMC
+from harness.core.errors import UsageError
+from harness.experiments._shared.tables import Table, number
+from harness.experiments.heads.refit import FloatArray, HeadFit, IntArray
+from harness.runs.directory import write_atomic
+
+LARGEST = 4096  # tokens of a dense chain: K x K numbers, 134 MB
+
+
+def as_attention(fit: HeadFit) -> AttentionCCMC:
+    """The chain as keys and queries, for a surrogate read off the weights of a head without a soft cap.
+
+    Raises:
+        UsageError: a chain that is no product of keys and queries.
+    """
+    from harness.surrogates.heads.from_weights import CCMCWeights
+    from harness.surrogates.next_token.head_chains import head_chains
+
+    if not isinstance(fit.fitted, CCMCWeights):
+        raise UsageError(
+            f"head {fit.layer}.{fit.head}: {fit.surrogate} over {len(fit.ids)} tokens would be a file of "
+            f"{8e-6 * len(fit.ids) ** 2:,.0f} MB; keep the most frequent with --tokens {LARGEST}, or use --surrogate "
+            "ccmc-weights"
+        )
+    chain = head_chains({fit.layer: fit.fitted.heads})[fit.head]
+    if chain.softcap is not None:
+        raise UsageError(
+            f"head {fit.layer}.{fit.head} caps its scores, so that they are no products; keep the most frequent tokens "
+            f"with --tokens {LARGEST}"
+        )
+    size = len(fit.ids)  # the first position may stand behind the tokens
+    return AttentionCCMC(chain.key[:size], chain.query[:size])
+
+
+def export(fit: HeadFit, path: Path, tokens: int | None = None) -> tuple[str, Path]:
+    """Write the chain of a head, and beside it the tokens that its rows and columns stand for.
+
+    Args:
+        fit: the head.
+        path: the safetensors file; the vocabulary goes to the same name with `.tokens.json`.
+        tokens: keep only so many, the most frequent in the training texts.
+
+    Returns:
+        The class of `ccmc` that loads the file, and the path of the vocabulary.
+
+    Raises:
+        UsageError: a chain too large to be written out, or a place that cannot be written to.
+    """
+    kept = np.arange(len(fit.ids))
+    if tokens is not None and tokens < len(kept):
+        kept = np.sort(np.argsort(-fit.counts, kind="stable")[:tokens])
+    chain: CCMC | AttentionCCMC
+    chain = CCMC(fit.all_logits(kept)) if len(kept) <= LARGEST else as_attention(fit)
+    kind = type(chain).__name__
+    beside = path.with_name(f"{path.name.removesuffix('.safetensors')}.tokens.json")
+    about = {
+        "model": fit.model,
+        "layer": fit.layer,
+        "head": fit.head,
+        "surrogate": fit.surrogate,
+        "load_with": f"ccmc.{kind}.load",
+        "tokens": [{"id": int(fit.ids[k]), "text": fit.pieces[k], "count": int(fit.counts[k])} for k in kept],
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        chain.save(path)
+        write_atomic(beside, (json.dumps(about, ensure_ascii=False, indent=1) + "\n").encode())
+    except OSError as error:
+        raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None
+    return kind, beside
+
+
+def escaped(piece: str) -> str:
+    """A token as it may be shown anywhere: in quotes, blanks visible, control characters as escapes."""
+    return json.dumps(piece, ensure_ascii=False) if piece.isprintable() else ascii(piece)
+
+
+def find_query(fit: HeadFit, text: str) -> int:
+    """The local id of a token given by its text.
+
+    Raises:
+        UsageError: no token of the run's texts is exactly that; names the nearest.
+    """
+    places = [index for index, piece in enumerate(fit.pieces) if piece == text]
+    if not places:
+        hint = _near(text, fit.pieces)
+        if not hint and len(fit.pieces) <= 40:
+            hint = f"; known: {', '.join(map(escaped, fit.pieces))}"
+        raise UsageError(f"--query {text!r}: not a token of the run's texts (a blank before a word counts){hint}")
+    return max(places, key=lambda index: fit.counts[index])
+
+
+def _near(text: str, pieces: Sequence[str]) -> str:
+    same = [piece for piece in pieces if piece.strip().lower() == text.strip().lower()]
+    from difflib import get_close_matches
+
+    close = same or get_close_matches(text, pieces, n=3, cutoff=0.6)
+    return f"; did you mean {', '.join(repr(piece) for piece in close[:3])}?" if close else ""
+
+
+def transition_rows(fit: HeadFit, queries: Sequence[str], top: int) -> list[Table]:
+    """The base transition rows of a head in words.
+
+    Args:
+        fit: the head.
+        queries: texts of tokens; the most frequent ones by default.
+        top: keys per query.
+
+    Returns:
+        One table for each query that was asked for, or one for all of the most frequent.
+    """
+    every = np.arange(len(fit.ids))
+    asked = [find_query(fit, text) for text in queries]
+    what = f"head {fit.layer}.{fit.head} of {fit.model}, {fit.surrogate}"
+    note = (
+        "P[query, key]: the share that a key would get in a context that holds every token of the run's texts once. "
+        "Lift: how many times as much as an even share."
+    )
+    if asked:
+        return [_one_query(fit, query, _row(fit, query, every), top, what, note) for query in asked]
+    frequent = np.argsort(-fit.counts, kind="stable")[:10]
+    body = []
+    for query in frequent.tolist():
+        row = _row(fit, query, every)
+        keys = np.argsort(-row, kind="stable")[:top]
+        cells = "  ".join(f"{escaped(fit.pieces[key])} {row[key]:.1%}" for key in keys)
+        body.append([escaped(fit.pieces[query]), f"{fit.counts[query]:,}", cells])
+    return [Table(f"Top keys of the most frequent queries: {what}", ["query", "count", "top keys"], body, note)]
+
+
+def _row(fit: HeadFit, query: int, every: IntArray) -> FloatArray:
+    logits = fit.logits(np.array([query]), every)[0]
+    weight = np.exp(logits - logits.max())
+    row: FloatArray = weight / weight.sum()
+    return row
+
+
+def _one_query(fit: HeadFit, query: int, row: FloatArray, top: int, what: str, note: str) -> Table:
+    header = ["key", "P[query, key]", "lift", "count of the key"]
+    deltas: Any = getattr(fit.fitted, "delta_", None)
+    met: set[int] = set()
+    if deltas is not None:
+        table = deltas[fit.head]
+        met = set(table.indices[table.indptr[query] : table.indptr[query + 1]].tolist())
+        header.append("met in training")
+    body = []
+    for key in np.argsort(-row, kind="stable")[:top].tolist():
+        cells = [escaped(fit.pieces[key]), f"{row[key]:.2%}", number(row[key] * len(row)), f"{fit.counts[key]:,}"]
+        if deltas is not None:
+            cells.append("yes" if key in met else "no")
+        body.append(cells)
+    return Table(f"Top keys of the query {escaped(fit.pieces[query])}: {what}", header, body, note)

@@ -1,0 +1,111 @@
+"""What a heads run keeps beside the scores of surrogates: what kind each head is of, and a text to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from harness.attention.capture import IntArray, LayerCall, visible_scores
+from harness.core.rows import Rows
+from harness.data.texts import Text
+from harness.experiments._shared.continuations import Continuation
+from harness.measures.head_kinds import PATTERNS
+from harness.measures.head_patterns import PatternSums, content_scores
+from harness.runs.directory import ATTENTION, write_parquet
+from harness.surrogates.base import Surrogate
+
+SAMPLE = 48  # tokens of the text that is kept to look at
+
+
+class Patterns:
+    """Rows of the pattern scores of heads, per held-out text.
+
+    Args:
+        rows: where they go.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._prefixes: dict[tuple[str, int], list[torch.Tensor]] = {}
+
+    def add(self, sums: PatternSums, layer: int, strategy: str, prompt: str) -> None:
+        """Add the scores of one layer over one text."""
+        found = sums.scores()
+        shared: dict[str, Any] = {"strategy": strategy, "layer": layer, "prompt": prompt}
+        for name in PATTERNS:
+            if name not in found:
+                self.rows.add(name, None, missing="no query of the text could show it", surrogate="model", **shared)
+                continue
+            values, even, n = found[name]
+            self.rows.add(name, even, surrogate="counts", n=n, **shared)
+            for head, value in enumerate(values.tolist()):
+                self.rows.add(name, value, head=head, surrogate="model", n=n, **shared)
+        if sums.long_enough:
+            self._prefixes.setdefault((strategy, layer), []).append(sums.prefix)
+
+    def content(self, seed: int) -> None:
+        """Add the content score of every head, over all texts."""
+        for (strategy, layer), prefixes in self._prefixes.items():
+            shared: dict[str, Any] = {"strategy": strategy, "layer": layer, "surrogate": "model"}
+            if len(prefixes) < 2:
+                self.rows.add("content_score", None, missing="fewer than two texts to tell apart", **shared)
+                continue
+            for head, found in enumerate(content_scores(prefixes, seed)):
+                self.rows.add(
+                    "content_score",
+                    found.value,
+                    missing=found.missing if found.value is None else None,
+                    low=found.low,
+                    high=found.high,
+                    n=found.n,
+                    head=head,
+                    **shared,
+                )
+
+
+class Samples:
+    """Attention and predictions over the beginning of the first held-out text of each strategy, per token."""
+
+    def __init__(self) -> None:
+        self._chosen: dict[str, Continuation] = {}
+        self._kept: list[dict[str, Any]] = []
+
+    def add(
+        self, call: LayerCall, tokens: IntArray, text: Text, c: Continuation, surrogates: Mapping[str, Any]
+    ) -> None:
+        """Keep one layer of the text that is to be looked at; any other text is passed over.
+
+        Args:
+            call: of the layer, over the whole text.
+            tokens: [T] the text in the model's ids.
+            text: the same in local ids.
+            c: which text it is.
+            surrogates: of the layer, by name; what predicts texts is kept.
+        """
+        if self._chosen.setdefault(c.strategy, c) is not c:
+            return
+        short = replace(call, query=call.query[:, :SAMPLE], key=call.key[:, :SAMPLE], hidden=None)
+        view = Text(text.tokens[:SAMPLE], start=1, first=1, window=text.window)
+        rows = torch.softmax(visible_scores(short)[:, 1:, 1:], dim=-1).cpu().numpy()
+        truth = view.per_token(rows)  # [H, n, U]
+        shared = {"strategy": c.strategy, "prompt": c.prompt, "tokens": tokens[:SAMPLE].tolist()}
+        predicting = {name: s for name, s in surrogates.items() if isinstance(s, Surrogate)}  # controls do not
+        found = {"model": truth} | {name: surrogate.predict(view) for name, surrogate in predicting.items()}
+        for source, values in found.items():
+            for head, of_head in enumerate(np.broadcast_to(values, truth.shape)):
+                kept = np.rint(of_head * 255).astype(np.uint8).tobytes()
+                self._kept.append(
+                    {**shared, "layer": call.layer, "head": head, "source": source, "window": view.window, "mass": kept}
+                )
+
+    def write(self, folder: Path, model: str) -> None:
+        """Leave what was kept in the folder of a unit; model: as rows name it."""
+        if self._kept:
+            table = pd.DataFrame(self._kept).assign(model=model)
+            write_parquet(table.astype({"window": "Int64"}), folder / ATTENTION)

@@ -1,0 +1,336 @@
+"""Experiment `heads`: how far attention over a model's own texts is a context-conditioned Markov chain.
+
+Two passes. Over the training texts, attention is summed per (query, key) pair and per distance, and the inputs of each
+layer per token. Over the held-out texts, every surrogate is scored against the rows as they pass. The first position,
+the attention sink, is taken out of every row; its share is reported.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+
+from harness.attention import capture, static_inputs
+from harness.attention.blocks import View
+from harness.attention.capture import IntArray, LayerCall
+from harness.attention.packing import listen_windows, window_width
+from harness.attention.static_inputs import StaticHeads, StaticInputs
+from harness.config.experiments import Heads
+from harness.config.load import Config
+from harness.core.rows import Rows
+from harness.core.seeds import derive_seed
+from harness.data.prompts import Prompt
+from harness.data.texts import LocalVocabulary, Text
+from harness.experiments._shared.continuations import (
+    Continuation,
+    Model,
+    local,
+    read_continuations,
+    real_units,
+    smoke_length,
+)
+from harness.experiments._shared.fidelity_rows import add_ridge
+from harness.experiments._shared.given_texts import given_unit
+from harness.experiments.heads.looks import Samples
+from harness.experiments.heads.scores import Scores
+from harness.experiments.heads.sums import LayerSums, PriorSums
+from harness.runs.units import Unit, Work
+from harness.surrogates._fitting.along import HeadLike
+from harness.surrogates._fitting.ccmc_fit import CCMCFit
+from harness.surrogates._fitting.counts import Counts
+from harness.surrogates.base import Observations
+from harness.surrogates.heads.distance import Distance
+from harness.surrogates.heads.exact_sides import ExactKeys, ExactQueries
+from harness.surrogates.heads.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
+from harness.surrogates.heads.pccmc_fit import PCCMCFit
+
+
+def plan(
+    config: Config, settings: Heads, model: Model, prompts: list[Prompt], device: str, given: list[Prompt]
+) -> list[Unit]:
+    """One unit per group of layers, after the units that make the texts; `given` are documents to read instead."""
+    if settings.texts is not None:
+        longest = smoke_length(config, settings.max_length)
+        texts = [given_unit(model, given, settings.texts, longest, device)]
+    else:
+        texts = [unit for s in config.generation.strategies for unit in real_units(config, model, prompts, s, device)]
+    layers = _every_layer(model, config.limit) if settings.layers == "all" else list(settings.layers)
+    size = settings.layers_per_unit
+    groups = [layers[first : first + size] for first in range(0, len(layers), size)]
+    return texts + [
+        Unit(
+            "harness.experiments.heads.units:layers",
+            f"{model.name}: heads of layers {', '.join(map(str, group))}",
+            {
+                **model.settings(),
+                "layers": group,
+                "surrogates": list(settings.surrogates),
+                "max_length": settings.max_length,
+                "seed": config.seed,
+            },
+            tuple(texts),
+            local(model, device),
+        )
+        for group in groups
+    ]
+
+
+def _every_layer(model: Model, limit: int | None) -> list[int]:
+    """All layers; in a smoke run with `limit` N about 2 N of them, evenly spread, the first among them."""
+    return list(range(0, model.layers, 1 if limit is None else max(1, model.layers // (2 * limit))))
+
+
+def head_text(tokens: Any, vocabulary: LocalVocabulary, window: int | None = None) -> Text:
+    """A text as heads see it without the sink: every position from 1 on asks, and is asked."""
+    return Text(vocabulary.local(tokens), start=1, first=1, window=window)
+
+
+class Windows:
+    """One text as layers of each kind see it: as a whole, or through a sliding window.
+
+    Args:
+        tokens: [T] ids in the model's vocabulary.
+        vocabulary: of the run's texts.
+        device: of the model.
+    """
+
+    def __init__(self, tokens: Any, vocabulary: LocalVocabulary, device: Any = "cpu") -> None:
+        self.tokens, self.vocabulary, self.device = tokens, vocabulary, device
+        self._views: dict[int | None, View] = {}
+
+    def seen_by(self, call: LayerCall) -> View:
+        """The text of one layer; layers whose window is not shorter than the text share one."""
+        window = call.window if call.window is not None and call.window < len(self.tokens) else None
+        if window not in self._views:
+            self._views[window] = View(head_text(self.tokens, self.vocabulary, window), self.device)
+        return self._views[window]
+
+
+def make_surrogate(name: str, heads: StaticHeads, seed: int) -> HeadLike:
+    """A surrogate of heads by its name in the ladder."""
+    if name == "ccmc-fit":
+        return CCMCFit(CCMCWeights(heads), seed)
+    if name == "pccmc-fit":
+        return PCCMCFit(heads, seed)
+    if name == "shuffled-weights":
+        return ShuffledWeights(heads, derive_seed(seed, name))
+    plain: dict[str, Any] = {"counts": Counts, "distance": Distance}
+    if name in plain:
+        made: HeadLike = plain[name]()
+        return made
+    read: dict[str, Any] = {
+        "ccmc-weights": CCMCWeights,
+        "pccmc-weights": PCCMCWeights,
+        "exact-keys": ExactKeys,
+        "exact-queries": ExactQueries,
+    }
+    surrogate: HeadLike = read[name](heads)
+    return surrogate
+
+
+def _share(work: Work, start: float, stop: float, index: int, count: int, what: str) -> None:
+    work.progress(start + (stop - start) * index / count, what)
+
+
+def _templates(model: Any, layers: list[int], length: int) -> dict[int, LayerCall]:
+    """A call of each layer over a text as long as the longest: how its attention is called, position by position."""
+    found: dict[int, LayerCall] = {}
+
+    def keep(call: LayerCall) -> None:
+        found[call.layer] = call.bare()
+
+    capture.listen(model, np.zeros(length, dtype=np.int64), layers, keep)
+    return found
+
+
+def static_layers(
+    model: Any, static: StaticInputs, wanted: list[int], vocabulary: LocalVocabulary, length: int
+) -> dict[int, StaticHeads]:
+    """The heads of each layer, asked with the static inputs of training texts.
+
+    Args:
+        model: a causal language model.
+        static: the inputs of the training texts.
+        wanted: which layers.
+        vocabulary: of the run's texts.
+        length: of the longest text that the heads will be asked about.
+    """
+    templates = _templates(model, wanted, length)
+    learned = static_inputs.has_learned_positions(model, model.config.get_text_config().vocab_size, min(length, 16))
+    places = np.unique(np.linspace(1, length - 1, 16 if learned else 1).astype(np.int64))
+    embedding = static_inputs.embedding_inputs(model, vocabulary.ids, places)
+    heads = {}
+    for layer in wanted:
+        inputs = static.inputs(layer, embedding)
+        effect = static.position_effect(layer, inputs) if learned else None
+        sink = static.sink(layer)
+        heads[layer] = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect, sink)
+    return heads
+
+
+@dataclass
+class FittedHeads:
+    """The surrogates of some layers, fitted to the training texts of a run, and what they are judged on.
+
+    Attributes:
+        model: a causal language model.
+        vocabulary: of the run's texts.
+        surrogates: by layer and name.
+        held_out: held-out texts, in the model's ids.
+        counts: [K] how often each token occurs in the training texts, the first position left out.
+    """
+
+    model: Any
+    vocabulary: LocalVocabulary
+    surrogates: dict[int, dict[str, HeadLike]]
+    held_out: list[tuple[Continuation, IntArray]]
+    counts: IntArray
+
+
+def layers(work: Work) -> pd.DataFrame:
+    """Do the heads of one group of layers."""
+    s = work.settings
+    rows = Rows(experiment="heads", model=s["model"], revision=s["revision"], split="held_out", seed=s["seed"])
+    found = fit_heads(work, rows)
+    scores, samples = Scores(rows), Samples()
+    seen, count = found.counts > 0, len(found.held_out)
+    views: dict[int, Windows] = {}  # of the texts that are going through the model
+
+    def judge(call: LayerCall, number: int) -> None:
+        c, tokens = found.held_out[number]
+        if call.layer == s["layers"][0]:
+            _share(work, 0.7, 1.0, number, count, f"scoring held-out text {number + 1} of {count}")
+            views[number] = Windows(tokens, found.vocabulary, found.model.device)
+        view, surrogates = views[number].seen_by(call), found.surrogates[call.layer]
+        scores.add(call, view, c, surrogates, seen)
+        samples.add(call, tokens, view.text, c, surrogates)
+        if call.layer == s["layers"][-1]:
+            del views[number]
+
+    held_out = [tokens for _, tokens in found.held_out]
+    listen_windows(found.model, held_out, s["layers"], judge, window_width(found.model, s["max_length"]))
+    scores.explained(derive_seed(s["seed"], "explained"))
+    scores.patterns.content(derive_seed(s["seed"], "content"))
+    samples.write(work.folder, s["model"])
+    return rows.frame()
+
+
+def fit_heads(work: Work, rows: Rows) -> FittedHeads:
+    """Pass 1: fit every surrogate of the unit's layers to the training texts.
+
+    Args:
+        work: a unit of heads, or a part of one: some of its layers, some of its surrogates.
+        rows: get what is told about the training texts, such as the ridges that were chosen.
+    """
+    from harness.models import loading
+
+    work.progress(0.0, "loading the model")
+    model = loading.load_model(Path(work.local["path"]), work.local["device"])
+    longest = work.settings["max_length"]
+    continuations = [c for folder in work.inputs for c in read_continuations(folder)]
+    texts = [(c, c.tokens[:longest]) for c in continuations if len(c.tokens[:longest]) > 2]
+    vocabulary = LocalVocabulary(tokens for _, tokens in texts)
+    train = [(c, tokens) for c, tokens in texts if c.split == "train"]
+    held_out = [(c, tokens) for c, tokens in texts if c.split == "held_out"]
+    with tempfile.TemporaryFile(dir=work.folder) as file:
+        fitted, counts = _fit_layers(work, model, texts, train, vocabulary, file, rows)
+    return FittedHeads(model, vocabulary, fitted, held_out, counts)
+
+
+def training_pass(
+    model: Any,
+    texts: Sequence[IntArray],
+    wanted: Sequence[int],
+    vocabulary: LocalVocabulary,
+    file: IO[bytes] | None = None,
+    progress: Callable[[int], None] = lambda index: None,
+    width: int | None = None,
+) -> tuple[dict[int, LayerSums], StaticInputs]:
+    """Pass 1: sums of attention, and mean inputs.
+
+    Args:
+        model: a causal language model.
+        texts: [T] token ids each.
+        wanted: which layers.
+        vocabulary: of all texts of the run.
+        file: where the sums per pair go, or None to keep them in memory.
+        progress: told the number of each text before it is read.
+        width: tokens that go through the model at once, of as many texts as fit; None for one text at a time.
+    """
+    settings = model.config.get_text_config()
+    length = max(len(tokens) for tokens in texts)
+    learned = static_inputs.has_learned_positions(model, settings.vocab_size, min(length, 16))
+    sums = {layer: LayerSums(len(vocabulary), file) for layer in wanted}
+    static = StaticInputs(len(vocabulary), wanted, settings.hidden_size, length if learned else None)
+    views = [Windows(tokens, vocabulary, model.device) for tokens in texts]
+    local_tokens = [vocabulary.local(tokens) for tokens in texts]
+    for tokens in local_tokens:
+        static.count_text(tokens)
+
+    def take(call: LayerCall, number: int) -> None:
+        if call.layer == wanted[0]:
+            progress(number)
+        sums[call.layer].add(call, views[number].seen_by(call))
+        static.add(call, local_tokens[number])
+
+    listen_windows(model, texts, wanted, take, width)
+    return sums, static
+
+
+def _fit_layers(
+    work: Work,
+    model: Any,
+    texts: list[tuple[Continuation, IntArray]],
+    train: list[tuple[Continuation, IntArray]],
+    vocabulary: LocalVocabulary,
+    file: IO[bytes],
+    rows: Rows,
+) -> tuple[dict[int, dict[str, HeadLike]], IntArray]:
+    """Fit the surrogates of every layer; also how often each token [K] has added to its static input."""
+    s, wanted, count = work.settings, list(work.settings["layers"]), len(train)
+
+    def told(start: float, stop: float, what: str) -> Callable[[int], None]:
+        return lambda index: _share(work, start, stop, index, count, f"{what} training text {index + 1} of {count}")
+
+    of_train, width = [tokens for _, tokens in train], window_width(model, s["max_length"])
+    sums, static = training_pass(model, of_train, wanted, vocabulary, file, told(0.0, 0.3, "attention over"), width)
+    heads = static_layers(model, static, wanted, vocabulary, max(len(tokens) for _, tokens in texts))
+    prior = {layer: PriorSums(heads[layer]) for layer in wanted}
+    if {"ccmc-fit", "pccmc-fit"} & set(s["surrogates"]):
+        tell = told(0.3, 0.5, "scores over")
+
+        def take(call: LayerCall, number: int) -> None:
+            if call.layer == wanted[0]:
+                tell(number)
+            prior[call.layer].add(call, sums[call.layer].views[number])
+
+        listen_windows(model, of_train, wanted, take, width)
+    fitted: dict[int, dict[str, HeadLike]] = {}
+    for index, layer in enumerate(wanted):
+        of_layer, of_prior = sums.pop(layer), prior.pop(layer)
+        observations = Observations(
+            [view.text for view in of_layer.views],
+            [c.prompt for c, _ in train],
+            of_layer.wins,
+            len(vocabulary),
+            of_layer.distance,
+            score_mass=of_prior.score,
+            place_mass=of_prior.place,
+            sink_odds=of_layer.sink_odds,
+            prior_sink_odds=of_prior.sink_odds,
+        )
+        of_layer.add_rows(rows, layer)
+        fitted[layer] = {}
+        for name in s["surrogates"]:
+            _share(work, 0.5, 0.7, index, len(wanted), f"fitting {name}, layer {layer}")
+            made: Any = make_surrogate(name, heads[layer], derive_seed(s["seed"], "heads", layer))
+            fitted[layer][name] = made.fit(observations)
+            for head, ridge in enumerate(getattr(made, "ridge_", ())):
+                add_ridge(rows, float(ridge), layer=layer, head=head, surrogate=name)
+    return fitted, static.count.astype(np.int64)

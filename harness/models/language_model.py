@@ -1,0 +1,174 @@
+"""What a causal language model does: its continuations and its next-token distributions in context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from transformers import LogitsProcessorList
+
+from harness.core.seeds import derive_seed
+from harness.data.texts import Text
+from harness.models.penalties import penalties
+from harness.models.token_scores import Recorder, TokenScores, score_tokens
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+Progress = Callable[[float, str], None]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        ends = tokenizer.eos_token_id
+    return [] if ends is None else [int(e) for e in (ends if isinstance(ends, list | tuple) else [ends])]
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    temperature: float | None,
+    max_new_tokens: int,
+    seed: int,
+    batch_size: int = 16,
+    ignore_eos: bool = False,
+    options: Mapping[str, Any] | None = None,
+    record: Callable[[int, TokenScores], None] | None = None,
+    progress: Progress = lambda share, what: None,
+) -> list[IntArray]:
+    """Continue prompts.
+
+    Args:
+        model, tokenizer: of `loading`.
+        prompts: token ids, any lengths.
+        temperature: None takes the most likely token; otherwise softmax(logits / temperature) is sampled.
+        max_new_tokens: length of a continuation that no end token cuts short.
+        seed: of the samples; each batch has its own.
+        batch_size: prompts of like length are continued together, padded on the left.
+        ignore_eos: go on past the end token.
+        options: top_k, top_p, min_p, beams, repetition_penalty, no_repeat_ngram; what is not given is off.
+        record: gets the number of a prompt and what the model thought of each token of its continuation. It is kept
+            as the tokens are drawn; only beams, which are chosen afterwards, take another pass over each text.
+
+    Returns:
+        One continuation per prompt, in the order of the prompts, without prompt and end token.
+    """
+    ends = [] if ignore_eos else _end_tokens(model, tokenizer)
+    size = model.config.get_text_config().vocab_size
+    pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None and t < size), 0)
+    options = dict(options or {})
+    how: dict[str, Any] = (
+        {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
+    )
+    if temperature is not None:  # a model's own defaults must not cut anything off unasked
+        how |= {"top_k": options.get("top_k", 0), "top_p": options.get("top_p", 1.0), "min_p": options.get("min_p")}
+    beams = int(options.get("beams", 1))
+    how |= {"num_beams": beams, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
+    found: list[IntArray | None] = [None] * len(prompts)
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        progress(first / len(order), f"prompts {first + 1}-{first + len(batch)} of {len(order)}")
+        width = max(len(prompts[index]) for index in batch)
+        tokens = torch.full((len(batch), width), pad, dtype=torch.long)  # [B, L]
+        mask = torch.zeros_like(tokens)
+        for row, index in enumerate(batch):
+            tokens[row, width - len(prompts[index]) :] = torch.as_tensor(prompts[index])
+            mask[row, width - len(prompts[index]) :] = 1
+        starts = [width - len(prompts[index]) for index in batch for _ in range(beams)]
+        recorder = Recorder(starts) if record is not None and beams == 1 else None
+        processors = [*([recorder] if recorder else []), *penalties(options, starts)]
+        devices = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.inference_mode():
+            torch.manual_seed(derive_seed(seed, "batch", first))
+            out = model.generate(
+                tokens.to(model.device),
+                attention_mask=mask.to(model.device),
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(model.device),
+                max_new_tokens=max_new_tokens,
+                pad_token_id=pad,
+                eos_token_id=ends or None,
+                logits_processor=LogitsProcessorList(processors),
+                **how,
+            )
+        for row, index in enumerate(batch):
+            continuation = out[row, width:].cpu().numpy().astype(np.int64)
+            stops = np.flatnonzero(np.isin(continuation, ends))
+            kept = found[index] = continuation[: stops[0]] if len(stops) else continuation
+            if recorder is not None and record is not None:
+                record(index, recorder.scores(row, out[row, width:], len(kept)))
+            elif record is not None:
+                record(index, score_tokens(model, np.asarray(prompts[index], dtype=np.int64), kept))
+    return [c for c in found if c is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class NextTokens:
+    """A model's next-token distributions along one text.
+
+    Attributes:
+        restricted: [n, U] probability of each type of the text, restricted to the context and renormalised.
+        in_context_mass: [n] probability that the model gave to the tokens of the context in all.
+        outside: [n, K] the largest probabilities of local tokens outside the context, as they are; where asked for.
+    """
+
+    restricted: FloatArray
+    in_context_mass: FloatArray
+    outside: sparse.csr_array | None = None
+
+
+OUTSIDE = 64  # tokens outside the context that are kept per position
+
+
+def next_token_distributions(
+    model: Any, ids: Sequence[int] | IntArray, text: Text, vocabulary: IntArray | None = None
+) -> NextTokens:
+    """Score a text with the model.
+
+    Args:
+        model: of `loading`.
+        ids: [T] token ids of the text, in the model's vocabulary.
+        text: the same tokens in local ids; its contexts are the ones to score.
+        vocabulary: [K] the token id of each local id; given, what lies outside the context is kept too.
+    """
+    with torch.inference_mode():
+        logits = model(torch.as_tensor(ids, device=model.device)[None]).logits[0]  # [T, vocabulary]
+    return distributions_of(logits, ids, text, vocabulary)
+
+
+def distributions_of(
+    logits: torch.Tensor, ids: Sequence[int] | IntArray, text: Text, vocabulary: IntArray | None = None
+) -> NextTokens:
+    """The same from logits [T, V] that are at hand."""
+    with torch.inference_mode():
+        wanted = logits[torch.as_tensor(text.positions, device=logits.device)]  # [n, V]
+        top = wanted.max(dim=-1).values
+        log_z = top.double() + torch.exp(wanted - top[:, None]).sum(-1, dtype=torch.float64).log()  # [n]
+        model_ids = np.zeros(len(text.types), dtype=np.int64)
+        model_ids[text.key_index] = np.asarray(ids)[text.first :]
+        of_types = wanted[:, torch.as_tensor(model_ids, device=logits.device)] - log_z[:, None]  # [n, U]
+        outside = None
+        if vocabulary is not None:
+            outside = _largest_outside(wanted, log_z, text, vocabulary)
+    probability = np.where(text.counts > 0, np.exp(of_types.cpu().numpy()), 0.0)
+    mass = probability.sum(axis=1)
+    return NextTokens(probability / mass[:, None], mass, outside)
+
+
+def _largest_outside(logits: torch.Tensor, log_z: torch.Tensor, text: Text, vocabulary: IntArray) -> sparse.csr_array:
+    """The OUTSIDE largest probabilities of local tokens that are not in the context: [n, K]."""
+    of_all = torch.exp(logits[:, torch.as_tensor(vocabulary, device=logits.device)] - log_z[:, None])  # [n, K]
+    row, column = np.nonzero(text.counts)
+    of_all[torch.as_tensor(row), torch.as_tensor(text.types[column])] = 0.0
+    kept = min(OUTSIDE, of_all.shape[1])
+    top = torch.topk(of_all, kept, dim=1, sorted=False)
+    place = np.repeat(np.arange(len(text)), kept), top.indices.cpu().numpy().ravel()
+    table = sparse.csr_array((top.values.cpu().numpy().ravel(), place), shape=(len(text), len(vocabulary)))
+    table.eliminate_zeros()
+    return table

@@ -1,0 +1,245 @@
+"""Models and tokenizers from files, checked before they are used. Never remote code."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from harness.core.errors import UsageError, one_line
+from harness.models import one_layer_hf  # registers the one-layer model with transformers
+
+transformers.utils.logging.set_verbosity_error()
+assert one_layer_hf.OneLayerConfig.model_type in transformers.CONFIG_MAPPING
+transformers.utils.logging.disable_progress_bar()
+
+
+def pick_device(device: str) -> str:
+    """The device to compute on: `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: where the named device is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    if (device == "cuda" and not cuda) or (device == "mps" and not mps):
+        raise UsageError(f"device: {device} is not available here; use auto or cpu")
+    return device
+
+
+def called(path: Path) -> str:
+    """A model folder as messages name it: a snapshot in the hub's cache by owner, name and commit."""
+    repository = path.parent.parent.name
+    if path.parent.name == "snapshots" and repository.startswith("models--"):
+        return f"{repository.removeprefix('models--').replace('--', '/')}@{path.name[:8]}"
+    return str(path)
+
+
+@lru_cache(maxsize=4)
+def load_config(path: Path) -> Any:
+    """The (text) config of a model folder.
+
+    Raises:
+        UsageError: an architecture that transformers does not know, a config that it refuses, an encoder-decoder, or no
+            language model at all.
+    """
+    name = f"model {called(path)!r}"
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # each check of a config raises its own kind
+        raise UsageError(f"{name}: {one_line(error)[:200]}") from None
+    if getattr(config, "is_encoder_decoder", False):
+        raise UsageError(f"{name}: {config.model_type} is an encoder-decoder; a causal language model is needed")
+    text = config.get_text_config()
+    for key in ("vocab_size", "num_hidden_layers"):
+        if not isinstance(getattr(text, key, None), int):
+            raise UsageError(f"{name}: {config.model_type} has no {key}; a causal language model is needed")
+    return text
+
+
+@lru_cache(maxsize=4)
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a model folder, padding on the left as generation needs.
+
+    A one-layer model that was saved without one takes token ids as texts.
+
+    Raises:
+        UsageError: no tokenizer, or one of more tokens than the model has. Special tokens beyond them, as Gemma 3 has
+            one for images, are no mistake until a text holds one: see `check_known`.
+    """
+    config, name = load_config(path), f"model {called(path)!r}"
+    if config.model_type == one_layer_hf.OneLayerConfig.model_type and not any(path.glob("tokenizer*")):
+        return one_layer_hf.integer_tokenizer(config.vocab_size)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+        if _replaced(tokenizer, path):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(path, padding_side="left")
+    except Exception as error:  # a missing library, a file that is none, an unknown class: each its own kind
+        raise UsageError(f"{name}: no usable tokenizer: {one_line(error)[:200]}") from None
+    vocabulary = tokenizer.get_vocab()
+    for special in {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}:
+        vocabulary.pop(special, None)
+    largest = max(vocabulary, key=lambda token: vocabulary[token], default=None)
+    if largest is not None and vocabulary[largest] >= config.vocab_size:
+        raise UsageError(
+            f"{name}: its tokenizer has id {vocabulary[largest]}, the model has only {config.vocab_size} tokens; "
+            f"{largest[:20]!r} is none of them"
+        )
+    return tokenizer
+
+
+_GENERIC = {"PreTrainedTokenizerFast", "TokenizersBackend"}
+
+
+def _replaced(tokenizer: Any, path: Path) -> bool:
+    """Did transformers take another class, by the kind of model, than the one that the tokenizer was saved with?
+
+    A tokenizer of the general class is what its tokenizer.json says and nothing else; another class splits otherwise.
+    """
+    about = path / "tokenizer_config.json"
+    if type(tokenizer).__name__ in _GENERIC or not about.is_file() or not (path / "tokenizer.json").is_file():
+        return False
+    return json.loads(about.read_text(encoding="utf-8")).get("tokenizer_class") in _GENERIC
+
+
+@lru_cache(maxsize=1)
+def load_model(path: Path, device: str) -> Any:
+    """The causal language model of a folder, in float32 and evaluation mode.
+
+    Args:
+        path: folder with config.json and safetensors.
+        device: cpu, cuda or mps.
+
+    Raises:
+        UsageError: weights that cannot be read, or do not fill the whole model.
+    """
+    name = f"model {called(path)!r}"
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+        )
+    except Exception as error:  # files that cannot be read, kernels and quantisations that are not installed here
+        raise UsageError(f"{name}: its weights cannot be loaded: {one_line(error)[:200]}") from None
+    absent = sorted({*loaded["missing_keys"], *(str(key) for key, *_ in loaded["mismatched_keys"])})
+    if absent:  # transformers would make them up at random
+        raise UsageError(f"{name}: its weights lack {absent[0]} (of {len(absent)} missing or of another shape)")
+    return model.eval().requires_grad_(False).to(device)
+
+
+def context_window(config: Any) -> int | None:
+    """How many tokens a model takes at most, or None where its config does not say."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def encode(tokenizer: Any, text: str, chat: bool = False) -> list[int]:
+    """The ids of a text, with the special tokens that the tokenizer adds by itself.
+
+    Args:
+        tokenizer: of a model.
+        text: what to encode.
+        chat: put it into the chat template, as a user's turn that the model answers.
+
+    Raises:
+        UsageError: a tokenizer without a chat template, or one that cannot take the text.
+    """
+    if not chat:
+        return _ids(tokenizer, text)
+    if not getattr(tokenizer, "chat_template", None):
+        raise UsageError("chat: the model's tokenizer has no chat template; leave chat out")
+    turns = [{"role": "user", "content": text}]
+    made = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return [int(token) for token in made["input_ids"]]
+
+
+def encode_long(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text of any length; the tokenizer does not warn that it is longer than the window."""
+    return _ids(tokenizer, text)
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    try:
+        return [int(token) for token in tokenizer(text, verbose=False).input_ids]
+    except Exception as error:  # tokenizers raises a bare Exception for a word that is in no vocabulary
+        size = len(tokenizer)
+        if tokenizer.get_vocab().keys() == {str(token) for token in range(size)}:
+            words = [word for word in text.split() if word not in tokenizer.get_vocab()]
+            raise UsageError(
+                f"{words[0][:20]!r} is no token: the model has no tokenizer, its texts are ids from 0 to {size - 1} "
+                "with blanks between them; give prompts of ids, or save a tokenizer into its folder"
+            ) from None
+        raise UsageError(f"the tokenizer cannot take {text[:20]!r}: {one_line(error)[:120]}") from None
+
+
+def check_known(tokenizer: Any, ids: list[int], what: str, name: str, size: int) -> None:
+    """Refuse a text with a token that the model has not, or of which the tokenizer knows nothing.
+
+    Args:
+        tokenizer: of the model.
+        ids: of the text.
+        what, name: the text and the model, for the message.
+        size: how many tokens the model has.
+
+    Raises:
+        UsageError: a token beyond the model's; or every token is the unknown one, so that it is not the tokenizer of
+            the model, or not its language. Names the text and the model.
+    """
+    beyond = next((place for place, token in enumerate(ids) if token >= size), None)
+    if beyond is not None:
+        raise UsageError(
+            f"{what}: position {beyond} has token {ids[beyond]}, {tokenizer.convert_ids_to_tokens(ids[beyond])!r}, the "
+            f"model {name!r} has only {size} tokens"
+        )
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        return
+    if ids and all(token == unknown for token in ids):
+        raise UsageError(
+            f"{what}: the tokenizer of {name!r} knows none of it, every token is {tokenizer.unk_token!r}; is it the "
+            "tokenizer of another model or language?"
+        )
+
+
+def check_prompts(name: str, path: Path, prompts: list[tuple[str, str, bool]], max_new_tokens: int) -> None:
+    """Refuse prompts that the model cannot take.
+
+    Args:
+        name: of the model, for the message.
+        path: its folder.
+        prompts: (id, text, is it a chat?).
+        max_new_tokens: how far each will be continued.
+
+    Raises:
+        UsageError: names the prompt, its length and the window.
+    """
+    tokenizer, config = load_tokenizer(path), load_config(path)
+    window = context_window(config)
+    for prompt_id, text, chat in prompts:
+        ids = encode(tokenizer, text, chat)
+        check_known(tokenizer, ids, f"prompt {prompt_id!r}", name, config.vocab_size)
+        length = len(ids)
+        if length == 0:
+            raise UsageError(f"prompt {prompt_id!r} has no tokens for model {name!r}")
+        if window is not None and length > window:
+            raise UsageError(
+                f"prompt {prompt_id!r} has {length} tokens, the window of {name!r} is {window}; shorten it"
+            )
+        if window is not None and length + max_new_tokens > window:
+            raise UsageError(
+                f"prompt {prompt_id!r} has {length} tokens; with generation.max_new_tokens {max_new_tokens} that is "
+                f"more than the window of {name!r}, {window}; lower max_new_tokens or shorten the prompt"
+            )

@@ -1,0 +1,126 @@
+"""Real against predicted attention on a text: what a run kept of it, as the data of a page that shows it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.core.errors import UsageError, nearest
+from harness.experiments.heads.tables import Head, heads_of
+from harness.runs.directory import ATTENTION, RunDirectory
+from harness.runs.resume import unfinished
+from harness.runs.runner import Run
+
+MOST_HEADS = 12  # of a text, where nobody says which
+ABOUT = (
+    "Attention of single heads over the beginning of a held-out text, and what a surrogate predicts of it. Choose a "
+    "token to ask; every token is shaded by the share that it gets in all its occurrences, as the theory speaks of it, "
+    "the darkest by the largest share of the two. "
+    "In the squares (queries down, keys across) the share of a token is spread evenly over its occurrences. The first "
+    "position is left out."
+)
+
+
+def samples(run: Run) -> pd.DataFrame:
+    """The attention that the finished units of a run kept; empty where they kept none."""
+    store = RunDirectory(run.path)
+    files = [store.unit(unit["key"]) / ATTENTION for unit in run.manifest["units"]]
+    frames = [pd.read_parquet(file) for file in files if file.is_file()]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def telling(heads: Sequence[Head]) -> list[str]:
+    """Names of heads worth a look: the best explained of each kind, and the best and worst of all."""
+
+    def value(head: Head) -> float:
+        found = head.explained[head.best].value if head.best else None
+        return -np.inf if found is None else found
+
+    order = sorted(heads, key=value, reverse=True)
+    kinds = {head.kind: head for head in reversed(order)}
+    wanted = [*kinds.values(), *order[:3], *order[-3:]]
+    return [head.name for head in sorted(wanted, key=lambda h: (h.layer, h.head))]
+
+
+def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
+    """What the page needs to know.
+
+    Args:
+        run: a run of heads.
+        heads: which, as `layer.head`; the telling ones by default.
+
+    Returns:
+        {texts, heads}; None where the run kept no attention.
+
+    Raises:
+        UsageError: a head that the run does not have; names the nearest.
+    """
+    from harness.report.page_data import piece_maker
+
+    table = samples(run)
+    if table.empty:
+        return None
+    table = table.assign(name=table["layer"].astype(str) + "." + table["head"].astype(str))
+    known = sorted(table["name"].unique())
+    for name in heads:
+        if name not in known:
+            raise UsageError(f"--head {name!r}: the run has no such head{nearest(name, known)}")
+    rows = run.rows
+    texts: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    for (model, strategy, prompt), own in table.groupby(["model", "strategy", "prompt"], sort=False):
+        tokens, piece = own["tokens"].iloc[0], piece_maker(run.model_folder(str(model)))
+        columns = np.unique(tokens[1:], return_inverse=True)[1]
+        about = {head.name: head for head in heads_of(rows, str(model), str(strategy))}
+        wanted = list(dict.fromkeys(heads or telling(list(about.values()))))[: None if heads else MOST_HEADS]
+        for name in wanted:
+            of_head = own[own["name"] == name]
+            if of_head.empty:
+                continue
+            window = of_head["window"].iloc[0]
+            shown.append(
+                {
+                    "text": len(texts),
+                    "name": name,
+                    "kind": about[name].kind if name in about else None,
+                    "best": about[name].best if name in about else None,
+                    "window": None if pd.isna(window) else int(window),
+                    "sources": {
+                        str(source): base64.b64encode(mass).decode()
+                        for source, mass in zip(of_head["source"], of_head["mass"], strict=True)
+                    },
+                }
+            )
+        texts.append(
+            {
+                "model": str(model),
+                "strategy": str(strategy),
+                "prompt": str(prompt),
+                "pieces": [piece(int(token)) for token in tokens],
+                "columns": columns.tolist(),
+            }
+        )
+    return {"texts": texts, "heads": shown}
+
+
+def write_page(run: Run, path: Path, heads: Sequence[str] = ()) -> None:
+    """Write the page as one file that needs no network.
+
+    Raises:
+        UsageError: a run without kept attention, an unknown head, or a file that cannot be written.
+    """
+    from harness.report.page import render, safe_json, write_page_file
+
+    def page() -> str:
+        data = page_data(run, heads)
+        if data is None:
+            what = f"{run.path}: no attention was kept there; `ccmc run` keeps it with the units of heads"
+            raise UsageError(what + unfinished(run))
+        return render("attention.html.j2", title=run.path.name, about=ABOUT, attention=safe_json(data))
+
+    write_page_file(path, page)

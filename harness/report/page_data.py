@@ -1,0 +1,135 @@
+"""What a report holds as data: the table of heads, and the texts of the viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.measures.winners import winner_set
+from harness.runs.runner import Run
+
+FIDELITY = ("kl", "total_variation", "top_token")
+MOST_TEXTS = 400  # of one run; the report says how many are left out
+
+
+def _rounded(value: Any) -> float | None:
+    return None if pd.isna(value) else float(f"{float(value):.4g}")
+
+
+def head_table(rows: pd.DataFrame) -> dict[str, Any] | None:
+    """Every head, surrogate and strategy of a run.
+
+    Returns:
+        {columns, rows}: explained with its interval, and means of the other measures over held-out prompts; None where
+        the run has no heads.
+    """
+    heads = rows[(rows["experiment"] == "heads") & (rows["split"] == "held_out") & rows["head"].notna()]
+    heads = heads[~heads["surrogate"].isin(["model"])]
+    if heads.empty:
+        return None
+    by = ["model", "strategy", "layer", "head", "surrogate"]
+    means = heads[heads["metric"].isin(FIDELITY)].assign(value=lambda part: part["value"].astype(float))
+    table = means.pivot_table(index=by, columns="metric", values="value", sort=False)
+    own = (
+        heads[heads["metric"] == "explained"].drop_duplicates(by).set_index(by)[["value", "low", "high"]].astype(float)
+    )
+    table = table.join(own, how="left").reset_index()
+    shown = [name for name in FIDELITY if name in table]
+    columns = [*by, "explained", "low", "high", *shown]
+    table = table.rename(columns={"value": "explained"})
+    numeric = set(columns) - {"model", "strategy", "surrogate"}
+    records = zip(*(map(_rounded, table[c]) if c in numeric else table[c].astype(str) for c in columns), strict=True)
+    return {
+        "columns": [{"name": name, "numeric": name in numeric} for name in columns],
+        "rows": [list(record) for record in records],
+    }
+
+
+def heat_map_values(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[dict[str, Any], list[int]]]:
+    """(model, strategy) -> (surrogate -> explained [layers, heads], the layers)."""
+    part = rows[(rows["experiment"] == "heads") & (rows["metric"] == "explained") & rows["head"].notna()]
+    found = {}
+    for (model, strategy), group in part.groupby(["model", "strategy"], sort=False):
+        table = group.assign(value=group["value"].astype(float)).pivot_table(
+            index="layer", columns="head", values="value", aggfunc="first"
+        )
+        layers, heads = table.index, table.columns
+        maps = {}
+        for surrogate, own in group.groupby("surrogate", sort=False):
+            shape = own.assign(value=own["value"].astype(float)).pivot_table(
+                index="layer", columns="head", values="value"
+            )
+            maps[str(surrogate)] = shape.reindex(index=layers, columns=heads).to_numpy(dtype=float)
+        found[str(model), str(strategy)] = (maps, [int(layer) for layer in layers])
+    return found
+
+
+def piece_maker(folder: Path | None) -> Callable[[int], str]:
+    """Text of a token id: by the model's own tokenizer where it is on this machine, else the id.
+
+    Args:
+        folder: of the model's files; None where they are not on this machine.
+    """
+    from harness.models import loading
+
+    if folder is None or not (folder / "tokenizer_config.json").is_file():
+        return lambda token: f" {token}"
+    tokenizer = loading.load_tokenizer(folder)
+    made: dict[int, str] = {}
+
+    def piece(token: int) -> str:
+        if token not in made:
+            text = str(tokenizer.decode([token], skip_special_tokens=False))
+            first = str(tokenizer.decode([token, token], skip_special_tokens=False))
+            # word-level decoders put the blank between two tokens, not into one
+            made[token] = text if first == text + text else f"{text} "
+        return made[token]
+
+    return piece
+
+
+def viewer(run: Run) -> dict[str, Any] | None:
+    """Held-out continuations of model and surrogates, token by token, with the winners of each.
+
+    Returns:
+        {pieces, texts, left_out}: texts refer to pieces by number; None where the run has no continuations.
+    """
+    table = run.trajectories
+    if table.empty:
+        return None
+    table = table[(table["split"] == "held_out") & (table["experiment"] != "texts")]
+    table = table.sort_values(["experiment", "seed"], kind="stable")
+    table = table.drop_duplicates(["model", "strategy", "prompt", "source"])  # the first seed of each
+    one_layer = table[table["experiment"] == "one-layer"]
+    few = one_layer[one_layer["prompt"].isin(one_layer["prompt"].drop_duplicates()[:6])]
+    table = pd.concat([table[table["experiment"] != "one-layer"], few])
+    left_out = max(0, len(table) - MOST_TEXTS)
+    pieces: dict[str, int] = {}
+    makers: dict[str, Callable[[int], str]] = {}
+    named = {model["name"] for model in run.manifest["models"]}
+
+    def number(model: str, token: int) -> int:
+        if model not in makers:
+            makers[model] = piece_maker(run.model_folder(model)) if model in named else lambda token: f" {token}"
+        return pieces.setdefault(makers[model](token), len(pieces))
+
+    texts = []
+    for row in table.head(MOST_TEXTS).to_dict("records"):
+        model, continuation = str(row["model"]), [int(token) for token in row["continuation"]]
+        winners = {int(token) for token in winner_set(continuation)}
+        texts.append(
+            {
+                "model": model,
+                "strategy": str(row["strategy"]),
+                "prompt": str(row["prompt"]),
+                "source": str(row["source"]),
+                "given": [number(model, int(token)) for token in row["prompt_tokens"]],
+                "made": [number(model, token) for token in continuation],
+                "wins": [index for index, token in enumerate(continuation) if token in winners],
+                "size": len(winners),
+            }
+        )
+    return {"pieces": list(pieces), "texts": texts, "left_out": left_out} if texts else None

@@ -1,1 +1,0 @@
-"""Where models, their texts and their observations come from."""

@@ -1,0 +1,1 @@
+"""Intervals, tests and pooling: arrays or tables of rows in, records out. Start with `intervals.py`."""

@@ -1,0 +1,281 @@
+"""From rows to figures: which rows belong to one figure, what its units are, and how two figures differ.
+
+A unit is what was drawn at random: a prompt; where prompts are drawn anew in every repetition, the repetition; where
+a metric has no prompts, the repetition or the head. Everything measured on one unit is averaged first. `explained` of
+heads is pooled from the KL of its prompts, 1 - sum KL / sum KL(counts), as in every table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.core.metrics import sign
+from harness.stats.differences import Pooled, paired_p, paired_pooled_difference, two_sample_difference, two_sample_p
+from harness.stats.intervals import FEWEST_UNITS, Interval, ratio_interval
+
+SEED = 0  # of the bootstrap: the same rows give the same figures
+REPEATS = ("real_seed",)  # factors of `condition` that are averaged over
+FACTORS = ("experiment", "model", "revision", "strategy", "layer", "head", "surrogate", "split", "metric", "prompt")
+CELL = ("experiment", "model", "strategy", "surrogate", "condition", "split", "metric")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One figure: what each of its units adds.
+
+    Attributes:
+        units: the names of the units that have a value.
+        pooled: their sums; None where no unit has a value.
+        complement: the figure is 1 minus the pooled one.
+        rows: how many rows it is made of.
+        missing: how many of them have no value.
+        reason: the first reason for that.
+    """
+
+    units: pd.Index
+    pooled: Pooled | None
+    complement: bool
+    rows: int
+    missing: int
+    reason: str | None
+
+    @property
+    def value(self) -> float | None:
+        if self.pooled is None:
+            return None
+        return 1.0 - self.pooled.value if self.complement else self.pooled.value
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """The figure with its interval over units."""
+        if self.pooled is None:
+            return Interval(None, None, None, 0, self.reason or "no units")
+        found = ratio_interval(self.pooled.numerators, self.pooled.denominators, SEED, level)
+        if not self.complement or found.value is None:
+            return found
+        low, high = (None if end is None else 1.0 - end for end in (found.high, found.low))
+        return Interval(1.0 - found.value, low, high, found.n, found.missing)
+
+    def at(self, units: pd.Index) -> Pooled | None:
+        """The sums of some of the units, in their order; None where nothing is left to divide by."""
+        assert self.pooled is not None
+        places = self.units.get_indexer(units)
+        below = self.pooled.denominators[places]
+        return Pooled(self.pooled.numerators[places], below) if below.sum() > 0 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a figure differs from another.
+
+    Attributes:
+        interval: a - b; `n` counts the pairs, or the units of the smaller sample.
+        p: two-sided; None where there is nothing to test.
+        better: share of pairs in which a is better, ties half; None without pairs or direction.
+        paired: whether units were paired.
+        units: what each pair adds to the difference, by the name of its unit; empty without pairs.
+    """
+
+    interval: Interval
+    p: float | None
+    better: float | None
+    paired: bool
+    units: pd.Series
+
+    @property
+    def identical(self) -> bool:
+        """Do both sides agree in every unit, digit for digit?"""
+        return self.paired and self.interval.n > 0 and bool((self.units == 0).all())
+
+    @property
+    def sure(self) -> int:
+        """+1 or -1 where the interval excludes zero, or every one of 5 or more pairs differs by the same; else 0."""
+        found = self.interval
+        if found.value is None or found.value == 0:
+            return 0
+        direction = 1 if found.value > 0 else -1
+        if found.low is not None and found.high is not None:
+            return direction if found.low * found.high > 0 else 0
+        spread = float(self.units.max() - self.units.min()) if len(self.units) else np.inf
+        same = len(self.units) >= FEWEST_UNITS and spread <= 1e-9 * abs(found.value)
+        return direction if same else 0
+
+
+def difference(a: Sample, b: Sample, metric: str, paired: bool, level: float = 0.95) -> Difference:
+    """a - b, over the units they share or as two independent samples.
+
+    Args:
+        a, b: two figures of one metric.
+        metric: decides which side of a pair is better.
+        paired: whether units of the same name are the same unit.
+        level: nominal coverage of the interval.
+    """
+    nothing = pd.Series(dtype=float)
+    if a.pooled is None or b.pooled is None:
+        return Difference(Interval(None, None, None, 0, "one side has no value"), None, None, paired, nothing)
+    turn = -1.0 if a.complement else 1.0
+    if not paired:
+        found = _turned(two_sample_difference(a.pooled, b.pooled, SEED, level), turn)
+        p = two_sample_p(a.pooled, b.pooled, SEED) if found.low is not None else None
+        return Difference(found, p, None, False, nothing)
+    common = a.units.intersection(b.units)
+    if common.empty:
+        return Difference(Interval(None, None, None, 0, "no unit on both sides"), None, None, True, nothing)
+    x, y = a.at(common), b.at(common)
+    if x is None or y is None:
+        return Difference(Interval(None, None, None, 0, "nothing to divide by"), None, None, True, nothing)
+    units = pd.Series(turn * (x.contributions() - y.contributions()), index=common)
+    if np.array_equal(x.numerators, y.numerators) and np.array_equal(x.denominators, y.denominators):
+        units[:] = 0.0
+        return Difference(Interval(0.0, None, None, len(common), "no difference anywhere"), None, None, True, units)
+    found = _turned(paired_pooled_difference(x, y, SEED, level), turn)
+    wins = units.to_numpy() * sign(metric)
+    better = float(np.mean((wins > 0) + 0.5 * (wins == 0))) if sign(metric) else None
+    return Difference(found, paired_p(x, y, SEED), better, True, units)
+
+
+def _turned(found: Interval, turn: float) -> Interval:
+    if turn > 0 or found.value is None:
+        return found
+    low, high = (None if end is None else -end for end in (found.high, found.low))
+    return Interval(-found.value, low, high, found.n, found.missing)
+
+
+def factors(condition: object) -> str | None:
+    """A condition as a reader writes it, such as "K = 8, n = 6400"; None where there is none."""
+    if condition is None:
+        return None
+    return ", ".join(f"{key} = {value}" for key, value in json.loads(str(condition)).items())
+
+
+class Observed:
+    """Rows made ready for pooling: a unit for every row, the factors of `condition` as columns of their own.
+
+    Args:
+        rows: of one or more runs; a column `run` tells them apart where there are several.
+    """
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        frame = rows.reset_index(drop=True)
+        conditions = {
+            text: {key: value for key, value in json.loads(text).items() if key not in REPEATS}
+            for text in frame["condition"].dropna().unique()
+        }
+        plain = {text: json.dumps(found, sort_keys=True) if found else None for text, found in conditions.items()}
+        self.condition_factors = sorted({key for found in conditions.values() for key in found})
+        frame = frame.assign(
+            **{
+                f"condition.{key}": frame["condition"].map({text: found.get(key) for text, found in conditions.items()})
+                for key in self.condition_factors
+            },
+            condition=frame["condition"].map(plain).astype("string"),
+            value=frame["value"].astype("Float64").astype(float),
+            weight=1.0,
+            complement=False,
+        )
+        self.frame = _with_explained(frame.assign(unit=_units(frame)))
+
+    @property
+    def metrics(self) -> list[str]:
+        return sorted(self.frame["metric"].unique())
+
+    def factor(self, name: str) -> str | None:
+        """The column of a factor such as `layer` or, out of `condition`, `K`; None where there is no such factor."""
+        if name in FACTORS or (name in {"run", "seed", "condition"} and name in self.frame):
+            return name
+        return f"condition.{name}" if name in self.condition_factors else None
+
+    def cells(self, by: Sequence[str] = CELL, **where: object) -> Iterator[tuple[tuple[object, ...], Sample]]:
+        """Every combination of the columns `by` that occurs, in the order of the rows, with its sample.
+
+        Args:
+            by: columns of the frame; a missing value counts as a value, given as None.
+            **where: column = value; only those rows.
+        """
+        frame = self.frame
+        for column, value in where.items():
+            frame = frame[frame[column] == value]
+        keys, samples = _samples(frame, list(by))
+        yield from zip(keys, samples, strict=True)
+
+
+def sample(part: pd.DataFrame) -> Sample:
+    """The sample of one figure, from its rows in an `Observed` frame."""
+    _, samples = _samples(part, [])
+    return samples[0] if samples else Sample(pd.Index([]), None, False, 0, 0, None)
+
+
+def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...]], list[Sample]]:
+    """The combinations of the columns `by`, in the order of the rows, and the sample of each."""
+    if frame.empty:
+        return [], []
+    cell = frame.groupby(by, sort=False, dropna=False).ngroup().to_numpy() if by else np.zeros(len(frame), dtype=int)
+    count = int(cell.max()) + 1
+    first = np.unique(cell, return_index=True)[1]
+    columns = [frame[name].iloc[first] for name in by]
+    keys = [tuple(None if pd.isna(value) else value for value in key) for key in zip(*columns, strict=True)]
+    value, weight = frame["value"].to_numpy(dtype=float), frame["weight"].to_numpy(dtype=float)
+    there = ~np.isnan(value)
+    unit, names = pd.factorize(frame["unit"], sort=True)
+    pairs, place, sizes = np.unique(cell[there] * len(names) + unit[there], return_inverse=True, return_counts=True)
+    above = np.bincount(place, weights=value[there], minlength=len(pairs))
+    below = np.bincount(place, weights=weight[there], minlength=len(pairs))
+    edges = np.searchsorted(pairs, np.arange(count + 1) * len(names))
+    rows, filled = np.bincount(cell, minlength=count), np.bincount(cell[there], minlength=count)
+    complement = frame["complement"].to_numpy(dtype=bool)[first]
+    gone = np.flatnonzero(~there)
+    reason_row = dict(zip(cell[gone][::-1], gone[::-1], strict=True))
+    reasons = frame["missing"]
+    samples = []
+    for index in range(count):
+        own = slice(edges[index], edges[index + 1])
+        divide = 1 if complement[index] else sizes[own]
+        sums, weights = above[own] / divide, below[own] / divide
+        pooled = Pooled(sums, weights) if len(sums) and float(weights.sum()) > 0 else None
+        reason = str(reasons.iloc[reason_row[index]]) if index in reason_row else None
+        units = pd.Index(names[pairs[own] % len(names)])
+        missing = int(rows[index] - filled[index])
+        samples.append(Sample(units, pooled, bool(complement[index]), int(rows[index]), missing, reason))
+    return keys if by else [()], samples
+
+
+def _units(frame: pd.DataFrame) -> pd.Series:
+    """What was drawn at random for each row."""
+    units = pd.Series("all", index=frame.index, dtype=object)
+    for _, part in frame.groupby("experiment", sort=False):
+        named = part["prompt"].notna()
+        seeds = part[named].groupby("prompt")["seed"].nunique()
+        nested = part["seed"].nunique() > 1 and not (seeds > 1).any() and part[named]["seed"].nunique() != 1
+        repetition = "repetition " + part["seed"].astype("string").fillna("?")
+        if nested:  # every prompt belongs to one repetition: that is what was drawn
+            units[part.index] = repetition.astype(object)
+            continue
+        units[part.index[named]] = part.loc[named, "prompt"].astype(object)
+        heads = "layer " + part["layer"].astype("string") + ", head " + part["head"].astype("string")
+        rest = part[~named]
+        several = rest["seed"].nunique() > 1
+        units[rest.index] = (repetition if several else heads.fillna("all"))[rest.index].astype(object)
+    return units
+
+
+def _with_explained(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put the KL of prompts in the place of the heads' own `explained`, so that it can be pooled over prompts."""
+    own = (frame["metric"] == "explained") & frame["prompt"].isna()
+    kl = frame[(frame["metric"] == "kl") & (frame["experiment"] == "heads") & frame["prompt"].notna()]
+    if not own.any() or kl.empty:
+        return frame
+    factors = ("run", "experiment", "model", "revision", "strategy", "layer", "head", "split", "prompt", "seed")
+    same = [column for column in factors if column in frame]
+    against = kl.loc[kl["surrogate"] == "counts", [*same, "value", "n"]]
+    pairs = kl[kl["surrogate"] != "counts"].merge(against, on=same, how="inner", suffixes=("", "_counts"))
+    if pairs.empty:
+        return frame
+    # a surrogate whose KL is infinite somewhere explains nothing there: its figure has no value
+    pairs["weight"] = pairs["value_counts"] * pairs["n_counts"].astype(float)
+    pairs["value"] = pairs["value"] * pairs["n"].astype(float)
+    pairs = pairs.assign(metric="explained", complement=True).reindex(columns=frame.columns)
+    return pd.concat([frame[~own], pairs], ignore_index=True)

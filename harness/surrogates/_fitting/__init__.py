@@ -1,0 +1,1 @@
+"""What surrogates share: fits, passes over texts, rollouts and decoding."""

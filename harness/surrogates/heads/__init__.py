@@ -1,0 +1,1 @@
+"""Surrogates of attention heads, one file each."""

@@ -1,0 +1,1 @@
+"""Surrogates of next-token distributions, one file each."""

@@ -1,0 +1,65 @@
+"""`in-context-bigram`: induction. What followed this query before in this context, backed off to counts."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from harness.data.texts import Text
+from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
+
+
+def followers(text: Text) -> FloatArray:
+    """[n, U] how often each type has followed the type of the query before, within the context of the query."""
+    size = len(text.types)
+    table = np.zeros((size, size))
+    rows = np.zeros((len(text), size))
+    row_at = {int(position): row for row, position in enumerate(text.positions)}
+    for index, column in enumerate(text.key_index):
+        if index:
+            table[text.key_index[index - 1], column] += 1.0
+        if index + text.first in row_at:
+            rows[row_at[index + text.first]] = table[column]
+    return rows
+
+
+def _mix(follow: FloatArray, counts: FloatArray, alpha: float) -> FloatArray:
+    share = counts / counts.sum(axis=-1, keepdims=True)
+    mixed: FloatArray = (follow + alpha * share) / (follow.sum(axis=-1, keepdims=True) + alpha)
+    return mixed
+
+
+class InContextBigram(Surrogate):
+    """p(j) = (c_ij + alpha m_j / |m|) / (c_i + alpha), with c_ij the times that j has followed the query i so far.
+
+    alpha, the weight of the counts, minimises the cross-entropy on the training texts; it is the mass of a Dirichlet
+    prior with the counts as its mean.
+    """
+
+    name = "in-context-bigram"
+    alpha_: float
+
+    def fit(self, observations: Observations) -> Self:
+        texts = [
+            (followers(text), text.counts, target)
+            for text, target in zip(observations.texts, observations.targets, strict=True)
+        ]
+
+        def loss(log_alpha: float) -> float:
+            alpha, total = float(np.exp(log_alpha)), 0.0
+            for follow, counts, target in texts:
+                held = target > 0
+                total -= float(np.sum(target[held] * np.log(_mix(follow, counts, alpha)[held])))
+            return total
+
+        self.alpha_ = float(np.exp(minimize_scalar(loss, bounds=(-5.0, 7.0), method="bounded").x))
+        return self
+
+    def predict(self, text: Text) -> FloatArray:
+        return _mix(followers(text), text.counts, self.alpha_)[None]
+
+    def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
+        after = history[1:][history[:-1] == history[-1]]
+        return _mix(np.bincount(after, minlength=len(types)).astype(float), counts, self.alpha_)

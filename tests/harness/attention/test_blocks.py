@@ -1,0 +1,316 @@
+"""Attention in blocks of queries against whole squares, for every architecture and every measure."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from typing import Any
+
+import families
+import numpy as np
+import pytest
+import small_models
+import torch
+from dense_heads import bucket_matrix, distance_mass, rows_without_sink, text_scores
+from random_heads import K, static_heads
+from scipy.special import expit
+
+from harness.attention import block_rows, blocks, capture
+from harness.attention.block_rows import Rows, softmax_, sum_, weigh_
+from harness.attention.blocks import Asked, Block, View
+from harness.attention.capture import LayerCall
+from harness.attention.eager import eager_rows
+from harness.data.texts import LocalVocabulary, Text
+from harness.experiments.heads.scores import score_text
+from harness.experiments.heads.sums import LayerSums, PriorSums, sum_text
+from harness.experiments.heads.units import head_text
+from harness.measures.block_fidelity import _judge, judge
+from harness.measures.fidelity import kl, top_token, total_variation
+from harness.surrogates._fitting.along import NO_VALUES, LogWeights
+from harness.surrogates._fitting.counts import Counts
+from harness.surrogates.base import pair_mass
+from harness.surrogates.heads.distance import BUCKETS, Distance, bucket_sums
+from harness.surrogates.heads.exact_sides import ExactKeys, ExactQueries
+from harness.surrogates.heads.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven queries at once, so that texts of a few dozen tokens are cut."""
+    monkeypatch.setattr(blocks, "MOST_QUERIES", 7)
+
+
+def random_call(length: int = 40, window: int | None = None, softcap: float | None = None, seed: int = 0) -> LayerCall:
+    generator = torch.Generator().manual_seed(seed)
+    query, key = torch.randn(4, length, 6, generator=generator), torch.randn(2, length, 6, generator=generator)
+    return LayerCall(1, torch.nn.Identity(), query, key, 1.3, softcap, window)
+
+
+def random_text(length: int = 40, window: int | None = None, seed: int = 0) -> Text:
+    return Text(np.random.default_rng(seed).integers(0, K, length), start=1, first=1, window=window)
+
+
+CASES = pytest.mark.parametrize("window", [None, 3, 11, 33])
+
+
+@CASES
+def test_blocks_cover_every_query_once_and_know_their_contexts(window: int | None) -> None:
+    text = random_text(window=window)
+    seen, at = np.zeros(text.visible.shape, dtype=int), 1
+    for block in View(text).blocks(4):
+        assert block.start == at
+        at = block.stop
+        part = slice(block.start - 1, block.stop - 1)
+        np.testing.assert_array_equal(block.view.by_type(block.counts[None])[0].numpy().T, text.counts[part])
+        np.testing.assert_array_equal(block.view.types[block.queries], text.tokens[block.start : block.stop])
+        assert block.met == len(set(text.tokens[1 : block.stop].tolist()))
+        shown = block.hide(torch.ones(1, block.stop - block.low, block.stop - block.start), 0.0)[0]
+        seen[part, block.low - 1 : block.stop - 1] += shown.numpy().T.astype(int)
+        expected = text.positions[part] < (window or 99)
+        np.testing.assert_array_equal(block.sees_sink.numpy(), expected)
+    assert at == len(text.tokens)
+    np.testing.assert_array_equal(seen, text.visible)
+
+
+@CASES
+def test_sums_over_tokens_and_distances_are_those_of_the_square(window: int | None) -> None:
+    text = random_text(window=window)
+    square = np.random.default_rng(1).normal(size=(3, *text.visible.shape)) * text.visible
+    profile = torch.as_tensor(np.random.default_rng(2).normal(size=(3, 40)))
+    found = torch.zeros(3, 40, dtype=torch.float64)
+    for block in View(text).blocks(3):
+        part, keys = slice(block.start - 1, block.stop - 1), slice(block.low - 1, block.stop - 1)
+        values = torch.as_tensor(square[:, part, keys].transpose(0, 2, 1).copy())
+        per_token = block.view.by_type(block.per_token(values)).numpy().transpose(0, 2, 1)
+        np.testing.assert_allclose(per_token, text.per_token(square)[:, part], atol=1e-12)
+        np.testing.assert_array_equal(block.spread(block.per_token(values)), block.per_token(values)[:, block.columns])
+        found += block.by_distance(values)
+        distance = np.arange(block.start, block.stop)[None, :] - np.arange(block.low, block.stop)[:, None]
+        seen = distance >= 0
+        looked_up = block.of_distance(profile).numpy()[:, seen]
+        np.testing.assert_array_equal(looked_up, profile.numpy()[:, distance[seen]])
+    np.testing.assert_allclose(bucket_sums(found.numpy()), distance_mass(text, square), atol=1e-12)
+
+
+@CASES
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_sums_of_a_text_are_those_of_its_rows(window: int | None, softcap: float | None) -> None:
+    call, text = random_call(window=window, softcap=softcap), random_text(window=window)
+    rows, sink = rows_without_sink(call)
+    tokens = text.per_token(rows)
+    found = sum_text(call, View(text))
+    np.testing.assert_allclose(found.pairs, pair_mass(text, tokens, K).mass, atol=1e-5)
+    np.testing.assert_allclose(bucket_sums(found.distance), distance_mass(text, rows), atol=1e-5)
+    held = np.where(rows > 0, rows, 1.0)
+    np.testing.assert_allclose(found.entropy, -(rows * np.log(held)).sum((1, 2)), rtol=1e-5)
+    held = np.where(tokens > 0, tokens, 1.0)
+    np.testing.assert_allclose(found.token_entropy, -(tokens * np.log(held)).sum((1, 2)), rtol=1e-5)
+    log_counts = np.log(np.maximum(text.counts, 1.0))
+    np.testing.assert_allclose(found.log_counts, (tokens * log_counts).sum((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(expit(found.sink_odds), sink, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_rows_in_blocks_are_those_of_eager_attention(name: str) -> None:
+    model, ids = families.build(families.FAMILIES[name]), small_models.random_ids(50)
+    truth, vocabulary, seen = eager_rows(model, ids), LocalVocabulary([ids]), []
+
+    def check(call: LayerCall) -> None:
+        view, asked = View(head_text(ids, vocabulary, call.window)), Asked.of(call)
+        for block in view.blocks(len(truth[0])):
+            rows = block_rows.rows(asked, block)
+            sink = torch.sigmoid(rows.sink_odds)
+            whole = rows.weight * (1.0 - sink)[:, None]
+            of_eager = truth[call.layer][:, block.start : block.stop].transpose(1, 2)
+            assert float((sink - of_eager[:, 0]).abs().max()) <= 1e-5
+            assert float((whole - of_eager[:, block.low : block.stop]).abs().max()) <= 1e-5
+        seen.append(call.layer)
+
+    capture.listen(model, ids, list(range(len(truth))), check)
+    assert seen == list(range(len(truth)))
+
+
+def surrogates() -> list[Any]:
+    heads, profile = static_heads(), Distance()
+    profile.profile_ = np.random.default_rng(3).normal(size=(4, BUCKETS))
+    return [Counts(), profile, CCMCWeights(heads), PCCMCWeights(heads), ShuffledWeights(heads, 0)]
+
+
+def elsewhere(block: Block, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`weigh_` as on any device but a processor."""
+    weight, normaliser, entropy = softmax_(block.hide(scores))
+    token = block.per_token(weight)
+    token_entropy = torch.special.entr(token).sum(1)
+    mean_log = (token * block.counts.clamp(min=1.0).log()).sum(1)
+    return weight, token, torch.stack([normaliser, entropy, token_entropy, mean_log, token.amax(1)], 1)
+
+
+@CASES
+def test_compiled_passes_give_what_torch_gives(window: int | None) -> None:
+    """Any device but a processor takes the way through torch, its plain twin."""
+    rng, view = torch.Generator().manual_seed(5), View(random_text(window=window))
+    size = len(view.types)
+    pairs, expected_pairs = torch.zeros(2, 3, size, size).unbind()
+    distance, expected_distance = torch.zeros(2, 3, view.length, dtype=torch.float64).unbind()
+    for block in view.blocks(3):
+        heads = block.heads.stop - block.heads.start
+        scores = 4.0 * torch.randn(heads, block.stop - block.low, block.stop - block.start, generator=rng)
+        plain = elsewhere(block, scores.clone())
+        for found, expected in zip(weigh_(scores.clone(), block), plain, strict=True):
+            torch.testing.assert_close(found, expected, atol=3e-6, rtol=2e-6)
+        weight, token, facts = plain
+        found = sum_(scores.clone(), block, pairs[block.heads], distance[block.heads])
+        torch.testing.assert_close(found, facts, atol=3e-6, rtol=2e-6)
+        expected_pairs[block.heads, :, : block.met].index_add_(1, block.queries, token.transpose(1, 2))
+        expected_distance[block.heads] += block.by_distance(weight)
+        of_types = torch.randn(token.shape, generator=rng)
+        profile, change = torch.randn(3, 40, generator=rng), torch.randn(3, size, size, generator=rng)
+        place = torch.randn(heads, 40, generator=rng)
+        parts = {"profile": profile[block.heads], "place": place, "change": change[block.heads]}
+        rows = Rows(weight, token, facts, facts[:, 0])
+        for given in (
+            LogWeights(of_types, True),
+            LogWeights(of_types[:1], True),
+            LogWeights(of_types, True, change=change[block.heads]),
+            LogWeights(of_types[:1], True, change=change[block.heads]),
+            LogWeights(scores, False),
+            LogWeights(scores[:1], False),
+            LogWeights(NO_VALUES, False, profile=parts["profile"]),
+            LogWeights(NO_VALUES, False, place=place),
+            LogWeights(scores, False, scale=torch.rand(heads, generator=rng), **parts),
+            LogWeights(-90.0 * scores.abs(), False, **parts),
+        ):
+            torch.testing.assert_close(judge(given, rows, block), _judge(given, rows, block), atol=1e-5, rtol=3e-6)
+    torch.testing.assert_close(pairs, expected_pairs, atol=1e-5, rtol=2e-6)
+    torch.testing.assert_close(distance, expected_distance, atol=1e-5, rtol=2e-6)
+
+
+@CASES
+@pytest.mark.parametrize("surrogate", surrogates(), ids=lambda s: s.name)
+def test_scores_of_a_text_are_the_measures_of_its_rows(surrogate: Any, window: int | None) -> None:
+    call, text = random_call(window=window), random_text(window=window)
+    if window is not None and surrogate.name == "pccmc-weights":
+        of_text = surrogate.heads.of_text(text.tokens)
+        assert of_text.window is None  # the window comes from the text
+    truth = text.per_token(rows_without_sink(call)[0])
+    flat = truth.reshape(-1, truth.shape[-1])
+    predicted = np.broadcast_to(surrogate.predict(text), truth.shape).reshape(flat.shape)
+    sink, found = score_text(call, View(text), {"it": surrogate})
+    for metric, measure in (("kl", kl), ("total_variation", total_variation), ("top_token", top_token)):
+        expected = measure(flat, predicted).reshape(4, -1).mean(1)
+        np.testing.assert_allclose(found["it"][metric], expected, atol=2e-5, err_msg=metric)
+    np.testing.assert_allclose(sink, rows_without_sink(call)[1].mean(1), atol=1e-6)
+
+
+def test_controls_take_one_side_of_every_score_from_the_model() -> None:
+    call, text, heads = random_call(), random_text(), static_heads()
+    static = heads.of_text(text.tokens)
+    mixtures = {ExactKeys(heads): replace(static, key=call.key), ExactQueries(heads): replace(call, key=static.key)}
+    truth, share = rows_without_sink(call)
+    for control, mixed in mixtures.items():
+        rows, sink = rows_without_sink(mixed)
+        _, found = score_text(call, View(text), {"it": control})
+        apart = np.where(text.visible, np.log(np.where(text.visible, truth / np.where(rows > 0, rows, 1.0), 1.0)), 0.0)
+        np.testing.assert_allclose(found["it"]["kl_position"], (truth * apart).sum(-1).mean(1), atol=2e-5)
+        tokens, others = (text.per_token(of).reshape(-1, len(text.types)) for of in (truth, rows))
+        of_sink = share * np.log(share / sink) + (1 - share) * np.log((1 - share) / (1 - sink))
+        with_sink = of_sink + (1 - share) * kl(tokens, others).reshape(4, -1)
+        np.testing.assert_allclose(found["it"]["kl_with_sink"], with_sink.mean(1), atol=2e-5)
+    with pytest.raises(ValueError, match="own queries and keys"):
+        ExactKeys(heads).along(View(text))
+
+
+@CASES
+def test_positions_and_sink_are_scored_as_they_are_defined(window: int | None) -> None:
+    call, text = random_call(window=window), random_text(window=window)
+    rows, sink = rows_without_sink(call)
+    log_rows = np.log(np.where(text.visible, rows, 1.0))
+    heads, profile = static_heads(), surrogates()[1]
+    log_counts = np.log(np.maximum(text.counts, 1.0))[:, text.key_index]
+    with np.errstate(divide="ignore"):
+        log_token = np.log(CCMCWeights(heads).predict(text))[:, :, text.key_index] - log_counts
+    score = profile.profile_[:, bucket_matrix(text)]
+    score = np.where(text.visible, score, -np.inf)
+    log_position = score - np.log(np.exp(score).sum(-1, keepdims=True))
+    _, found = score_text(call, View(text), {"token": CCMCWeights(heads), "position": profile, "counts": Counts()})
+    for name, logs in (("token", log_token), ("position", log_position)):
+        expected = np.sum(rows * (log_rows - np.where(text.visible, logs, 0.0)), axis=-1).mean(-1)
+        np.testing.assert_allclose(found[name]["kl_position"], expected, atol=2e-5)
+        assert (found[name]["kl_position"] >= found[name]["kl"] - 1e-5).all()
+    assert "kl_with_sink" not in found["position"]  # it was told nothing about the first position
+    # counts: the first position is one more token
+    truth = np.concatenate([sink[..., None], (1 - sink)[..., None] * text.per_token(rows)], -1)
+    seen = (text.positions < (window or 99)).astype(float)
+    flat = np.concatenate([seen[:, None], text.counts], -1)
+    flat = np.broadcast_to(flat / flat.sum(-1, keepdims=True), truth.shape)
+    expected = kl(truth.reshape(-1, truth.shape[-1]), flat.reshape(-1, truth.shape[-1])).reshape(4, -1).mean(1)
+    np.testing.assert_allclose(found["counts"]["kl_with_sink"], expected, atol=2e-5)
+
+
+def test_a_prediction_that_float32_cannot_hold_is_scored_all_the_same() -> None:
+    call, text = random_call(), random_text()
+
+    class Sharp:
+        def along(self, view: View) -> Any:
+            def of(block: Any) -> LogWeights:
+                far = block.of_distance(-40.0 * torch.arange(view.length)[None].float())
+                return LogWeights(far.expand(4, -1, -1).clone(), by_token=False)
+
+            return of
+
+    rows = rows_without_sink(call)[0]
+    distance = text.positions[:, None] - np.arange(1, len(text.tokens))[None, :]
+    score = np.where(text.visible, -40.0 * distance, -np.inf)
+    per_token = text.per_token(np.exp(score - score.max(-1, keepdims=True)))
+    truth = text.per_token(rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = np.where(truth > 0, truth * (np.log(truth) - np.log(per_token)), 0.0).sum(-1).mean(-1)
+    _, found = score_text(call, View(text), {"it": Sharp()})
+    np.testing.assert_allclose(found["it"]["kl"], expected, rtol=1e-4)
+
+
+def test_rows_do_not_depend_on_how_a_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    call, view = random_call(), View(random_text())
+    few, (_, scored) = sum_text(call, view), score_text(call, view, {"it": PCCMCWeights(static_heads())})
+    monkeypatch.setattr(blocks, "MOST_QUERIES", 64)
+    whole, (_, at_once) = sum_text(call, view), score_text(call, view, {"it": PCCMCWeights(static_heads())})
+    np.testing.assert_allclose(few.pairs, whole.pairs, atol=1e-5)
+    for metric, values in scored["it"].items():
+        np.testing.assert_allclose(values, at_once["it"][metric], atol=1e-5)
+
+
+def test_sums_that_went_to_disk_come_back() -> None:
+    call, view = random_call(), View(random_text())
+    with tempfile.TemporaryFile() as file:
+        kept, spilled = LayerSums(K), LayerSums(K, file)
+        for _ in range(2):
+            kept.add(call, view)
+            spilled.add(call, view)
+        for one, other in zip(kept.wins, spilled.wins, strict=True):
+            assert one.heads == other.heads == 4
+            np.testing.assert_array_equal(one.mass, other.mass)
+        file.truncate(8)
+        with pytest.raises(OSError, match="shorter than they were written"):
+            _ = spilled.wins[1].mass
+
+
+def test_scores_of_the_weights_are_summed_with_attention() -> None:
+    call, text = random_call(), random_text()
+    sums = PriorSums(static_heads())
+    sums.add(call, View(text))
+    expected = np.sum(rows_without_sink(call)[0] * text_scores(static_heads(), text), axis=(1, 2))
+    np.testing.assert_allclose(sums.score[0], expected, rtol=1e-5)
+
+
+def test_a_score_that_is_not_finite_is_named() -> None:
+    call = random_call()
+    query = call.query.clone()
+    query[2, 17, 0] = float("nan")
+    with pytest.raises(ValueError, match="layer 1, head 2, position 17: the attention scores are not finite"):
+        sum_text(replace(call, query=query), View(random_text()))
+
+
+def test_predictions_are_those_of_single_rows() -> None:
+    text = random_text()
+    rows, _ = rows_without_sink(static_heads().of_text(text.tokens))
+    np.testing.assert_allclose(PCCMCWeights(static_heads()).predict(text), text.per_token(rows), atol=1e-6)

@@ -1,0 +1,123 @@
+"""Folders of models: what is refused, and which tokenizer reads the texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import families
+import pytest
+import small_models
+import transformers
+
+from harness.cli.app import invoke
+from harness.core.errors import UsageError
+from harness.models import loading
+from harness.models.language_model import generate
+
+
+def change(file: Path, by: Callable[[Any], Any]) -> None:
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps(by(data)))
+
+
+def saved(tmp_path: Path) -> Path:
+    return small_models.save(small_models.llama(2), tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_attention_heads": "six"}, "expected int, got str (value: 'six')"),
+        ({"num_attention_heads": 5}, "is not a multiple of the number of attention heads (5)"),
+        ({"model_type": "my-own"}, "has model type `my-own` but Transformers does not recognize"),
+    ],
+)
+def test_a_config_that_transformers_refuses_is_one_line(
+    values: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tmp_path)
+    change(folder / "config.json", lambda config: {**config, **values})
+    capsys.readouterr()
+    assert invoke(["run", "quickstart", "--out", str(tmp_path / "run"), "--set", f"models=[{folder}]"]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert str(folder) in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "its weights cannot be loaded: Loading a GPTQ"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "requires bitsandbytes"),
+        ({"attn_implementation": "flash_attention_2"}, "its weights cannot be loaded: FlashAttention2"),
+        ({"vocab_size": 50}, "its weights lack lm_head.weight (of 2 missing or of another shape)"),
+        ({"num_key_value_heads": 3}, "its weights lack model.layers.0.self_attn.k_proj.weight (of 4 missing or of"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_one_line(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    change(folder / "config.json", lambda config: {**config, **values})
+    with pytest.raises(UsageError) as caught:
+        loading.load_model(folder, "cpu")
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_config_that_is_none_is_one_line(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UsageError, match="no usable tokenizer: 'list' object has no attribute 'get'"):
+        loading.load_tokenizer(folder)
+
+
+def test_a_model_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
+    transformers.ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="vit has no vocab_size; a causal language model is needed"):
+        loading.load_config(tmp_path)
+
+
+def test_a_snapshot_of_the_hub_is_called_by_its_name() -> None:
+    commit = "0123456789" * 4
+    assert loading.called(Path("/c/hub/models--me--tiny/snapshots") / commit) == "me/tiny@01234567"
+    assert loading.called(Path("/c/models/mine")) == "/c/models/mine"
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "gemma2"])
+def test_the_tokenizer_is_the_one_that_was_saved(name: str, tmp_path: Path) -> None:
+    """transformers takes the class of Qwen2 for every Qwen2 model, which reads none of these words."""
+    families.FAMILIES[name]().save_pretrained(tmp_path)
+    small_models.tokenizer().save_pretrained(tmp_path)
+    tokenizer = loading.load_tokenizer(tmp_path)
+    assert loading.encode(tokenizer, "w0 w7 w37 else") == [2, 9, 39, 0]
+    assert tokenizer.padding_side == "left"
+
+
+def with_image_token(folder: Path) -> Any:
+    """A tokenizer with a special token beyond the embeddings, as Gemma 3 has one for images; it pads, too."""
+    tokenizer = small_models.tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.pad_token = "<image>"
+    tokenizer.save_pretrained(folder)
+    return loading.load_tokenizer(folder)
+
+
+def test_a_special_token_beyond_the_model_is_refused_only_in_a_text(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    tokenizer = with_image_token(folder)
+    assert tokenizer.pad_token_id == small_models.VOCAB_SIZE
+    prompts = [("plain", "w1 w2 w3", False), ("short", "w1", False)]
+    loading.check_prompts("mine", folder, prompts, 4)
+    found = generate(
+        loading.load_model(folder, "cpu"), tokenizer, [[3, 4, 5], [3]], temperature=None, max_new_tokens=4, seed=0
+    )
+    assert len(found) == 2
+    with pytest.raises(
+        UsageError, match="prompt 'odd': position 1 has token 40, '<image>', the model 'mine' has only 40"
+    ):
+        loading.check_prompts("mine", folder, [("odd", "w1 <image> w2", False)], 4)

@@ -1,0 +1,210 @@
+"""Reports: one file, nothing in it that a token or a name could run, the same figures as the tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.cli.app import invoke
+from harness.core.errors import UsageError
+from harness.experiments._shared.tables import interval, summary_tables
+from harness.report.page import render_report, safe_json, write_report
+from harness.report.page_data import head_table, viewer
+from harness.report.pictures import curves_svg, dot_plot, heat_maps
+from harness.report.words import answers
+from harness.runs.directory import write_parquet
+from harness.runs.runner import Run, load_run
+
+ROOT = Path(__file__).resolve().parents[3]
+REFERENCE = ROOT / "results" / "reference" / "quickstart"
+HOSTILE = "<script>window.hacked=1</script>\"><img src=x onerror='window.hacked=2'>$\\frac"
+
+
+class Elements(HTMLParser):
+    """Counts elements and collects what they refer to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [
+            value or "" for name, value in attrs if name in {"src", "href", "xlink:href", "action", "srcset"}
+        ]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+
+@pytest.fixture
+def hostile(finished: Any, small_model: Path, tmp_path: Path) -> Run:
+    """The small run, with a model whose name, prompts and tokens try to break out."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0].path, folder, ignore=shutil.ignore_patterns("units"))
+    model = tmp_path / "model"
+    shutil.copytree(small_model, model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {HOSTILE if word == "w0" else word: index for word, index in vocabulary.items()}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["models"][0]["name"] = str(model)
+    manifest["config_as_given"]["name"] = HOSTILE
+    manifest["config"]["experiments"][0]["kind"] = HOSTILE
+    manifest["failures"] = [{"key": "k", "error": HOSTILE}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("rows", "trajectories"):
+        frame = pd.read_parquet(folder / f"{name}.parquet")
+        frame["model"] = frame["model"].replace(str(small_model), str(model))
+        frame["prompt"] = frame["prompt"] + HOSTILE
+        frame["strategy"] = frame["strategy"].replace("greedy", HOSTILE)
+        if name == "rows":
+            frame["surrogate"] = frame["surrogate"].replace("distance", HOSTILE)
+        write_parquet(frame, folder / f"{name}.parquet")
+    return load_run(folder)
+
+
+@pytest.fixture(scope="module")
+def reference_page() -> str:
+    return render_report([load_run(REFERENCE)])
+
+
+def test_tokens_and_names_stay_text(hostile: Run, reference_page: str) -> None:
+    found = viewer(hostile)
+    assert found is not None
+    assert any("<script>window.hacked=1</script>" in piece for piece in found["pieces"])
+    page = render_report([hostile])
+    elements = Elements(page)
+    plain = Elements(reference_page)
+    assert elements.tags.count("script") <= plain.tags.count("script")
+    assert "img" not in elements.tags
+    assert elements.handlers == []
+    assert "&lt;script&gt;window.hacked=1" in page
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    data = [json.loads(text) for text in scripts[:-1]]
+    assert any(HOSTILE in piece for entry in data if "pieces" in entry for piece in entry["pieces"])
+
+
+def test_a_report_refers_to_nothing_outside(reference_page: str) -> None:
+    page = reference_page
+    elements = Elements(page)
+    assert all(link.startswith(("#", "data:")) for link in elements.links)
+    assert "@import" not in page
+    assert not re.findall(r"url\((?!#|data:)", page)
+    assert page.count("default-src 'none'") == 1
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(set(ids)) == len(ids)
+
+
+def test_json_cannot_end_its_element() -> None:
+    text = safe_json({"a": "</script><!--\u2028&"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!--\u2028&"}
+    with pytest.raises(ValueError, match="JSON"):
+        safe_json(float("nan"))
+
+
+def test_a_report_says_what_the_tables_say(reference_page: str) -> None:
+    run, page = load_run(REFERENCE), reference_page
+    for table in summary_tables(run.rows):
+        assert table.title in page
+    said = answers(run.rows)
+    assert len(said) >= 8
+    heads = next(t for t in run.tables() if t.title.startswith("Heads of") and t.title.endswith("greedy"))
+    explained = {row[0]: row[heads.header.index("explained")] for row in heads.rows}
+    assert f"pccmc-weights explains most, {explained['pccmc-weights']}" in " ".join(said)
+    assert "theory predicts 0.00469, which agrees" in " ".join(said)
+    rows = run.rows
+    table = head_table(rows)
+    assert table is not None
+    assert len(table["rows"]) == 54 * 6 * 2
+    names = [column["name"] for column in table["columns"]]
+    first = dict(zip(names, table["rows"][1], strict=True))
+    own = rows[(rows["metric"] == "explained") & (rows["layer"] == 0) & (rows["head"] == 0)]
+    own = own[(own["surrogate"] == first["surrogate"]) & (own["strategy"] == "greedy")]
+    assert first["explained"] == pytest.approx(float(own["value"].iloc[0]), rel=1e-3)
+    assert run.manifest["config_hash"] in page
+
+
+def test_winners_are_marked_where_they_stand() -> None:
+    from harness.measures.winners import winner_set
+
+    run = load_run(REFERENCE)
+    found = viewer(run)
+    assert found is not None
+    text = next(t for t in found["texts"] if t["source"] == "model" and t["strategy"] == "greedy")
+    table = run.trajectories
+    row = table[(table["prompt"] == text["prompt"]) & (table["source"] == "model") & (table["strategy"] == "greedy")]
+    continuation = list(row["continuation"].iloc[0])
+    winners = set(winner_set(continuation).tolist())
+    assert text["size"] == len(winners) > 0
+    assert text["wins"] == [index for index, token in enumerate(continuation) if token in winners]
+    assert len(text["made"]) == len(continuation)
+
+
+def test_several_runs_stand_beside_each_other(
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(finished[0].path, second)
+    target = tmp_path / "out" / "report.html"
+    assert invoke(["report", str(finished[0].path), str(second), "-o", str(target)]) == 0
+    assert "report: " in capsys.readouterr().out
+    page = target.read_text(encoding="utf-8")
+    assert "Runs beside each other" in page
+    assert page.count('<section id="run-') == 2
+    with pytest.raises(UsageError, match="given twice"):
+        render_report([finished[0], finished[0]])
+    with pytest.raises(UsageError, match="is a folder"):
+        write_report([finished[0]], tmp_path)
+
+
+def test_a_partial_run_says_so(finished: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "partial"
+    shutil.copytree(finished[0].path, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for unit in manifest["units"][1:]:
+        shutil.rmtree(folder / "units" / unit["key"])
+    for name in ("rows.parquet", "trajectories.parquet"):
+        (folder / name).unlink()
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "state": "partial"}))
+    assert "This run is partial: 1 of" in render_report([load_run(folder)])
+
+
+def test_pictures_are_plain_svg() -> None:
+    from harness.experiments._shared.tables import Table
+    from harness.stats.intervals import Interval
+
+    maps = {"a<b": np.array([[0.5, np.nan], [-3.0, 1.0]]), "$x": np.zeros((2, 2))}
+    estimates = {"<s>": [("m", Interval(0.5, 0.4, 0.6, 9)), ("n", Interval(None, None, None, 0))]}
+    curves = [(Table("t", ["a"]), {"s": [("1", Interval(0.5, 0.4, 0.6, 9)), ("2", Interval(0.6, None, None, 2))]})]
+    for svg in (heat_maps(maps, [0, 1], "one"), dot_plot(estimates, "x", "two"), curves_svg(curves)):
+        assert svg.startswith("<svg")
+        assert "<script" not in svg
+        assert "<image" not in svg
+        assert "<metadata" not in svg
+    assert "a&lt;b" in heat_maps(maps, [0, 1], "one")
+    assert "currentColor" in heat_maps(maps, [0, 1], "one")
+    assert interval(Interval(0.5, 0.4, 0.6, 9)) == "0.500 [0.400, 0.600]"
+
+
+def test_runs_of_the_paper_have_answers_and_pictures() -> None:
+    run = load_run(ROOT / "results" / "reference" / "paper" / "coverage")
+    pooled = run.rows[(run.rows["split"] == "pooled") & run.rows["verdict"].notna()]
+    right = int(pooled["verdict"].isin(["agrees", "holds"]).sum())
+    said = answers(run.rows)
+    assert len(said) == 1
+    assert said[0].startswith(f"coverage: {right} of {len(pooled)} comparisons with theory came out as predicted")
+    page = render_report([run])
+    assert page.count("<svg") == 1
+    assert "#000000" not in page[page.index("<svg") :]  # ink of the page, on dark paper too

@@ -1,0 +1,122 @@
+"""Units: stored whole or not at all, skipped when they are there, and the same wherever they run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.core.errors import UsageError
+from harness.core.rows import Rows
+from harness.runs.directory import RunDirectory
+from harness.runs.execution import execute
+from harness.runs.units import Unit, Work
+
+
+def square(work: Work) -> pd.DataFrame:
+    """Settings {x}: x squared, plus what the needed units found."""
+    value = work.settings["x"] ** 2 + sum(
+        float(pd.read_parquet(f / "rows.parquet")["value"].iloc[0]) for f in work.inputs
+    )
+    (work.folder / "extra.txt").write_text(str(value))
+    work.progress(0.5, "squaring")
+    rows = Rows(experiment="test")
+    rows.add("square", value)
+    return rows.frame()
+
+
+def fail(work: Work) -> pd.DataFrame:
+    (work.folder / "half.txt").write_text("half")
+    raise RuntimeError("out\nof luck")
+
+
+def refuse(work: Work) -> pd.DataFrame:
+    raise UsageError("this layer cannot be read")
+
+
+def die(work: Work) -> pd.DataFrame:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def unit(task: str, x: int = 0, needs: tuple[Unit, ...] = ()) -> Unit:
+    return Unit(f"test_execution:{task}", f"{task} {x}", {"x": x}, needs)
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[Any] = []
+
+    def started(self, unit: Unit) -> None:
+        self.lines.append(("started", unit.label))
+
+    def moved(self, unit: Unit, share: float, what: str) -> None:
+        self.lines.append(("moved", unit.label, share, what))
+
+    def finished(self, unit: Unit, error: str | None) -> None:
+        self.lines.append(("finished", unit.label, error))
+
+
+def value(store: RunDirectory, of: Unit) -> float:
+    return float(pd.read_parquet(store.unit(of.key) / "rows.parquet")["value"].iloc[0])
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    # spawned workers import this module by its name
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    (tmp_path / "run" / "units").mkdir(parents=True)
+    return RunDirectory(tmp_path / "run")
+
+
+def test_units_get_what_they_need_and_are_done_once(store: RunDirectory) -> None:
+    first, second = unit("square", 3), unit("square", 4)
+    third = unit("square", 1, (first, second))
+    log = Log()
+    assert execute(store, [first, second, third], log) == {}
+    assert value(store, third) == 1 + 9 + 16
+    assert ("moved", "square 3", 0.5, "squaring") in log.lines
+    assert (store.unit(first.key) / "extra.txt").read_text() == "9"
+    again = Log()
+    assert execute(store, [first, second, third], again) == {}
+    assert again.lines == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_stops_only_what_needs_it(store: RunDirectory, workers: int) -> None:
+    bad, good = unit("fail"), unit("square", 2)
+    above = unit("square", 5, (bad,))
+    log = Log()
+    failures = execute(store, [bad, above, good], log, workers)
+    assert failures == {bad.key: "out of luck", above.key: "needs 'fail 0', which failed"}
+    assert value(store, good) == 4
+    assert "RuntimeError" in (store.path / "errors" / f"{bad.key}.txt").read_text()
+    assert sorted(p.name for p in (store.path / "units").iterdir()) == [good.key]  # nothing half-written
+    assert ("finished", "square 5", failures[above.key]) in log.lines
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_wrong_use_found_in_a_unit_ends_the_run(store: RunDirectory, workers: int) -> None:
+    with pytest.raises(UsageError, match="this layer cannot be read"):
+        execute(store, [unit("refuse"), unit("square", 2)], Log(), workers)
+
+
+def test_a_killed_worker_is_a_failure_and_the_rest_goes_on(store: RunDirectory) -> None:
+    bad, good = unit("die"), unit("square", 2)
+    after = unit("square", 3, (good,))
+    failures = execute(store, [bad, good, after], Log(), 2)
+    assert "was killed" in failures[bad.key]
+    assert execute(store, [good, after], Log()) == {}  # what stood beside it may have been given up
+    assert value(store, after) == 13
+
+
+def test_keys_cover_settings_needs_and_source() -> None:
+    plain = unit("square", 1)
+    keys = {plain.key, unit("square", 2).key, unit("fail", 1).key, unit("square", 1, (unit("square", 2),)).key}
+    assert len(keys) == 4
+    assert unit("square", 1).key == plain.key
+    assert Unit(plain.task, "another label", plain.settings, local={"path": "elsewhere"}).key == plain.key

@@ -1,0 +1,156 @@
+"""Run directories: whole files, honest refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.core.errors import UsageError
+from harness.core.rows import COLUMNS, Rows
+from harness.runs.directory import RunDirectory, find_runs, new_folder, write_atomic
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    base = {
+        "schema_version": 1,
+        "name": "a",
+        "state": "running",
+        "config_hash": "a",
+        "config": {"seed": 0},
+        "config_as_given": {},
+        "seed": 0,
+        "prompts": {},
+        "models": [],
+        "git": {},
+        "packages": {},
+        "machine": {},
+        "created": "then",
+        "units": [{"key": "k1", "label": "one"}],
+        "failures": [],
+    }
+    return {**base, **changes}
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "units" / "a") as folder:
+        (folder / "x").write_text("x")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "units").iterdir()) == []
+    with new_folder(tmp_path / "units" / "a") as folder:
+        (folder / "x").write_text("x")
+        assert not (tmp_path / "units" / "a").exists()
+    assert (tmp_path / "units" / "a" / "x").read_text() == "x"
+    assert (tmp_path / "units" / "a" / "x").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_second_of_two_that_did_the_same_gives_way(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "a") as slow:
+        with new_folder(tmp_path / "a") as fast:
+            (fast / "x").write_text("fast")
+        (slow / "x").write_text("slow")
+    assert (tmp_path / "a" / "x").read_text() == "fast"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_atomic_write_keeps_the_old_file_until_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    write_atomic(path, b"old")
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_places_where_no_run_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    for place, message in [("file", "is a file"), ("file/below", "is a file"), ("full", "holds other things")]:
+        with pytest.raises(UsageError, match=message):
+            RunDirectory(tmp_path / place).check_usable()
+    RunDirectory(tmp_path / "new" / "deep").check_usable()
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    store = RunDirectory(tmp_path / "run")
+    store.open(manifest())
+    store.close()
+    with pytest.raises(UsageError, match="its config differs in seed"):
+        store.open(manifest(config_hash="b", config={"seed": 1}))
+    again = store.open(manifest(created="now"))
+    assert again["created"] == "then"
+
+
+def test_a_complete_run_of_other_source_code_is_refused(tmp_path: Path) -> None:
+    store = RunDirectory(tmp_path / "run")
+    store.open(manifest())
+    store.write_manifest(manifest(state="complete"))
+    assert store.open(manifest())["state"] == "complete"
+    with pytest.raises(UsageError, match="made by other source code"):
+        store.open(manifest(units=[{"key": "k2", "label": "one"}]))
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    store = RunDirectory(tmp_path / "run")
+    store.open(manifest())
+    store.close()
+    (store.path / "units" / ".k1.abc").mkdir()
+    store.open(manifest())
+    store.close()
+    assert [p for p in (store.path / "units").iterdir() if p.is_dir()] == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"schema_version": 99})])
+def test_manifests_that_cannot_be_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UsageError, match=r"manifest\.json"):
+        RunDirectory(tmp_path).read_manifest()
+
+
+def test_runs_are_found_two_levels_down(tmp_path: Path) -> None:
+    for place in ("a", "reference/b", "too/deep/for/it"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "manifest.json").write_text("{}")
+    assert find_runs(tmp_path) == [tmp_path / "a", tmp_path / "reference" / "b"]
+
+
+def test_rows_keep_the_schema() -> None:
+    rows = Rows(experiment="heads", condition={"b": 1, "a": 2})
+    rows.add("kl", 0.5, layer=3)
+    rows.add("kl", None, missing="no text")
+    frame = rows.frame()
+    assert list(frame.columns) == list(COLUMNS)
+    assert frame["condition"].tolist() == ['{"a": 2, "b": 1}'] * 2
+    assert frame["layer"].isna().tolist() == [False, True]
+    assert pd.isna(frame["value"].iloc[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"value": float("nan")}, "value is nan"),
+        ({"value": 1.0, "high": float("inf")}, "high is inf"),
+        ({"value": None}, "exactly one of value and reason"),
+        ({"value": 1.0, "missing": "why"}, "exactly one of value and reason"),
+        ({"value": 1.0, "colour": "red"}, "unknown columns"),
+    ],
+)
+def test_rows_that_would_be_dishonest(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Rows(experiment="heads").add("kl", **arguments)
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    first.open(manifest())
+    with pytest.raises(UsageError, match="another process is working on this run"):
+        second.open(manifest())
+    first.close()
+    assert second.open(manifest())["state"] == "running"
+    second.close()
