@@ -11,8 +11,9 @@ from harness.analysis.comparability import Comparability, compare_manifests
 from harness.analysis.sides import ANY_MODEL, Side
 from harness.core.errors import UsageError
 from harness.core.metrics import FRAMES, check_metrics, metric, sign
+from harness.core.records import Interval
 from harness.experiments._shared.tables import Table, interval, number
-from harness.stats.intervals import Interval, holm
+from harness.stats.intervals import holm
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
 
 MOVERS = 3  # named for each figure

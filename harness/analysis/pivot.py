@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis.comparability import compare_manifests
 from harness.core.errors import UsageError, nearest
 from harness.core.metrics import FRAMES, check_metrics, sign
-from harness.stats.intervals import Interval
+from harness.core.records import Interval
 from harness.stats.pooling import FACTORS, Observed, Sample, difference, sample
 from harness.surrogates import LADDER
 

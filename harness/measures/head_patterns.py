@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.core.records import Interval
 from harness.measures.head_kinds import PATTERNS
-from harness.stats.intervals import Interval, ratio_interval
+from harness.stats.intervals import ratio_interval
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -10,8 +10,8 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from harness.core.records import Interval
 from harness.experiments._shared.tables import Table
-from harness.stats.intervals import Interval
 
 INK = "#010203"  # becomes currentColor
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#3399bb", "#aa3377", "#888888", "#dd7733")

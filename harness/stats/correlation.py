@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harness.core.records import Interval
 from harness.stats.intervals import (
     FEWEST_UNITS,
     Floats,
-    Interval,
     bca,
     check_level,
     check_same_length,

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.core.records import Interval
 from harness.stats.intervals import (
     FEWEST_UNITS,
     RESAMPLES,
     Floats,
-    Interval,
     bca,
     check_level,
     check_same_length,

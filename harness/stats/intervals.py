@@ -13,10 +13,11 @@ No interval is better than a made-up one: below 5 units, or where resampling sho
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from harness.core.records import Interval
 
 Floats = NDArray[np.float64]
 
@@ -25,22 +26,6 @@ FEWEST_UNITS = 5
 FLAT = 1e-6  # nats
 _EXACT_UNITS = 13
 _CHUNK = 2_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate over units with its confidence interval."""
-
-    value: float | None
-    """The estimate; None where it is undefined."""
-    low: float | None
-    """Lower end; None where no honest interval exists."""
-    high: float | None
-    """Upper end; None exactly where `low` is."""
-    n: int
-    """Number of units."""
-    missing: str | None = None
-    """Why the estimate or its interval is missing; None where nothing is."""
 
 
 def mean_interval(values: ArrayLike, seed: int, level: float = 0.95) -> Interval:

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from harness.core.metrics import sign
+from harness.core.records import Interval
 from harness.stats.differences import Pooled, paired_p, paired_pooled_difference, two_sample_difference, two_sample_p
-from harness.stats.intervals import FEWEST_UNITS, Interval, ratio_interval
+from harness.stats.intervals import FEWEST_UNITS, ratio_interval
 
 SEED = 0  # of the bootstrap: the same rows give the same figures
 REPEATS = ("real_seed",)  # factors of `condition` that are averaged over

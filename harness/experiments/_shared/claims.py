@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 
 from harness.config.load import Config
+from harness.core.records import Interval
 from harness.core.rows import Rows, with_factors
 from harness.runs.units import Unit, Work
-from harness.stats.intervals import FEWEST_UNITS, Interval, bca, mean_interval, resampled, too_few
+from harness.stats.intervals import FEWEST_UNITS, bca, mean_interval, resampled, too_few
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 POOLED = "pooled"

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.core.records import Interval
 from harness.core.rows import with_factors
 from harness.experiments._shared.claims import mean, share
 from harness.experiments._shared.plots import COLOURS, legend, panels, points
 from harness.experiments._shared.trajectory_plots import positions, trajectory, winners
 from harness.experiments.theory_gap.figures import theory_gap
-from harness.stats.intervals import Interval
 
 
 def _by_repetition(frame: pd.DataFrame, **where: object) -> Interval:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from harness.core.records import Interval
 from harness.stats.correlation import mean_spearman_interval
-from harness.stats.intervals import Interval, explained_interval, mean_interval, median_interval
+from harness.stats.intervals import explained_interval, mean_interval, median_interval
 from harness.surrogates import LADDER
 
 SEED = 0  # of the bootstrap: the same rows give the same table

@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pandas as pd
 
+from harness.core.records import Interval
 from harness.experiments._shared.tables import SEED, Table, _by, _mean, _per_prompt, _pick, interval
-from harness.stats.intervals import Interval, paired_difference
+from harness.stats.intervals import paired_difference
 
 NONE = json.dumps({"ablation": "none"})
 MEASURES = ("seq_rep_4", "loop_share", "winner_size", "loss_prose", "loss_model_text")

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.core.records import Interval
 from harness.experiments._shared.tables import FRAME, SEED, _by, _ladder, _mean, _pick
 from harness.experiments.count_ablation.tables import NONE, name
 from harness.experiments.generation.tables import ways
 from harness.measures.winners import dominance, top_tokens, winner_set
-from harness.stats.intervals import Interval, mean_interval
+from harness.stats.intervals import mean_interval
 
 # Colours that differ for colour-blind readers and in grey (Okabe and Ito 2008).
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999933", "#882255", "#777777")

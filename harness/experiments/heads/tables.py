@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from harness.core.metrics import FRAMES
+from harness.core.records import Interval
 from harness.experiments._shared.tables import Table, _by, _ladder, _mean, _pick, interval, number
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD, kind_of
-from harness.stats.intervals import Interval, median_interval
+from harness.stats.intervals import median_interval
 
 FIRST, LAST = 15, 5  # heads of a ranking that are shown, of the best and of the worst
 

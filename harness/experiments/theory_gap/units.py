@@ -29,6 +29,7 @@ import torch
 
 from harness.config.load import Config
 from harness.config.paper import TheoryGap
+from harness.core.records import Interval
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.data.prompts import Prompt
@@ -43,7 +44,6 @@ from harness.models.language_model import generate, next_token_distributions
 from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM
 from harness.models.training import IGNORED, Examples, Recipe, train
 from harness.runs.units import Unit, Work
-from harness.stats.intervals import Interval
 from harness.surrogates.base import Decoding, Observations, Surrogate, pair_mass
 from harness.surrogates.next_token.head_chains import HeadChain, HeadMixture
 

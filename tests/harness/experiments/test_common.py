@@ -9,11 +9,11 @@ import pytest
 
 from harness.config.load import load_config
 from harness.core.errors import UsageError
+from harness.core.records import Interval
 from harness.experiments._shared import paper
 from harness.experiments._shared.claims import Claims, ratio_of_sums, share, slope, statistic_interval, verdict
 from harness.experiments._shared.paper_tables import paper_tables, verdict_table
 from harness.experiments.trajectory.units import growth
-from harness.stats.intervals import Interval
 
 
 def test_a_verdict_compares_prediction_and_interval() -> None:

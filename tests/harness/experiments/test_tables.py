@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.core.records import Interval
 from harness.core.rows import Rows
 from harness.experiments._shared.tables import Table, agreement, interval, number, summary_tables
-from harness.stats.intervals import Interval
 
 
 @pytest.mark.parametrize(

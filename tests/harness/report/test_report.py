@@ -182,8 +182,8 @@ def test_a_partial_run_says_so(finished: Any, tmp_path: Path) -> None:
 
 
 def test_pictures_are_plain_svg() -> None:
+    from harness.core.records import Interval
     from harness.experiments._shared.tables import Table
-    from harness.stats.intervals import Interval
 
     maps = {"a<b": np.array([[0.5, np.nan], [-3.0, 1.0]]), "$x": np.zeros((2, 2))}
     estimates = {"<s>": [("m", Interval(0.5, 0.4, 0.6, 9)), ("n", Interval(None, None, None, 0))]}

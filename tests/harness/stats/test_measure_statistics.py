@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.core.records import Interval
 from harness.stats import intervals as statistics
 from harness.stats.correlation import spearman_interval
 from harness.stats.intervals import (
-    Interval,
     explained_interval,
     holm,
     mean_interval,
