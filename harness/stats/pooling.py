@@ -190,6 +190,17 @@ class Observed:
             return name
         return f"condition.{name}" if name in self.condition_factors else None
 
+    def figure(self, **where: object) -> Interval:
+        """One figure with its interval, pooled over everything that is not named.
+
+        Args:
+            **where: column = value, such as metric="kl", surrogate="counts"; only those rows.
+        """
+        frame = self.frame
+        for column, value in where.items():
+            frame = frame[frame[column] == value]
+        return sample(frame).interval()
+
     def cells(self, by: Sequence[str] = CELL, **where: object) -> Iterator[tuple[tuple[object, ...], Sample]]:
         """Every combination of the columns `by` that occurs, in the order of the rows, with its sample.
 

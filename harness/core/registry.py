@@ -1,0 +1,306 @@
+"""The one door for surrogates, measures, experiments and model sources: those of the project and those of plugins.
+
+Each declares itself where it is defined:
+
+    @register.surrogate("recency", of="heads", sees=("distance",), parameters="1", source="this project")
+    class Recency(HeadSurrogate): ...
+
+    @register.measure("distinct_types", unit="types", better=None, sees="continuation")
+    def distinct_types(continuation): ...
+
+Declarations are literals, so they are read from the source text: a list, a completion or a config check imports
+neither torch nor transformers, and no plugin's code. What is declared is imported when it is used. Plugins name their
+modules (or `module:object`) in the entry points ccmc.surrogates, ccmc.measures, ccmc.experiments and ccmc.models.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.core.declarations import (
+    Declaration,
+    ExperimentDeclaration,
+    MeasureDeclaration,
+    ModelDeclaration,
+    SurrogateDeclaration,
+)
+from harness.core.errors import UsageError, nearest, one_line
+
+T = TypeVar("T")
+KINDS: dict[str, type[Declaration]] = {
+    "surrogate": SurrogateDeclaration,
+    "measure": MeasureDeclaration,
+    "experiment": ExperimentDeclaration,
+    "model": ModelDeclaration,
+}
+HOMES = {
+    "surrogate": ("surrogates/heads", "surrogates/next_token"),
+    "measure": ("measures", "experiments/*"),
+    "experiment": ("experiments/*",),
+    "model": ("models",),
+}
+"""Folders of the project's own declarations; plugins name theirs in entry points."""
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class _Register:
+    """Decorators that attach a declaration to a class or function. `register.measure(...)` alone declares a name."""
+
+    def surrogate(self, name: str, **about: Any) -> Callable[[T], T]:
+        """Declare a surrogate; see `SurrogateDeclaration` for the fields."""
+        return self._attach(SurrogateDeclaration(name, **about))
+
+    def measure(self, name: str, **about: Any) -> Callable[[T], T]:
+        """Declare a measure; see `MeasureDeclaration` for the fields."""
+        return self._attach(MeasureDeclaration(name, **about))
+
+    def experiment(self, name: str, **about: Any) -> Callable[[T], T]:
+        """Declare an experiment; see `ExperimentDeclaration` for the fields."""
+        return self._attach(ExperimentDeclaration(name, **about))
+
+    def model(self, name: str, **about: Any) -> Callable[[T], T]:
+        """Declare a source of weights; see `ModelDeclaration` for the fields."""
+        return self._attach(ModelDeclaration(name, **about))
+
+    @staticmethod
+    def _attach(declaration: Declaration) -> Callable[[T], T]:
+        def attach(thing: T) -> T:
+            thing.declaration = declaration  # type: ignore[attr-defined]
+            thing.name = declaration.name  # type: ignore[attr-defined]
+            return thing
+
+        return attach
+
+
+register = _Register()
+
+
+class BrokenDeclarationError(UsageError):
+    """A declaration that cannot be read; says where."""
+
+
+def _calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call, str, tuple[str, ...]]]:
+    """(kind, call, name of what it decorates, its bases) of every `register.<kind>(...)` at the top of a module."""
+
+    def kind_of(node: ast.AST) -> str | None:
+        call = node if isinstance(node, ast.Call) else None
+        function = call.func if call else None
+        named = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name)
+        if named and function.value.id == "register" and function.attr in KINDS:  # type: ignore[union-attr]
+            return str(function.attr)  # type: ignore[union-attr]
+        return None
+
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            bases = tuple(ast.unparse(base) for base in getattr(node, "bases", ()))
+            for decorator in node.decorator_list:
+                if (kind := kind_of(decorator)) is not None:
+                    assert isinstance(decorator, ast.Call)
+                    yield kind, decorator, node.name, bases
+        elif isinstance(node, ast.Expr) and (kind := kind_of(node.value)) is not None:
+            assert isinstance(node.value, ast.Call)
+            yield kind, node.value, "", ()
+
+
+def _role(bases: Iterable[str]) -> str:
+    """What a surrogate stands in for, by its base class; empty where that does not tell."""
+    ends = {base.rpartition(".")[2] for base in bases}
+    return "heads" if "HeadSurrogate" in ends else "next-token" if "NextTokenSurrogate" in ends else ""
+
+
+def read_declarations(text: str, module: str, package: str = "", version: str = "") -> list[tuple[str, Declaration]]:
+    """The declarations in the source text of a module.
+
+    Args:
+        text: Python source.
+        module: its name.
+        package, version: the distribution that it belongs to.
+
+    Returns:
+        (kind, declaration) in the order of the text.
+
+    Raises:
+        BrokenDeclarationError: no valid Python, an argument that is no literal, or an unknown field.
+    """
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise BrokenDeclarationError(f"{module}: not valid Python: {one_line(error)}") from None
+    found: list[tuple[str, Declaration]] = []
+    for kind, call, attribute, bases in _calls(tree):
+        where = f"{module}, line {call.lineno}: register.{kind}"
+        try:
+            arguments = [ast.literal_eval(value) for value in call.args]
+            about = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg is not None}
+        except ValueError:
+            raise BrokenDeclarationError(f"{where}: every argument must be a literal") from None
+        known = {one.name for one in fields(KINDS[kind])}
+        if unknown := sorted(set(about) - known):
+            raise BrokenDeclarationError(f"{where}: unknown field {unknown[0]!r}{nearest(unknown[0], known)}")
+        try:
+            made = KINDS[kind](*arguments, **about)
+        except TypeError as error:
+            raise BrokenDeclarationError(f"{where}: {one_line(error)}") from None
+        if isinstance(made, SurrogateDeclaration) and not made.of:
+            made = replace(made, of=_role(bases))  # type: ignore[arg-type]
+        found.append((kind, replace(made, module=module, attribute=attribute, package=package, version=version)))
+    return found
+
+
+def _own() -> Iterator[tuple[str, Declaration]]:
+    """The declarations of the project itself."""
+    from ccmc import __version__
+
+    folders = dict.fromkeys(folder for homes in HOMES.values() for home in homes for folder in sorted(_ROOT.glob(home)))
+    for folder in folders:
+        for file in sorted(folder.glob("*.py")):
+            text = file.read_text(encoding="utf-8")
+            if "register." in text:
+                module = ".".join(("harness", *file.relative_to(_ROOT).with_suffix("").parts))
+                yield from read_declarations(text, module, "ccmc-harness", __version__)
+
+
+def _of_plugins() -> tuple[list[tuple[str, Declaration]], list[str]]:
+    """The declarations of installed plugins, and a line for each plugin that cannot be read."""
+    from importlib.metadata import entry_points
+
+    found: list[tuple[str, Declaration]] = []
+    problems: list[str] = []
+    for kind in KINDS:
+        for entry in entry_points(group=f"ccmc.{kind}s"):
+            package = entry.dist.name if entry.dist is not None else entry.module
+            version = entry.dist.version if entry.dist is not None else ""
+            try:
+                text = _source(entry.module)
+                declared = [d for k, d in read_declarations(text, entry.module, package, version) if k == kind]
+                own = [d for d in declared if entry.attr in ("", None, d.attribute)]
+                if not own:
+                    raise BrokenDeclarationError(f"{entry.value}: declares no {kind}")
+                found += [(kind, one) for one in own]
+            except (UsageError, ImportError, OSError) as error:
+                problems.append(f"plugin {package}: {one_line(error)}; it is left out (see: ccmc doctor)")
+    return found, problems
+
+
+def _source(module: str) -> str:
+    """The source text of a module, found without importing it; packages above it are imported."""
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec(module)
+    except Exception as error:
+        raise BrokenDeclarationError(f"{module} cannot be found: {type(error).__name__}: {one_line(error)}") from None
+    if spec is None or spec.origin is None:
+        raise BrokenDeclarationError(f"{module}: no such module")
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+@cache
+def _all() -> tuple[dict[str, tuple[Declaration, ...]], tuple[str, ...]]:
+    """Kind -> declarations, the project's own first; and the problems of plugins."""
+    own = list(_own())
+    more, problems = _of_plugins()
+    taken = {(kind, one.name, getattr(one, "of", "")) for kind, one in own}
+    for kind, one in more:
+        place = kind, one.name, getattr(one, "of", "")
+        if place in taken:
+            problems.append(f"plugin {one.package}: {kind} {one.name!r} exists already; it is left out")
+        elif kind == "surrogate" and not getattr(one, "of", ""):
+            problems.append(f"plugin {one.package}: surrogate {one.name!r}: say of='heads' or of='next-token'")
+        else:
+            taken.add(place)
+            own.append((kind, one))
+    return {kind: tuple(one for k, one in own if k == kind) for kind in KINDS}, tuple(problems)
+
+
+def forget() -> None:
+    """Read all declarations anew the next time: for tests that install a plugin."""
+    _all.cache_clear()
+
+
+def problems() -> tuple[str, ...]:
+    """One line for each plugin that could not be read, naming its package."""
+    return _all()[1]
+
+
+def surrogates(of: str | None = None) -> dict[str, SurrogateDeclaration]:
+    """Declared surrogates by name, in the order of the ladder.
+
+    Args:
+        of: "heads", "next-token", or None for both (a name that both have is listed once).
+    """
+    found = [one for one in _all()[0]["surrogate"] if isinstance(one, SurrogateDeclaration) and of in (None, one.of)]
+    return {one.name: one for one in sorted(found, key=lambda one: (one.rung, one.name))}
+
+
+def measures() -> dict[str, MeasureDeclaration]:
+    """Declared measures by name, as they come."""
+    return {one.name: one for one in _all()[0]["measure"] if isinstance(one, MeasureDeclaration)}
+
+
+def experiments() -> dict[str, ExperimentDeclaration]:
+    """Declared experiments by kind, in their order."""
+    found = [one for one in _all()[0]["experiment"] if isinstance(one, ExperimentDeclaration)]
+    return {one.name: one for one in sorted(found, key=lambda one: (one.order, one.name))}
+
+
+def models() -> dict[str, ModelDeclaration]:
+    """Declared model sources by name."""
+    return {one.name: one for one in _all()[0]["model"] if isinstance(one, ModelDeclaration)}
+
+
+def load(declaration: Declaration) -> Any:
+    """What a declaration stands for: imports its module.
+
+    Raises:
+        UsageError: the module cannot be imported; names the package.
+    """
+    try:
+        return getattr(importlib.import_module(declaration.module), declaration.attribute)
+    except Exception as error:
+        if declaration.package == "ccmc-harness":
+            raise
+        what = f"{declaration.name!r} of {declaration.package}"
+        raise UsageError(f"{what} cannot be imported: {type(error).__name__}: {one_line(error)}") from None
+
+
+def surrogate(name: str, of: str) -> Any:
+    """The class of a surrogate.
+
+    Raises:
+        UsageError: no such surrogate; names the nearest.
+    """
+    known = surrogates(of)
+    if name not in known:
+        raise UsageError(f"unknown surrogate {name!r}{nearest(name, known)}")
+    return load(known[name])
+
+
+def experiment(kind: str) -> Any:
+    """The experiment of a kind, made.
+
+    Raises:
+        UsageError: no such experiment; names the nearest.
+    """
+    known = experiments()
+    if kind not in known:
+        raise UsageError(f"unknown experiment {kind!r}{nearest(kind, known)}")
+    return load(known[kind])()
+
+
+def ladder(names: Iterable[str]) -> list[str]:
+    """Names of surrogates in the order of the ladder; those that nobody declared come last, by name."""
+    present = set(names)
+    known = [name for name in surrogates() if name in present]
+    return known + sorted(present - set(known))
+
+
+def controls() -> frozenset[str]:
+    """Surrogates that frame the others and are never ranked."""
+    return frozenset(name for name, one in surrogates().items() if one.control)

@@ -1,0 +1,108 @@
+"""What an experiment is: a config becomes units, units become rows, rows become answers, tables and figures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.core.declarations import ExperimentDeclaration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.config.load import Config, LoadedConfig
+    from harness.config.strict import Strict
+    from harness.core.records import Answer, Figure, Table
+    from harness.data.prompts import Prompt
+    from harness.experiments._shared.continuations import Model
+    from harness.runs.units import Unit
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a config must name for an experiment to run.
+
+    Attributes:
+        models: language models.
+        prompts: prompts.
+        heads: models whose attention can be captured.
+        prompts_or: what may stand in for prompts, for the message of an error.
+    """
+
+    models: bool = False
+    prompts: bool = False
+    heads: bool = False
+    prompts_or: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that a plan is made of.
+
+    Attributes:
+        config: the whole config.
+        settings: of the experiment, an instance of its `Settings`.
+        models: resolved language models.
+        prompts: the run's prompts, split and limited.
+        documents: texts of the experiment's own, as `Experiment.documents` returned them.
+        device: of the models.
+    """
+
+    config: Config
+    settings: Any
+    models: list[Model] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+    documents: list[Prompt] = field(default_factory=list)
+    device: str = "cpu"
+
+
+class Experiment(ABC):
+    """One kind of experiment. It holds no state; everything it needs comes with the call.
+
+    The rows, tables, answers and figures that it is given and returns are those of its own kind only.
+    """
+
+    declaration: ExperimentDeclaration
+    name: str
+
+    @property
+    @abstractmethod
+    def Settings(self) -> type[Strict]:  # noqa: N802 - a class
+        """The settings of the experiment in a config; their field `kind` is a literal of its name."""
+
+    def needs(self, settings: Any) -> Needs:
+        """What the config must name."""
+        return Needs()
+
+    def documents(self, settings: Any, loaded: LoadedConfig) -> list[Prompt]:
+        """Texts of the experiment's own, read before anything is computed; none as a rule."""
+        return []
+
+    def check(self, settings: Any, model: Any, weights: Any) -> None:  # noqa: B027 - most have nothing to refuse
+        """Refuse a model that the experiment cannot work with, before anything is written.
+
+        Args:
+            settings: of the experiment.
+            model: the resolved `Model`.
+            weights: the loaded model.
+
+        Raises:
+            UsageError: says what is missing.
+        """
+
+    @abstractmethod
+    def plan(self, request: Request) -> list[Unit]:
+        """The units of work, each after those that it needs."""
+
+    def tables(self, rows: pd.DataFrame) -> list[Table]:
+        """All tables about the rows, the headline first."""
+        return []
+
+    def answers(self, rows: pd.DataFrame) -> list[Answer]:
+        """What the rows say, a sentence or two per question."""
+        return []
+
+    def figures(self, rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
+        """The pictures of the rows."""
+        return []
