@@ -10,9 +10,10 @@ import pandas as pd
 from harness.analysis.comparability import Comparability, compare_manifests
 from harness.analysis.sides import ANY_MODEL, Side
 from harness.core.errors import UsageError
+from harness.core.format import interval, number
 from harness.core.metrics import FRAMES, check_metrics, metric, sign
 from harness.core.records import Interval
-from harness.experiments._shared.tables import Table, interval, number
+from harness.experiments._shared.tables import Table
 from harness.stats.intervals import holm
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
 

@@ -11,9 +11,10 @@ from harness.analysis.comparability import compare_manifests
 from harness.analysis.pivot import DEFAULT_METRIC
 from harness.analysis.sides import ANY_MODEL, Side, sides_of
 from harness.core.errors import UsageError, nearest
+from harness.core.format import interval
 from harness.core.metrics import FRAMES, check_metrics, find_metric, sign
 from harness.core.records import Interval
-from harness.experiments._shared.tables import Table, interval
+from harness.experiments._shared.tables import Table
 from harness.runs.directory import find_runs
 from harness.runs.runner import load_run
 from harness.stats.pooling import Difference, Observed, Sample, difference, factors

@@ -7,7 +7,8 @@ from collections import Counter
 from xml.etree import ElementTree
 
 from harness.analysis.gate import Finding, Verdict
-from harness.experiments._shared.tables import Table, interval, number
+from harness.core.format import interval, number
+from harness.experiments._shared.tables import Table
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

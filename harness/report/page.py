@@ -175,7 +175,7 @@ def _compared(runs: Sequence[Run]) -> list[Table]:
     if len(runs) < 2:
         return []
     from harness.analysis.pivot import column_names, pivots
-    from harness.experiments._shared.tables import interval
+    from harness.core.format import interval
 
     made = []
     for pivot in pivots(runs):

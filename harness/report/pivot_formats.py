@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable
 
 from harness.analysis.pivot import Cell, Pivot, column_names
-from harness.experiments._shared.tables import interval
+from harness.core.format import interval
 
 FORMATS = ("rich", "markdown", "latex", "csv", "html")
 _LATEX = {

@@ -61,7 +61,7 @@ def print_pivots(pivots: list[Any]) -> None:
     from rich.text import Text
 
     from harness.analysis.pivot import column_names
-    from harness.experiments._shared.tables import interval
+    from harness.core.format import interval
 
     screen = console()
     for pivot in pivots:

@@ -6,8 +6,8 @@ import json
 
 import pandas as pd
 
+from harness.core.format import interval, number
 from harness.core.metrics import FRAMES
-from harness.experiments._shared.tables import interval, number
 from harness.stats.pooling import Observed, Sample, difference
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from harness.config.paper import PAPER_KINDS
+from harness.core.format import interval, number
 from harness.core.records import Interval
 from harness.core.rows import with_factors
-from harness.experiments._shared.tables import Table, interval, number
+from harness.experiments._shared.tables import Table
 
 HEADER = ["claim", "where", "measured", "predicted", "n", "verdict"]
 COLUMNS = ["predicted", "measured", "verdict"]

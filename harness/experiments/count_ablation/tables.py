@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pandas as pd
 
+from harness.core.format import interval
 from harness.core.records import Interval
-from harness.experiments._shared.tables import SEED, Table, _by, _mean, _per_prompt, _pick, interval
+from harness.experiments._shared.tables import SEED, Table, _by, _mean, _per_prompt, _pick
 from harness.stats.intervals import paired_difference
 
 NONE = json.dumps({"ablation": "none"})

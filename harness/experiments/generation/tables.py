@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.core.format import interval, number
 from harness.core.records import Interval
-from harness.experiments._shared.tables import FRAME, SEED, Table, _by, _ladder, _mean, _pick, interval, number
+from harness.experiments._shared.tables import FRAME, SEED, Table, _by, _ladder, _mean, _pick
 from harness.stats.intervals import holm, mean_interval, sign_flip_p
 from harness.stats.way import way_interval
 

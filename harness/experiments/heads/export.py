@@ -11,7 +11,8 @@ import numpy as np
 
 from ccmc import CCMC, AttentionCCMC
 from harness.core.errors import UsageError
-from harness.experiments._shared.tables import Table, number
+from harness.core.format import number
+from harness.experiments._shared.tables import Table
 from harness.experiments.heads.refit import FloatArray, HeadFit, IntArray
 from harness.runs.directory import write_atomic
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.core.format import interval
 from harness.core.records import Interval
-from harness.experiments._shared.tables import SEED, Table, interval
+from harness.experiments._shared.tables import SEED, Table
 from harness.stats.intervals import holm, paired_difference, sign_flip_p
 
 SHRUNK_TO = {"ccmc-fit": "ccmc-weights", "pccmc-fit": "pccmc-weights"}

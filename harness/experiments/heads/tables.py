@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.core.format import interval, number
 from harness.core.metrics import FRAMES
 from harness.core.records import Interval
-from harness.experiments._shared.tables import Table, _by, _ladder, _mean, _pick, interval, number
+from harness.experiments._shared.tables import Table, _by, _ladder, _mean, _pick
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD, kind_of
 from harness.stats.intervals import median_interval
 

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.core.format import interval, number
 from harness.core.records import Interval
 from harness.core.rows import Rows
-from harness.experiments._shared.tables import Table, agreement, interval, number, summary_tables
+from harness.experiments._shared.tables import Table, agreement, summary_tables
 
 
 @pytest.mark.parametrize(

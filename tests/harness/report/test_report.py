@@ -15,7 +15,8 @@ import pytest
 
 from harness.cli.app import invoke
 from harness.core.errors import UsageError
-from harness.experiments._shared.tables import interval, summary_tables
+from harness.core.format import interval
+from harness.experiments._shared.tables import summary_tables
 from harness.report.page import render_report, safe_json, write_report
 from harness.report.page_data import head_table, viewer
 from harness.report.pictures import curves_svg, dot_plot, heat_maps

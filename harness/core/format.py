@@ -1,0 +1,35 @@
+"""Numbers and intervals as text: the same decimals for a value and its interval, no more digits than it supports."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.core.records import Interval
+
+
+def _text(value: float, scale: float, signed: bool) -> str:
+    """A number with the decimals that three digits of `scale` need; without a minus sign where it is shown as 0."""
+    if not np.isfinite(value) or scale == 0:
+        return f"{value:g}"
+    digit = int(np.floor(np.log10(scale)))
+    if not -4 <= digit < 5:
+        return f"{value:{'+' if signed else ''}.1e}" if value else "0"
+    decimals = max(2 - digit, 0) if digit >= 0 else max(3, 2 - digit if digit < -2 else 3)
+    shown = round(value, decimals) + 0.0
+    return f"{shown:{'+' if signed and shown > 0 else ''}.{decimals}f}"
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Three digits; a dash where there is no value."""
+    return "–" if value is None or np.isnan(value) else _text(value, abs(value), signed)
+
+
+def interval(found: Interval, signed: bool = False) -> str:
+    """Value and interval with the same decimals, such as `0.512 [0.471, 0.550]`."""
+    if found.value is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return number(found.value, signed)
+    scale = max(abs(found.value), abs(found.low), abs(found.high))
+    value, low, high = (_text(part, scale, signed) for part in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
