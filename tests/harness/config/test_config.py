@@ -7,15 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.config.load import (
-    Config,
-    Sampling,
-    apply_override,
-    canonical_hash,
-    find_config,
-    load_config,
-    shipped_configs,
-)
+from harness.core.hashing import canonical_hash
+from harness.config.load import Config, Sampling, apply_override, find_config, load_config, shipped_configs
 from harness.core.errors import UsageError
 
 MINIMAL: dict[str, Any] = {"name": "x", "experiments": [{"kind": "one-layer"}]}
