@@ -16,7 +16,7 @@ from harness.core.metrics import FRAMES, check_metrics, find_metric, sign
 from harness.core.records import Interval
 from harness.experiments._shared.tables import Table
 from harness.runs.directory import find_runs
-from harness.runs.runner import load_run
+from harness.runs.run import load_run
 from harness.stats.pooling import Difference, Observed, Sample, difference, factors
 from harness.surrogates import LADDER
 

@@ -155,9 +155,9 @@ def run(
     if executor not in {"local", "ray"}:
         raise UsageError(f"--executor {executor!r}{nearest(executor, ['local', 'ray'])}")
     with _Bars(console(stderr=True)) as bars:
-        from harness.runs import runner  # the imports take seconds: the bar is there first
+        from harness.experiments.run import run as execute  # the imports take seconds: the bar is there first
 
-        done = runner.run(
+        done = execute(
             config,
             overrides=set_ or [],
             limit=limit,
@@ -181,7 +181,7 @@ def show(
     """Print the tables of a run."""
     if format_ not in {"rich", "markdown"}:
         raise UsageError(f"--format {format_!r}{nearest(format_, ['rich', 'markdown'])}")
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     _show(load_run(run), format_)
 
@@ -189,9 +189,10 @@ def show(
 @app.command(epilog="Example: ccmc plot results/reference/generation/smollm2")
 def plot(run: Annotated[str, typer.Argument(help="A run directory, or its name under results/.")]) -> None:
     """Draw the figures of a run again, into its folder plots/."""
-    from harness.runs.runner import draw_pictures, load_run
+    from harness.experiments.run import draw_figures
+    from harness.runs.run import load_run
 
-    written = draw_pictures(load_run(run))
+    written = draw_figures(load_run(run))
     for path in written:
         typer.echo(str(path))
     if not written:
@@ -209,7 +210,7 @@ def verdicts(
     import pandas as pd
 
     from harness.experiments._shared.paper_tables import verdict_table
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     table = verdict_table(pd.concat([load_run(run).rows for run in runs], ignore_index=True))
     if not table.rows:
@@ -232,7 +233,7 @@ def ls(
     from rich.text import Text
 
     from harness.runs.directory import RunDirectory, find_runs
-    from harness.runs.runner import Run
+    from harness.runs.run import Run
 
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("run", "state", "units", "created", "models", "experiments"):
@@ -267,10 +268,10 @@ def models_ls() -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("alias", "cached", "licence", "what", "from"):
         table.add_column(name, overflow="fold")
-    for name, alias in catalogue.ALIASES.items():
+    for name, alias in catalogue.aliases().items():
         folder = catalogue.alias_folder(name)
-        cached = f"{catalogue.folder_size(folder) / 1e6:,.0f} MB" if (folder / catalogue.RECORD).is_file() else "no"
-        cells = [name, cached, alias.license, alias.about, f"PyPI wheel {alias.project} {alias.version}"]
+        cached = f"{catalogue.folder_size(folder) / 1e6:,.0f} MB" if catalogue.cached(name) else "no"
+        cells = [name, cached, alias.license, alias.about, alias.source]
         table.add_row(*(Text(cell) for cell in cells))
     console().print(table)
     typer.echo(
@@ -290,13 +291,13 @@ def models_pull(
     with _Bars(console(stderr=True)) as bars:
         from harness.models import catalogue
 
-        if name in catalogue.ALIASES or wheel is not None:
+        if name in catalogue.aliases() or wheel is not None:
             path = catalogue.pull(name, bars.prepare, wheel)
         else:
             path = catalogue.resolve(name, bars.prepare).path
     typer.echo(f"{name}: {path}")
-    if name in catalogue.ALIASES:
-        typer.echo(f"licence: {catalogue.ALIASES[name].license}")
+    if name in catalogue.aliases():
+        typer.echo(f"licence: {catalogue.aliases()[name].license}")
 
 
 @models_app.command(

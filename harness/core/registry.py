@@ -43,7 +43,7 @@ HOMES = {
     "surrogate": ("surrogates/heads", "surrogates/next_token"),
     "measure": ("measures", "experiments/*"),
     "experiment": ("experiments/*",),
-    "model": ("models",),
+    "model": ("models/sources",),
 }
 """Folders of the project's own declarations; plugins name theirs in entry points."""
 _ROOT = Path(__file__).resolve().parents[1]

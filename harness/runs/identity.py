@@ -1,7 +1,7 @@
 """What the rows of a unit depend on beside its settings: source text and packages, as hashes.
 
-Source counts as what it computes: the syntax tree without docstrings and annotations of layout, without the functions
-that only show results, and without the words of declarations. So a change of a docstring, a label, a table, an answer
+Source counts as what it computes: the syntax tree without docstrings, without the functions that only show results, and
+without the words of declarations. So a change of a docstring, a label, a table, an answer
 or a figure computes nothing again.
 """
 
@@ -48,9 +48,6 @@ class _Computing(ast.NodeTransformer):
 
     def _body(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", [])
-        first = body[0] if body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            body = body[1:]
         kept = [part for part in body if getattr(part, "name", None) not in SHOWING and not _is_text(part)]
         node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
         return self.generic_visit(node)
@@ -66,7 +63,7 @@ class _Computing(ast.NodeTransformer):
 
 
 def _is_text(part: ast.AST) -> bool:
-    """A string on its own, such as the docstring of an attribute."""
+    """A string on its own: a docstring, of whatever."""
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
 
 

@@ -26,7 +26,7 @@ from harness.cli.pytest_plugin import assert_fit, assert_gate
 from harness.core.errors import UsageError
 from harness.core.hashing import file_hash
 from harness.runs.directory import write_parquet
-from harness.runs.runner import Run, load_run
+from harness.runs.run import Run, load_run
 from harness.runs.verify import verify
 
 ROOT = Path(__file__).resolve().parents[3]
