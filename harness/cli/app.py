@@ -263,19 +263,19 @@ def models_ls() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from harness.models import catalogue
+    from harness.models import cache, catalogue
 
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("alias", "cached", "licence", "what", "from"):
         table.add_column(name, overflow="fold")
     for name, alias in catalogue.aliases().items():
         folder = catalogue.alias_folder(name)
-        cached = f"{catalogue.folder_size(folder) / 1e6:,.0f} MB" if catalogue.cached(name) else "no"
+        cached = f"{cache.folder_size(folder) / 1e6:,.0f} MB" if catalogue.cached(name) else "no"
         cells = [name, cached, alias.license, alias.about, alias.source]
         table.add_row(*(Text(cell) for cell in cells))
     console().print(table)
     typer.echo(
-        f"cache: {catalogue.cache_folder()}\nalso: any hub id owner/name[@revision], and any folder of transformers, "
+        f"cache: {cache.cache_folder()}\nalso: any hub id owner/name[@revision], and any folder of transformers, "
         "or folder@checkpoint for one below it"
     )
 

@@ -107,6 +107,7 @@ def _resolve(run: Run, settings: dict[str, Any], progress: Progress) -> Path:
     """The folder of the model of a unit; refused where it is gone, or its weights are others than the run's."""
     from harness.data import hub
     from harness.models import catalogue
+    from harness.models.cache import folder_hash
 
     name, revision = settings["model"], settings["revision"]
     path = catalogue.folder_of(run.manifest, name)
@@ -119,7 +120,7 @@ def _resolve(run: Run, settings: dict[str, Any], progress: Progress) -> Path:
             f"{run.path}: the folder of the model {name!r} is gone ({record.get('folder') or name}), and a head is "
             "fitted again from its weights; put it back"
         )
-    if catalogue.folder_hash(path) != settings["weights"]:
+    if folder_hash(path) != settings["weights"]:
         raise UsageError(f"{run.path}: the weights of {name!r} are not those that the run was made with ({path})")
     return path
 
