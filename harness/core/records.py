@@ -61,6 +61,10 @@ class Table:
     """What does not vary over the table, how figures were made, and what the intervals resample."""
     headline: bool = False
     """The one small table of its experiment that is shown by default: at most 12 rows and 100 characters wide."""
+    marked: frozenset[tuple[int, int]] = frozenset()
+    """(row, column) of the cells that stand out, counted from 0: bold, or a star where nothing can be bold."""
+    mark: str = ""
+    """What a marked cell is, such as "the best of its group"."""
 
     def column(self, name: str) -> list[Cell]:
         """The cells of one column, from top to bottom."""
