@@ -41,7 +41,7 @@ KINDS: dict[str, type[Declaration]] = {
     "model": ModelDeclaration,
 }
 HOMES = {
-    "surrogate": ("surrogates/heads", "surrogates/next_token"),
+    "surrogate": ("surrogates/heads", "surrogates/next_token", "surrogates/_fitting"),
     "measure": ("measures", "experiments/*"),
     "experiment": ("experiments/*",),
     "model": ("models",),
