@@ -1,11 +1,11 @@
-"""The paper's claims as experiments: each file plans units and, at the end, one that pools them and states verdicts."""
+"""The plan of one of the paper's experiments, by its kind."""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
 from typing import Any
 
+from harness.experiments.experiment import Request
 from harness.runs.units import Unit
 
 
@@ -14,11 +14,9 @@ def plan(config: Any, settings: Any, models: list[Any], prompts: list[Any], devi
 
     Args:
         config: the whole config.
-        settings: of the experiment; its `kind` names the file.
-        models, prompts, device: for experiments that look at a language model or at texts.
+        settings: of the experiment; its `kind` names the folder.
+        models, prompts, device: for experiments that read a language model or texts.
     """
-    package = f"harness.experiments.{settings.kind.replace('-', '_')}."
-    module = importlib.import_module(f"{package}units")
-    extra = {"winners": (models, device), "theory-gap": (models, prompts, device)}.get(settings.kind, ())
-    units: list[Unit] = module.plan(config, settings.limited(config.limit), *extra)
-    return [replace(unit, threads=1) if unit.task.startswith(package) else unit for unit in units]
+    module = importlib.import_module(f"harness.experiments.{settings.kind.replace('-', '_')}.plan")
+    units: list[Unit] = module.plan(Request(config, settings, models, prompts, [], device))
+    return units
