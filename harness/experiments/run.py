@@ -84,7 +84,7 @@ def draw_figures(done: Run) -> list[Path]:
     Returns:
         The files, one per figure; none where no experiment of the run has one.
     """
-    return reading.write_figures(done.path / "plots", done.figures())
+    return reading.write_figures(done.path, done.figures())
 
 
 def needs_of(config: Config) -> list[Needs]:

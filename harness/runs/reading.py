@@ -1,47 +1,126 @@
-"""From rows to what people read: answers, tables and figures, each made by the experiment that made the rows."""
+"""What the rows of a run say: answers, tables and figures of every experiment that they come from.
+
+Each experiment reads its own rows; one that fails loses its own part and a line says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.core import registry
+from harness.core.errors import one_line
 from harness.core.records import Answer, Figure, Table
-from harness.core.style import STYLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
 
 
-def _parts(rows: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Each experiment among the rows, in the order of the declarations, with its rows."""
+@dataclass(frozen=True)
+class Reading:
+    """What the rows of one experiment say."""
+
+    kind: str
+    """The experiment."""
+    answers: tuple[Answer, ...] = ()
+    """In its own order."""
+    tables: tuple[Table, ...] = ()
+    """The headline first."""
+    problems: tuple[str, ...] = ()
+    """A line for each part that could not be made."""
+
+    @property
+    def headline(self) -> Table | None:
+        """The one table that is shown by default."""
+        return next((table for table in self.tables if table.headline), None)
+
+
+def _made(kind: str, what: str, make: Callable[[], Iterable[T]]) -> tuple[tuple[T, ...], tuple[str, ...]]:
+    """What an experiment makes of its rows; nothing and a line where it fails."""
+    try:
+        return tuple(make()), ()
+    except Exception as error:
+        return (), (f"{kind}: its {what} cannot be made of these rows: {type(error).__name__}: {one_line(error)}",)
+
+
+def _parts(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """(kind, its rows) of every declared experiment that the rows come from, in their declared order."""
     present = set(rows["experiment"].dropna().unique())
     for kind in registry.experiments():
         if kind in present:
-            yield registry.experiment(kind), rows[rows["experiment"] == kind]
+            yield kind, rows[rows["experiment"] == kind]
 
 
-def tables(rows: pd.DataFrame) -> list[Table]:
-    """The tables of every experiment among the rows."""
-    return [table for experiment, part in _parts(rows) for table in experiment.tables(part)]
+def read(rows: pd.DataFrame) -> list[Reading]:
+    """Answers and tables, one reading per experiment.
+
+    Args:
+        rows: of one or more runs.
+    """
+    return [_read(kind, part) for kind, part in _parts(rows)]
+
+
+def _read(kind: str, part: pd.DataFrame) -> Reading:
+    answers, lost = _made(kind, "answers", lambda: registry.experiment(kind).answers(part))
+    tables, gone = _made(kind, "tables", lambda: registry.experiment(kind).tables(part))
+    return Reading(kind, answers, tables, lost + gone)
+
+
+def _warn(problems: Iterable[str]) -> None:
+    for problem in problems:
+        warnings.warn(problem, stacklevel=3)
 
 
 def answers(rows: pd.DataFrame) -> list[Answer]:
-    """The answers of every experiment among the rows."""
-    return [answer for experiment, part in _parts(rows) for answer in experiment.answers(part)]
+    """What the rows say in words, by experiment; warns where an experiment fails."""
+    found = read(rows)
+    _warn(problem for one in found for problem in one.problems)
+    return [answer for one in found for answer in one.answers]
+
+
+def tables(rows: pd.DataFrame) -> list[Table]:
+    """All tables about the rows, by experiment; warns where an experiment fails."""
+    found = read(rows)
+    _warn(problem for one in found for problem in one.problems)
+    return [table for one in found for table in one.tables]
 
 
 def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """The figures of every experiment among the rows."""
-    return [figure for experiment, part in _parts(rows) for figure in experiment.figures(part, trajectories)]
-
-
-def write_figures(folder: Path, made: list[Figure]) -> list[Path]:
-    """Draw figures into SVG files.
+    """All pictures of the rows, by experiment; warns where an experiment fails.
 
     Args:
-        folder: where they go; made where there is anything to draw.
-        made: of `figures`.
+        rows: of a run.
+        trajectories: its continuations, which experiments share; may be empty.
+    """
+    found: list[Figure] = []
+    for kind, part in _parts(rows):
+        made, problems = _figures(kind, part, trajectories)
+        _warn(problems)
+        found += made
+    return found
+
+
+def _figures(kind: str, part: pd.DataFrame, trajectories: pd.DataFrame) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
+    return _made(kind, "figures", lambda: registry.experiment(kind).figures(part, trajectories))
+
+
+def file_name(figure: Figure) -> str:
+    """The name of a figure's file, without signs that a file system or a shell reads."""
+    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", figure.name) + ".svg"
+
+
+def write_figures(run_path: Path, figures: Iterable[Figure]) -> list[Path]:
+    """Draw figures into the folder `plots` of a run; one that cannot be drawn is left out with a warning.
+
+    Args:
+        run_path: the run directory.
+        figures: what is drawn; the same rows give the same bytes.
 
     Returns:
         The files, one per figure.
@@ -49,10 +128,15 @@ def write_figures(folder: Path, made: list[Figure]) -> list[Path]:
     import matplotlib
 
     written = []
-    for figure in made:
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{figure.name}.svg"
-        with matplotlib.rc_context(STYLE):
-            figure.draw().savefig(path, metadata={"Date": None})
+    for figure in figures:
+        path = run_path / "plots" / file_name(figure)
+        try:
+            drawn = figure.draw()
+            path.parent.mkdir(exist_ok=True)
+            with matplotlib.rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}):
+                drawn.savefig(path, format="svg", metadata={"Date": None})
+        except Exception as error:
+            warnings.warn(f"figure {figure.name} cannot be drawn: {one_line(error)}", stacklevel=2)
+            continue
         written.append(path)
     return written

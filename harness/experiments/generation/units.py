@@ -21,7 +21,7 @@ import torch
 from scipy.special import rel_entr
 
 from ccmc import CCMC
-from harness.config.decoding import HEAD_CHAINS
+from harness.core import registry
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.data.texts import LocalVocabulary, Text
@@ -65,7 +65,7 @@ def make_surrogate(
     if name == "ccmc-bilinear":
         assert embeddings is not None
         return CCMCBilinear(features(embeddings), seed)
-    if name in HEAD_CHAINS:
+    if name in {"ccmc-head", "ccmc-mixture"}:
         mixed = name == "ccmc-mixture"
         return HeadMixture(name, chains if mixed else chains[:1], with_counts=mixed)
     if name in {"bigram", "bigram-restricted"}:
@@ -149,7 +149,7 @@ def strategy(work: Work) -> pd.DataFrame:
 
     wide = s["escape"] or "bigram" in s["surrogates"]
     reader = None
-    if set(HEAD_CHAINS) & set(s["surrogates"]):
+    if any("chains" in registry.surrogates("next-token")[name].needs for name in s["surrogates"]):
         longest = max((len(c.tokens) for c in real if c.split == "train" and len(c.continuation)), default=0)
         reader = ChainReader(model, s["head_layers"], vocabulary, longest)
     scored: list[Scored] = []
