@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.sources.capture import LayerCall, visible_scores
+from harness.sources.capture import LayerCall, key_heads, visible_scores
 from harness.sources.static_inputs import StaticHeads
 from harness.surrogates.distance import BUCKETS, bucket_table
 from harness.texts import Text
@@ -18,6 +18,13 @@ def rows_without_sink(call: LayerCall) -> tuple[Any, Any]:
     visible = visible_scores(call)[:, 1:]
     sink = torch.exp(visible[:, :, 0] - torch.logsumexp(visible, dim=-1))
     return torch.softmax(visible[:, :, 1:], dim=-1).numpy(), sink.numpy()
+
+
+def score_scale(call: LayerCall) -> float:
+    """Largest |query|.|key|, scaled, of any score of a call: what the rounding of scores is relative to."""
+    heads = key_heads(len(call.query), len(call.key))
+    products = call.query.abs() @ call.key.abs()[heads].transpose(1, 2)
+    return abs(float(call.scaling)) * float(products.max())
 
 
 def bucket_matrix(text: Text) -> Any:
