@@ -21,10 +21,13 @@ def rows_without_sink(call: LayerCall) -> tuple[Any, Any]:
 
 
 def score_scale(call: LayerCall) -> float:
-    """Largest |query|.|key|, scaled, of any score of a call: what the rounding of scores is relative to."""
+    """What the rounding of the scores of a call is relative to: the longest query times the longest key, scaled.
+
+    No |query|.|key| is larger, however the two are rotated (Cauchy-Schwarz).
+    """
     heads = key_heads(len(call.query), len(call.key))
-    products = call.query.abs() @ call.key.abs()[heads].transpose(1, 2)
-    return abs(float(call.scaling)) * float(products.max())
+    longest = call.query.double().norm(dim=-1).amax(1) * call.key.double().norm(dim=-1).amax(1)[heads]
+    return abs(float(call.scaling)) * float(longest.max())
 
 
 def bucket_matrix(text: Text) -> Any:

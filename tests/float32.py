@@ -36,8 +36,8 @@ from torch.overrides import TorchFunctionMode
 
 EPS = float(np.finfo(np.float32).eps)  # 2 u = 2^-23
 WALK = 8.0  # L of the random walk
-FUNCTION = 4  # roundings that an exponential, logarithm or tangent of any library is worth: 2 units in the last place
-FLOAT64 = 1e-10  # of numbers around 1 to 100 after some thousand operations in float64, where n u is 1e-12
+FUNCTION = 4  # roundings that an exponential, logarithm or tangent counts for: kernels are off by a few last places
+FLOAT64 = 1e-10  # absolute, of float64 numbers up to 100 after some thousand operations: n u is 1e-12 there
 
 
 def growth(operations: float) -> float:
@@ -83,9 +83,8 @@ def row_operations(config: Any, keys: int, layer: int) -> int:
         layer: whose scores, from 0.
     """
     width, hidden = int(config.hidden_size), int(config.intermediate_size)
-    scored = (
-        (width + FUNCTION) + width + 2 + width // int(config.num_attention_heads) + 1
-    )  # norm, projection, rotation, q.k
+    channels = width // int(config.num_attention_heads)
+    scored = (width + FUNCTION) + width + 2 + channels + 1  # norm, projection, rotation, product, scaling
     mixed = (keys + FUNCTION + 2) + keys + width + 1  # softmax, values, output, residual
     through = (width + FUNCTION) + width + FUNCTION + 1 + hidden + 1  # norm, gate, activation, product, back, residual
     return layer * (scored + mixed + through) + scored

@@ -69,6 +69,13 @@ def of_sink(call: LayerCall) -> Any:
     return (tolerance(score_scale(call) + LOGS, 3) + tolerance(1.0, WEIGHT)) / 4
 
 
+def assert_no_near_tie(rows: Any) -> None:
+    """The two largest entries of a row are equal, or so far apart that no rounding of float32 swaps them."""
+    second, first = np.sort(rows, axis=-1)[:, -2:].T if rows.shape[-1] > 1 else np.zeros((2, 1))
+    apart = (first - second) / np.maximum(first, 1e-300)
+    assert ((apart < 1e-12) | (apart > 2 * of_divergence(0.0))).all()
+
+
 def random_text(length: int = 40, window: int | None = None, seed: int = 0) -> Text:
     return Text(np.random.default_rng(seed).integers(0, K, length), start=1, first=1, window=window)
 
@@ -233,6 +240,8 @@ def test_scores_of_a_text_are_the_measures_of_its_rows(surrogate: Any, window: i
     flat = truth.reshape(-1, truth.shape[-1])
     predicted = np.broadcast_to(surrogate.predict(text), truth.shape).reshape(flat.shape)
     sink, found = score_text(call, View(text), {"it": surrogate})
+    assert_no_near_tie(flat)
+    assert_no_near_tie(predicted)
     for metric, measure in (("kl", kl), ("total_variation", total_variation), ("top_token", top_token)):
         expected = measure(flat, predicted).reshape(4, -1).mean(1)
         assert_within(found["it"][metric], expected, of_divergence(expected), metric)
