@@ -17,9 +17,9 @@ from float32 import FUNCTION, assert_close32, kl_tolerance
 import harness
 from harness.config.load import load_config
 from harness.config.texts import GivenTexts
+from harness.core import registry
 from harness.core.errors import UsageError
 from harness.data.documents import read_documents
-from harness.data.prompts import read_given
 from harness.experiments._shared.continuations import read_continuations
 from harness.experiments._shared.given_texts import cut
 from harness.models import loading
@@ -155,12 +155,17 @@ def test_documents_are_split_whole_and_limited(tmp_path: Path) -> None:
         "held_out": 0.25,
         "experiments": [{"kind": "heads", "texts": {"dataset": str(tmp_path / "d.jsonl"), "documents": 8}}],
     }
-    documents = read_given(load_config(given))
+
+    def read(limit: int | None = None) -> Any:
+        loaded = load_config(given, limit=limit)
+        return registry.experiment("heads").documents(loaded.config.experiments[0], loaded)
+
+    documents = read()
     assert [d.split for d in documents].count("held_out") == 2
     assert [d.text for d in documents] == TEXTS[:8]
-    assert len(read_given(load_config(given, limit=1))) == 2
+    assert len(read(limit=1)) == 2
     given["experiments"][0]["texts"]["documents"] = 2  # type: ignore[index]
-    assert {d.split for d in read_given(load_config(given))} == {"train", "held_out"}
+    assert {d.split for d in read()} == {"train", "held_out"}
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import yaml
 from float32 import FLOAT64, in_float64
 
 import harness
-from harness.config.decoding import CountAblation
 from harness.core.rows import Rows
+from harness.experiments.count_ablation.settings import CountAblation
 from harness.experiments.count_ablation.tables import NONE, ablation_tables, change, contrast, less_penalty, loss_change
 from harness.experiments.count_ablation.units import chosen_heads, conditions, text_loss
 
