@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.pivot import run_names
+from harness.core import registry
 from harness.core.errors import UsageError
-from harness.core.metrics import find_metric
 from harness.experiments._shared.tables import Table, mean_difference, summary_tables
 from harness.experiments.heads.figures import head_pictures
 from harness.experiments.heads.tables import head_tables
@@ -30,7 +30,6 @@ from harness.report.words import answers
 from harness.runs.directory import now, write_atomic
 from harness.runs.run import Run
 from harness.stats.pooling import Observed
-from harness.surrogates import LADDER
 
 TEMPLATES = Path(__file__).parent / "templates"
 AGREEMENT = ("winner_jaccard", "winner_precision", "winner_recall")
@@ -78,10 +77,6 @@ def safe_json(value: Any) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
-
-
-def _ladder(names: Sequence[str]) -> list[str]:
-    return [name for name in LADDER if name in names] + sorted(set(names) - set(LADDER))
 
 
 def _pictures(rows: pd.DataFrame, name: str) -> list[Picture]:
@@ -133,7 +128,7 @@ def _agreement_pictures(rows: pd.DataFrame, seen: Observed, name: str) -> list[P
             svg = dot_plot(winners, "overlap with the model's winner set", f"{name}-winners-{number}")
             about = "model-shuffled: continuations of other prompts, the floor. model-reseeded: the ceiling."
             made.append(Picture(f"Winners of {model}, {strategy}", svg, about, wide=False))
-        names = _ladder([s for s in own["surrogate"].unique() if not str(s).startswith("model")])
+        names = registry.ladder([s for s in own["surrogate"].unique() if not str(s).startswith("model")])
         differences = {
             surrogate: [(measure, mean_difference(own, surrogate, measure)) for measure in REPETITION]
             for surrogate in names
@@ -214,7 +209,7 @@ def render_report(runs: Sequence[Run]) -> str:
         "report.html.j2",
         sections=sections,
         compared=_compared(runs),
-        metrics=[found for found in map(find_metric, used) if found is not None],
+        metrics=[found for found in map(registry.measure, used) if found is not None],
         attention_about=ABOUT,
         title=", ".join(section.name for section in sections),
     )
