@@ -20,7 +20,8 @@ from harness.core.errors import UsageError
 from harness.experiments._shared.sampling import count_tokens
 from harness.models import loading
 from harness.models.one_layer import OneLayerAttention
-from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM, from_weights, rotate
+from harness.models.one_layer_config import OneLayerConfig, rotate
+from harness.models.one_layer_hf import OneLayerForCausalLM, from_weights
 
 K = 6
 LADDER: list[dict[str, Any]] = [

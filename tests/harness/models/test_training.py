@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from ccmc import CCMC, Contexts, Observations, fit_mle
 from harness.experiments._shared.sampling import count_tokens, sample_rows
 from harness.experiments._shared.teachers import attention_trained_on
-from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM
+from harness.models.one_layer_config import OneLayerConfig
+from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.models.training import IGNORED, Examples, Recipe, mean_loss, train
 
 K = 5
