@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from ccmc._checks import checked_prior, checked_ridge
-from ccmc._compact import compact
-from ccmc._pairs import Pairs
-from ccmc._types import FloatArray
+from ccmc._data.checks import checked_prior, checked_ridge
+from ccmc._data.compact import compact
+from ccmc._data.pairs import Pairs
+from ccmc._data.types import FloatArray
 from ccmc.chain import CCMC
 from ccmc.fit import NoMaximumLikelihoodEstimate
 from ccmc.identifiability import Identifiability, beaten_by, drop_weightless, identifiability
@@ -167,7 +167,7 @@ class _Problem:
 
     def evaluate(self, form: FloatArray) -> tuple[float, FloatArray]:
         """Objective and gradient."""
-        from ccmc._descent import all_gradients
+        from ccmc._fit.descent import all_gradients
 
         expected = np.empty(len(self.wins))
         likelihood = all_gradients(*self.arrays, self.at_pairs(form), self.wins, self.inverse, expected)
@@ -176,7 +176,7 @@ class _Problem:
 
     def product(self, form: FloatArray, direction: FloatArray) -> FloatArray:
         """Hessian at the last evaluated `form`, times a direction."""
-        from ccmc._descent import all_products
+        from ccmc._fit.descent import all_products
 
         image = np.empty(len(self.wins))
         all_products(*self.arrays, self.at_pairs(form), self.at_pairs(direction), self.inverse, image)

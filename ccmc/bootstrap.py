@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._prefixes import pairs_of
-from ccmc._types import FloatArray
+from ccmc._data.prefixes import pairs_of
+from ccmc._data.types import FloatArray
 from ccmc.fit import MAX_PASSES, fit_mle, solve
 from ccmc.observations import Observations, PairWins
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.types import FloatArray, IntArray
 from ccmc.contexts import Contexts, as_tokens
 from ccmc.observations import Observations
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ccmc._pairs import Pairs, number_pairs, pattern
-from ccmc._types import Csr, FloatArray, IntArray
+from ccmc._data.pairs import Pairs, number_pairs, pattern
+from ccmc._data.types import Csr, FloatArray, IntArray
 
 _NO_WINDOW = np.iinfo(np.int64).max
 # Numbers in a dense table from which checks are compiled.
@@ -61,7 +61,7 @@ class Contexts:
         """Whether a large dense table was found to be sound while what a fit reads was made of it."""
         if not isinstance(counts, np.ndarray) or counts.size < _LARGE:
             return False
-        from ccmc._compact import compact_if_sound
+        from ccmc._data.compact import compact_if_sound
 
         return compact_if_sound(self, counts, query)
 
@@ -161,7 +161,7 @@ def prefixes(
     tokens: IntArray, offsets: IntArray, vocab_size: int, start: int, stop: IntArray, window: int | None
 ) -> Contexts:
     """Contexts of the prefixes of length start ... stop[s] of each sequence s."""
-    from ccmc._rows import fill_prefixes
+    from ccmc._data.rows import fill_prefixes
 
     _positive(start, "start")
     width = _NO_WINDOW if window is None else _positive(window, "window")

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.types import FloatArray, IntArray
 from ccmc.chain import Chain
 from ccmc.mean_field import base_weights, follow
 
@@ -199,7 +199,7 @@ class Landscape:
 
     def _rates(self, m: FloatArray) -> FloatArray:
         """mu / m, by which counts grow where frequencies are m [n]."""
-        from ccmc._flow import relative_rates
+        from ccmc._sim.flow import relative_rates
 
         rates = np.empty(len(m))
         relative_rates(self.weights, m, m.copy(), rates, _COARSE)

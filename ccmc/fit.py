@@ -20,11 +20,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._checks import checked_prior, checked_ridge, checked_weight, pair_values
-from ccmc._compact import CompactRows, compact
-from ccmc._pairs import Pairs
-from ccmc._prefixes import PrefixContexts, pairs_of
-from ccmc._types import BoolArray, FloatArray, IntArray
+from ccmc._data.checks import checked_prior, checked_ridge, checked_weight, pair_values
+from ccmc._data.compact import CompactRows, compact
+from ccmc._data.pairs import Pairs
+from ccmc._data.prefixes import PrefixContexts, pairs_of
+from ccmc._data.types import BoolArray, FloatArray, IntArray
 from ccmc.chain import CCMC
 from ccmc.contexts import Contexts
 from ccmc.identifiability import Identifiability, drop_weightless, identifiability
@@ -279,7 +279,7 @@ def solve(
     answer = np.zeros((heads, size, 4))
     occurring = np.flatnonzero(np.diff(pairs.query_ptr))
     if isinstance(contexts, PrefixContexts) and contexts.streamed and heads == 1 and (weight == 1).all():
-        from ccmc._stream import solve_stream
+        from ccmc._fit.stream import solve_stream
 
         occurring = solve_stream(contexts, prior[0], wins[0], float(ridge[0]), tol, max_passes, delta[0], answer[0])
     before = answer[:, :, 3].copy()
@@ -310,8 +310,8 @@ def _solve_rows(
     answer: FloatArray,
 ) -> None:
     """Run the kernel over (head, query) for the queries that occur; delta [H, pairs] holds start and answer."""
-    from ccmc._descent import LARGE, solve_large, solve_tasks
-    from ccmc._numba import run_tasks
+    from ccmc._data.compiled import run_tasks
+    from ccmc._fit.descent import LARGE, solve_large, solve_tasks
 
     pairs = rows.pairs
     heads, size = len(wins), len(pairs.ptr) - 1

@@ -18,10 +18,10 @@ from typing import overload
 import numpy as np
 from scipy import sparse
 
-from ccmc._compact import compact
-from ccmc._pairs import Pairs
-from ccmc._prefixes import PrefixContexts, pairs_of
-from ccmc._types import BoolArray, IntArray
+from ccmc._data.compact import compact
+from ccmc._data.pairs import Pairs
+from ccmc._data.prefixes import PrefixContexts, pairs_of
+from ccmc._data.types import BoolArray, IntArray
 from ccmc.observations import Observations, PairWins
 
 # Sweeps over the rows after which a graph that long chains hold together is left to the general algorithm.
@@ -145,11 +145,11 @@ def _losing_pairs(observations: Observations, pairs: Pairs) -> BoolArray:
 def _surely_connected(observations: Observations, pairs: Pairs) -> bool:
     """Whether every component is strongly connected, found by looking at no more rows than that takes."""
     if isinstance(observations.contexts, PrefixContexts) and observations.contexts.streamed:
-        from ccmc._stream import surely_connected
+        from ccmc._fit.stream import surely_connected
 
         if observations.targets is observations.contexts.following:
             return surely_connected(observations.contexts)
-    from ccmc._connect_kernels import strongly_connected
+    from ccmc._data.connect_kernels import strongly_connected
 
     rows = compact(observations.contexts)
     return strongly_connected(

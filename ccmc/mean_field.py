@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.types import FloatArray, IntArray
 from ccmc.chain import Chain
 from ccmc.contexts import as_floats
 from ccmc.simulate import simulate
@@ -123,7 +123,7 @@ def follow(weights: FloatArray, m: FloatArray, at: FloatArray, tolerance: float 
     Returns:
         Frequencies [times, n].
     """
-    from ccmc._flow import integrate
+    from ccmc._sim.flow import integrate
 
     logs = np.empty((len(at), len(m)))
     if integrate(weights, np.log(m), m.copy(), np.asarray(at, np.float64), tolerance, _MAX_STEPS, logs) < 0:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from ccmc._compact import look_up_emitted
-from ccmc._pairs import Pairs
-from ccmc._prefixes import PrefixContexts, pairs_of
-from ccmc._types import Csr, FloatArray, IntArray
+from ccmc._data.compact import look_up_emitted
+from ccmc._data.pairs import Pairs
+from ccmc._data.prefixes import PrefixContexts, pairs_of
+from ccmc._data.types import Csr, FloatArray, IntArray
 from ccmc.contexts import Contexts, Sequences, _positive, as_floats, as_tokens, canonical, flatten, stored_entries
 
 # How far a target's or a query's mass may be off before it is an error; float32 attention sums drift this much.
@@ -238,7 +238,7 @@ def _counts_at(contexts: Contexts, rows: IntArray, tokens: IntArray) -> FloatArr
     if isinstance(contexts.counts, np.ndarray):
         dense: FloatArray = contexts.counts[rows, tokens]
         return dense
-    from ccmc._rows import find_in_rows
+    from ccmc._data.rows import find_in_rows
 
     table = contexts.sparse_counts
     place = np.empty(len(rows), np.int64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccmc._types import IntArray
+from ccmc._data.types import IntArray
 from ccmc.chain import CCMC, AttentionCCMC, Chain
 from ccmc.contexts import Sequences, flatten
 
@@ -61,8 +61,8 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
     else:
         raise ValueError(f"cannot simulate a {type(chain).__name__}")
 
-    from ccmc._numba import run_tasks
-    from ccmc._walk import walk
+    from ccmc._data.compiled import run_tasks
+    from ccmc._sim.walk import walk
 
     key = np.random.SeedSequence(int(seed)).generate_state(4, np.uint64).astype(np.uint64)
     width = _NO_WINDOW if window is None else int(window)

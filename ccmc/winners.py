@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray
+from ccmc._data.types import FloatArray
 from ccmc.chain import Chain
 from ccmc.equilibria import Equilibrium, Landscape
 from ccmc.mean_field import checked_counts, follow, simulated_prefix
@@ -178,7 +178,7 @@ def _decay(rho: FloatArray) -> FloatArray:
 
 def _decay_now(landscape: Landscape, frequencies: FloatArray) -> FloatArray:
     """Decay exponent 1 - mu_j / m_j of each token while frequencies are `frequencies` [K]; NaN outside the context."""
-    from ccmc._flow import relative_rates
+    from ccmc._sim.flow import relative_rates
 
     m = np.maximum(frequencies[landscape.face], 1e-250)
     rates = np.empty(len(m))

@@ -10,7 +10,7 @@ from ratios import median_seconds, record
 from scipy import optimize, sparse
 
 from ccmc import CCMC, Contexts, Observations, fit_mle, simulate
-from ccmc._compact import compact
+from ccmc._data.compact import compact
 
 
 def dense_case(K, n, length, spread=0.5):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray, IntArray
 
 U64 = np.uint64
 _SHIFT = 4503599627370496.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ccmc._types import Csr, FloatArray, IntArray
+from ccmc._data.types import Csr, FloatArray, IntArray
 
 # Largest K x K table that is worth writing to look up a few pairs.
 _TABLE = 1 << 16
@@ -41,7 +41,7 @@ class Pairs:
 
     def find(self, query: IntArray, token: IntArray) -> IntArray:
         """Number of each pair (query[k], token[k]), or -1 where it does not occur."""
-        from ccmc._rows import find_in_rows
+        from ccmc._data.rows import find_in_rows
 
         place = np.empty(len(query), np.int64)
         find_in_rows(self.ptr, self.token, query.astype(np.int64), token.astype(np.int64), place)
@@ -79,8 +79,8 @@ class Pairs:
 
 def number_pairs(counts: Csr, query: IntArray) -> Pairs:
     """Find the pairs of contexts given as canonical CSR counts [n, K] and queries [n]."""
-    from ccmc import _compact_kernels as kernels
-    from ccmc._connect_kernels import join
+    from ccmc._data import compact_kernels as kernels
+    from ccmc._data.connect_kernels import join
 
     indptr = counts.indptr.astype(np.int64)
     order, _, query_ptr = kernels.sorted_by_query(query, counts.shape[1])

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ccmc._pairs import Pairs
-from ccmc._prefixes import PrefixContexts
-from ccmc._types import BoolArray, FloatArray, IntArray
+from ccmc._data.pairs import Pairs
+from ccmc._data.prefixes import PrefixContexts
+from ccmc._data.types import BoolArray, FloatArray, IntArray
 
 # Queries for which this many passes do not suffice are left to the solver that knows the Hessian.
 _PASSES = 60
@@ -17,8 +17,8 @@ _FEW = 8
 
 def stream_pairs(contexts: PrefixContexts) -> Pairs:
     """The pairs of the prefixes, from the first and last occurrences of each token in each sequence."""
-    from ccmc._compact_kernels import sorted_by_query
-    from ccmc._stream_kernels import join_prefixes
+    from ccmc._data.compact_kernels import sorted_by_query
+    from ccmc._fit.stream_kernels import join_prefixes
 
     size = contexts.vocab_size
     first, last, seen = _occurrences(contexts)
@@ -37,7 +37,7 @@ def stream_pairs(contexts: PrefixContexts) -> Pairs:
 
 def surely_connected(contexts: PrefixContexts) -> bool:
     """Whether each component of each query is strongly connected, given that all its tokens were emitted."""
-    from ccmc._stream_kernels import strongly_connected
+    from ccmc._fit.stream_kernels import strongly_connected
 
     first, _, seen = _occurrences(contexts)
     pairs, names = contexts.numbered_pairs, contexts.occurring
@@ -52,7 +52,7 @@ def surely_connected(contexts: PrefixContexts) -> bool:
 
 def _occurrences(contexts: PrefixContexts) -> tuple[IntArray, IntArray, BoolArray]:
     """first and last [sequences, V] and seen [V, V], with tokens numbered among those that occur."""
-    from ccmc._stream_kernels import first_and_last
+    from ccmc._fit.stream_kernels import first_and_last
 
     size, sequences = len(contexts.occurring), len(contexts.offsets) - 1
     first = np.full((sequences, size), np.iinfo(np.int64).max)
@@ -81,10 +81,10 @@ def solve_stream(
     Returns:
         Queries that were not finished, from whose `delta` to go on by other means.
     """
-    from ccmc import _stream_kernels as kernels
-    from ccmc._linear import centre
-    from ccmc._numba import thread_count
-    from ccmc._solver import GRADIENT, POINT, REQUEST, workspace
+    from ccmc._data.compiled import thread_count
+    from ccmc._fit import stream_kernels as kernels
+    from ccmc._fit.linear import centre
+    from ccmc._fit.solver import GRADIENT, POINT, REQUEST, workspace
 
     pairs, names = contexts.numbered_pairs, contexts.occurring
     ptr = np.concatenate([[0], pairs.ptr[names + 1]])

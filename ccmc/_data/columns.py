@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._passes import TINY, low_row
-from ccmc._types import FloatArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray
+from ccmc._fit.passes import TINY, low_row
 
 BLOCK = 512
 _MANTISSA = 0x000FFFFFFFFFFFFF

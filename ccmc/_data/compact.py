@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._pairs import Pairs
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.pairs import Pairs
+from ccmc._data.types import FloatArray, IntArray
 from ccmc.contexts import Contexts
 
 _DENSE_SHARE = 0.25
@@ -88,7 +88,7 @@ def look_up_emitted(contexts: Contexts, tokens: IntArray, weight: FloatArray | N
     rows = _known.get(contexts)
     if rows is None or not rows.dense:
         return None
-    from ccmc._compact_kernels import read_emitted
+    from ccmc._data.compact_kernels import read_emitted
 
     pairs = rows.pairs
     size = len(pairs.ptr) - 1
@@ -129,7 +129,7 @@ def _mostly_filled(table: FloatArray) -> bool:
 
 def _from_dense(query: IntArray, table: FloatArray, kind: Any) -> CompactRows | None:
     """Compact rows with counts of type `kind`; None where that cannot hold the counts, or a row has none."""
-    from ccmc import _compact_kernels as kernels
+    from ccmc._data import compact_kernels as kernels
 
     rows, size = table.shape
     order, rank, query_ptr = kernels.sorted_by_query(query, size)
@@ -161,7 +161,7 @@ def _from_dense(query: IntArray, table: FloatArray, kind: Any) -> CompactRows | 
 
 
 def _from_csr(contexts: Contexts) -> CompactRows:
-    from ccmc import _compact_kernels as kernels
+    from ccmc._data import compact_kernels as kernels
 
     table, query = contexts.sparse_counts, contexts.query
     rows, size = table.shape
@@ -215,7 +215,7 @@ def _from_csr(contexts: Contexts) -> CompactRows:
 
 def _in_parts(work: Callable[[int, int], bool], number: int, rows: int) -> bool:
     """Run work(first, last) over `number` things, one stretch for each thread; whether all returned True."""
-    from ccmc._numba import shared_pool, thread_count
+    from ccmc._data.compiled import shared_pool, thread_count
 
     threads = thread_count() if rows >= _SAMPLE else 1
     edges = np.linspace(0, number, threads + 1).astype(np.int64).tolist()
@@ -236,7 +236,7 @@ def _finish(
     local: NDArray[Any],
     counts: NDArray[Any],
 ) -> CompactRows:
-    from ccmc._connect_kernels import join
+    from ccmc._data.connect_kernels import join
 
     component = np.zeros(len(token), np.int64)
     components = np.zeros(len(ptr) - 1, np.int64)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel
-from ccmc._types import IntArray
+from ccmc._data.compiled import kernel
+from ccmc._data.types import IntArray
 
 # Rows per token of a query that are asked first whether they connect its tokens.
 _FEW = 12

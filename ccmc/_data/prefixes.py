@@ -11,9 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._compact import compact
-from ccmc._pairs import Pairs
-from ccmc._types import BoolArray, Csr, FloatArray, IntArray
+from ccmc._data.compact import compact
+from ccmc._data.pairs import Pairs
+from ccmc._data.types import BoolArray, Csr, FloatArray, IntArray
 from ccmc.contexts import Contexts, prefixes
 
 # A step along a path costs as much as one entry for every token that occurs in any path; prefixes of many short
@@ -34,7 +34,7 @@ class PrefixContexts(Contexts):
     """
 
     def __init__(self, tokens: IntArray, offsets: IntArray, vocab_size: int, start: int, window: int | None) -> None:
-        from ccmc._stream_kernels import following_counts
+        from ccmc._fit.stream_kernels import following_counts
 
         place = self.__dict__
         place["tokens"], place["offsets"], place["start"], place["window"] = tokens, offsets, start, window
@@ -114,7 +114,7 @@ class PrefixContexts(Contexts):
     def numbered_pairs(self) -> Pairs:
         """The pairs that occur."""
         if self.streamed:
-            from ccmc._stream import stream_pairs
+            from ccmc._fit.stream import stream_pairs
 
             return stream_pairs(self)
         return compact(self).pairs

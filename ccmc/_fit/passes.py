@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._types import FloatArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray
 
 # Below this S_r nears underflow. Products may be reordered, so its inverse must still be squarable.
 TINY = 1e-100

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._types import FloatArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray
 
 # Up to here elimination costs about as much as the iteration.
 _FEW = 16

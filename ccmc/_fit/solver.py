@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccmc._linear import centre, scaled_cholesky
-from ccmc._numba import kernel
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.compiled import kernel
+from ccmc._data.types import FloatArray, IntArray
+from ccmc._fit.linear import centre, scaled_cholesky
 
 # What `advance` asks for: nothing, or a pass at `vectors[POINT]`, or a product with `vectors[DIRECTION]`.
 DONE, GRADIENT, HESSIAN, PRODUCT = 0, 1, 2, 3

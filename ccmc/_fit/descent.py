@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc import _solver as solver
-from ccmc._columns import column_pass, to_columns
-from ccmc._linear import centre
-from ccmc._numba import kernel, run_tasks
-from ccmc._passes import exponentials, gradient_pass, product_pass, squares_pass
-from ccmc._solver import advance, may_be_coarse, workspace
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.columns import column_pass, to_columns
+from ccmc._data.compiled import kernel, run_tasks
+from ccmc._data.types import FloatArray, IntArray
+from ccmc._fit import solver
+from ccmc._fit.linear import centre
+from ccmc._fit.passes import exponentials, gradient_pass, product_pass, squares_pass
+from ccmc._fit.solver import advance, may_be_coarse, workspace
 
 # Entries from which a query is read in portions by several threads, whatever their number.
 LARGE = 1 << 22

@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._solver import BEST, DONE, LIKELIHOOD, MEASURE, OBJECTIVE, PASSES, POINT, REQUEST, advance
-from ccmc._types import BoolArray, FloatArray, IntArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import BoolArray, FloatArray, IntArray
+from ccmc._fit.solver import BEST, DONE, LIKELIHOOD, MEASURE, OBJECTIVE, PASSES, POINT, REQUEST, advance
 
 _TINY = 1e-100
 

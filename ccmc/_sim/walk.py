@@ -25,10 +25,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel
-from ccmc._random import U64, next_word, seed_stream, unit
-from ccmc._types import FloatArray, IntArray
-from ccmc._walk_rows import MOST_HEAVY, draw_by_sum, look_at_row, score
+from ccmc._data.compiled import kernel
+from ccmc._data.types import FloatArray, IntArray
+from ccmc._sim.random import U64, next_word, seed_stream, unit
+from ccmc._sim.walk_rows import MOST_HEAVY, draw_by_sum, look_at_row, score
 
 # A word's upper 53 bits choose a position, and its lower 11 are a first, coarse number to compare with.
 _COARSE = 2048.0

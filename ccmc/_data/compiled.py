@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 import numba
 import numpy as np
 
-from ccmc._types import IntArray
+from ccmc._data.types import IntArray
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
