@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from ccmc._data.checks import checked_prior, checked_ridge
-from ccmc._data.compact import compact
 from ccmc._data.pairs import Pairs
 from ccmc._data.types import FloatArray
 from ccmc.chain import CCMC
@@ -128,7 +127,7 @@ def fit_bilinear(
         converged=measure <= tol,
         gradient_norm=measure,
         identifiability=determined,
-        free_directions=x.shape[1] ** 2 - _determined(compact(used.contexts).pairs, basis, strength > 0),
+        free_directions=x.shape[1] ** 2 - _determined(used.contexts.compact.pairs, basis, strength > 0),
     )
 
 
@@ -138,7 +137,7 @@ class _Problem:
     def __init__(self, observations: Observations, basis: FloatArray, prior: FloatArray | None, ridge: float) -> None:
         self.basis, self.ridge = basis, ridge
         self.wins, self.log_count_mass = observations.wins, observations.log_count_mass
-        rows = compact(observations.contexts)
+        rows = observations.contexts.compact
         self.pairs, self.query = rows.pairs, rows.pairs.query
         self.arrays = (rows.pairs.query_ptr, rows.pairs.ptr, *rows.arrays(), observations.weights[rows.pairs.order])
         self.inverse = np.empty(len(observations))
@@ -264,7 +263,7 @@ def _lost_pairs(observations: Observations, basis: FloatArray) -> list[tuple[int
     The likelihood has no maximum iff some W has q_y^T W q_i >= q_k^T W q_i wherever y was emitted in a context of
     query i that holds k, once at least with >; a linear programme finds it.
     """
-    pairs = compact(observations.contexts).pairs
+    pairs = observations.contexts.compact.pairs
     if isinstance(observations.targets, PairWins):
         return identifiability(observations).diverging
     source, target = beaten_by(observations, pairs)

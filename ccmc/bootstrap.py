@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._data.prefixes import pairs_of
 from ccmc._data.types import FloatArray
 from ccmc.fit import MAX_PASSES, fit_mle, solve
 from ccmc.observations import Observations, PairWins
@@ -94,7 +93,7 @@ def bootstrap(
     names, number = np.unique(kept, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"a bootstrap needs at least 2 groups, got {len(names)}")
-    pairs = pairs_of(used.contexts)
+    pairs = used.contexts.numbered_pairs
     row, token, mass, _ = used.entries
     place = pairs.number(used.contexts.query[row], token)
     # Fits start where the fit of all groups ended; without a ridge the prior is of no other use.

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from ccmc._data.arrays import as_tokens
 from ccmc._data.types import FloatArray, IntArray
-from ccmc.contexts import Contexts, as_tokens
+from ccmc.contexts import Contexts
 from ccmc.observations import Observations
 
 # Numbers held at once while scores are gathered: 32 MB.

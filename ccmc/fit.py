@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ccmc._data.checks import checked_prior, checked_ridge, checked_weight, pair_values
-from ccmc._data.compact import CompactRows, compact
+from ccmc._data.compact import CompactRows
 from ccmc._data.pairs import Pairs
-from ccmc._data.prefixes import PrefixContexts, pairs_of
 from ccmc._data.types import BoolArray, FloatArray, IntArray
 from ccmc.chain import CCMC
-from ccmc.contexts import Contexts
+from ccmc.contexts import Contexts, PrefixContexts
 from ccmc.identifiability import Identifiability, drop_weightless, identifiability
 from ccmc.observations import Observations, scaled_wins
 
@@ -83,7 +82,7 @@ class Fit:
     @cached_property
     def chain(self) -> CCMC:
         """The fitted chain; tokens that a query never saw keep their prior logit."""
-        pairs = pairs_of(self.observations.contexts)
+        pairs = self.observations.contexts.numbered_pairs
         size = self.observations.contexts.vocab_size
         logits = np.zeros((size, size)) if self.prior is None else self.prior.copy()
         logits[pairs.query, pairs.token] = self.pair_logits
@@ -104,7 +103,7 @@ class Fit:
         """
         if not self.observations.hard:
             raise ValueError("standard errors from the information are for sampled tokens; bootstrap soft targets")
-        contexts, pairs = self.observations.contexts, pairs_of(self.observations.contexts)
+        contexts, pairs = self.observations.contexts, self.observations.contexts.numbered_pairs
         errors = np.full((contexts.vocab_size, contexts.vocab_size), np.nan)
         for query in np.flatnonzero(np.diff(pairs.query_ptr)):
             part = slice(pairs.ptr[query], pairs.ptr[query + 1])
@@ -173,7 +172,7 @@ def fit_mle(
     determined = identifiability(used)
     if ridges[0] == 0 and not determined.mle_exists:
         raise NoMaximumLikelihoodEstimate(determined.diverging)
-    pairs = pairs_of(used.contexts)
+    pairs = used.contexts.numbered_pairs
     at_pairs = np.zeros(len(pairs.token)) if logits is None else logits[pairs.query, pairs.token]
     if ridges[0] == 0:
         # The likelihood knows nothing of the prior beyond the means, and a far prior is a poor place to start.
@@ -231,7 +230,7 @@ def fit_pairs(
 
     Source: Ildiz et al. 2024, for the model.
     """
-    pairs = pairs_of(contexts)
+    pairs = contexts.numbered_pairs
     number = len(pairs.token)
     won = pair_values(wins, number, "wins")
     heads = won.shape[0]
@@ -273,18 +272,20 @@ def solve(
     """Run the kernel over (head, query); the answer's means over components are the prior's."""
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
-    pairs = pairs_of(contexts)
+    pairs = contexts.numbered_pairs
     heads, size = wins.shape[0], contexts.vocab_size
     delta = np.zeros_like(wins) if start is None else start.copy()
     answer = np.zeros((heads, size, 4))
     occurring = np.flatnonzero(np.diff(pairs.query_ptr))
-    if isinstance(contexts, PrefixContexts) and contexts.streamed and heads == 1 and (weight == 1).all():
+    if isinstance(contexts, PrefixContexts) and contexts.prefixes.streamed and heads == 1 and (weight == 1).all():
         from ccmc._fit.stream import solve_stream
 
-        occurring = solve_stream(contexts, prior[0], wins[0], float(ridge[0]), tol, max_passes, delta[0], answer[0])
+        occurring = solve_stream(
+            contexts.prefixes, pairs, prior[0], wins[0], float(ridge[0]), tol, max_passes, delta[0], answer[0]
+        )
     before = answer[:, :, 3].copy()
     if len(occurring):
-        _solve_rows(compact(contexts), occurring, wins, prior, ridge, tol, max_passes, weight, delta, answer)
+        _solve_rows(contexts.compact, occurring, wins, prior, ridge, tol, max_passes, weight, delta, answer)
         answer[:, occurring, 3] += before[:, occurring]
     worst = answer[:, :, 2].max(axis=1)
     return PairFit(
@@ -340,7 +341,7 @@ def _solve_rows(
 
 def _information(observations: Observations, pair_logits: FloatArray, query: int) -> FloatArray:
     """Observed information of one query's logits: sum_r w_r (diag(p_r) - p_r p_r^T)."""
-    contexts, pairs = observations.contexts, pairs_of(observations.contexts)
+    contexts, pairs = observations.contexts, observations.contexts.numbered_pairs
     rows = pairs.order[pairs.query_ptr[query] : pairs.query_ptr[query + 1]]
     part = slice(pairs.ptr[query], pairs.ptr[query + 1])
     probability = _probabilities(contexts, pairs, rows, pair_logits[part], pairs.token[part])

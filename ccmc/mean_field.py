@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ccmc._data.arrays import as_floats
 from ccmc._data.types import FloatArray, IntArray
 from ccmc.chain import Chain
-from ccmc.contexts import as_floats
 from ccmc.simulate import simulate
 
 # Error of one integration step, in total variation; over a whole trajectory the error stays below 2e-3.

@@ -29,9 +29,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ccmc._data.arrays import as_tokens
 from ccmc._data.types import FloatArray, IntArray
 from ccmc.chain import CCMC, load_tensors, log_softmax, save_tensors
-from ccmc.contexts import as_tokens
 
 
 class PositionalChain(ABC):

@@ -31,11 +31,8 @@ def members(dense: bool, first: int, last: int, local: NDArray[Any], counts: NDA
 
 @kernel
 def join(
-    order: IntArray,
     query_ptr: IntArray,
     ptr: IntArray,
-    token: IntArray,
-    listed: bool,
     dense: bool,
     indptr: IntArray,
     local: NDArray[Any],
@@ -43,28 +40,20 @@ def join(
     component: IntArray,
     components: IntArray,
 ) -> None:
-    """Components of each query's tokens, joined where one row holds both; numbered by their smallest tokens.
-
-    `listed`: the rows are those of CSR counts, unsorted, and `local` holds tokens; otherwise rows are compact.
-    """
+    """Components of each query's tokens, joined where one compact row holds both; numbered by their smallest tokens."""
     largest = np.diff(ptr).max()
     parent, row = np.empty(largest, np.int64), np.empty(largest, np.int64)
-    place = np.arange(ptr.shape[0] - 1)
     for q in range(ptr.shape[0] - 1):
         number = ptr[q + 1] - ptr[q]
         apart = number
         parent[:number] = np.arange(number)
-        if listed:
-            for c in range(number):
-                place[token[ptr[q] + c]] = c
         for o in range(query_ptr[q], query_ptr[q + 1]):
             if apart == 1:
                 break
-            at = order[o] if listed else o
-            size = members(dense, indptr[at], indptr[at + 1], local, counts, row)
-            root = _root(parent, place[row[0]])
+            size = members(dense, indptr[o], indptr[o + 1], local, counts, row)
+            root = _root(parent, row[0])
             for k in range(1, size):
-                other = _root(parent, place[row[k]])
+                other = _root(parent, row[k])
                 if other == root:
                     continue
                 apart -= 1

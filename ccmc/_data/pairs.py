@@ -77,21 +77,6 @@ class Pairs:
         return means
 
 
-def number_pairs(counts: Csr, query: IntArray) -> Pairs:
-    """Find the pairs of contexts given as canonical CSR counts [n, K] and queries [n]."""
-    from ccmc._data import compact_kernels as kernels
-    from ccmc._data.connect_kernels import join
-
-    indptr = counts.indptr.astype(np.int64)
-    order, _, query_ptr = kernels.sorted_by_query(query, counts.shape[1])
-    ptr, token = kernels.seen_tokens(indptr, counts.indices, order, query_ptr)
-    component, components = np.zeros(len(token), np.int64), np.zeros(len(ptr) - 1, np.int64)
-    join(
-        order, query_ptr, ptr, token, True, False, indptr, counts.indices, counts.data, component, components
-    )  # fmt: skip
-    return Pairs(order, query_ptr, ptr, token, component, components)
-
-
 def pattern(pairs: Pairs) -> Csr:
     """The pairs as a CSR matrix [K, K] of ones."""
     size = len(pairs.ptr) - 1

@@ -1,20 +1,21 @@
-"""Contexts that are the prefixes of sequences, written out only if someone asks for their counts.
+"""Sequences whose prefixes are contexts, and what a fit needs of them without writing the counts out.
 
 The prefixes of a path of T tokens hold up to T x K counts, and yet each differs from the one before by one token. A
-fit reads the path itself (`_stream`), so a long trajectory takes no more memory than its tokens.
+fit reads the path itself (`_fit/stream.py`), so a long trajectory takes no more memory than its tokens.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._data.compact import compact
+from ccmc._data.arrays import as_width
+from ccmc._data.counts import prefix_counts
 from ccmc._data.pairs import Pairs
 from ccmc._data.types import BoolArray, Csr, FloatArray, IntArray
-from ccmc.contexts import Contexts, prefixes
 
 # A step along a path costs as much as one entry for every token that occurs in any path; prefixes of many short
 # paths hold far fewer, and are better written out.
@@ -22,33 +23,30 @@ _WORTH = 0.25
 _MOST_TOKENS = 2048
 
 
-class PrefixContexts(Contexts):
-    """The prefixes of length start ... T - 1 of each sequence whose next token is in its prefix.
-
-    Args:
-        tokens: all sequences one after another.
-        offsets: [sequences + 1] where each begins.
-        vocab_size: K.
-        start: length of the shortest prefix.
-        window: prefixes keep their last `window` tokens, or None.
-    """
-
-    def __init__(self, tokens: IntArray, offsets: IntArray, vocab_size: int, start: int, window: int | None) -> None:
-        from ccmc._fit.stream_kernels import following_counts
-
-        place = self.__dict__
-        place["tokens"], place["offsets"], place["start"], place["window"] = tokens, offsets, start, window
-        place["_vocab_size"] = vocab_size
-        width = np.iinfo(np.int64).max if window is None else window
-        place["following_count"] = following_counts(tokens, offsets, start, width, vocab_size)
+@dataclass(frozen=True, eq=False)
+class Prefixes:
+    """The prefixes of length start ... T - 1 of each sequence whose next token is in its prefix."""
 
     tokens: IntArray
+    """[tokens] all sequences one after another."""
     offsets: IntArray
+    """[sequences + 1] where each begins."""
+    vocab_size: int
+    """K."""
     start: int
+    """Length of the shortest prefix."""
     window: int | None
-    _vocab_size: int
+    """Prefixes keep their last `window` tokens, or all."""
     following_count: FloatArray
     """[tokens] for each position that ends a prefix, how often the next token is in it; -1 at other positions."""
+
+    @classmethod
+    def of(cls, tokens: IntArray, offsets: IntArray, vocab_size: int, start: int, window: int | None) -> Prefixes:
+        """The prefixes of the sequences, with the count of each next token."""
+        from ccmc._data.prefix_kernels import following_counts
+
+        counts = following_counts(tokens, offsets, start, as_width(window), vocab_size)
+        return cls(tokens, offsets, vocab_size, start, window, counts)
 
     @cached_property
     def kept(self) -> BoolArray:
@@ -73,30 +71,22 @@ class PrefixContexts(Contexts):
         following: IntArray = self.tokens[self.positions + 1]
         return following
 
-    @cached_property
     def counts(self) -> Csr:
         """[n, K] the counts, written out."""
         stop = np.diff(self.offsets) - 1
-        every = prefixes(self.tokens, self.offsets, self._vocab_size, self.start, stop, self.window)
-        counts: Csr = every.sparse_counts[self.kept[self.following_count >= 0]]
+        every, _ = prefix_counts(self.tokens, self.offsets, self.vocab_size, self.start, stop, self.window)
+        counts: Csr = every[self.kept[self.following_count >= 0]]
         return counts
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def vocab_size(self) -> int:
-        return self._vocab_size
 
     @cached_property
     def occurring(self) -> IntArray:
         """[V] tokens that occur in any sequence."""
-        return np.flatnonzero(np.bincount(self.tokens, minlength=self._vocab_size))
+        return np.flatnonzero(np.bincount(self.tokens, minlength=self.vocab_size))
 
     @cached_property
     def renamed(self) -> NDArray[np.int32]:
         """[tokens] the tokens, numbered among those that occur."""
-        number = np.zeros(self._vocab_size, np.int32)
+        number = np.zeros(self.vocab_size, np.int32)
         number[self.occurring] = np.arange(len(self.occurring))
         renamed: NDArray[np.int32] = number[self.tokens]
         return renamed
@@ -110,16 +100,49 @@ class PrefixContexts(Contexts):
         width = sum(np.count_nonzero(np.bincount(part)) * len(part) for part in parts)
         return bool(width >= _WORTH * len(self.occurring) * len(self.tokens))
 
-    @cached_property
-    def numbered_pairs(self) -> Pairs:
-        """The pairs that occur."""
-        if self.streamed:
-            from ccmc._fit.stream import stream_pairs
+    def pairs(self) -> Pairs:
+        """The pairs that occur, from the first and last occurrences of each token in each sequence."""
+        from ccmc._data.compact_kernels import sorted_by_query
+        from ccmc._data.prefix_kernels import join_prefixes
 
-            return stream_pairs(self)
-        return compact(self).pairs
+        size = self.vocab_size
+        first, last, seen = self._occurrences()
+        names = self.occurring
+        number = np.zeros(size, np.int64)
+        number[names] = seen.sum(axis=1)
+        ptr = np.concatenate([[0], np.cumsum(number)]).astype(np.int64)
+        token = np.nonzero(seen)[1].astype(np.int64)
+        component, few = np.zeros(len(token), np.int64), np.zeros(len(names), np.int64)
+        join_prefixes(first, last, _starts(seen), token, component, few)
+        components = np.zeros(size, np.int64)
+        components[names] = few
+        order, _, query_ptr = sorted_by_query(self.query, size)
+        return Pairs(order, query_ptr, ptr, names[token], component, components)
+
+    def surely_connected(self, pairs: Pairs) -> bool:
+        """Whether each component of each query is strongly connected, given that all its tokens were emitted."""
+        from ccmc._data.prefix_kernels import strongly_connected
+
+        first, _, seen = self._occurrences()
+        query_ptr = np.concatenate([[0], pairs.query_ptr[self.occurring + 1]])
+        return bool(
+            strongly_connected(
+                self.renamed, self.offsets, self.positions[pairs.order], query_ptr, first, _starts(seen),
+                np.nonzero(seen)[1].astype(np.int64), pairs.component,
+            )
+        )  # fmt: skip
+
+    def _occurrences(self) -> tuple[IntArray, IntArray, BoolArray]:
+        """first and last [sequences, V] and seen [V, V], with tokens numbered among those that occur."""
+        from ccmc._data.prefix_kernels import first_and_last
+
+        size, sequences = len(self.occurring), len(self.offsets) - 1
+        first = np.full((sequences, size), np.iinfo(np.int64).max)
+        last, seen = np.full((sequences, size), -1), np.zeros((size, size), np.bool_)
+        first_and_last(self.renamed, self.offsets, self.kept, first, last, seen)
+        return first, last, seen
 
 
-def pairs_of(contexts: Contexts) -> Pairs:
-    """The pairs that occur, found without writing out what need not be."""
-    return contexts.numbered_pairs if isinstance(contexts, PrefixContexts) else compact(contexts).pairs
+def _starts(seen: BoolArray) -> IntArray:
+    starts: IntArray = np.concatenate([[0], np.cumsum(seen.sum(axis=1))]).astype(np.int64)
+    return starts

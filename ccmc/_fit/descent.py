@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._data.columns import column_pass, to_columns
+from ccmc._data.columns import to_columns
 from ccmc._data.compiled import kernel, run_tasks
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._fit import solver
+from ccmc._fit.column_pass import column_pass
 from ccmc._fit.linear import centre
 from ccmc._fit.passes import exponentials, gradient_pass, product_pass, squares_pass
 from ccmc._fit.solver import advance, may_be_coarse, workspace

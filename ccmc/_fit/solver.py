@@ -1,6 +1,6 @@
 """Kernels that decide where a fit looks next: accelerated minorise-maximise, then Newton where that lingers.
 
-For the tokens c of one query, with logits z = prior + delta, weights w_r, wins y, and S_r as in `_passes`,
+For the tokens c of one query, with logits z = prior + delta, weights w_r, wins y, and S_r as in `passes.py`,
 
     F(delta) = sum_r w_r log S_r - sum_c y_c z_c + ridge/2 sum_c delta_c^2,    gradient = e - y + ridge delta.
 

@@ -1,4 +1,4 @@
-"""The fit of sequences by following them: what is known of their pairs, and the passes of all queries together."""
+"""The fit of sequences by following them: the passes of all queries together."""
 
 from __future__ import annotations
 
@@ -7,67 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ccmc._data.pairs import Pairs
-from ccmc._data.prefixes import PrefixContexts
-from ccmc._data.types import BoolArray, FloatArray, IntArray
+from ccmc._data.prefixes import Prefixes
+from ccmc._data.types import FloatArray, IntArray
 
 # Queries for which this many passes do not suffice are left to the solver that knows the Hessian.
 _PASSES = 60
 _FEW = 8
 
 
-def stream_pairs(contexts: PrefixContexts) -> Pairs:
-    """The pairs of the prefixes, from the first and last occurrences of each token in each sequence."""
-    from ccmc._data.compact_kernels import sorted_by_query
-    from ccmc._fit.stream_kernels import join_prefixes
-
-    size = contexts.vocab_size
-    first, last, seen = _occurrences(contexts)
-    names = contexts.occurring
-    number = np.zeros(size, np.int64)
-    number[names] = seen.sum(axis=1)
-    ptr = np.concatenate([[0], np.cumsum(number)]).astype(np.int64)
-    token = np.nonzero(seen)[1].astype(np.int64)
-    component, few = np.zeros(len(token), np.int64), np.zeros(len(names), np.int64)
-    join_prefixes(first, last, _starts(seen), token, component, few)
-    components = np.zeros(size, np.int64)
-    components[names] = few
-    order, _, query_ptr = sorted_by_query(contexts.query, size)
-    return Pairs(order, query_ptr, ptr, names[token], component, components)
-
-
-def surely_connected(contexts: PrefixContexts) -> bool:
-    """Whether each component of each query is strongly connected, given that all its tokens were emitted."""
-    from ccmc._fit.stream_kernels import strongly_connected
-
-    first, _, seen = _occurrences(contexts)
-    pairs, names = contexts.numbered_pairs, contexts.occurring
-    query_ptr = np.concatenate([[0], pairs.query_ptr[names + 1]])
-    return bool(
-        strongly_connected(
-            contexts.renamed, contexts.offsets, contexts.positions[pairs.order], query_ptr, first, _starts(seen),
-            np.nonzero(seen)[1].astype(np.int64), pairs.component,
-        )
-    )  # fmt: skip
-
-
-def _occurrences(contexts: PrefixContexts) -> tuple[IntArray, IntArray, BoolArray]:
-    """first and last [sequences, V] and seen [V, V], with tokens numbered among those that occur."""
-    from ccmc._fit.stream_kernels import first_and_last
-
-    size, sequences = len(contexts.occurring), len(contexts.offsets) - 1
-    first = np.full((sequences, size), np.iinfo(np.int64).max)
-    last, seen = np.full((sequences, size), -1), np.zeros((size, size), np.bool_)
-    first_and_last(contexts.renamed, contexts.offsets, contexts.kept, first, last, seen)
-    return first, last, seen
-
-
-def _starts(seen: BoolArray) -> IntArray:
-    starts: IntArray = np.concatenate([[0], np.cumsum(seen.sum(axis=1))]).astype(np.int64)
-    return starts
-
-
 def solve_stream(
-    contexts: PrefixContexts,
+    prefixes: Prefixes,
+    pairs: Pairs,
     prior: FloatArray,
     wins: FloatArray,
     ridge: float,
@@ -86,11 +36,11 @@ def solve_stream(
     from ccmc._fit.linear import centre
     from ccmc._fit.solver import GRADIENT, POINT, REQUEST, workspace
 
-    pairs, names = contexts.numbered_pairs, contexts.occurring
+    names = prefixes.occurring
     ptr = np.concatenate([[0], pairs.ptr[names + 1]])
     size = np.diff(ptr)
     token = np.searchsorted(names, pairs.token)
-    tokens = contexts.renamed
+    tokens = prefixes.renamed
     start = np.concatenate([[0], np.cumsum(np.maximum(size, 8))])
     rows, depth = len(workspace(1)[0]), len(workspace(1)[1])
     vectors, history = np.zeros(rows * start[-1]), np.zeros(depth * start[-1])
@@ -110,7 +60,7 @@ def solve_stream(
         total = np.empty(len(active))
         kernels.weights_of(active, ptr, token, start, vectors, rows, prior, w)
         if not kernels.stream_pass(
-            tokens, contexts.offsets, contexts.kept, column, w, np.empty(len(tokens)), slope, total
+            tokens, prefixes.offsets, prefixes.kept, column, w, np.empty(len(tokens)), slope, total
         ):
             return False
         kernels.advance_all(

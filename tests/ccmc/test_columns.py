@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ccmc._data.columns import BLOCK, column_pass, to_columns
+from ccmc._data.columns import BLOCK, to_columns
+from ccmc._fit.column_pass import column_pass
 from ccmc._fit.passes import exponentials, gradient_pass
 
 
