@@ -154,11 +154,11 @@ def _summary(landscape: Landscape, outcomes: list[_Outcome]) -> Winners:
     means = [landscape.spread(np.mean([outcome.frequencies for outcome in group], axis=0), 0.0) for group in ranked]
     odds = [len(group) / len(outcomes) for group in ranked]
     others = [Alternative(smallest_set(m), m, odd) for m, odd in zip(means[1:], odds[1:], strict=True)]
-    reached = {id(outcome.limit) for outcome in outcomes}
+    reached = {outcome.limit for outcome in outcomes}
     others += [
         Alternative(smallest_set(rest.frequencies), rest.frequencies, 0.0)
         for rest in landscape.found
-        if rest.stable and id(rest) not in reached
+        if rest.stable and rest not in reached
     ]
     limit = ranked[0][0].limit
     return Winners(
