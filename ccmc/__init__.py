@@ -9,6 +9,7 @@ from ccmc.equilibria import Equilibrium, equilibria
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
 from ccmc.identifiability import Identifiability, identifiability
 from ccmc.mean_field import MeanField, mean_field
+from ccmc.normalise import log_normalised, log_sums, normalised
 from ccmc.observations import Observations
 from ccmc.positional import (
     AdditivePositionChain,
@@ -51,7 +52,10 @@ __all__ = [
     "fit_mle",
     "fit_pairs",
     "identifiability",
+    "log_normalised",
+    "log_sums",
     "mean_field",
+    "normalised",
     "simulate",
     "winners",
 ]

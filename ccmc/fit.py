@@ -22,11 +22,11 @@ from numpy.typing import ArrayLike
 
 from ccmc._data.checks import checked_prior, checked_ridge, checked_weight, pair_values
 from ccmc._data.compact import CompactRows
-from ccmc._data.pairs import Pairs
 from ccmc._data.types import BoolArray, FloatArray, IntArray
 from ccmc.chain import CCMC
 from ccmc.contexts import Contexts, PrefixContexts
 from ccmc.identifiability import Identifiability, drop_weightless, identifiability
+from ccmc.normalise import normalised
 from ccmc.observations import Observations, scaled_wins
 
 MAX_PASSES = 5000
@@ -344,19 +344,7 @@ def _information(observations: Observations, pair_logits: FloatArray, query: int
     contexts, pairs = observations.contexts, observations.contexts.numbered_pairs
     rows = pairs.order[pairs.query_ptr[query] : pairs.query_ptr[query + 1]]
     part = slice(pairs.ptr[query], pairs.ptr[query + 1])
-    probability = _probabilities(contexts, pairs, rows, pair_logits[part], pairs.token[part])
+    probability = normalised(pair_logits[part], contexts.sparse_counts[rows][:, pairs.token[part]].toarray())
     weight = observations.weights[rows]
     information: FloatArray = np.diag(weight @ probability) - (probability.T * weight) @ probability
     return information
-
-
-def _probabilities(
-    contexts: Contexts, pairs: Pairs, rows: IntArray, logits: FloatArray, tokens: IntArray
-) -> FloatArray:
-    """[rows, tokens] probabilities of the next token."""
-    with np.errstate(divide="ignore"):
-        scores = np.log(contexts.sparse_counts[rows][:, tokens].toarray()) + logits
-    scores -= scores.max(axis=1, keepdims=True)
-    probability = np.exp(scores)
-    probability /= probability.sum(axis=1, keepdims=True)
-    return probability

@@ -30,8 +30,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ccmc._data.arrays import as_tokens
+from ccmc._data.storage import load_tensors, save_tensors
 from ccmc._data.types import FloatArray, IntArray
-from ccmc.chain import CCMC, load_tensors, log_softmax, save_tensors
+from ccmc.chain import CCMC
+from ccmc.normalise import log_normalised
 
 
 class PositionalChain(ABC):
@@ -80,7 +82,7 @@ class PositionalChain(ABC):
         np.maximum.at(top, place, scores)
         sums = top + np.log(np.bincount(place, np.exp(scores - top[place])))
         log_p = np.full(self.vocab_size, -np.inf)
-        log_p[present] = log_softmax(sums[None])[0]
+        log_p[present] = log_normalised(sums)
         return log_p
 
     def next_token(self, prompts: ArrayLike | Sequence[ArrayLike]) -> FloatArray:
@@ -193,7 +195,7 @@ class EmbeddedPositionChain(PositionalChain):
     def transition_at(self, position: int) -> FloatArray:
         """[K, K] P[i] = softmax(E W (e_i + u_L)): the base transition matrix of a query at position L (0-based)."""
         asked = (self.E + self.U[position]) @ self.W.T
-        return np.exp(log_softmax(asked @ self.E.T))
+        return np.exp(log_normalised(asked @ self.E.T))
 
     def log_position_weights(self, tokens: IntArray) -> FloatArray:
         """[L] u_l^T W (e_L + u_L): the logarithm of what each position is scaled by."""
