@@ -33,7 +33,7 @@ from ccmc._data.arrays import as_tokens
 from ccmc._data.storage import load_tensors, save_tensors
 from ccmc._data.types import FloatArray, IntArray
 from ccmc.chain import CCMC
-from ccmc.normalise import log_normalised
+from ccmc.normalise import log_normalised, log_sums
 
 
 class PositionalChain(ABC):
@@ -76,13 +76,11 @@ class PositionalChain(ABC):
         scores = self.scores(tokens)
         first = 0 if self.window is None else max(0, len(tokens) - self.window)
         tokens, scores = tokens[first:], scores[first:]
-        # Each token's own largest score is taken out, so that no token vanishes beside a much larger one.
-        present, place = np.unique(tokens, return_inverse=True)
-        top = np.full(len(present), -np.inf)
-        np.maximum.at(top, place, scores)
-        sums = top + np.log(np.bincount(place, np.exp(scores - top[place])))
+        # Positions of one token side by side, so that a token is one row of a flat array.
+        order = np.argsort(tokens, kind="stable")
+        present, starts = np.unique(tokens[order], return_index=True)
         log_p = np.full(self.vocab_size, -np.inf)
-        log_p[present] = log_normalised(sums)
+        log_p[present] = log_normalised(log_sums(scores[order], starts))
         return log_p
 
     def next_token(self, prompts: ArrayLike | Sequence[ArrayLike]) -> FloatArray:
