@@ -24,46 +24,53 @@ import numpy as np
 from ccmc._data.compiled import kernel
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._fit.linear import centre, scaled_cholesky
-
-# What `advance` asks for: nothing, or a pass at `vectors[POINT]`, or a product with `vectors[DIRECTION]`.
-DONE, GRADIENT, HESSIAN, PRODUCT = 0, 1, 2, 3
-
-# Rows of `vectors` [_VECTORS, tokens].
-POINT, DIRECTION, BEST = 0, 1, 2
-_GRADIENT, _MOVE, _LAST, _LAST_MOVE, _STEP, _RESIDUAL, _WORK, _SIZES = 3, 4, 5, 6, 7, 8, 9, 10
-_VECTORS = 11
-
-# Entries of `numbers`.
-OBJECTIVE, LIKELIHOOD, MEASURE = 0, 1, 2
-_FALL, _LENGTH, _RHO, _GOAL, _TRACE, _ENOUGH, _NOISE = 3, 4, 5, 6, 7, 8, 9
-_NUMBERS = 12
-
-# Entries of `state`.
-REQUEST, PASSES = 0, 1
-_PHASE, _KEPT, _SLOT, _FAILURES, _DROPS, _SINCE, _TRIALS, _PRODUCTS, _PLAIN, _STARTED = 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-# Whether the last pass was coarse, whether none may be any more.
-COARSE, _EXACT = 12, 13
-_STATES = 14
+from ccmc._fit.newton import LONGEST_STEP, begin_conjugate, begin_trial, conjugate, descends, measure, shorten
+from ccmc._fit.workspace import (
+    BEST,
+    COARSE,
+    DEPTH,
+    DIRECTION,
+    DONE,
+    DROPS,
+    ENOUGH,
+    EXACT,
+    FAILURES,
+    GRADIENT,
+    HESSIAN,
+    KEPT,
+    LAST,
+    LAST_MOVE,
+    LIKELIHOOD,
+    MEASURE,
+    MOVE,
+    NOISE,
+    OBJECTIVE,
+    PASSES,
+    PHASE,
+    PLAIN,
+    POINT,
+    PRODUCT,
+    REQUEST,
+    SINCE,
+    SIZES,
+    SLACK,
+    SLOPE,
+    SLOT,
+    STARTED,
+    STEP,
+    TRACE,
+    TRIALS,
+    WORK,
+)
 
 _MM, _AT_POINT, _CONJUGATE, _TRIAL = 0, 1, 2, 3
 
-DEPTH = 8
 _FACTORISED = 400
 _PATIENCE = 10
 _LINGERS = 6.0
-_LONGEST_STEP = 5.0
-# Relative error of an objective, of exact and of coarse passes; and the measure from which passes are exact.
-_SLACK, _COARSE_SLACK = 1e-13, 1e-7
+# Relative error of an objective after a coarse pass; and the measure from which passes are exact.
+_COARSE_SLACK = 1e-7
 _NEAR = 3e-5
-
-
-@kernel
-def workspace(size: int) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
-    """vectors, history [2 DEPTH + 2, tokens or DEPTH], numbers and state of a problem of `size` tokens, at delta 0."""
-    history = np.zeros((2 * DEPTH + 2, max(size, DEPTH)))
-    state = np.zeros(_STATES, np.int64)
-    state[REQUEST] = GRADIENT
-    return np.zeros((_VECTORS, size)), history, np.zeros(_NUMBERS), state
 
 
 @kernel
@@ -75,7 +82,7 @@ def factorised(size: int) -> bool:
 @kernel
 def may_be_coarse(numbers: FloatArray, state: IntArray, max_passes: int) -> bool:
     """Whether seven digits are enough for the pass that was asked for. Only exact passes end a fit."""
-    return bool(state[_PHASE] == _MM and not state[_EXACT] and state[PASSES] + 1 < max_passes)
+    return bool(state[PHASE] == _MM and not state[EXACT] and state[PASSES] + 1 < max_passes)
 
 
 @kernel
@@ -103,93 +110,89 @@ def advance(
     """
     state[PASSES] += 1
     if state[REQUEST] == PRODUCT:
-        state[REQUEST] = _conjugate(vectors, numbers, state, ridge, component, components, max_passes, expected)
-        return int(state[REQUEST])
+        image = vectors[MOVE] * vectors[DIRECTION] - expected
+        if conjugate(vectors, numbers, state, image, state[PASSES] < max_passes):
+            return PRODUCT
+        centre(vectors[STEP], component, components, vectors[WORK], vectors[SIZES])
+        return _try_step(vectors, numbers, state, GRADIENT, max_passes)
     # Directions need not be more exact than the answer.
-    numbers[_ENOUGH] = 0.1 * tol
+    numbers[ENOUGH] = 0.1 * tol
     z = prior + vectors[POINT]
-    delta, gradient = vectors[POINT], vectors[_GRADIENT]
+    delta, gradient = vectors[POINT], vectors[SLOPE]
     gradient[:] = expected - wins + ridge * delta
     likelihood = wins @ (z - z.max()) - total
     objective = 0.5 * ridge * (delta @ delta) - likelihood
-    measure = _measure(gradient, wins, ridge)
-    noise = _COARSE_SLACK if state[COARSE] else _SLACK
-    slack = max(noise, numbers[_NOISE]) * (abs(objective) + wins.sum() + ridge)
-    if measure <= max(_NEAR, tol):
-        state[_EXACT] = 1
-    phase = state[_PHASE]
+    now = measure(gradient, wins, ridge)
+    noise = _COARSE_SLACK if state[COARSE] else SLACK
+    slack = max(noise, numbers[NOISE]) * (abs(objective) + wins.sum() + ridge)
+    if now <= max(_NEAR, tol):
+        state[EXACT] = 1
+    phase = state[PHASE]
     if phase == _TRIAL:
-        fall, onward = numbers[_FALL], gradient @ vectors[_STEP]
-        # In a convex function a slope that is still falling proves descent even where F itself is rounded.
-        if not (
-            objective <= numbers[OBJECTIVE] + 1e-4 * numbers[_LENGTH] * fall
-            or (onward <= -0.8 * fall and objective <= numbers[OBJECTIVE] + slack)
-        ):
-            state[_TRIALS] += 1
-            numbers[_LENGTH] *= 0.25
-            if state[_TRIALS] < 8 and state[PASSES] < max_passes:
-                delta[:] = vectors[BEST] + numbers[_LENGTH] * vectors[_STEP]
+        if not descends(numbers, objective, gradient @ vectors[STEP], slack):
+            shorten(vectors, numbers, state)
+            if state[TRIALS] < 8 and state[PASSES] < max_passes:
                 return int(state[REQUEST])
             return _back_to_mm(vectors, state, max_passes)
-        if objective >= numbers[OBJECTIVE] and measure >= numbers[MEASURE]:
-            state[_FAILURES] += 1
-    elif phase == _MM and state[_STARTED]:
+        if objective >= numbers[OBJECTIVE] and now >= numbers[MEASURE]:
+            state[FAILURES] += 1
+    elif phase == _MM and state[STARTED]:
         worse = objective > numbers[OBJECTIVE] + slack
-        stuck = objective >= numbers[OBJECTIVE] - slack and measure > 4 * numbers[MEASURE]
-        if (worse or stuck) and noise + numbers[_NOISE] > _COARSE_SLACK:
+        stuck = objective >= numbers[OBJECTIVE] - slack and now > 4 * numbers[MEASURE]
+        if (worse or stuck) and noise + numbers[NOISE] > _COARSE_SLACK:
             # Perhaps coarse passes are to blame: begin anew at the best point, exactly.
             vectors[POINT] = vectors[BEST]
-            state[_EXACT], state[_STARTED], state[_KEPT] = 1, 0, 0
+            state[EXACT], state[STARTED], state[KEPT] = 1, 0, 0
             return GRADIENT
         if worse or stuck:
-            state[_DROPS] += 1
-            if state[_PLAIN]:
+            state[DROPS] += 1
+            if state[PLAIN]:
                 # A plain step cannot make F worse: what is left is rounding.
-                state[_FAILURES] += 1
-                state[_DROPS] += 3
-            state[_KEPT] = 0
-            if state[_FAILURES] >= 3 or state[PASSES] >= max_passes:
+                state[FAILURES] += 1
+                state[DROPS] += 3
+            state[KEPT] = 0
+            if state[FAILURES] >= 3 or state[PASSES] >= max_passes:
                 state[REQUEST] = DONE
-            elif state[_DROPS] >= 3:
+            elif state[DROPS] >= 3:
                 delta[:] = vectors[BEST]
-                state[_PHASE] = _AT_POINT
+                state[PHASE] = _AT_POINT
                 state[REQUEST] = HESSIAN if factorised(delta.shape[0]) else GRADIENT
             else:
-                delta[:] = vectors[BEST] + vectors[_MOVE]
-                state[_PLAIN] = 1
+                delta[:] = vectors[BEST] + vectors[MOVE]
+                state[PLAIN] = 1
             return int(state[REQUEST])
 
     before = numbers[MEASURE]
-    numbers[OBJECTIVE], numbers[LIKELIHOOD], numbers[MEASURE] = objective, likelihood, measure
-    numbers[_NOISE] = noise
+    numbers[OBJECTIVE], numbers[LIKELIHOOD], numbers[MEASURE] = objective, likelihood, now
+    numbers[NOISE] = noise
     vectors[BEST] = delta
-    if state[COARSE] and measure <= tol:
+    if state[COARSE] and now <= tol:
         # Perhaps the answer: look at this point again, exactly.
-        state[_STARTED], state[_KEPT] = 0, 0
+        state[STARTED], state[KEPT] = 0, 0
         return GRADIENT
-    if measure <= tol or state[PASSES] >= max_passes or state[_FAILURES] >= 3:
+    if now <= tol or state[PASSES] >= max_passes or state[FAILURES] >= 3:
         state[REQUEST] = DONE
         return DONE
     if phase != _MM:
         if factorised(delta.shape[0]):
             return _newton(vectors, numbers, state, wins, ridge, component, components, expected, squares, max_passes)
-        return _begin_conjugate(vectors, numbers, state, ridge, expected)
+        return _by_products(vectors, numbers, state, ridge, expected)
 
-    if state[_STARTED]:
+    if state[STARTED]:
         # The mean rate is that of the last few passes, the recent ones counting more.
-        rate = np.log(measure / before)
-        numbers[_TRACE] = rate if state[_SINCE] <= 1 else 0.7 * numbers[_TRACE] + 0.3 * rate
-    state[_STARTED] = 1
-    state[_SINCE] += 1
-    if state[_SINCE] > _PATIENCE and np.log(tol / measure) < _LINGERS * min(numbers[_TRACE], -1e-6):
-        state[_PHASE] = _AT_POINT
+        rate = np.log(now / before)
+        numbers[TRACE] = rate if state[SINCE] <= 1 else 0.7 * numbers[TRACE] + 0.3 * rate
+    state[STARTED] = 1
+    state[SINCE] += 1
+    if state[SINCE] > _PATIENCE and np.log(tol / now) < _LINGERS * min(numbers[TRACE], -1e-6):
+        state[PHASE] = _AT_POINT
         state[REQUEST] = HESSIAN if factorised(delta.shape[0]) else GRADIENT
         if not factorised(delta.shape[0]) and not state[COARSE]:
             # The pass that was just made is the one that conjugate gradients start from.
-            return _begin_conjugate(vectors, numbers, state, ridge, expected)
+            return _by_products(vectors, numbers, state, ridge, expected)
         return int(state[REQUEST])
-    _mm_step(z, slope, expected, wins, delta, ridge, vectors[_MOVE])
-    centre(vectors[_MOVE], component, components, vectors[_WORK], vectors[_SIZES])
+    _mm_step(z, slope, expected, wins, delta, ridge, vectors[MOVE])
+    centre(vectors[MOVE], component, components, vectors[WORK], vectors[SIZES])
     _extrapolate(vectors, history, state, wins, ridge)
     state[REQUEST] = GRADIENT
     return GRADIENT
@@ -198,11 +201,11 @@ def advance(
 @kernel
 def _back_to_mm(vectors: FloatArray, state: IntArray, max_passes: int) -> int:
     """MM always descends: look at the best point again and take a few of its steps, then Newton's again."""
-    state[_FAILURES] += 1
-    state[_PHASE], state[_KEPT], state[_DROPS], state[_STARTED] = _MM, 0, 0, 0
-    state[_SINCE] = _PATIENCE - 3
+    state[FAILURES] += 1
+    state[PHASE], state[KEPT], state[DROPS], state[STARTED] = _MM, 0, 0, 0
+    state[SINCE] = _PATIENCE - 3
     vectors[POINT] = vectors[BEST]
-    state[REQUEST] = DONE if state[_FAILURES] >= 3 or state[PASSES] >= max_passes else GRADIENT
+    state[REQUEST] = DONE if state[FAILURES] >= 3 or state[PASSES] >= max_passes else GRADIENT
     return int(state[REQUEST])
 
 
@@ -213,41 +216,41 @@ def _extrapolate(vectors: FloatArray, history: FloatArray, state: IntArray, wins
     history holds DEPTH differences of points, DEPTH differences of moves, and in its last two rows nothing.
     """
     size = vectors.shape[1]
-    x, f = vectors[BEST], vectors[_MOVE]
-    kept = state[_KEPT]
+    x, f = vectors[BEST], vectors[MOVE]
+    kept = state[KEPT]
     if kept > 0:
-        slot = state[_SLOT] % DEPTH
+        slot = state[SLOT] % DEPTH
         for c in range(size):
-            history[slot, c] = x[c] - vectors[_LAST, c]
-            history[DEPTH + slot, c] = f[c] - vectors[_LAST_MOVE, c]
-        state[_SLOT] += 1
-    vectors[_LAST] = x
-    vectors[_LAST_MOVE] = f
-    state[_KEPT] = min(kept + 1, DEPTH + 1)
+            history[slot, c] = x[c] - vectors[LAST, c]
+            history[DEPTH + slot, c] = f[c] - vectors[LAST_MOVE, c]
+        state[SLOT] += 1
+    vectors[LAST] = x
+    vectors[LAST_MOVE] = f
+    state[KEPT] = min(kept + 1, DEPTH + 1)
     vectors[POINT] = x + f
-    state[_PLAIN] = 1
+    state[PLAIN] = 1
     used = min(kept, DEPTH)
     if used == 0:
         return
     gram, right = np.zeros((used, used)), np.zeros(used)
     for a in range(used):
-        at = (state[_SLOT] - 1 - a) % DEPTH
+        at = (state[SLOT] - 1 - a) % DEPTH
         for c in range(size):
             right[a] += (wins[c] + ridge) * history[DEPTH + at, c] * f[c]
         for b in range(a + 1):
-            to = (state[_SLOT] - 1 - b) % DEPTH
+            to = (state[SLOT] - 1 - b) % DEPTH
             for c in range(size):
                 gram[a, b] += (wins[c] + ridge) * history[DEPTH + at, c] * history[DEPTH + to, c]
     share = scaled_cholesky(gram, right)
     for a in range(used):
-        at = (state[_SLOT] - 1 - a) % DEPTH
+        at = (state[SLOT] - 1 - a) % DEPTH
         for c in range(size):
             vectors[POINT, c] -= share[a] * (history[at, c] + history[DEPTH + at, c])
     furthest = 0.0
     for c in range(size):
         furthest = max(furthest, abs(vectors[POINT, c] - x[c]))
-    if furthest <= _LONGEST_STEP + np.abs(f).max():
-        state[_PLAIN] = 0
+    if furthest <= LONGEST_STEP + np.abs(f).max():
+        state[PLAIN] = 0
     else:
         vectors[POINT] = x + f
 
@@ -292,19 +295,6 @@ def _mm_step(
 
 
 @kernel
-def _measure(gradient: FloatArray, wins: FloatArray, ridge: float) -> float:
-    """max_c |g_c| / (wins_c + ridge), the stopping rule."""
-    worst = 0.0
-    for c in range(gradient.shape[0]):
-        scale = wins[c] + ridge
-        if scale > 0:
-            worst = max(worst, abs(gradient[c]) / scale)
-        elif gradient[c] != 0:
-            worst = np.inf
-    return worst
-
-
-@kernel
 def _newton(
     vectors: FloatArray,
     numbers: FloatArray,
@@ -319,7 +309,7 @@ def _newton(
 ) -> int:
     """Solve (diag(e) - squares + ridge) step = -gradient; `squares` is overwritten."""
     size = expected.shape[0]
-    step, root, sums = vectors[_STEP], vectors[_WORK], vectors[_SIZES]
+    step, root, sums = vectors[STEP], vectors[WORK], vectors[SIZES]
     for c in range(size):
         root[c] = np.sqrt(expected[c] + ridge)
     if not root.min() > 0:
@@ -334,75 +324,25 @@ def _newton(
             if component[a] == component[b]:
                 squares[a, b] += root[a] * root[b] / sums[component[a]]
         squares[a, a] += 1.0
-        step[a] = -vectors[_GRADIENT, a] / root[a]
+        step[a] = -vectors[SLOPE, a] / root[a]
     step[:] = scaled_cholesky(squares, step) / root
-    centre(step, component, components, vectors[_WORK], sums)
+    centre(step, component, components, vectors[WORK], sums)
     return _try_step(vectors, numbers, state, HESSIAN, max_passes)
 
 
 @kernel
-def _try_step(vectors: FloatArray, numbers: FloatArray, state: IntArray, request: int, max_passes: int) -> int:
-    step = vectors[_STEP]
-    numbers[_FALL] = vectors[_GRADIENT] @ step
-    if not numbers[_FALL] < 0:
-        return _back_to_mm(vectors, state, max_passes)
-    numbers[_LENGTH] = min(1.0, _LONGEST_STEP / max(np.abs(step).max(), 1e-300))
-    vectors[POINT] = vectors[BEST] + numbers[_LENGTH] * step
-    state[_TRIALS] = 0
-    state[_PHASE] = _TRIAL
-    state[REQUEST] = request
-    return request
-
-
-@kernel
-def _begin_conjugate(
-    vectors: FloatArray, numbers: FloatArray, state: IntArray, ridge: float, expected: FloatArray
-) -> int:
+def _by_products(vectors: FloatArray, numbers: FloatArray, state: IntArray, ridge: float, expected: FloatArray) -> int:
     """Newton's direction by conjugate gradients with diag(e) + ridge in front."""
-    diagonal = vectors[_MOVE]
-    diagonal[:] = expected + ridge
-    vectors[_STEP] = 0.0
-    vectors[_RESIDUAL] = -vectors[_GRADIENT]
-    vectors[DIRECTION] = vectors[_RESIDUAL] / np.maximum(diagonal, 1e-300)
-    rho = vectors[_RESIDUAL] @ vectors[DIRECTION]
-    numbers[_RHO] = rho
-    # Solved more tightly the closer the optimum is.
-    numbers[_GOAL] = rho * min(0.1, np.sqrt(rho / diagonal.sum())) ** 2
-    state[_PRODUCTS] = 0
-    state[_PHASE] = _CONJUGATE
+    begin_conjugate(vectors, numbers, state, expected + ridge)
+    state[PHASE] = _CONJUGATE
     state[REQUEST] = PRODUCT
     return PRODUCT
 
 
 @kernel
-def _conjugate(
-    vectors: FloatArray,
-    numbers: FloatArray,
-    state: IntArray,
-    ridge: float,
-    component: IntArray,
-    components: int,
-    max_passes: int,
-    squares_times_direction: FloatArray,
-) -> int:
-    direction, residual, image, diagonal = vectors[DIRECTION], vectors[_RESIDUAL], vectors[_WORK], vectors[_MOVE]
-    image[:] = diagonal * direction - squares_times_direction
-    curvature, rho = direction @ image, numbers[_RHO]
-    state[_PRODUCTS] += 1
-    if curvature > 1e-15 * rho:
-        along = rho / curvature
-        vectors[_STEP] += along * direction
-        residual -= along * image
-        image[:] = residual / np.maximum(diagonal, 1e-300)
-        numbers[_RHO] = residual @ image
-        if (
-            numbers[_RHO] > numbers[_GOAL]
-            and _measure(residual, diagonal, 0.0) > numbers[_ENOUGH]
-            and state[PASSES] < max_passes
-            and state[_PRODUCTS] < 2 * direction.shape[0] + 10
-        ):
-            direction *= numbers[_RHO] / rho
-            direction += image
-            return PRODUCT
-    centre(vectors[_STEP], component, components, vectors[_WORK], vectors[_SIZES])
-    return _try_step(vectors, numbers, state, GRADIENT, max_passes)
+def _try_step(vectors: FloatArray, numbers: FloatArray, state: IntArray, request: int, max_passes: int) -> int:
+    if not begin_trial(vectors, numbers, state, np.abs(vectors[STEP]).max()):
+        return _back_to_mm(vectors, state, max_passes)
+    state[PHASE] = _TRIAL
+    state[REQUEST] = request
+    return request

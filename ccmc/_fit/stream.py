@@ -34,7 +34,7 @@ def solve_stream(
     from ccmc._data.compiled import thread_count
     from ccmc._fit import stream_kernels as kernels
     from ccmc._fit.linear import centre
-    from ccmc._fit.solver import GRADIENT, POINT, REQUEST, workspace
+    from ccmc._fit.workspace import GRADIENT, POINT, REQUEST, workspace
 
     names = prefixes.occurring
     ptr = np.concatenate([[0], pairs.ptr[names + 1]])

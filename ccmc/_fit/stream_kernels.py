@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ccmc._data.compiled import kernel, summing_kernel
 from ccmc._data.types import BoolArray, FloatArray, IntArray
-from ccmc._fit.solver import BEST, DONE, LIKELIHOOD, MEASURE, OBJECTIVE, PASSES, POINT, REQUEST, advance
+from ccmc._fit.solver import advance
+from ccmc._fit.workspace import BEST, DONE, LIKELIHOOD, MEASURE, OBJECTIVE, PASSES, POINT, REQUEST
 
 _TINY = 1e-100
 
