@@ -100,12 +100,7 @@ def fit_bilinear(
         raise ValueError(f"tol must be positive, got {tol}")
     used = drop_weightless(observations)
     size = used.contexts.vocab_size
-    x = np.asarray(features, dtype=np.float64)
-    if x.ndim != 2 or x.shape[0] != size or x.shape[1] == 0:
-        raise ValueError(f"features must have shape [{size}, d], got {x.shape}")
-    if not np.isfinite(x).all():
-        row, column = np.argwhere(~np.isfinite(x))[0]
-        raise ValueError(f"features[{row}, {column}] is {x[row, column]}: features are finite")
+    x = _checked_features(features, size)
     logits = checked_prior(prior, size)
     left, scale, right = np.linalg.svd(x, full_matrices=False)
     rank = int((scale > _RANK * scale.max(initial=0.0)).sum())
@@ -129,6 +124,16 @@ def fit_bilinear(
         identifiability=determined,
         free_directions=x.shape[1] ** 2 - _determined(used.contexts.compact.pairs, basis, strength > 0),
     )
+
+
+def _checked_features(features: ArrayLike, size: int) -> FloatArray:
+    x = np.asarray(features, dtype=np.float64)
+    if x.ndim != 2 or x.shape[0] != size or x.shape[1] == 0:
+        raise ValueError(f"features must have shape [{size}, d], got {x.shape}")
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        raise ValueError(f"features[{row}, {column}] is {x[row, column]}: features are finite")
+    return x
 
 
 class _Problem:

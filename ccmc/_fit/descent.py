@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccmc._data.columns import to_columns
+from ccmc._data.compact import CompactRows
 from ccmc._data.compiled import kernel, run_tasks
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._fit.column_pass import column_pass
 from ccmc._fit.linear import centre
 from ccmc._fit.passes import exponentials, gradient_pass, product_pass, squares_pass
+from ccmc._fit.problem import Problem
 from ccmc._fit.solver import advance, may_be_coarse
 from ccmc._fit.workspace import (
     BEST,
@@ -211,22 +213,19 @@ def all_products(
 
 
 def solve_large(
-    rows: tuple[int, int],
-    arrays: tuple[bool, IntArray, NDArray[Any], NDArray[Any]],
-    weight: FloatArray,
-    component: IntArray,
-    components: int,
-    prior: FloatArray,
-    wins: FloatArray,
-    ridge: float,
-    tol: float,
-    max_passes: int,
-    delta: FloatArray,
-    answer: FloatArray,
+    rows: CompactRows, head: int, query: int, problem: Problem, delta: FloatArray, answer: FloatArray
 ) -> None:
-    """As `solve_query`, each pass in a fixed number of portions that threads share."""
-    dense, indptr, local, counts = arrays
-    first, last = rows
+    """As `solve_query` for one query of one head, each pass in a fixed number of portions that threads share.
+
+    Shapes: delta [pairs of the query], answer [4]; problem.weight is in the order of the compact rows.
+    """
+    pairs = rows.pairs
+    part = slice(pairs.ptr[query], pairs.ptr[query + 1])
+    component, components = pairs.component[part], pairs.components[query]
+    prior, wins, ridge = problem.prior[head, part], problem.wins[head, part], problem.ridge[head]
+    weight = problem.weight[head % len(problem.weight)]
+    dense, indptr, local, counts = rows.arrays()
+    first, last = pairs.query_ptr[query], pairs.query_ptr[query + 1]
     size = len(delta)
     width = int(indptr[first + 1] - indptr[first]) if dense else size
     vectors, history, numbers, state = workspace(size)
@@ -265,8 +264,8 @@ def solve_large(
             squares = np.zeros((size, size))
             squares_pass(first, last, dense, indptr, local, counts, weight, z, w, inverse, squares)
         request = advance(
-            vectors, history, numbers, state, prior, wins, ridge, component, components, tol, max_passes,
-            float(totals.sum()), slope, w[:size] * slope[:size] + extra, squares,
+            vectors, history, numbers, state, prior, wins, ridge, component, components, problem.tol,
+            problem.max_passes, float(totals.sum()), slope, w[:size] * slope[:size] + extra, squares,
         )  # fmt: skip
     delta[:] = vectors[BEST]
     answer[:] = numbers[OBJECTIVE], numbers[LIKELIHOOD], numbers[MEASURE], state[PASSES]
