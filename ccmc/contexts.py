@@ -65,6 +65,9 @@ class Contexts:
     def __len__(self) -> int:
         return int(self.counts.shape[0])
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} contexts over {self.vocab_size} tokens)"
+
     @property
     def vocab_size(self) -> int:
         """K, the number of tokens."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,6 +30,9 @@ from ccmc.contexts import Contexts, PrefixContexts
 from ccmc.identifiability import Identifiability, drop_weightless, identifiability
 from ccmc.normalise import normalised
 from ccmc.observations import Observations, scaled_wins
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_PASSES = 5000
 _NAMED = 10
@@ -88,6 +92,29 @@ class Fit:
         logits = np.zeros((size, size)) if self.prior is None else self.prior.copy()
         logits[pairs.query, pairs.token] = self.pair_logits
         return CCMC(logits)
+
+    def __repr__(self) -> str:
+        size, reached = self.observations.contexts.vocab_size, "converged" if self.converged else "not converged"
+        determined = "identified" if self.identifiability.identified else "not identified"
+        return (
+            f"Fit({len(self.observations)} observations over {size} tokens, ridge={self.ridge:g}, "
+            f"log_likelihood={self.log_likelihood:.6g}, {reached} after {self.iterations} passes, {determined})"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """The fitted numbers as a table, one row for each pair that occurs.
+
+        Returns:
+            Columns query, token, wins (weighted target mass), logit (log of the base transition probability) and
+            probability. Needs pandas.
+        """
+        import pandas as pd
+
+        pairs = self.observations.contexts.numbered_pairs
+        logit = self.chain.at(pairs.query, pairs.token)
+        wins = self.observations.wins
+        columns = {"query": pairs.query, "token": pairs.token, "wins": wins, "logit": logit}
+        return pd.DataFrame(columns | {"probability": np.exp(logit)})
 
     def standard_errors(self) -> FloatArray:
         """Standard errors of the fitted logits, each measured from the mean of its component.

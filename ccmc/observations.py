@@ -100,6 +100,10 @@ class Observations:
     def __len__(self) -> int:
         return len(self.contexts)
 
+    def __repr__(self) -> str:
+        kind = "sums of targets" if isinstance(self.targets, PairWins) else "tokens" if self.hard else "distributions"
+        return f"Observations({len(self)} over {self.contexts.vocab_size} tokens, targets: {kind})"
+
     @property
     def weights(self) -> FloatArray:
         """[n] the weight of each observation."""
