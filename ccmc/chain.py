@@ -99,7 +99,7 @@ class Chain(ABC):
     def log_likelihood(self, observations: Observations) -> float:
         """Sum of weight x target x log p over all observations, in nats.
 
-        For observations from wins the sum of target x log count is what they were told (0 if nothing).
+        For observations from wins the sum of target x log count is the one given with them (0 if none).
         """
         contexts = observations.contexts
         self._check(contexts)
@@ -254,7 +254,7 @@ class AttentionCCMC(Chain):
 
     Args:
         keys: [K, d] finite numbers, one row per token as a member of the context.
-        queries: [K, d] finite numbers, one row per token as the one that asks.
+        queries: [K, d] finite numbers, one row per token as the query.
 
     Raises:
         ValueError: the shapes differ, a number is not finite, or products may pass 1e300.

@@ -46,7 +46,7 @@ _SMALLEST = 1e-250
 # Frequencies below this act on nothing that the flow's tolerance would show; worth a flow of its own for the others
 # where they are so large a share of the tokens.
 _FADED, _MANY_FADED = 1e-9, 0.2
-# Error of one integration step on the way to a limit, in total variation: which limit it is asks for no more.
+# Error of one integration step on the way to a limit, in total variation: which limit it is needs no more.
 _COARSE = 2e-3
 
 

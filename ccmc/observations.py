@@ -256,8 +256,8 @@ def scaled_wins(pairs: Pairs, values: FloatArray, mass: FloatArray) -> FloatArra
 def _counts_at(contexts: Contexts, rows: IntArray, tokens: IntArray) -> FloatArray:
     """How often token tokens[k] is in context rows[k]."""
     if isinstance(contexts, PrefixContexts) and tokens is contexts.prefixes.following:
-        met: FloatArray = contexts.prefixes.following_count[contexts.prefixes.positions]
-        return met
+        known: FloatArray = contexts.prefixes.following_count[contexts.prefixes.positions]
+        return known
     if isinstance(contexts.counts, np.ndarray):
         dense: FloatArray = contexts.counts[rows, tokens]
         return dense

@@ -59,7 +59,7 @@ class PositionalChain(ABC):
 
     @abstractmethod
     def scores(self, tokens: IntArray) -> FloatArray:
-        """Scores [L] of all positions of the context `tokens` [L], asked by its last token; the window is ignored."""
+        """Scores [L] of all positions of `tokens` [L], whose last token is the query; the window is ignored."""
 
     def log_next_token(self, prompt: ArrayLike) -> FloatArray:
         """Log-probabilities [K] of the token after a prompt [L]; minus infinity outside the context.
@@ -192,8 +192,8 @@ class EmbeddedPositionChain(PositionalChain):
 
     def transition_at(self, position: int) -> FloatArray:
         """[K, K] P[i] = softmax(E W (e_i + u_L)): the base transition matrix of a query at position L (0-based)."""
-        asked = (self.E + self.U[position]) @ self.W.T
-        return np.exp(log_normalised(asked @ self.E.T))
+        query = (self.E + self.U[position]) @ self.W.T
+        return np.exp(log_normalised(query @ self.E.T))
 
     def log_position_weights(self, tokens: IntArray) -> FloatArray:
         """[L] u_l^T W (e_L + u_L): the logarithm of what each position is scaled by."""
@@ -204,8 +204,8 @@ class EmbeddedPositionChain(PositionalChain):
     def scores(self, tokens: IntArray) -> FloatArray:
         """(e_l + u_l)^T W (e_L + u_L) at all positions."""
         length = _fitting(tokens, len(self.U))
-        asked = self.W @ (self.E[tokens[-1]] + self.U[length - 1])
-        scores: FloatArray = self.E[tokens] @ asked + self.log_position_weights(tokens)
+        query = self.W @ (self.E[tokens[-1]] + self.U[length - 1])
+        scores: FloatArray = self.E[tokens] @ query + self.log_position_weights(tokens)
         return scores
 
 

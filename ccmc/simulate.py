@@ -1,4 +1,4 @@
-"""Trajectories: a chain's own tokens are appended to its context and asked for the next one.
+"""Trajectories: a chain's own tokens are appended to its context, and the next one is drawn.
 
 This is a vertex-reinforced random walk: what occurred often is drawn more often. Paths have the exact law of the
 chain and depend on the seed and on their place in the batch only.

@@ -22,7 +22,7 @@ _DENSE_SHARE = 0.25
 _SAMPLE = 1000
 _PAD = 8
 _TABLE = 1 << 22
-# Logarithms of what a byte can hold, and of 0, which is never asked for.
+# Logarithms of what a byte can hold, and of 0, which is never read.
 _LOGARITHMS = np.log(np.maximum(np.arange(256), 1))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ccmc._data.compiled import kernel
 from ccmc._data.types import IntArray
 
-# Rows per token of a query that are asked first whether they connect its tokens.
+# Rows per token of a query that are tried first, to see whether they connect its tokens.
 _FEW = 12
 
 
@@ -97,7 +97,7 @@ def strongly_connected(
 ) -> bool:
     """Whether each component is strongly connected under "a token of a row points to the token it emitted".
 
-    emitted [n] numbers the token of each sorted row. A few rows of a query tell as a rule; all of them are asked where
+    emitted [n] numbers the token of each sorted row. A few rows of a query tell as a rule; all of them are read where
     those do not. False also when `sweeps` sweeps were not enough: then nothing is known.
     """
     rows, largest = 0, np.diff(ptr).max()
@@ -111,10 +111,10 @@ def strongly_connected(
         if number == components[q]:
             continue
         joined = False
-        for asked in (min(_FEW * number, last - first), last - first):
+        for tried in (min(_FEW * number, last - first), last - first):
             joined = joined or _joined(
                 component[ptr[q] : ptr[q + 1]], components[q], dense, indptr[first:], local, counts,
-                emitted[first : first + asked], sweeps, row, stack, won, forward, backward,
+                emitted[first : first + tried], sweeps, row, stack, won, forward, backward,
             )  # fmt: skip
             if joined:
                 break

@@ -1,4 +1,4 @@
-"""Newton's method for convex functions: directions by conjugate gradients, and steps that are sure to descend.
+"""Newton's method for convex functions: directions by conjugate gradients, and steps that are checked to descend.
 
 The solver of a table of logits (`solver.py`) takes such steps, query by query, where its own linger; a bilinear fit
 (`bilinear.py`) takes no others. Both keep their point, direction and step in the arrays of `workspace.py`, and both
@@ -111,7 +111,7 @@ def descends(numbers: FloatArray, objective: float, onward: float, slack: float)
 
 @kernel
 def shorten(vectors: FloatArray, numbers: FloatArray, state: IntArray) -> None:
-    """Set POINT to a quarter of the way that was tried."""
+    """Set POINT to a quarter of the length that was tried."""
     state[TRIALS] += 1
     numbers[LENGTH] *= 0.25
     vectors[POINT] = vectors[BEST] + numbers[LENGTH] * vectors[STEP]

@@ -1,4 +1,4 @@
-"""Kernels that decide where a fit looks next: accelerated minorise-maximise, then Newton where that lingers.
+"""Kernels that decide which point a fit tries next: accelerated minorise-maximise, then Newton where that lingers.
 
 For the tokens c of one query, with logits z = prior + delta, weights w_r, wins y, and S_r as in `passes.py`,
 
@@ -81,7 +81,7 @@ def factorised(size: int) -> bool:
 
 @kernel
 def may_be_coarse(numbers: FloatArray, state: IntArray, max_passes: int) -> bool:
-    """Whether seven digits are enough for the pass that was asked for. Only exact passes end a fit."""
+    """Whether seven digits are enough for the pass that was requested. Only exact passes end a fit."""
     return bool(state[PHASE] == _MM and not state[EXACT] and state[PASSES] + 1 < max_passes)
 
 
@@ -105,7 +105,7 @@ def advance(
 ) -> int:
     """Take the answer to the last request and return the next.
 
-    After a pass: total, slope and expected [tokens], and squares [tokens, tokens] if the Hessian was asked for. After a
+    After a pass: total, slope and expected [tokens], and squares [tokens, tokens] if the Hessian was requested. After a
     product: `expected` holds sum_r w_r p_r (p_r . direction), and the other arguments do not matter.
     """
     state[PASSES] += 1

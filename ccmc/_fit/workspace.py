@@ -7,7 +7,7 @@ import numpy as np
 from ccmc._data.compiled import kernel
 from ccmc._data.types import FloatArray, IntArray
 
-# What a solver asks for: nothing, or a pass at `vectors[POINT]`, or a product with `vectors[DIRECTION]`.
+# Requests of a solver: nothing, or a pass at `vectors[POINT]`, or a product with `vectors[DIRECTION]`.
 DONE, GRADIENT, HESSIAN, PRODUCT = 0, 1, 2, 3
 
 # Rows of `vectors` [_VECTORS, tokens].

@@ -1,1 +1,1 @@
-"""Walks and the flow of their frequencies: kernels of the simulation and of the mean field."""
+"""Kernels of the simulation (random streams, walks) and of the mean field (flow); imports `_data` only."""
