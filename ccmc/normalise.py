@@ -62,7 +62,7 @@ def log_normalised(
         scores -= scores.max(axis=-1, keepdims=True)
         scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
         return scores
-    size = np.diff(starts, append=len(scores))
+    size = _sizes(starts, len(scores))
     scores -= np.repeat(np.maximum.reduceat(scores, starts), size)
     scores -= np.repeat(np.log(np.add.reduceat(np.exp(scores), starts)), size)
     return scores
@@ -81,7 +81,7 @@ def log_sums(log_weights: ArrayLike, starts: NDArray[np.integer[Any]], counts: A
     """
     scores = _scores(log_weights, counts)
     top = np.maximum.reduceat(scores, starts)
-    shifted = scores - np.repeat(top, np.diff(starts, append=len(scores)))
+    shifted = scores - np.repeat(top, _sizes(starts, len(scores)))
     total: FloatArray = top + np.log(np.add.reduceat(np.exp(shifted), starts))
     return total
 
@@ -93,3 +93,11 @@ def _scores(log_weights: ArrayLike, counts: ArrayLike | None) -> FloatArray:
     with np.errstate(divide="ignore"):
         scores: FloatArray = np.log(np.asarray(counts, dtype=np.float64)) + np.asarray(log_weights, dtype=np.float64)
     return scores
+
+
+def _sizes(starts: NDArray[np.integer[Any]], entries: int) -> NDArray[np.integer[Any]]:
+    """[rows] how many of the entries each row has."""
+    sizes = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=sizes[:-1])
+    sizes[-1:] = entries - starts[-1:]
+    return sizes

@@ -78,9 +78,13 @@ class PositionalChain(ABC):
         tokens, scores = tokens[first:], scores[first:]
         # Positions of one token side by side, so that a token is one row of a flat array.
         order = np.argsort(tokens, kind="stable")
-        present, starts = np.unique(tokens[order], return_index=True)
+        tokens = tokens[order]
+        first_of_token = np.empty(len(tokens), np.bool_)
+        first_of_token[0] = True
+        np.not_equal(tokens[1:], tokens[:-1], out=first_of_token[1:])
+        starts = np.flatnonzero(first_of_token)
         log_p = np.full(self.vocab_size, -np.inf)
-        log_p[present] = log_normalised(log_sums(scores[order], starts))
+        log_p[tokens[starts]] = log_normalised(log_sums(scores[order], starts))
         return log_p
 
     def next_token(self, prompts: ArrayLike | Sequence[ArrayLike]) -> FloatArray:
