@@ -28,7 +28,7 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return [] if ends is None else [int(e) for e in (ends if isinstance(ends, list | tuple) else [ends])]
 
 
-def generate(
+def generate(  # eleven: what is decoded, how, and who is informed; all but the first three by name
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],

@@ -31,7 +31,7 @@ class OneLayerConfig(PreTrainedConfig):  # type: ignore[misc]
 
     model_type = "ccmc-one-layer"
 
-    def __init__(
+    def __init__(  # transformers takes each setting of a config as an argument
         self,
         vocab_size: int = 16,
         dimension: int = 32,

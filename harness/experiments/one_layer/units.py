@@ -36,13 +36,8 @@ def repetition(work: Work) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     teacher = CCMC(rng.normal(0.0, s.logit_sd, (K, K)))
     condition = {"K": K, "d": d, "n": n, "prompt_length": s.prompt_length}
-    rows = Rows(
-        experiment="one-layer",
-        model="one-layer",
-        condition=condition,
-        split="held_out",
-        seed=work.settings["repetition"],
-    )
+    shared = {"experiment": "one-layer", "model": "one-layer", "split": "held_out"}
+    rows = Rows(**shared, condition=condition, seed=work.settings["repetition"])
 
     prompts = rng.integers(0, K, (n, s.prompt_length))
     targets = sample_rows(teacher.next_token(count_tokens(prompts, K), prompts[:, -1]), rng)
@@ -82,8 +77,8 @@ def repetition(work: Work) -> pd.DataFrame:
     of_fit = fitted.next_token(counts, query)
     # its data come from the trained model, so the errors of model and fit add up
     _risk(rows, "ccmc-fit", truth, of_fit, 2 * parameters / n, len(held_out))
-    over, where = excess_risk(of_model, of_fit), {"n": len(held_out), "prediction": parameters / n}
-    rows.add("excess_risk_over_model", over, surrogate="ccmc-fit", **where)
+    over = excess_risk(of_model, of_fit)
+    rows.add("excess_risk_over_model", over, surrogate="ccmc-fit", n=len(held_out), prediction=parameters / n)
     _save(fitted, work, "ccmc-fit")
     _winners(rows, work, s, model, {"ccmc-weights": chain, "ccmc-fit": fitted}, held_out, seed)
     return rows.frame()
