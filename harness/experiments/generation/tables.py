@@ -12,7 +12,7 @@ from harness.core.format import interval, number
 from harness.core.records import Interval
 from harness.experiments._shared.tables import FRAME, SEED, Table, _by, _ladder, _mean, _pick
 from harness.stats.intervals import holm, mean_interval, sign_flip_p
-from harness.stats.way import way_interval
+from harness.stats.recovered import recovered_interval
 
 QUESTIONS = {"who": "winner_jaccard", "when": "dominance_area", "how much": "seq_rep_4"}
 BASELINE = "counts"
@@ -96,7 +96,7 @@ def ways(part: pd.DataFrame) -> list[Way]:
             return Interval(
                 None, None, None, found.n, "the model agrees with itself no better than with another prompt"
             )
-        return way_interval((table[question, FLOOR] - table[question, name]).to_numpy(), room.to_numpy(), SEED)
+        return recovered_interval((table[question, FLOOR] - table[question, name]).to_numpy(), room.to_numpy(), SEED)
 
     others = [name for name in names if name != BASELINE]
     corrected = against(table, BASELINE, others) if BASELINE in names else {}

@@ -1,4 +1,4 @@
-"""How much of the way from a floor to a ceiling something gets: a ratio of two mean gains, with an interval."""
+"""Recovered share: how much of the distance between a floor and a ceiling is covered, with an interval."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from harness.stats.intervals import (
 )
 
 
-def way_interval(gains: ArrayLike, rooms: ArrayLike, seed: int, level: float = 0.95) -> Interval:
-    """Mean gain / mean room, resampled by unit.
+def recovered_interval(gains: ArrayLike, rooms: ArrayLike, seed: int, level: float = 0.95) -> Interval:
+    """Recovered share, mean gain / mean room, resampled by unit.
 
     Single units may have no room, or less than none; only the mean room must be positive. Resamples in which it is not
     have no ratio and are left out.
