@@ -1,229 +1,350 @@
-"""Tables of the generation experiment that answer its question: which surrogate explains a model's repetition best?"""
+"""Tables of the generation experiment: which surrogate repeats what the model repeats, and how closely."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-
-import numpy as np
 import pandas as pd
 
-from harness.core.format import interval, number
-from harness.core.records import Interval
-from harness.experiments._shared.tables import FRAME, SEED, Table, _by, _ladder, _mean, _pick
-from harness.stats.intervals import holm, mean_interval, sign_flip_p
-from harness.stats.recovered import recovered_interval
+from harness.core.records import Cell, Column, Interval, Table
+from harness.experiments._shared.leading import counted
+from harness.experiments.generation.parts import LABELS, MODEL, Part, leading, parts
+from harness.experiments.generation.recovered import BASELINE, NO_ROOM, QUESTIONS, Recovered, recovered
+from harness.stats.correlation import mean_spearman_interval
+from harness.stats.pooling import SEED, difference
 
-QUESTIONS = {"who": "winner_jaccard", "when": "dominance_area", "how much": "seq_rep_4"}
-BASELINE = "counts"
-FLOOR, CEILING = "model-shuffled", "model-reseeded"
-SURE = 0.05
+MEASURES = (
+    "seq_rep_1",
+    "seq_rep_2",
+    "seq_rep_3",
+    "seq_rep_4",
+    "window_entropy",
+    "loop_share",
+    "loop_onset",
+    "loop_period",
+    "winner_size",
+    "dominance",
+)
+HEADLINE_ROWS = 12
+BOOTSTRAP = "Intervals: 95 %, bootstrap over prompts."
+OF_ERRORS = (
+    "Recovered share: 0 is the model's continuation of another prompt, 1 the model with another seed. Errors: "
+    "1 - winner_jaccard (who), dominance_area (when), |it - model| of seq_rep_4 (how much), and their sum (all). "
+    f"No value: {NO_ROOM}."
+)
 
 
-def real_seed(condition: object) -> int | None:
-    """Which real continuation a row was compared with."""
-    return json.loads(condition).get("real_seed") if isinstance(condition, str) else None
-
-
-def errors(part: pd.DataFrame, surrogate: str, metric: str) -> pd.Series:
-    """Mean error of a surrogate per prompt: 1 - jaccard, the area, or |it - model|, over all pairs of continuations.
+def tables(rows: pd.DataFrame) -> list[Table]:
+    """All tables of the experiment, the headline first.
 
     Args:
-        part: rows of one model and strategy.
+        rows: of the experiment, from one run.
+    """
+    found = parts(rows)
+    if not found:
+        return []
+    shares = [recovered(part) for part in found]
+    made = [
+        _best(found, shares),
+        _in_context(found),
+        _next_token(found),
+        _agreement(found),
+        _recovered(found, shares),
+        _winners(found),
+        _timing(found),
+    ]
+    if any(part.interval("mean_field_jaccard", name).n for part in found for name in part.surrogates):
+        made.append(_mean_field(found))
+    if any(metric == "kl_with_escape" for part in found for metric, _ in part.samples):
+        made.append(_leaving(found))
+    return made
+
+
+def _prompts(found: list[Part]) -> str:
+    """How many prompts were given and continued."""
+    ended = [part.prompts - part.continued for part in found]
+    text = counted([part.continued for part in found], "held-out prompt")
+    return text if not any(ended) else f"{text} ({counted(ended, 'other')} the model ends at once)"
+
+
+def _fixed(found: list[Part]) -> str:
+    """Which ceilings are perfect by construction."""
+    names = list(dict.fromkeys(part.strategy for part in found if part.one_continuation))
+    if not names:
+        return ""
+    return f" With {', '.join(names)} the model has one continuation: its ceiling is perfect by construction."
+
+
+def _best(found: list[Part], shares: list[Recovered]) -> Table:
+    """The answer in one line per model and strategy."""
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part, of in list(zip(found, shares, strict=True))[:HEADLINE_ROWS]:
+        best, counts = of.best, of.of(BASELINE)
+        cells: list[Cell] = [None, None, None if counts is None else counts.all, None]
+        if best is not None:
+            cells = [best.surrogate, best.all, cells[2], len(of.ties)]
+        body.append([*lead.cells(part.key), *cells])
+    left_out = len(found) - len(body)
+    more = f" {left_out} more lines are in generation.recovered." if left_out else ""
+    return Table(
+        "generation.best",
+        f"Which surrogate repeats what {lead.same} repeats?",
+        [
+            *lead.columns,
+            Column("best", left=True),
+            Column("recovered", "share"),
+            Column(f"by {BASELINE}", "share", priority=2),
+            Column("ties", priority=1),
+        ],
+        body,
+        f"{_prompts(found)}. best: least error over who wins, when, and how much is repeated, picked on the same prompts. "
+        f"{OF_ERRORS} ties: other surrogates that are not significantly worse (sign-flip tests, Holm, p > 0.05). "
+        f"{BOOTSTRAP}{_fixed(found)}{more}",
+        headline=True,
+    )
+
+
+def _in_context(found: list[Part]) -> Table:
+    lead = leading(found)
+    body = [[*lead.cells(p.key), i := p.interval("in_context_mass", MODEL), i.n] for p in found]
+    return Table(
+        "generation.in-context",
+        f"How much of the probability of {lead.same} is on tokens of its context?",
+        [*lead.columns, Column("in_context_mass", "share"), Column("prompts")],
+        body,
+        f"The part of its behaviour that a chain on the context can describe. {BOOTSTRAP}",
+    )
+
+
+def _next_token(found: list[Part]) -> Table:
+    lead = leading(found)
+    measures = ("kl", "total_variation", "top_token")
+    body = [
+        [*lead.cells(part.key), name, *(part.interval(measure, name) for measure in measures)]
+        for part in found
+        for name in part.surrogates
+    ]
+    numbers = [part.interval("in_context_mass", MODEL).n for part in found]
+    return Table(
+        "generation.next-token",
+        f"Next tokens of {lead.same}, restricted to the context",
+        [
+            *lead.columns,
+            Column("surrogate", left=True),
+            Column("kl", "nats"),
+            Column("total_variation", priority=2),
+            Column("top_token", "share", priority=1),
+        ],
+        body,
+        f"{counted(numbers, 'held-out prompt')}. {BOOTSTRAP}",
+    )
+
+
+def difference_to_model(part: Part, surrogate: str, measure: str) -> Interval:
+    """Surrogate - model, paired over the prompts where both are defined; seeds are averaged first.
+
+    Args:
+        part: one model and strategy.
         surrogate: a surrogate, or a row of the frame.
-        metric: one of `QUESTIONS`.
+        measure: a metric that is defined for single continuations.
     """
-    chosen = _pick(part, metric=metric, surrogate=surrogate)
-    chosen = chosen[chosen["value"].notna()]
-    values = chosen["value"].astype(float)
-    if metric == "winner_jaccard":
-        values = 1.0 - values
-    elif metric != "dominance_area":
-        real = _pick(part, metric=metric, surrogate="model")
-        real = real[real["value"].notna()]
-        known = {(p, int(s)): float(v) for p, s, v in zip(real["prompt"], real["seed"], real["value"], strict=True)}
-        pairs = zip(chosen["prompt"], chosen["condition"].map(real_seed), strict=True)
-        truth = [known.get((prompt, seed), np.nan) for prompt, seed in pairs]
-        values = (values - np.asarray(truth, dtype=float)).abs()
-    return values.groupby(chosen["prompt"]).mean().dropna()
+    return difference(part.sample(measure, surrogate), part.sample(measure, MODEL), measure, paired=True).interval
 
 
-@dataclass(frozen=True)
-class Way:
-    """How much of the way from floor to ceiling a surrogate gets, for each question and for all; 1 is the ceiling."""
+def correlation_with_model(part: Part, surrogate: str, measure: str) -> Interval:
+    """Spearman's rank correlation with the model over prompts, seed by seed and then averaged.
 
-    surrogate: str
-    each: dict[str, Interval]
-    all: Interval
-    p: float | None
-    """Sign-flip test of its errors against those of `counts`, corrected by Holm over the surrogates."""
+    A mean over seeds would be smoother than the single continuation that the ceiling has.
 
-
-def all_errors(part: pd.DataFrame) -> pd.DataFrame:
-    """Errors per prompt, (question or all, surrogate or row of the frame) as columns; `all` is their sum.
-
-    Prompts are those on which everything is defined.
+    Args:
+        part: one model and strategy.
+        surrogate: a surrogate, or a row of the frame.
+        measure: a metric that is defined for single continuations.
     """
-    names = (FLOOR, CEILING, *_ladder(part))
-    table = pd.DataFrame({(q, name): errors(part, name, m) for q, m in QUESTIONS.items() for name in names}).dropna()
-    for name in names:
-        table["all", name] = sum(table[question, name] for question in QUESTIONS)
-    return table
+    frame = part.frame[(part.frame["metric"] == measure) & part.frame["value"].notna()]
+    real = frame[frame["surrogate"] == MODEL].groupby("unit")["value"].mean()
+    other = frame[frame["surrogate"] == surrogate].pivot_table(index="unit", columns="seed", values="value")
+    common = real.index.intersection(other.index)
+    if common.empty:
+        return Interval(None, None, None, 0, "no prompt where both are defined")
+    of_model, of_other = real.loc[common].to_numpy(dtype=float), other.loc[common].to_numpy(dtype=float)
+    return mean_spearman_interval(of_model, of_other.T, SEED)
 
 
-def against(table: pd.DataFrame, reference: str, others: list[str]) -> dict[str, float]:
-    """p-values of sign-flip tests of errors against those of a reference, corrected by Holm over the others."""
-    if not others or not len(table):
-        return {}
-    tests = [sign_flip_p((table["all", reference] - table["all", name]).to_numpy(), SEED) for name in others]
-    return dict(zip(others, holm(tests).tolist(), strict=True))
+def _agreement(found: list[Part]) -> Table:
+    """One line per measure and what is compared with the model."""
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        for measure in MEASURES:
+            real = part.interval(measure, MODEL)
+            body.append([*lead.cells(part.key), measure, MODEL, real, None, None, real.n])
+            for name in part.compared:
+                beyond = difference_to_model(part, name, measure)
+                r = correlation_with_model(part, name, measure)
+                mean = part.interval(measure, name)
+                body.append([*lead.cells(part.key), measure, LABELS.get(name, name), mean, beyond, r, beyond.n])
+    return Table(
+        "generation.agreement",
+        f"Repetition of {lead.same} and of its surrogates",
+        [
+            *lead.columns,
+            Column("measure", left=True),
+            Column("surrogate", left=True),
+            Column("mean", priority=2),
+            Column("it - model", signed=True),
+            Column("r", priority=1),
+            Column("prompts", priority=3),
+        ],
+        body,
+        f"{_prompts(found)}. it - model: paired by prompt; r: Spearman's rank correlation with the model over prompts, "
+        "none where a side is constant; prompts: where both have a value, which a loop seldom has. "
+        f"{BOOTSTRAP}{_fixed(found)}",
+    )
 
 
-def ways(part: pd.DataFrame) -> list[Way]:
-    """The surrogates of one model and strategy, the best first.
+def _recovered(found: list[Part], shares: list[Recovered]) -> Table:
+    lead = leading(found)
+    body: list[list[Cell]] = [
+        [*lead.cells(part.key), s.surrogate, s.all, *(s.each[q] for q in QUESTIONS), s.against_counts, s.against_best]
+        for part, of in zip(found, shares, strict=True)
+        for s in of.shares
+    ]
+    return Table(
+        "generation.recovered",
+        f"How much of the distance from another prompt to {lead.same} itself does each surrogate recover?",
+        [
+            *lead.columns,
+            Column("surrogate", left=True),
+            Column("all", "share"),
+            *(Column(question, "share", priority=2 + place) for place, question in enumerate(QUESTIONS)),
+            Column(f"vs {BASELINE}", "p", priority=1),
+            Column("vs best", "p", priority=1),
+        ],
+        body,
+        f"{counted([of.prompts for of in shares], 'held-out prompt')}; the least error first. {OF_ERRORS} p: sign-flip "
+        f"tests over prompts of the sum, corrected by Holm; the best was picked on the same prompts. {BOOTSTRAP}"
+        f"{_fixed(found)}",
+    )
 
-    Errors lie in [0, 1], and the error of all is their sum. A way is told where the ceiling is better than the floor
-    beyond chance: the interval of the room between them lies above 0.
-    """
-    names, table = _ladder(part), all_errors(part)
 
-    def way(question: str, name: str) -> Interval:
-        room = table[question, FLOOR] - table[question, CEILING]
-        found = mean_interval(room.to_numpy(), SEED)
-        if found.value is None:
-            return found
-        if found.value <= 0 or (found.low is not None and found.low <= 0):
-            return Interval(
-                None, None, None, found.n, "the model agrees with itself no better than with another prompt"
-            )
-        return recovered_interval((table[question, FLOOR] - table[question, name]).to_numpy(), room.to_numpy(), SEED)
-
-    others = [name for name in names if name != BASELINE]
-    corrected = against(table, BASELINE, others) if BASELINE in names else {}
-    order = sorted(names, key=lambda n: float(table["all", n].mean())) if len(table) else names
-    return [Way(n, {q: way(q, n) for q in QUESTIONS}, way("all", n), corrected.get(n)) for n in order]
+def _sizes(found: list[Part]) -> list[int]:
+    """The k for which the k most frequent tokens were compared."""
+    prefix = "winner_jaccard_at_"
+    names = {metric for part in found for metric, _ in part.samples if metric.startswith(prefix)}
+    return sorted(int(name.removeprefix(prefix)) for name in names)
 
 
-def _best_table(rows: pd.DataFrame, model: str) -> Table:
-    """The answer in one line per strategy."""
-    body = []
-    for strategy in _by(rows, "strategy"):
-        part = _pick(rows, strategy=strategy)
-        found = ways(part)
-        table, best = all_errors(part), found[0]
-        tests = against(table, best.surrogate, [way.surrogate for way in found[1:]])
-        equal = ", ".join(name for name, p in tests.items() if p > SURE)
-        base = next((way for way in found if way.surrogate == BASELINE), None)
-        body.append(
-            [
-                strategy,
-                best.surrogate,
-                interval(best.all),
-                *(interval(best.each[q]) for q in QUESTIONS),
-                equal or "none",
-                "–" if base is None else interval(base.all),
-                str(len(table)),
-            ]
+def _winners(found: list[Part]) -> Table:
+    """One line per set of winners and what is compared with the model."""
+    lead = leading(found)
+    sets = {"90 %": "", **{f"top {k}": f"_at_{k}" for k in _sizes(found)}}
+    body: list[list[Cell]] = []
+    for part in found:
+        for label, ending in sets.items():
+            if not ending:
+                size = part.interval("winner_size", MODEL).value
+                body.append([*lead.cells(part.key), label, MODEL, None, None, None, size])
+            for name in part.compared:
+                jaccard = part.interval(f"winner_jaccard{ending}", name)
+                others = [part.sample(f"winner_{what}{ending}", name).value for what in ("precision", "recall", "size")]
+                body.append([*lead.cells(part.key), label, LABELS.get(name, name), jaccard, *others])
+    return Table(
+        "generation.winners",
+        f"Which tokens win: {lead.same} against its surrogates",
+        [
+            *lead.columns,
+            Column("winners", left=True),
+            Column("surrogate", left=True),
+            Column("jaccard"),
+            Column("precision", priority=2),
+            Column("recall", priority=2),
+            Column("size", "tokens", priority=1),
+        ],
+        body,
+        f"{_prompts(found)}. 90 %: the smallest set with 90 % of the trailing window; top k: its k most frequent tokens, "
+        "fewer where it holds fewer types. precision: share of a surrogate's winners that are the model's; recall: the "
+        f"reverse. {BOOTSTRAP}{_fixed(found)}",
+    )
+
+
+def _timing(found: list[Part]) -> Table:
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        for name in part.compared:
+            area, error = (part.interval(metric, name) for metric in ("dominance_area", "lock_in_error"))
+            body.append([*lead.cells(part.key), LABELS.get(name, name), area, error, error.n])
+    columns = [
+        *lead.columns,
+        Column("surrogate", left=True),
+        Column("dominance_area"),
+        Column("lock_in_error", "tokens", priority=1),
+        Column("prompts", priority=2),
+    ]
+    locks = any(metric == "lock_in_error" for part in found for metric, _ in part.samples)
+    caption = "dominance_area: distance of the dominance curves of model and surrogate"
+    if locks:
+        caption += (
+            "; lock_in_error: distance of the times from which the own winner sets dominate, over the prompts where "
+            "both do, counted in the last column"
         )
+    else:
+        columns, body = columns[:-2], [row[:-2] for row in body]
     return Table(
-        f"Which surrogate explains the repetition of {model} best, and how much of the way does it get?",
-        ["strategy", "best", "way, all", *QUESTIONS, "not surely worse", "way of counts", "prompts"],
+        "generation.timing",
+        f"When tokens win: {lead.same} against its surrogates",
+        columns,
         body,
-        "The surrogate with the least error, and how much of the way from floor (0: the model's continuation of "
-        "another prompt) to ceiling (1: the model with another seed) it gets; who: winner_jaccard, when: "
-        "dominance_area, how much: seq_rep_4. –: the model agrees with itself no better than with another prompt. "
-        "Not surely worse: sign-flip tests over prompts against the best, Holm, p > 0.05; the best was picked on "
-        "the same prompts. Intervals: 95 %, bootstrap over prompts.",
+        f"{_prompts(found)}. {caption}. {BOOTSTRAP}{_fixed(found)}",
     )
 
 
-def _way_table(rows: pd.DataFrame, model: str) -> Table:
-    body = []
-    for strategy in _by(rows, "strategy"):
-        for way in ways(_pick(rows, strategy=strategy)):
-            cells = [interval(way.each[q]) for q in QUESTIONS]
-            test = "–" if way.p is None else "< 0.001" if way.p < 0.001 else f"{way.p:.3f}"
-            body.append([strategy, way.surrogate, interval(way.all), *cells, test])
+def _mean_field(found: list[Part]) -> Table:
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        for name in part.surrogates:
+            jaccard = part.interval("mean_field_jaccard", name)
+            if jaccard.n:
+                others = [part.sample(f"mean_field_{what}", name).value for what in ("precision", "recall", "size")]
+                body.append([*lead.cells(part.key), name, jaccard, *others, part.sample("winner_size", MODEL).value])
     return Table(
-        f"Which surrogate explains the repetition of {model} best: the way from floor to ceiling",
-        ["strategy", "surrogate", "all", *(f"{q}: {m}" for q, m in QUESTIONS.items()), "against counts, p (Holm)"],
+        "generation.mean-field",
+        f"Winners of {lead.same} that the mean field of a fitted chain predicts",
+        [
+            *lead.columns,
+            Column("chain of", left=True),
+            Column("jaccard"),
+            Column("precision", priority=1),
+            Column("recall", priority=1),
+            Column("predicted", "tokens", priority=2),
+            Column("real", "tokens", priority=2),
+        ],
         body,
-        "0: no better than the model's continuation of another prompt; 1: as good as the model with another seed; the "
-        "best first. Errors are 1 - winner_jaccard, dominance_area and |it - model| of seq_rep_4, averaged over seeds "
-        "within a prompt; `all` is their sum. –: the model agrees with itself no better than with another prompt. p: "
-        "sign-flip test over prompts of the sum against that of counts. Intervals: 95 %, bootstrap over prompts.",
+        f"{_prompts(found)}. Predicted from the counts of the prompt alone; the mean field describes sampling at "
+        f"temperature 1 with nothing cut off. {BOOTSTRAP}",
     )
 
 
-def _winner_table(rows: pd.DataFrame, model: str, sizes: list[int]) -> Table:
-    body = []
-    for strategy in _by(rows, "strategy"):
-        part = _pick(rows, strategy=strategy)
-        for name in ["model-shuffled", *_ladder(part), "model-reseeded"]:
-            chosen = _pick(part, surrogate=name)
-            cells = []
-            for k in sizes:
-                found = {
-                    what: _mean(_pick(chosen, metric=f"winner_{what}_at_{k}"))
-                    for what in ("jaccard", "precision", "recall", "size")
-                }
-                shares = " / ".join(number(found[what].value) for what in ("precision", "recall"))
-                cells.append(f"{interval(found['jaccard'])}\n{shares}, size {number(found['size'].value)}")
-            error = _mean(_pick(chosen, metric="lock_in_error"))
-            field = _mean(_pick(chosen, metric="mean_field_jaccard"))
-            size = number(_mean(_pick(chosen, metric="mean_field_size")).value)
-            body.append(
-                [
-                    strategy,
-                    FRAME.get(name, name),
-                    *cells,
-                    f"{interval(error)}\nn = {error.n}" if error.n else "–",
-                    f"{interval(field)}\nsize {size}" if field.n else "–",
-                ]
-            )
+def complement(found: Interval) -> Interval:
+    """1 - an estimate."""
+    value, low, high = (None if end is None else 1.0 - end for end in (found.value, found.high, found.low))
+    return Interval(value, low, high, found.n, found.missing)
+
+
+def _leaving(found: list[Part]) -> Table:
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        body.append([*lead.cells(part.key), MODEL, complement(part.interval("in_context_mass", MODEL)), None])
+        for name in part.surrogates:
+            leaves, whole = (part.interval(metric, name) for metric in ("escape", "kl_with_escape"))
+            body.append([*lead.cells(part.key), name, leaves, whole])
     return Table(
-        f"Winners of {model}: the 1, 3, 10 most frequent tokens, and when they lock in"
-        if sizes == [1, 3, 10]
-        else f"Winners of {model}: the most frequent tokens, and when they lock in",
-        ["strategy", "", *(f"top {k}" for k in sizes), "lock_in_error (tokens)", "mean field, jaccard"],
+        "generation.leaving",
+        f"Leaving the context: {lead.same} and surrogates one token ahead",
+        [*lead.columns, Column("surrogate", left=True), Column("leaves", "share"), Column("kl_with_escape", "nats")],
         body,
-        "Top k: Jaccard index of the k most frequent tokens of the trailing windows; below it precision / recall and "
-        "the size of the set, smaller than k where a window holds fewer types. lock_in_error: distance of the times "
-        "from which the own winner sets dominate, over the prompts where both do. Mean field: the winner set that the "
-        "mean field of the fitted chain predicts from the prompt's counts alone, against the real one. Intervals: "
-        "95 %, bootstrap over prompts.",
+        "leaves: probability of a token that is not in the context. kl_with_escape: divergence over the tokens of the "
+        f"context and anything else as one more outcome. {BOOTSTRAP}",
     )
-
-
-def _leaving_table(rows: pd.DataFrame, model: str) -> Table:
-    body = []
-    for strategy in _by(rows, "strategy"):
-        part = _pick(rows, strategy=strategy)
-        mass = _mean(_pick(part, metric="in_context_mass", surrogate="model")).value
-        for name in _ladder(part):
-            chosen = _pick(part, surrogate=name)
-            leaves = interval(_mean(_pick(chosen, metric="escape")))
-            whole = interval(_mean(_pick(chosen, metric="kl_with_escape")))
-            body.append([strategy, number(None if mass is None else 1.0 - mass), name, leaves, whole])
-    return Table(
-        f"Leaving the context: {model} and surrogates one token ahead",
-        ["strategy", "model leaves", "surrogate", "it leaves", "kl_with_escape (nats)"],
-        body,
-        "Probability of a token that is not in the context. kl_with_escape: divergence over the tokens of the context "
-        "and anything else as one more outcome. Intervals: 95 %, bootstrap over prompts.",
-    )
-
-
-def generation_tables(rows: pd.DataFrame) -> list[Table]:
-    """The tables of runs that compare winner sets of given sizes (`winners_at`); none for the others."""
-    found = _pick(rows, experiment="generation", split="held_out")
-    found = found[found["model"].isin(found.loc[found["metric"] == "lock_in_error", "model"])]
-    tables = []
-    for model in _by(found, "model"):
-        part = _pick(found, model=model)
-        prefix = "winner_jaccard_at_"
-        sizes = sorted(int(m.removeprefix(prefix)) for m in _by(part, "metric") if m.startswith(prefix))
-        tables += [_best_table(part, model), _way_table(part, model), _winner_table(part, model, sizes)]
-        if len(_pick(part, metric="kl_with_escape")):
-            tables.append(_leaving_table(part, model))
-    return tables

@@ -1,0 +1,35 @@
+"""Parts of answers that every experiment words alike: differences that were found, and those that were not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.core.format import interval
+from harness.core.records import Interval
+from harness.stats.power import smallest_difference
+
+
+def rough(value: float) -> str:
+    """Two digits, for what is known about as well."""
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
+
+
+def with_unit(found: Interval, unit: str = "", signed: bool = False) -> str:
+    """An estimate with its interval and unit."""
+    return interval(found, signed) + (f" {unit}" if unit else "")
+
+
+def not_found(difference: Interval, to: str, unit: str = "") -> str:
+    """That no difference was found, and the smallest that could have been.
+
+    Args:
+        difference: whose interval includes 0, or that has none.
+        to: what it is a difference to, such as "counts".
+        unit: of the difference.
+    """
+    shown = with_unit(difference, unit, signed=True)
+    least = smallest_difference(difference)
+    if least is None:
+        return f"its difference to {to} ({shown}) cannot be tested: {difference.missing}"
+    end = f" {unit}" if unit else ""
+    return f"no difference found to {to} ({shown}); this run could only have found one of about {rough(least)}{end}"

@@ -1,0 +1,118 @@
+"""The held-out rows of one model and strategy, pooled: what tables, answers and figures read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.core import registry
+from harness.core.records import Interval
+from harness.experiments._shared.leading import Leading
+from harness.stats.pooling import Observed, Sample
+
+MODEL, FLOOR, CEILING = "model", "model-shuffled", "model-reseeded"
+LABELS = {FLOOR: "other prompt (floor)", CEILING: "other seed (ceiling)"}
+"""How tables and pictures call the rows that frame the surrogates."""
+_NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model and strategy.
+
+    Attributes:
+        model, strategy: as in the rows.
+        rows: its held-out rows, as the run wrote them.
+        frame: the same rows, made ready for pooling.
+        samples: (metric, surrogate) -> the figure with its units; the model and the rows of the frame included.
+    """
+
+    model: str
+    strategy: str
+    rows: pd.DataFrame
+    frame: pd.DataFrame
+    samples: dict[tuple[str, str], Sample]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Model and strategy."""
+        return self.model, self.strategy
+
+    @property
+    def what(self) -> str:
+        """Model and strategy, for a sentence."""
+        return f"{self.model}, {self.strategy}"
+
+    def sample(self, metric: str, surrogate: str) -> Sample:
+        """A figure with its units; one without units where there are no rows."""
+        return self.samples.get((metric, surrogate), _NOTHING)
+
+    def interval(self, metric: str, surrogate: str) -> Interval:
+        """A figure with its interval over prompts."""
+        return self.sample(metric, surrogate).interval()
+
+    @property
+    def surrogates(self) -> list[str]:
+        """The surrogates in the order of the ladder, without model, floor and ceiling."""
+        return registry.ladder({name for _, name in self.samples} - {MODEL, FLOOR, CEILING})
+
+    @property
+    def ranked(self) -> list[str]:
+        """The surrogates that may be called best: those that are no controls."""
+        return [name for name in self.surrogates if name not in registry.controls()]
+
+    @property
+    def compared(self) -> list[str]:
+        """Everything whose continuations are compared with the model's: floor, surrogates, ceiling."""
+        names = {name for metric, name in self.samples if metric == "winner_jaccard"}
+        return [name for name in (FLOOR, *self.surrogates, CEILING) if name in names]
+
+    @property
+    def prompts(self) -> int:
+        """Held-out prompts."""
+        return int(self.rows["prompt"].dropna().nunique())
+
+    @property
+    def continued(self) -> int:
+        """Held-out prompts that the model did not end at once."""
+        return len(self.sample("seq_rep_1", MODEL).units)
+
+    @property
+    def one_continuation(self) -> bool:
+        """Does the model continue each prompt in one way only? Then its ceiling is its own continuation."""
+        ceiling = self.rows[self.rows["surrogate"] == CEILING]
+        return bool(len(ceiling)) and bool((ceiling["seed"] == real_seeds(ceiling)).fillna(False).all())
+
+
+def real_seeds(rows: pd.DataFrame) -> pd.Series:
+    """The seed of the real continuation that each row was compared with; missing where there is none."""
+    known = {text: json.loads(text).get("real_seed") for text in rows["condition"].dropna().unique()}
+    return rows["condition"].map(known).astype("Int64")
+
+
+def parts(rows: pd.DataFrame) -> list[Part]:
+    """Every model and strategy of the rows, in their order.
+
+    Args:
+        rows: of the experiment, from one run.
+    """
+    seen = Observed(rows)
+    samples: dict[tuple[str, str], dict[tuple[str, str], Sample]] = {}
+    for key, sample in seen.cells(("model", "strategy", "metric", "surrogate"), split="held_out"):
+        model, strategy, metric, surrogate = map(str, key)
+        samples.setdefault((model, strategy), {})[metric, surrogate] = sample
+    given = rows[rows["split"] == "held_out"]
+    ready = seen.frame[seen.frame["split"] == "held_out"]
+
+    def own(frame: pd.DataFrame, key: tuple[str, str]) -> pd.DataFrame:
+        return frame[(frame["model"] == key[0]) & (frame["strategy"] == key[1])]
+
+    return [Part(*key, own(given, key), own(ready, key), found) for key, found in samples.items()]
+
+
+def leading(found: Sequence[Part]) -> Leading:
+    """Model and strategy as the first columns of a table, where they vary."""
+    return Leading(("model", "strategy"), [part.key for part in found])
