@@ -1,4 +1,4 @@
-"""Parts of answers that every experiment words alike: differences that were found, and those that were not."""
+"""Parts of answers that experiments word alike: differences that were found, and those that were not."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def with_unit(found: Interval, unit: str = "", signed: bool = False) -> str:
     return interval(found, signed) + (f" {unit}" if unit else "")
 
 
+def beyond(difference: Interval, unit: str = "") -> str:
+    """How large a difference is, where a word beside it says its direction."""
+    value, low, high = difference.value, difference.low, difference.high
+    if value is None or value >= 0:
+        return with_unit(difference, unit)
+    ends = None if high is None else -high, None if low is None else -low
+    return with_unit(Interval(-value, *ends, difference.n, difference.missing), unit)
+
+
 def not_found(difference: Interval, to: str, unit: str = "") -> str:
     """That no difference was found, and the smallest that could have been.
 
@@ -30,6 +39,6 @@ def not_found(difference: Interval, to: str, unit: str = "") -> str:
     shown = with_unit(difference, unit, signed=True)
     least = smallest_difference(difference)
     if least is None:
-        return f"its difference to {to} ({shown}) cannot be tested: {difference.missing}"
+        return f"the difference to {to} ({shown}) cannot be tested: {difference.missing}"
     end = f" {unit}" if unit else ""
     return f"no difference found to {to} ({shown}); this run could only have found one of about {rough(least)}{end}"

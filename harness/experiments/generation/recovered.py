@@ -145,7 +145,9 @@ def recovered(part: Part) -> Recovered:
     names = part.ranked
     if not found:
         missing = Interval(None, None, None, 0, "no prompt has floor, ceiling and every surrogate")
-        return Recovered([Share(name, dict.fromkeys(QUESTIONS, missing), missing, None, None) for name in names], missing, 0)
+        return Recovered(
+            [Share(name, dict.fromkeys(QUESTIONS, missing), missing, None, None) for name in names], missing, 0
+        )
     questions = (*QUESTIONS, ALL)
     rooms = {q: difference(found[q, FLOOR], found[q, CEILING], q, paired=True).interval for q in questions}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.core.records import Cell, Column, Interval, Table
+from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import counted
 from harness.experiments.generation.parts import LABELS, MODEL, Part, leading, parts
-from harness.experiments.generation.recovered import BASELINE, NO_ROOM, QUESTIONS, Recovered, recovered
+from harness.experiments.generation.recovered import BASELINE, NO_ROOM, QUESTIONS, SIGNIFICANT, Recovered, recovered
 from harness.stats.correlation import mean_spearman_interval
 from harness.stats.pooling import SEED, difference
 
@@ -59,10 +60,15 @@ def tables(rows: pd.DataFrame) -> list[Table]:
 
 
 def _prompts(found: list[Part]) -> str:
-    """How many prompts were given and continued."""
+    """How many prompts were continued, and how many the model ended at once."""
     ended = [part.prompts - part.continued for part in found]
     text = counted([part.continued for part in found], "held-out prompt")
-    return text if not any(ended) else f"{text} ({counted(ended, 'other')} the model ends at once)"
+    if not any(ended):
+        return text
+    most = max(ended)
+    return (
+        f"{text}; {'up to ' if min(ended) < most else ''}{most} other{'s' if most > 1 else ''} the model ends at once"
+    )
 
 
 def _fixed(found: list[Part]) -> str:
@@ -96,9 +102,9 @@ def _best(found: list[Part], shares: list[Recovered]) -> Table:
             Column("ties", priority=1),
         ],
         body,
-        f"{_prompts(found)}. best: least error over who wins, when, and how much is repeated, picked on the same prompts. "
-        f"{OF_ERRORS} ties: other surrogates that are not significantly worse (sign-flip tests, Holm, p > 0.05). "
-        f"{BOOTSTRAP}{_fixed(found)}{more}",
+        f"{_prompts(found)}. best: least error over winners, their timing and repetition, picked on the same prompts. "
+        f"recovered: 0 is the model's continuation of another prompt, 1 the model itself; no value: {NO_ROOM}. ties: "
+        f"others not significantly worse (sign-flip tests, Holm, p > {SIGNIFICANT}). {BOOTSTRAP}{_fixed(found)}{more}",
         headline=True,
     )
 
@@ -173,16 +179,20 @@ def correlation_with_model(part: Part, surrogate: str, measure: str) -> Interval
 def _agreement(found: list[Part]) -> Table:
     """One line per measure and what is compared with the model."""
     lead = leading(found)
-    body: list[list[Cell]] = []
-    for part in found:
-        for measure in MEASURES:
-            real = part.interval(measure, MODEL)
-            body.append([*lead.cells(part.key), measure, MODEL, real, None, None, real.n])
-            for name in part.compared:
-                beyond = difference_to_model(part, name, measure)
-                r = correlation_with_model(part, name, measure)
-                mean = part.interval(measure, name)
-                body.append([*lead.cells(part.key), measure, LABELS.get(name, name), mean, beyond, r, beyond.n])
+
+    def body() -> list[list[Cell]]:
+        made: list[list[Cell]] = []
+        for part in found:
+            for measure in MEASURES:
+                real = part.interval(measure, MODEL)
+                made.append([*lead.cells(part.key), measure, MODEL, real, None, None, real.n])
+                for name in part.compared:
+                    beyond = difference_to_model(part, name, measure)
+                    r = correlation_with_model(part, name, measure)
+                    mean = part.interval(measure, name)
+                    made.append([*lead.cells(part.key), measure, LABELS.get(name, name), mean, beyond, r, beyond.n])
+        return made
+
     return Table(
         "generation.agreement",
         f"Repetition of {lead.same} and of its surrogates",
@@ -195,7 +205,7 @@ def _agreement(found: list[Part]) -> Table:
             Column("r", priority=1),
             Column("prompts", priority=3),
         ],
-        body,
+        LazyRows(body),
         f"{_prompts(found)}. it - model: paired by prompt; r: Spearman's rank correlation with the model over prompts, "
         "none where a side is constant; prompts: where both have a value, which a loop seldom has. "
         f"{BOOTSTRAP}{_fixed(found)}",
@@ -261,7 +271,7 @@ def _winners(found: list[Part]) -> Table:
             Column("size", "tokens", priority=1),
         ],
         body,
-        f"{_prompts(found)}. 90 %: the smallest set with 90 % of the trailing window; top k: its k most frequent tokens, "
+        f"{_prompts(found)}. 90 %: smallest set with 90 % of the trailing window; top k: its k most frequent tokens, "
         "fewer where it holds fewer types. precision: share of a surrogate's winners that are the model's; recall: the "
         f"reverse. {BOOTSTRAP}{_fixed(found)}",
     )
