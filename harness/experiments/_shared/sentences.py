@@ -6,6 +6,7 @@ import numpy as np
 
 from harness.core.format import interval
 from harness.core.records import Interval
+from harness.stats.pooling import Difference
 from harness.stats.power import smallest_difference
 
 
@@ -42,3 +43,8 @@ def not_found(difference: Interval, to: str, unit: str = "") -> str:
         return f"the difference to {to} ({shown}) cannot be tested: {difference.missing}"
     end = f" {unit}" if unit else ""
     return f"no difference found to {to} ({shown}); this run could only have found one of about {rough(least)}{end}"
+
+
+def testable(found: Difference) -> bool:
+    """Could the run have told the difference from zero?"""
+    return found.sure != 0 or found.identical or found.interval.low is not None

@@ -1,150 +1,190 @@
-"""The table of the count ablation: repetition and loss under every condition, and penalties at the same loss."""
+"""Tables of the count ablation: repetition and loss under every condition, and penalties at the same loss."""
 
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 
 import pandas as pd
 
-from harness.core.format import interval
-from harness.core.records import Interval
-from harness.experiments._shared.tables import SEED, Table, _by, _mean, _per_prompt, _pick
-from harness.stats.intervals import paired_difference
+from harness.core.format import number
+from harness.core.records import Cell, Column, Interval, Table
+from harness.experiments._shared.leading import counted
+from harness.experiments.count_ablation.conditions import (
+    LOSSES,
+    MEASURES,
+    NONE,
+    PROSE,
+    REPETITION,
+    Part,
+    change,
+    contrast,
+    leading,
+    less_penalty,
+    name,
+    parts,
+    place_name,
+)
+from harness.stats.pooling import difference
 
-NONE = json.dumps({"ablation": "none"})
-MEASURES = ("seq_rep_4", "loop_share", "winner_size", "loss_prose", "loss_model_text")
-
-
-def change(part: pd.DataFrame, condition: str, metric: str) -> Interval:
-    """Mean of condition - nothing done, paired by prompt."""
-    a = _per_prompt(_pick(part, condition=condition, metric=metric))
-    b = _per_prompt(_pick(part, condition=NONE, metric=metric))
-    common = a.index.intersection(b.index)
-    if len(common) == 0:
-        return Interval(None, None, None, 0, "no prompt where both are defined")
-    return paired_difference(a.loc[common].to_numpy(dtype=float), b.loc[common].to_numpy(dtype=float), SEED)
-
-
-def loss_change(part: pd.DataFrame, condition: str, metric: str) -> str:
-    """The change of a loss; where it is infinite for some texts, how many: a mean of the others would flatter."""
-    texts = _pick(part, condition=condition, metric=metric)
-    infinite = int(texts["value"].isna().sum())
-    if infinite:
-        return f"infinite in {infinite} of {len(texts)}"
-    return interval(change(part, condition, metric), signed=True)
-
-
-def name(condition: str) -> str:
-    """A condition in words."""
-    factors = json.loads(condition)
-    if "ablation" not in factors:
-        key, value = next(iter(factors.items()))
-        return f"{key} {value:g}"
-    if factors["ablation"] == "none":
-        return "nothing"
-    where = {"all": "all heads", "first-half": "first half of the layers", "second-half": "second half of the layers"}
-    place = where.get(factors["ablation"], factors["ablation"].replace("-", " "))
-    draw = f", draw {factors['draw'] + 1}" if "draw" in factors else ""
-    return f"count x {factors['strength']:g}, {place}{draw}"
+HEADLINE_ROWS = 12
+CONTRASTS = (("first-half", "second-half"), ("best-heads", "random-heads"))
+BOOTSTRAP = "Intervals: 95 %, bootstrap over prompts or texts."
+COUNT = "count x s: s log(count of a token so far) is taken from the attention scores of its positions."
+AT_EQUAL_LOSS = (
+    "less penalty: seq_rep_4 less that of the repetition penalty which costs as much on prose, interpolated between "
+    "the penalties that were measured; no value beyond them."
+)
 
 
-def less_penalty(part: pd.DataFrame, condition: str, metric: str) -> Interval:
-    """Mean of condition - repetition_penalty where that costs as much on prose, paired by prompt.
-
-    Between the two penalties (or none) whose losses enclose that of the condition, each prompt's measure is
-    interpolated with the share that the mean losses give; beyond the penalties that were measured there is no answer.
-    """
-    wanted = change(part, condition, "loss_prose").value
-    penalties = [other for other in _by(part, "condition") if "repetition_penalty" in json.loads(other)]
-    losses = {NONE: 0.0, **{other: change(part, other, "loss_prose").value for other in penalties}}
-    known = sorted((loss, other) for other, loss in losses.items() if loss is not None)
-    enclosing = [
-        (low, high) for low, high in pairwise(known) if wanted is not None and low[0] <= wanted <= high[0] > low[0]
-    ]
-    if wanted is None or not enclosing:
-        return Interval(None, None, None, 0, "no penalty that was measured costs as much")
-    (low, cheaper), (high, dearer) = enclosing[0]
-    share = (wanted - low) / (high - low)
-    own, a, b = (_per_prompt(_pick(part, condition=c, metric=metric)) for c in (condition, cheaper, dearer))
-    common = own.index.intersection(a.index).intersection(b.index)
-    if len(common) == 0:
-        return Interval(None, None, None, 0, "no prompt where all are defined")
-    matched = (1 - share) * a.loc[common].to_numpy(dtype=float) + share * b.loc[common].to_numpy(dtype=float)
-    return paired_difference(own.loc[common].to_numpy(dtype=float), matched, SEED)
-
-
-def contrast(part: pd.DataFrame, one: str, other: str, metric: str) -> Interval:
-    """Mean of one part of the model less another that lost the count, paired by prompt; draws are averaged.
+def tables(rows: pd.DataFrame) -> list[Table]:
+    """All tables of the experiment, the headline first.
 
     Args:
-        part: rows of one model.
-        one: `ablation` of the conditions, such as `best-heads`.
-        other: of those that it is compared with.
-        metric: a measure or a loss.
+        rows: of the experiment, from one run.
     """
-    chosen = _pick(part, metric=metric)
-    chosen = chosen[chosen["value"].notna()]
-    done = chosen["condition"].map(lambda condition: json.loads(condition).get("ablation"))
-    a, b = (chosen[done == which].groupby("prompt")["value"].mean().astype(float) for which in (one, other))
-    common = a.index.intersection(b.index)
-    if len(common) == 0:
-        return Interval(None, None, None, 0, "no prompt where both are defined")
-    return paired_difference(a.loc[common].to_numpy(), b.loc[common].to_numpy(), SEED)
+    found = parts(rows)
+    return [_places(found), _conditions(found), _losses(found), _contrasts(found)] if found else []
 
 
-def _place_table(part: pd.DataFrame, model: str) -> Table:
-    """Does it matter where the count is taken away?"""
-    body = []
-    for one, other in (("first-half", "second-half"), ("best-heads", "random-heads")):
-        cells = [interval(contrast(part, one, other, metric), signed=True) for metric in MEASURES]
-        body.append([f"{one.replace('-', ' ')} less {other.replace('-', ' ')}", *cells])
+def _prompts(found: list[Part]) -> str:
+    return counted([len(part.sample(NONE, REPETITION).units) for part in found], "held-out prompt")
+
+
+def _texts(found: list[Part]) -> str:
+    return counted([part.sample(NONE, PROSE).rows for part in found], "text")
+
+
+def cost(part: Part, condition: str, metric: str) -> Interval:
+    """The change of a loss; no value where it is infinite in some texts, since a mean of the others would flatter.
+
+    Args:
+        part: one model.
+        condition: what was done, as JSON.
+        metric: one of the losses.
+    """
+    infinite = part.infinite(condition, metric)
+    if infinite:
+        return Interval(None, None, None, 0, f"infinite in {infinite} texts")
+    return change(part, condition, metric).interval
+
+
+def _places(found: list[Part]) -> Table:
+    """What happens without the count, by part of the model; draws of random heads are averaged."""
+    lead = leading(found)
+    each = max(1, HEADLINE_ROWS // len(found))
+    body: list[list[Cell]] = []
+    for part in found[:HEADLINE_ROWS]:
+        for place in part.places[:each]:
+            own, loss = part.placed(place, REPETITION), part.placed(place, PROSE)
+            repeats = difference(own, part.sample(NONE, REPETITION), REPETITION, paired=True).interval
+            costs = difference(loss, part.sample(NONE, PROSE), PROSE, paired=True).interval
+            less = less_penalty(part, own, costs.value).interval
+            body.append([*lead.cells((part.model,)), place_name(place), repeats, costs, less])
+    before = [(part.model, part.sample(NONE, REPETITION).value) for part in found]
+    base = ", ".join(number(value) if len(before) == 1 else f"{model} {number(value)}" for model, value in before)
     return Table(
-        f"Where does {model} need the count? One part of it without, less another",
-        ["without the count", "seq_rep_4", "loop_share", "winner_size", "loss on prose", "loss on its text"],
+        "count-ablation.places",
+        f"What happens to the repetition of {lead.same} without the count?",
+        [
+            *lead.columns,
+            Column("without it", left=True),
+            Column("seq_rep_4", "change", signed=True),
+            Column("loss on prose", "change, nats", signed=True, priority=2),
+            Column("less penalty", "seq_rep_4", signed=True, priority=1),
+        ],
         body,
-        "Halves of the layers; as many heads whose chains predict the training texts best as random ones, whose draws "
-        "are averaged. Paired by prompt or text; intervals: 95 %, bootstrap over them.",
+        f"{_prompts(found)} decoded greedily, {_texts(found)} of prose. log(count of a token so far) is taken from the "
+        "attention scores of its positions, at the largest strength. Changes are against nothing done (seq_rep_4 "
+        f"{base}) and paired; draws of random heads are averaged. {AT_EQUAL_LOSS} {BOOTSTRAP}",
+        headline=True,
     )
 
 
-def ablation_tables(rows: pd.DataFrame) -> list[Table]:
-    """Two tables per model; none where the experiment was not done."""
-    rows = _pick(rows, experiment="count-ablation", split="held_out")
-    tables = []
-    for model in _by(rows, "model"):
-        part = _pick(rows, model=model)
-        body = []
-        for condition in _by(part, "condition"):
-            chosen = _pick(part, condition=condition)
-            cells = [interval(_mean(_pick(chosen, metric=m))) for m in MEASURES[:3]]
-            if condition == NONE:
-                cells.insert(1, "–")
-                losses = [interval(_mean(_pick(chosen, metric=m))) for m in MEASURES[3:]]
-                body.append([name(condition), *cells, *losses, "–"])
-                continue
-            cells.insert(1, interval(change(part, condition, "seq_rep_4"), signed=True))
-            cells += [loss_change(part, condition, m) for m in MEASURES[3:]]
-            ablated = "ablation" in json.loads(condition)
-            cells.append(interval(less_penalty(part, condition, "seq_rep_4"), signed=True) if ablated else "–")
-            body.append([name(condition), *cells])
-        prompts = _pick(part, metric="seq_rep_4")["prompt"].nunique()
-        prose = _pick(part, metric="loss_prose")["prompt"].nunique()
-        tables.append(
-            Table(
-                f"Does the count cause the repetition of {model}? Greedy decoding without it",
-                [
-                    "taken away", "seq_rep_4", "change", "loop_share", "winner_size", "loss on prose",
-                    "loss on its text", "seq_rep_4 less that of repetition_penalty at the same loss",
-                ],
-                body,
-                "count x s: s log(count of a token so far) is taken from the attention scores of its positions. "
-                f"{prompts} held-out prompts; loss: nats per token, of {prose} texts of prose and of the model's own "
-                "continuations at temperature 1; below the first row losses are changes, paired by text; infinite "
-                "where a penalty forbids a written token. Last column: paired by prompt, interpolated between the "
-                "penalties that were measured to the same loss on prose, – beyond them. Intervals: 95 %, "
-                "bootstrap over prompts or texts.",
-            )
-        )  # fmt: skip
-        tables.append(_place_table(part, model))
-    return tables
+def _conditions(found: list[Part]) -> Table:
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        for condition in part.conditions:
+            own, *others = (part.interval(condition, metric) for metric in MEASURES)
+            more: Interval | None = None
+            less: Interval | None = None
+            if condition != NONE:
+                more = change(part, condition, REPETITION).interval
+            if condition != NONE and "ablation" in json.loads(condition):
+                loss = cost(part, condition, PROSE).value
+                less = less_penalty(part, part.sample(condition, REPETITION), loss).interval
+            body.append([*lead.cells((part.model,)), name(condition), own, more, *others, less])
+    return Table(
+        "count-ablation.strengths",
+        f"Does the count cause the repetition of {lead.same}? Every condition",
+        [
+            *lead.columns,
+            Column("taken away", left=True),
+            Column("seq_rep_4"),
+            Column("change", "seq_rep_4", signed=True),
+            Column("loop_share", priority=3),
+            Column("winner_size", "tokens", priority=2),
+            Column("less penalty", "seq_rep_4", signed=True, priority=1),
+        ],
+        body,
+        f"{_prompts(found)} decoded greedily. {COUNT} {AT_EQUAL_LOSS} Differences are paired by prompt. {BOOTSTRAP}",
+    )
+
+
+def _losses(found: list[Part]) -> Table:
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        for condition in part.conditions:
+            cells: list[Cell] = []
+            for metric in LOSSES:
+                infinite = part.infinite(condition, metric)
+                mean = part.interval(condition, metric)
+                hidden = Interval(None, None, None, 0, f"infinite in {infinite} texts")
+                cells += [hidden if infinite else mean, None if condition == NONE else cost(part, condition, metric)]
+                cells.append(infinite)
+            body.append([*lead.cells((part.model,)), name(condition), *cells])
+    columns = [
+        Column("prose", "nats", priority=3),
+        Column("prose, change", "nats", signed=True),
+        Column("prose, infinite", "texts", priority=4),
+        Column("its text", "nats", priority=3),
+        Column("its text, change", "nats", signed=True, priority=1),
+        Column("its text, infinite", "texts", priority=4),
+    ]
+    return Table(
+        "count-ablation.losses",
+        f"What does it cost {lead.same}? Every condition",
+        [*lead.columns, Column("taken away", left=True), *columns],
+        body,
+        f"Loss in nats per token: on {_texts(found)} of prose, and on the model's own continuations at temperature 1; "
+        "changes are paired by text. infinite: texts in which a penalty forbids a written token; they have no mean. "
+        f"{COUNT} {BOOTSTRAP}",
+    )
+
+
+def _contrasts(found: list[Part]) -> Table:
+    """Does it matter where the count is taken away?"""
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        for one, other in CONTRASTS:
+            cells = [contrast(part, one, other, metric).interval for metric in (*MEASURES, *LOSSES)]
+            body.append([*lead.cells((part.model,)), place_name(one), place_name(other), *cells])
+    return Table(
+        "count-ablation.contrasts",
+        f"Where does {lead.same} need the count? One part of it without, less another",
+        [
+            *lead.columns,
+            Column("without it", left=True),
+            Column("less", left=True),
+            Column("seq_rep_4", signed=True),
+            Column("loop_share", signed=True, priority=3),
+            Column("winner_size", "tokens", signed=True, priority=4),
+            Column("loss on prose", "nats", signed=True, priority=1),
+            Column("loss on its text", "nats", signed=True, priority=2),
+        ],
+        body,
+        "Halves of the layers; as many heads whose chains predict the training texts best as random ones, whose draws "
+        f"are averaged. Paired by prompt or text. {BOOTSTRAP}",
+    )

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pandas as pd
 
 from harness.core.records import Answer
-from harness.experiments._shared.sentences import beyond, not_found, with_unit
+from harness.experiments._shared.sentences import beyond, not_found, testable, with_unit
 from harness.experiments.generation.parts import CEILING, FLOOR, MODEL, Part, parts
 from harness.experiments.generation.recovered import BASELINE, NO_ROOM, recovered
 from harness.stats.intervals import FEWEST_UNITS
-from harness.stats.pooling import Difference, Sample, difference
+from harness.stats.pooling import Sample, difference
 
 MOST_NAMED = 3  # surrogates that one sentence lists
 
@@ -41,11 +41,6 @@ def _listed(names: list[str]) -> str:
     """Some names, and how many more there are."""
     more = len(names) - MOST_NAMED
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_NAMED])} and {more} more"
-
-
-def _testable(found: Difference) -> bool:
-    """Could the run have told the difference from zero?"""
-    return found.sure != 0 or found.identical or found.interval.low is not None
 
 
 def _in_context(part: Part, question: str) -> Answer:
@@ -84,7 +79,7 @@ def _next_token(part: Part, question: str) -> Answer:
             question, f"{text}. {behind[0]} is {beyond(lead.interval, 'nats')} further away.", best.interval()
         )
     text = f"{text}. Runner-up: {not_found(lead.interval, behind[0], 'nats')}."
-    return Answer(question, text, best.interval(), answered=_testable(lead))
+    return Answer(question, text, best.interval(), answered=testable(lead))
 
 
 def _value(sample: Sample) -> float:
@@ -116,7 +111,7 @@ def _winners(part: Part, question: str) -> Answer:
         text += f". The model with another seed: {with_unit(ceiling.interval())}."
     else:
         text += "."
-    return Answer(question, text, best.interval(), answered=_testable(lead))
+    return Answer(question, text, best.interval(), answered=testable(lead))
 
 
 def _repetition(part: Part, question: str) -> Answer:
@@ -140,7 +135,7 @@ def _repetition(part: Part, question: str) -> Answer:
         nor = [name for name in order[1:] if not found[name].sure and found[name].interval.low is not None]
         if nor:
             text += f" Nor was one found for {_listed(nor)}."
-    return Answer(question, text, best.interval, answered=_testable(best))
+    return Answer(question, text, best.interval, answered=testable(best))
 
 
 def _recovered(part: Part, question: str) -> Answer:
