@@ -32,7 +32,7 @@ def answers(rows: pd.DataFrame) -> list[str]:
     """
     seen = Observed(rows)
     said: list[str] = []
-    makers = {"one-layer": _one_layer, "heads": _heads, "generation": _generation}
+    makers = {"one-layer": _one_layer, "heads": _heads}
     for experiment, make in makers.items():
         if (rows["experiment"] == experiment).any():
             said += make(seen)
@@ -101,44 +101,3 @@ def _heads(seen: Observed) -> list[str]:
         negative = [name for name in order if (found[name].interval().high or 0.0) < 0]
         said.append(text + (f". Worse than counts: {', '.join(negative)}." if negative else "."))
     return said
-
-
-def _generation(seen: Observed) -> list[str]:
-    said = []
-    part = seen.frame[seen.frame["experiment"] == "generation"]
-    for (model, strategy), _ in part.groupby(["model", "strategy"], sort=False):
-        where: dict[str, object] = {"experiment": "generation", "model": model, "strategy": strategy}
-        mass = _samples(seen, metric="in_context_mass", **where).get("model")
-        if mass is not None:
-            said.append(
-                f"{model}, {strategy}: {interval(mass.interval())} of its probability is on tokens of its context, the "
-                "part that a chain can speak about."
-            )
-        kl = _samples(seen, metric="kl", **where)
-        order = _ranked(kl, higher=False)
-        if order:
-            nats = interval(kl[order[0]].interval())
-            text = f"One token ahead ({model}, {strategy}), {order[0]} is closest (KL {nats} nats)"
-            if len(order) > 1:
-                lead = difference(kl[order[1]], kl[order[0]], "kl", paired=True)
-                text += f"; {order[1]} is {interval(lead.interval, signed=True)} further" + (
-                    "" if lead.sure else ", which is not sure"
-                )
-            said.append(text + ".")
-        said += _winners(_samples(seen, metric="winner_jaccard", **where), f"{model}, {strategy}")
-    return said
-
-
-def _winners(found: dict[str, Sample], what: str) -> list[str]:
-    floor, ceiling = found.get("model-shuffled"), found.get("model-reseeded")
-    order = _ranked(found, higher=True)
-    if not order or floor is None:
-        return []
-    best = found[order[0]]
-    lead = difference(best, floor, "winner_jaccard", paired=True)
-    judged = {1: "better than", -1: "worse than", 0: "no better than"}[lead.sure]
-    top = f"; the model agrees with itself to {interval(ceiling.interval())}" if ceiling is not None else ""
-    return [
-        f"Which tokens win ({what}): {order[0]} agrees best, {interval(best.interval())}, {judged} other prompts' "
-        f"continuations ({interval(floor.interval())}; difference {interval(lead.interval, signed=True)}){top}."
-    ]

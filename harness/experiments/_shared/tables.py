@@ -6,29 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from harness.core.format import interval, number
 from harness.core.records import Interval
-from harness.stats.correlation import mean_spearman_interval
 from harness.stats.intervals import explained_interval, mean_interval, median_interval
 from harness.surrogates import LADDER
 
 SEED = 0  # of the bootstrap: the same rows give the same table
 FRAME = {"model-shuffled": "floor: prompts shuffled", "model-reseeded": "ceiling: model, other seed"}
-MEASURES = (
-    "seq_rep_1",
-    "seq_rep_2",
-    "seq_rep_3",
-    "seq_rep_4",
-    "window_entropy",
-    "loop_share",
-    "loop_onset",
-    "loop_period",
-    "winner_size",
-    "dominance",
-)
 
 
 @dataclass(frozen=True)
@@ -216,133 +202,13 @@ def _layer_table(rows: pd.DataFrame, model: str) -> Table:
     )
 
 
-def _generation_tables(rows: pd.DataFrame) -> list[Table]:
-    tables = []
-    for model in _by(rows, "model"):
-        of_model = _pick(rows, model=model, split="held_out")
-        body = []
-        for strategy in _by(of_model, "strategy"):
-            part = _pick(of_model, strategy=strategy)
-            mass = interval(_mean(_pick(part, metric="in_context_mass")))
-            for name in _ladder(part):
-                chosen = _pick(part, surrogate=name)
-                cells = [interval(_mean(_pick(chosen, metric=m))) for m in ("kl", "total_variation", "top_token")]
-                body.append([strategy, mass, name, *cells])
-        continued = _counted(_pick(of_model, metric="in_context_mass")["prompt"], "held-out prompt")
-        tables.append(
-            Table(
-                f"Next tokens of {model}, restricted to the context",
-                ["strategy", "in_context_mass", "surrogate", "kl (nats)", "total_variation", "top_token"],
-                body,
-                "in_context_mass: probability that the model gives to tokens of its context, the part of its behaviour "
-                f"that a CCMC can speak about. {continued}. Intervals: "
-                "95 %, bootstrap over prompts.",
-            )
-        )
-        tables += [
-            _agreement_table(
-                _pick(of_model, strategy=strategy), f"Repetition of {model}, {strategy}: model and surrogates"
-            )
-            for strategy in _by(of_model, "strategy")
-        ]
-    return tables
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How one measure of a surrogate's continuations agrees with the real one, over prompts where both are defined."""
-
-    difference: Interval
-    correlation: Interval
-
-
-def agreement(part: pd.DataFrame, surrogate: str, measure: str) -> Agreement:
-    """Paired difference (surrogate - real) and Spearman's correlation over prompts.
-
-    The difference is that of means over seeds. The correlation is taken seed by seed and then averaged: a mean over
-    seeds would be smoother than the single continuation that the ceiling has.
-
-    Args:
-        part: rows of one model and strategy.
-        surrogate: a surrogate, or a row of the frame.
-        measure: a metric that is defined for single continuations.
-    """
-    a, b = _beside_model(part, surrogate, measure)
-    if len(a) == 0:
-        nothing = Interval(None, None, None, 0, "no prompt where both are defined")
-        return Agreement(nothing, nothing)
-    return Agreement(mean_interval(np.nanmean(b, axis=1) - a, SEED), mean_spearman_interval(a, b.T, SEED))
-
-
-def mean_difference(part: pd.DataFrame, surrogate: str, measure: str) -> Interval:
-    """The difference alone of `agreement`, at a third of its cost."""
-    a, b = _beside_model(part, surrogate, measure)
-    if len(a) == 0:
-        return Interval(None, None, None, 0, "no prompt where both are defined")
-    return mean_interval(np.nanmean(b, axis=1) - a, SEED)
-
-
-def _beside_model(part: pd.DataFrame, surrogate: str, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    """A measure of the model [prompts] and of a surrogate [prompts, seeds], over prompts where both are defined."""
-    chosen = _pick(part, metric=measure)
-    real = _per_prompt(_pick(chosen, surrogate="model"))
-    other = _pick(chosen, surrogate=surrogate)
-    other = other[other["value"].notna()]
-    table = other.assign(value=other["value"].astype(float)).pivot_table(index="prompt", columns="seed", values="value")
-    common = real.index.intersection(table.index)
-    return real.loc[common].to_numpy(dtype=float), table.loc[common].to_numpy(dtype=float)
-
-
-def _agreement_table(part: pd.DataFrame, title: str) -> Table:
-    """Measures down, what is compared with the model across; every cell a difference and a rank correlation."""
-    names = [n for n in ["model-shuffled", *_ladder(part), "model-reseeded"] if len(_pick(part, surrogate=n))]
-    given = part["prompt"].dropna().nunique()
-    prompts = _mean(_pick(part, metric="seq_rep_1", surrogate="model")).n
-    size = {name: number(_mean(_pick(part, metric="winner_size", surrogate=name)).value) for name in ["model", *names]}
-    body = [["winner_jaccard", f"size {size['model']}"], ["dominance_area", ""]]
-    for name in names:
-        chosen = _pick(part, surrogate=name)
-        body[0].append(f"{interval(_mean(_pick(chosen, metric='winner_jaccard')))}\nsize {size[name]}")
-        body[1].append(interval(_mean(_pick(chosen, metric="dominance_area"))))
-    for measure in MEASURES:
-        real = _mean(_pick(part, metric=measure, surrogate="model"))
-        cells = [measure, interval(real) + ("" if real.n == prompts else f"\nn = {real.n}")]
-        for name in names:
-            found = agreement(part, name, measure)
-            count = "" if found.difference.n == prompts else f", n = {found.difference.n}"
-            cells.append(
-                f"{interval(found.difference, signed=True)}\nr {interval(found.correlation)}{count}"
-                if found.difference.n
-                else "–"
-            )
-        body.append(cells)
-    counted = _counted(part["prompt"].dropna(), "held-out prompt")
-    if prompts < given:
-        counted = f"{prompts} of {counted} (the others the model ends at once)"
-    fixed = (
-        " Greedy decoding has one continuation: its ceiling is perfect by construction." if "greedy" in title else ""
-    )
-    return Table(
-        title,
-        ["measure", "model", *(FRAME.get(name, name) for name in names)],
-        body,
-        f"{counted}. winner_jaccard: overlap of the "
-        "winner sets, with the mean size of each side's own. dominance_area: distance of the dominance curves. Below: "
-        "the model's mean, then difference (it - model, paired by prompt) and r, Spearman's rank correlation over "
-        "prompts (– where a side is constant); n where fewer prompts have a value, such as a loop. Intervals: 95 %, "
-        "bootstrap over prompts." + fixed,
-    )
-
-
 def summary_tables(rows: pd.DataFrame) -> list[Table]:
     """The tables that a run ends with, from the rows of one or more runs."""
-    makers = {"one-layer": _one_layer_tables, "heads": _heads_tables, "generation": _generation_tables}
+    makers = {"one-layer": _one_layer_tables, "heads": _heads_tables}
     tables = [
         table for kind, make in makers.items() if len(part := _pick(rows, experiment=kind)) for table in make(part)
     ]
     from harness.experiments._shared.paper_tables import paper_tables
-    from harness.experiments.count_ablation.tables import ablation_tables  # they are made of this module's parts
-    from harness.experiments.generation.tables import generation_tables
     from harness.experiments.heads.shrinkage import shrinkage_tables
 
-    return tables + shrinkage_tables(rows) + generation_tables(rows) + ablation_tables(rows) + paper_tables(rows)
+    return tables + shrinkage_tables(rows) + paper_tables(rows)
