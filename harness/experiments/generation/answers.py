@@ -90,7 +90,7 @@ def _value(sample: Sample) -> float:
 def _winners(part: Part, question: str) -> Answer:
     """The surrogate with the largest overlap of winner sets, against the floor and beside the ceiling."""
     metric = "winner_jaccard"
-    found = {name: part.sample(metric, name) for name in part.ranked if part.sample(metric, name).value is not None}
+    found = {name: part.sample(metric, name) for name in part.contenders if part.sample(metric, name).value is not None}
     floor, ceiling = part.sample(metric, FLOOR), part.sample(metric, CEILING)
     if not found:
         return _unanswered(question, part, "no surrogate continued a held-out prompt")
@@ -118,7 +118,7 @@ def _repetition(part: Part, question: str) -> Answer:
     """The surrogate whose mean seq_rep_4 is closest to the model's, and every other without a difference."""
     metric = "seq_rep_4"
     real = part.sample(metric, MODEL)
-    found = {name: difference(part.sample(metric, name), real, metric, paired=True) for name in part.ranked}
+    found = {name: difference(part.sample(metric, name), real, metric, paired=True) for name in part.contenders}
     found = {name: lead for name, lead in found.items() if lead.interval.value is not None}
     if not found:
         return _unanswered(question, part, "no prompt has a continuation of four tokens or more on both sides")

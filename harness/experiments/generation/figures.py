@@ -103,11 +103,16 @@ def _of_strategy(part: Part, label: str) -> list[Figure]:
         about = f"{LABELS[FLOOR]}: continuations of other prompts; {LABELS[CEILING]}: the model once more."
         draw = partial(dot_plot, overlaps, "overlap with the model's winner set")
         made.append(Figure(f"winners-{label}", f"Winners of {part.what}", about, draw, wide=False))
-    if part.continued and any(part.sample(measure, name).rows for measure in REPETITION for name in part.surrogates):
+    if part.continued and _rollouts(part):
         about = "Difference to the model's own continuation, paired by prompt, with 95 % intervals."
         draw_later = partial(repetition_figure, part)
         made.append(Figure(f"repetition-{label}", f"Repetition against {part.what}", about, draw_later, wide=False))
     return made
+
+
+def _rollouts(part: Part) -> list[str]:
+    """The surrogates that continued prompts."""
+    return [name for name in part.compared if name not in LABELS]
 
 
 def held_out(trajectories: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -266,6 +271,6 @@ def repetition_figure(part: Part) -> Drawn:
     """Surrogate - model of several measures, one colour per surrogate."""
     differences = {
         name: [(measure, difference_to_model(part, name, measure)) for measure in REPETITION]
-        for name in part.surrogates
+        for name in _rollouts(part)
     }
     return dot_plot(differences, "surrogate - model", zero=True)

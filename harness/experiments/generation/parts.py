@@ -71,6 +71,11 @@ class Part:
         return [name for name in (FLOOR, *self.surrogates, CEILING) if name in names]
 
     @property
+    def contenders(self) -> list[str]:
+        """The surrogates that continued prompts and may be called best."""
+        return [name for name in self.ranked if name in self.compared]
+
+    @property
     def prompts(self) -> int:
         """Held-out prompts."""
         return int(self.rows["prompt"].dropna().nunique())

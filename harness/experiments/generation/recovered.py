@@ -101,7 +101,7 @@ def errors(part: Part) -> Errors:
     if len(part.rows):
         for key, sample in Observed(error_rows(part.rows)).cells(("metric", "surrogate")):
             found[str(key[0]), str(key[1])] = sample
-    names = [FLOOR, CEILING, *part.ranked]
+    names = [FLOOR, CEILING, *part.contenders]
     cells = [(question, name) for question in QUESTIONS for name in names]
     if any(cell not in found or found[cell].pooled is None for cell in cells):
         return {}
@@ -142,7 +142,7 @@ def recovered(part: Part) -> Recovered:
     excludes 0.
     """
     found = errors(part)
-    names = part.ranked
+    names = part.contenders
     if not found:
         missing = Interval(None, None, None, 0, "no prompt has floor, ceiling and every surrogate")
         return Recovered(
