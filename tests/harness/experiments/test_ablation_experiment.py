@@ -15,9 +15,11 @@ from float32 import FLOAT64, in_float64
 
 import harness
 from harness.core.rows import Rows
+from harness.experiments.count_ablation.conditions import NONE, change, contrast, less_penalty, name, parts
+from harness.experiments.count_ablation.plan import conditions
 from harness.experiments.count_ablation.settings import CountAblation
-from harness.experiments.count_ablation.tables import NONE, ablation_tables, change, contrast, less_penalty, loss_change
-from harness.experiments.count_ablation.units import chosen_heads, conditions, text_loss
+from harness.experiments.count_ablation.tables import cost, tables
+from harness.experiments.count_ablation.units import chosen_heads, text_loss
 
 RANKED = [[layer, head] for layer in (2, 0, 3, 1) for head in range(4)]
 
@@ -77,18 +79,26 @@ def test_penalties_at_the_same_loss_are_interpolated() -> None:
         for index in range(6):
             rows.add("seq_rep_4", repetition + 0.01 * index, prompt=f"p{index}", condition=json.loads(condition))
             rows.add("loss_prose", loss + 0.1 * index, prompt=f"t{index}", condition=json.loads(condition))
-    part = rows.frame()
+    (part,) = parts(rows.frame())
     one, two = list(figures)[3:]
-    assert change(part, one, "seq_rep_4").value == pytest.approx(-0.1)
-    # a third of the way from 1.1 (.1 nats, .325) to 1.2 (.4 nats, .125); the ablation has .425
-    assert less_penalty(part, one, "seq_rep_4").value == pytest.approx(0.425 - (0.325 - 0.2 / 3))
-    assert less_penalty(part, two, "seq_rep_4").value is None
+    assert change(part, one, "seq_rep_4").interval.value == pytest.approx(-0.1)
+
+    def less(condition: str) -> Any:
+        own = part.sample(condition, "seq_rep_4")
+        return less_penalty(part, own, cost(part, condition, "loss_prose").value).interval
+
+    # a third of the distance from 1.1 (.1 nats, .325) to 1.2 (.4 nats, .125); the ablation has .425
+    assert less(one).value == pytest.approx(0.425 - (0.325 - 0.2 / 3))
+    assert less(two).value is None
+    assert less(two).missing == "no penalty that was measured costs as much"
     rows.add("loss_prose", None, missing="infinite", prompt="t9", condition=json.loads(two))
-    part = rows.frame()
-    assert loss_change(part, two, "loss_prose") == "infinite in 1 of 7"
-    assert loss_change(part, one, "loss_prose").startswith("+0.200")
-    table = ablation_tables(part)[0]
-    assert [row[0] for row in table.rows][3:] == ["count x 1, all heads", "count x 2, all heads"]
+    (part,) = parts(rows.frame())
+    assert cost(part, two, "loss_prose").missing == "infinite in 1 texts"
+    assert cost(part, one, "loss_prose").value == pytest.approx(0.2)
+    found = {table.name: table for table in tables(rows.frame())}
+    strengths = found["count-ablation.strengths"]
+    assert strengths.column("taken away")[3:] == ["count x 1, all heads", "count x 2, all heads"]
+    assert found["count-ablation.losses"].column("prose, infinite") == [0, 0, 0, 0, 1]
 
 
 def test_parts_of_the_model_are_compared_on_the_same_prompts() -> None:
@@ -100,13 +110,14 @@ def test_parts_of_the_model_are_compared_on_the_same_prompts() -> None:
             drawn = {"ablation": "random-heads", "strength": 1.0, "draw": draw}
             rows.add("seq_rep_4", 0.5 + 0.04 * index - away, prompt=f"p{index}", condition=drawn)
     rows.add("seq_rep_4", 9.0, prompt="alone", condition={"ablation": "best-heads", "strength": 1.0})
-    part = rows.frame()
-    found = contrast(part, "best-heads", "random-heads", "seq_rep_4")
+    (part,) = parts(rows.frame())
+    found = contrast(part, "best-heads", "random-heads", "seq_rep_4").interval
     assert found.n == 6
     assert found.value == pytest.approx(0.225)
     assert found.low is not None
     assert 0.2 <= found.low < 0.225
-    assert contrast(part, "first-half", "second-half", "seq_rep_4").missing == "no prompt where both are defined"
+    assert contrast(part, "first-half", "second-half", "seq_rep_4").interval.value is None
+    assert name('{"ablation": "random-heads", "draw": 1, "strength": 1.0}') == "count x 1, random heads, draw 2"
 
 
 def test_a_whole_run(tmp_path: Path, small_model: Path) -> None:
@@ -138,5 +149,7 @@ def test_a_whole_run(tmp_path: Path, small_model: Path) -> None:
     forbidden = rows[rows["condition"].str.contains("no_repeat_ngram") & rows["value"].isna()]
     assert set(forbidden["missing"]) <= {"infinite: the penalty forbids a token that was written", "no loop",
                                          "dominance ends below 0.9", "no winner occurs twice"}  # fmt: skip
-    assert [t.title.split()[0] for t in run.tables()][-2:] == ["Does", "Where"]
+    made = tables(run.rows[run.rows["experiment"] == "count-ablation"])
+    assert [t.name for t in made] == [f"count-ablation.{n}" for n in ("places", "strengths", "losses", "contrasts")]
+    assert len(made[1].rows) == 8
     assert run.state == "complete"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from harness.core.format import interval, number
 from harness.core.records import Interval
 from harness.core.rows import Rows
-from harness.experiments._shared.tables import Table, agreement, summary_tables
+from harness.experiments._shared.tables import Table, summary_tables
 
 
 @pytest.mark.parametrize(
@@ -36,41 +35,6 @@ def test_an_interval_has_the_same_decimals_throughout() -> None:
 def test_markdown_keeps_cells_apart() -> None:
     text = Table("T", ["a", "b"], [["x|y", "1\n2"]], "note").markdown()
     assert text == "**T**\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1<br>2 |\n\nnote\n"
-
-
-def generation_rows() -> pd.DataFrame:
-    rows = Rows(experiment="generation", model="m", strategy="greedy", split="held_out")
-    rng = np.random.default_rng(0)
-    for index in range(8):
-        prompt, real = f"p{index}", float(index)
-        rows.add("in_context_mass", 0.5, surrogate="model", prompt=prompt, seed=0)
-        rows.add("seq_rep_1", real, surrogate="model", prompt=prompt, seed=0)
-        rows.add("winner_size", 3, surrogate="model", prompt=prompt, seed=0)
-        for seed in range(2):
-            rows.add("seq_rep_1", real + 1 + seed + 0.1 * rng.random(), surrogate="counts", prompt=prompt, seed=seed)
-            rows.add("winner_jaccard", 0.25 if index % 2 else 0.75, surrogate="counts", prompt=prompt, seed=seed)
-            rows.add("winner_size", 5, surrogate="counts", prompt=prompt, seed=seed)
-    rows.add("seq_rep_1", None, missing="too short", surrogate="counts", prompt="p8", seed=0)
-    rows.add("seq_rep_1", 0.5, surrogate="model", prompt="p8", seed=0)
-    return rows.frame()
-
-
-def test_agreement_is_paired_by_prompt() -> None:
-    found = agreement(generation_rows(), "counts", "seq_rep_1")
-    assert found.difference.n == 8  # the prompt without a value on one side is in neither mean
-    assert found.difference.value == pytest.approx(1.55, abs=0.05)
-    assert found.correlation.value == pytest.approx(1.0)
-    assert agreement(generation_rows(), "counts", "loop_onset").difference.value is None
-
-
-def test_the_agreement_table_shows_sizes_beside_the_jaccard() -> None:
-    table = summary_tables(generation_rows())[-1]
-    cells = {row[0]: row[1:] for row in table.rows}
-    assert table.header == ["measure", "model", "counts"]
-    assert cells["winner_jaccard"][0] == "size 3.00"
-    assert cells["winner_jaccard"][1].startswith("0.500 [")
-    assert cells["winner_jaccard"][1].endswith("size 5.00")
-    assert cells["loop_onset"][1] == "–"
 
 
 def test_explained_pools_over_queries_not_over_heads() -> None:
