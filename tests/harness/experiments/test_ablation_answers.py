@@ -24,7 +24,7 @@ def test_the_truth_is_found() -> None:
     # at .2 nats the penalty is a third of the distance from 1.1 to 1.2: .3 - .2 / 3
     for estimate, truth in zip(estimates, (-0.1, 0.2, 0.4 - (0.3 - 0.2 / 3), -0.05), strict=True):
         assert estimate is not None
-        assert estimate.value == pytest.approx(truth, abs=1e-9 if truth != 0.4 - (0.3 - 0.2 / 3) else 0.01)
+        assert estimate.value == pytest.approx(truth, abs=1e-9)
     assert "(strength 1) seq_rep_4 is 0.400" in found[REPETITION].text
     assert "it repeats less, by 0.100 [" in found[REPETITION].text
     assert "the loss on prose rises by 0.200 [" in found[COST].text
@@ -41,9 +41,9 @@ def test_the_truth_is_found() -> None:
 def test_no_difference_is_found_where_there_is_none() -> None:
     found = answers(ablation_rows({**ABLATED, ALL: ABLATED[NONE]}, spread=0.1))
     for place, unit in ((REPETITION, ""), (COST, " nats")):
-        shown = re.search(rf"no difference found to the model with it \(0 \[(.+), (.+)\]{unit}\)", found[place].text)
+        shown = re.search(rf"no difference found to the model with it \(.+ \[(.+), (.+)\]{unit}\)", found[place].text)
         assert shown is not None, found[place].text
-        least = re.search(r"this run could only have found one of about ([\d.]+)", found[place].text)
+        least = re.search(r"this run could only have found one of about (\d+\.?\d*)", found[place].text)
         assert least is not None
         low, high = float(shown[1]), float(shown[2])
         assert float(least[1]) == pytest.approx((high - low) / 2 / 1.96 * 2.8, rel=0.06)
