@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import small_models
 import yaml
 
 import harness
 from harness.core import registry
-from harness.experiments.generation.tables import against, all_errors, errors, ways
+from harness.experiments.generation.parts import parts
+from harness.experiments.generation.recovered import against, errors, recovered
+from harness.experiments.generation.tables import tables
+from harness.stats.pooling import Sample
 
 STRATEGIES: list[Any] = ["greedy", {"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.9}, {"beams": 2}]
 NAMES = ["greedy", "temperature=1", "temperature=0.8,top_p=0.9", "beams=2"]
@@ -99,47 +103,56 @@ def test_the_mean_field_speaks_about_plain_sampling_alone(finished: Any) -> None
     assert others["missing"].str.contains("temperature 1").all()
 
 
-def test_the_way_is_a_ratio_of_mean_errors(finished: Any) -> None:
-    rows = finished[0].rows
-    part = rows[(rows["experiment"] == "generation") & (rows["split"] == "held_out") & (rows["strategy"] == "greedy")]
-    value = part["value"].astype(float)
-    jaccard = part[part["metric"] == "winner_jaccard"]
+def generation_rows(run: Any) -> pd.DataFrame:
+    return run.rows[run.rows["experiment"] == "generation"]
+
+
+def test_a_recovered_share_is_a_ratio_of_mean_errors(finished: Any) -> None:
+    (part,) = (one for one in parts(generation_rows(finished[0])) if one.strategy == "greedy")
+    rows = part.rows
+    jaccard = rows[rows["metric"] == "winner_jaccard"]
+    found = errors(part)
+    units = found["who", "counts"].units
     for name in ("counts", "model-shuffled"):
         chosen = jaccard[jaccard["surrogate"] == name]
         expected = 1 - chosen["value"].astype(float).groupby(chosen["prompt"]).mean()
-        np.testing.assert_allclose(errors(part, name, "winner_jaccard"), expected)
-    real = part[(part["metric"] == "seq_rep_4") & (part["surrogate"] == "model")]
-    made = part[(part["metric"] == "seq_rep_4") & (part["surrogate"] == "counts")]
-    for prompt, found in errors(part, "counts", "seq_rep_4").items():
-        truth = float(value[real.index[real["prompt"] == prompt]].iloc[0])
-        assert found == pytest.approx((value[made.index[made["prompt"] == prompt]] - truth).abs().mean())
-    greedy = ways(part)
-    assert {way.surrogate for way in greedy} == set(SURROGATES)
-    told = [way.all.value for way in greedy if way.all.value is not None]
-    assert told == sorted(told, reverse=True)
-    assert errors(part, "model-reseeded", "dominance_area").max() == 0.0
+        np.testing.assert_allclose(values(found["who", name]), expected.loc[units])
+    repeats = rows[rows["metric"] == "seq_rep_4"].assign(value=lambda frame: frame["value"].astype(float))
+    real = repeats[repeats["surrogate"] == "model"].set_index("prompt")["value"]
+    made = repeats[repeats["surrogate"] == "counts"]
+    distance = (made["value"] - made["prompt"].map(real)).abs().groupby(made["prompt"]).mean()
+    np.testing.assert_allclose(values(found["how much", "counts"]), distance.loc[units])
+    assert found["when", "model-reseeded"].value == 0.0
+    of = recovered(part)
+    assert {share.surrogate for share in of.shares} == set(SURROGATES)
+    shares = [share.all.value for share in of.shares if share.all.value is not None]
+    assert shares == sorted(shares, reverse=True)
+
+
+def values(sample: Sample) -> np.ndarray[Any, Any]:
+    assert sample.pooled is not None
+    return sample.pooled.numerators
 
 
 def test_the_tables(finished: Any) -> None:
-    titles = [table.title for table in finished[0].tables()]
-    for start, count in (("Which surrogate explains", 2), ("Winners of", 1), ("Leaving the context", 1)):
-        assert sum(title.startswith(start) for title in titles) == count
+    found = tables(generation_rows(finished[0]))
+    names = ("best", "in-context", "next-token", "agreement", "recovered", "winners", "timing", "mean-field", "leaving")
+    assert [table.name for table in found] == [f"generation.{name}" for name in names]
+    assert all(len(row) == len(table.columns) for table in found for row in table.rows)
+    winners = found[5].column("winners")
+    assert set(winners) == {"90 %", "top 1", "top 3"}
 
 
 def test_the_best_surrogate_is_that_of_the_least_error(finished: Any) -> None:
-    run = finished[0]
-    (table,) = [t for t in run.tables() if t.title.endswith("how much of the way does it get?")]
-    rows = run.rows[(run.rows["experiment"] == "generation") & (run.rows["split"] == "held_out")]
-    assert [row[0] for row in table.rows] == list(dict.fromkeys(rows["strategy"]))
-    for row in table.rows:
-        table_of_errors = all_errors(rows[rows["strategy"] == row[0]])
-        found: Any = table_of_errors["all"]
-        found = found.drop(columns=["model-shuffled", "model-reseeded"])
-        assert found.mean().idxmin() == row[1]
-        surely = against(table_of_errors, row[1], [n for n in found if n != row[1]])
-        equal = {name for name, p in surely.items() if p > 0.05}
-        assert set(row[6].split(", ")) == (equal or {"none"})
-        assert int(row[8]) == len(found)
+    rows = generation_rows(finished[0])
+    table = tables(rows)[0]
+    assert table.column("strategy") == NAMES
+    for part, best, ties in zip(parts(rows), table.column("best"), table.column("ties"), strict=True):
+        found = errors(part)
+        names = [name for question, name in found if question == "all" and name in SURROGATES]
+        assert min(names, key=lambda name: found["all", name].value or 0.0) == best
+        tests = against(found, str(best), [name for name in names if name != best])
+        assert ties == sum(p > 0.05 for p in tests.values())
 
 
 def test_the_rows_do_not_depend_on_the_workers(finished: Any, tmp_path: Path) -> None:
