@@ -33,3 +33,17 @@ def interval(found: Interval, signed: bool = False) -> str:
     scale = max(abs(found.value), abs(found.low), abs(found.high))
     value, low, high = (_text(part, scale, signed) for part in (found.value, found.low, found.high))
     return f"{value} [{low}, {high}]"
+
+
+def percent(found: Interval) -> str:
+    """A share in percent, with the decimals that its interval supports, such as `51 % [43, 56]`."""
+    if found.value is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return f"{100 * found.value:.{0 if abs(found.value) >= 0.1 else 1}f} %"
+    width = found.high - found.low
+    decimals = 0 if width >= 0.02 else 1 if width >= 0.002 else 2
+    value, low, high = (
+        f"{round(100 * part, decimals) + 0.0:.{decimals}f}" for part in (found.value, found.low, found.high)
+    )
+    return f"{value} % [{low}, {high}]"

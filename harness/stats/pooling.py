@@ -2,7 +2,8 @@
 
 A unit is what was drawn at random: a prompt; where prompts are drawn anew in every repetition, the repetition; where
 a metric has no prompts, the repetition or the head. Everything measured on one unit is averaged first. `explained` of
-heads is pooled from the KL of its prompts, 1 - sum KL / sum KL(counts), as in every table.
+heads is pooled from the KL of its prompts, 1 - sum KL / sum KL(counts), as in every table; it is missing where counts
+alone are right to rounding, and there is nothing to explain.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pandas as pd
 from harness.core import registry
 from harness.core.records import Interval
 from harness.stats.differences import Pooled, paired_p, paired_pooled_difference, two_sample_difference, two_sample_p
-from harness.stats.intervals import FEWEST_UNITS, ratio_interval
+from harness.stats.intervals import FEWEST_UNITS, FLAT, ratio_interval
 
 SEED = 0  # of the bootstrap: the same rows give the same figures
 REPEATS = ("real_seed",)  # factors of `condition` that are averaged over
@@ -177,6 +178,7 @@ class Observed:
             condition=frame["condition"].map(plain).astype("string"),
             value=frame["value"].astype("Float64").astype(float),
             weight=1.0,
+            queries=0.0,
             complement=False,
         )
         self.frame = _with_explained(frame.assign(unit=_units(frame)))
@@ -231,8 +233,9 @@ def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...
     first = np.unique(cell, return_index=True)[1]
     columns = [frame[name].iloc[first] for name in by]
     keys = [tuple(None if pd.isna(value) else value for value in key) for key in zip(*columns, strict=True)]
-    value, weight = frame["value"].to_numpy(dtype=float), frame["weight"].to_numpy(dtype=float)
+    value, weight, queries = (frame[name].to_numpy(dtype=float) for name in ("value", "weight", "queries"))
     there = ~np.isnan(value)
+    least = FLAT * np.bincount(cell[there], weights=queries[there], minlength=count)
     unit, names = pd.factorize(frame["unit"], sort=True)
     pairs, place, sizes = np.unique(cell[there] * len(names) + unit[there], return_inverse=True, return_counts=True)
     above = np.bincount(place, weights=value[there], minlength=len(pairs))
@@ -248,8 +251,10 @@ def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...
         own = slice(edges[index], edges[index + 1])
         divide = 1 if complement[index] else sizes[own]
         sums, weights = above[own] / divide, below[own] / divide
-        pooled = Pooled(sums, weights) if len(sums) and float(weights.sum()) > 0 else None
+        flat = bool(len(sums)) and float(weights.sum()) < least[index]
+        pooled = Pooled(sums, weights) if len(sums) and float(weights.sum()) > 0 and not flat else None
         reason = str(reasons.iloc[reason_row[index]]) if index in reason_row else None
+        reason = f"counts alone predict these queries to {FLAT:g} nats" if flat else reason
         units = pd.Index(names[pairs[own] % len(names)])
         missing = int(rows[index] - filled[index])
         samples.append(Sample(units, pooled, bool(complement[index]), int(rows[index]), missing, reason))
@@ -288,7 +293,8 @@ def _with_explained(frame: pd.DataFrame) -> pd.DataFrame:
     if pairs.empty:
         return frame
     # a surrogate whose KL is infinite somewhere explains nothing there: its figure has no value
-    pairs["weight"] = pairs["value_counts"] * pairs["n_counts"].astype(float)
+    pairs["queries"] = pairs["n_counts"].astype(float)
+    pairs["weight"] = pairs["value_counts"] * pairs["queries"]
     pairs["value"] = pairs["value"] * pairs["n"].astype(float)
     pairs = pairs.assign(metric="explained", complement=True).reindex(columns=frame.columns)
     return pd.concat([frame[~own], pairs], ignore_index=True)

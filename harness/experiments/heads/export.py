@@ -11,11 +11,14 @@ import numpy as np
 
 from ccmc import CCMC, AttentionCCMC
 from harness.core.errors import UsageError
-from harness.core.format import number
-from harness.experiments._shared.tables import Table
-from harness.experiments.heads.refit import FloatArray, HeadFit, IntArray
+from harness.core.records import Cell, Column, Table
+from harness.experiments.heads.refit import FloatArray, HeadFit
 from harness.runs.directory import write_atomic
 
+NOTE = (
+    "P[query, key]: the share that a key would get in a context that holds every token of the run's texts once. Lift: "
+    "how many times as much as an even share."
+)
 LARGEST = 4096  # tokens of a dense chain: K x K numbers, 134 MB
 
 
@@ -115,50 +118,57 @@ def transition_rows(fit: HeadFit, queries: Sequence[str], top: int) -> list[Tabl
 
     Args:
         fit: the head.
-        queries: texts of tokens; the most frequent ones by default.
+        queries: texts of tokens; the ten most frequent ones by default.
         top: keys per query.
 
     Returns:
-        One table for each query that was asked for, or one for all of the most frequent.
+        One table for each query that is named, or one for all of the most frequent.
     """
-    every = np.arange(len(fit.ids))
-    asked = [find_query(fit, text) for text in queries]
     what = f"head {fit.layer}.{fit.head} of {fit.model}, {fit.surrogate}"
-    note = (
-        "P[query, key]: the share that a key would get in a context that holds every token of the run's texts once. "
-        "Lift: how many times as much as an even share."
+    if queries:
+        return [_one_query(fit, find_query(fit, text), top, what) for text in queries]
+    body: list[list[Cell]] = []
+    for query in np.argsort(-fit.counts, kind="stable")[:10].tolist():
+        body += [[escaped(fit.pieces[query]), int(fit.counts[query]), *cells] for cells in _top_keys(fit, query, top)]
+    columns = [Column("query", left=True), Column("count of the query", priority=2), *_columns(fit)]
+    return [Table("heads.top-keys", f"Top keys of the most frequent queries: {what}", columns, body, NOTE)]
+
+
+def _columns(fit: HeadFit) -> list[Column]:
+    """What `_top_keys` gives."""
+    columns = [
+        Column("key", left=True),
+        Column("P[query, key]"),
+        Column("lift"),
+        Column("count of the key", priority=1),
+    ]
+    return (
+        columns if getattr(fit.fitted, "delta_", None) is None else [*columns, Column("seen in training", priority=1)]
     )
-    if asked:
-        return [_one_query(fit, query, _row(fit, query, every), top, what, note) for query in asked]
-    frequent = np.argsort(-fit.counts, kind="stable")[:10]
-    body = []
-    for query in frequent.tolist():
-        row = _row(fit, query, every)
-        keys = np.argsort(-row, kind="stable")[:top]
-        cells = "  ".join(f"{escaped(fit.pieces[key])} {row[key]:.1%}" for key in keys)
-        body.append([escaped(fit.pieces[query]), f"{fit.counts[query]:,}", cells])
-    return [Table(f"Top keys of the most frequent queries: {what}", ["query", "count", "top keys"], body, note)]
 
 
-def _row(fit: HeadFit, query: int, every: IntArray) -> FloatArray:
-    logits = fit.logits(np.array([query]), every)[0]
+def _top_keys(fit: HeadFit, query: int, top: int) -> list[list[Cell]]:
+    """The keys that a query gives most to, with their shares; of a fit also whether training texts had the pair."""
+    logits = fit.logits(np.array([query]), np.arange(len(fit.ids)))[0]
     weight = np.exp(logits - logits.max())
     row: FloatArray = weight / weight.sum()
-    return row
-
-
-def _one_query(fit: HeadFit, query: int, row: FloatArray, top: int, what: str, note: str) -> Table:
-    header = ["key", "P[query, key]", "lift", "count of the key"]
     deltas: Any = getattr(fit.fitted, "delta_", None)
-    met: set[int] = set()
+    seen: set[int] = set()
     if deltas is not None:
         table = deltas[fit.head]
-        met = set(table.indices[table.indptr[query] : table.indptr[query + 1]].tolist())
-        header.append("met in training")
-    body = []
+        seen = set(table.indices[table.indptr[query] : table.indptr[query + 1]].tolist())
+    made: list[list[Cell]] = []
     for key in np.argsort(-row, kind="stable")[:top].tolist():
-        cells = [escaped(fit.pieces[key]), f"{row[key]:.2%}", number(row[key] * len(row)), f"{fit.counts[key]:,}"]
-        if deltas is not None:
-            cells.append("yes" if key in met else "no")
-        body.append(cells)
-    return Table(f"Top keys of the query {escaped(fit.pieces[query])}: {what}", header, body, note)
+        cells: list[Cell] = [
+            escaped(fit.pieces[key]),
+            float(row[key]),
+            float(row[key] * len(row)),
+            int(fit.counts[key]),
+        ]
+        made.append(cells if deltas is None else [*cells, "yes" if key in seen else "no"])
+    return made
+
+
+def _one_query(fit: HeadFit, query: int, top: int, what: str) -> Table:
+    title = f"Top keys of the query {escaped(fit.pieces[query])}: {what}"
+    return Table("heads.top-keys", title, _columns(fit), _top_keys(fit, query, top), NOTE)

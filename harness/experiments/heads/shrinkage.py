@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.core.format import interval
+from harness.core import registry
 from harness.core.records import Interval
-from harness.experiments._shared.tables import SEED, Table
-from harness.stats.intervals import holm, paired_difference, sign_flip_p
+from harness.stats.intervals import holm, sign_flip_p
+from harness.stats.pooling import SEED, Observed, Sample, difference
 
-SHRUNK_TO = {"ccmc-fit": "ccmc-weights", "pccmc-fit": "pccmc-weights"}
 LEVEL = 0.05
 
 
@@ -21,81 +20,86 @@ class Shrinkage:
     """A fit against its prior, over heads.
 
     Attributes:
+        fit, prior: the two surrogates.
         heads: how many were compared.
-        worse: how many of them have the larger kl with the fit, in the mean over held-out prompts.
+        prompts: how many held-out prompts the comparison of a head has at most.
+        worse: how many heads have the larger kl with the fit, in the mean over held-out prompts.
         significant: how many of these after Holm's correction for all heads, at .05.
         head: layer and head of the worst.
         difference: kl of the fit less kl of the prior at the worst head, paired by prompt.
+        overall: the same over all heads together.
     """
 
+    fit: str
+    prior: str
     heads: int
+    prompts: int
     worse: int
     significant: int
     head: tuple[int, int]
     difference: Interval
+    overall: Interval
+
+    @property
+    def testable(self) -> bool:
+        """Are there prompts enough for the smallest p-value that the test has to be significant?"""
+        return 2.0 ** (1 - self.prompts) <= LEVEL / self.heads
 
     @property
     def verdict(self) -> str:
-        """`holds` where no head is worse beyond chance."""
-        return "holds" if self.significant == 0 else "does not hold"
+        """`holds` where no head is worse beyond chance, and one could have been found to be."""
+        if self.significant:
+            return "does not hold"
+        return "holds" if self.testable else "too few prompts"
 
 
-def shrinkage(rows: pd.DataFrame, fit: str, seed: int) -> Shrinkage | None:
+def fits() -> dict[str, str]:
+    """Surrogates of heads that are shrunk to another one, which they declare: name -> the other."""
+    return {name: one.prior for name, one in registry.surrogates("heads").items() if one.prior}
+
+
+def shrinkage(rows: pd.DataFrame, fit: str) -> Shrinkage | None:
     """Compare a fit with its prior on the held-out prompts that both have, head by head.
 
     Args:
         rows: of one model, experiment `heads`.
-        fit: a key of SHRUNK_TO.
-        seed: of the tests.
+        fit: one of `fits()`.
 
     Returns:
         None where the rows do not hold both.
     """
-    kept = rows[(rows["metric"] == "kl") & (rows["split"] == "held_out") & rows["value"].notna()]
-    kept = kept.assign(value=kept["value"].astype(float))
-    means = kept.groupby(["surrogate", "layer", "head", "prompt"])["value"].mean()
-    present = means.index.get_level_values("surrogate")
-    if fit not in present or SHRUNK_TO[fit] not in present:
+    prior = fits()[fit]
+    kept = rows[(rows["metric"] == "kl") & (rows["split"] == "held_out") & rows["surrogate"].isin([fit, prior])]
+    seen = Observed(kept)
+    samples: dict[tuple[int, int], dict[str, Sample]] = {}
+    for (layer, head, name), sample in seen.cells(("layer", "head", "surrogate")):
+        samples.setdefault((int(str(layer)), int(str(head))), {})[str(name)] = sample
+    pairs = {place: (of[fit], of[prior]) for place, of in sorted(samples.items()) if {fit, prior} <= set(of)}
+    differences = {place: d for place, (a, b) in pairs.items() if len(d := _by_prompt(a, b))}
+    if not differences:
         return None
-    table = (means[fit] - means[SHRUNK_TO[fit]]).dropna().unstack("prompt")
-    differences = [row[~np.isnan(row)] for row in table.to_numpy(dtype=float)]
-    mean = np.array([row.mean() for row in differences])
-    worse = mean > 0
-    p = np.ones(len(mean))
-    for index in np.flatnonzero(worse):
-        p[index] = sign_flip_p(differences[index], seed)
-    worst = int(mean.argmax())
-    layer, head = table.index[worst]
-    difference = paired_difference(differences[worst], np.zeros(len(differences[worst])), seed)
-    significant = int((worse & (holm(p) <= LEVEL)).sum())
-    return Shrinkage(len(mean), int(worse.sum()), significant, (int(layer), int(head)), difference)
-
-
-def shrinkage_tables(rows: pd.DataFrame) -> list[Table]:
-    """One table per model whose heads were fitted."""
-    heads = rows[rows["experiment"] == "heads"]
-    return [t for model in heads["model"].dropna().unique() for t in _table(heads[heads["model"] == model], str(model))]
-
-
-def _table(rows: pd.DataFrame, model: str) -> list[Table]:
-    found = {fit: shrinkage(rows, fit, SEED) for fit in SHRUNK_TO}
-    body = [
-        [
-            fit,
-            SHRUNK_TO[fit],
-            str(s.heads),
-            str(s.worse),
-            str(s.significant),
-            f"{s.head[0]}.{s.head[1]}: {interval(s.difference, signed=True)}",
-            s.verdict,
-        ]
-        for fit, s in found.items()
-        if s is not None
-    ]
-    note = (
-        "kl on held-out prompts, fit less what it is shrunk to. Worse beyond chance: a sign-flip test over prompts, "
-        "p <= .05 after Holm's correction for all heads; with few prompts it can find nothing. Interval: 95 %, "
-        "bootstrap over prompts, not corrected."
+    means = {place: float(found.mean()) for place, found in differences.items()}
+    p = np.array([sign_flip_p(d, SEED) if means[place] > 0 else 1.0 for place, d in differences.items()])
+    worse = np.array([mean > 0 for mean in means.values()])
+    worst = max(means, key=lambda place: means[place])
+    overall = {str(key[0]): sample for key, sample in seen.cells(("surrogate",))}
+    return Shrinkage(
+        fit,
+        prior,
+        heads=len(means),
+        prompts=max(map(len, differences.values())),
+        worse=int(worse.sum()),
+        significant=int((worse & (holm(p) <= LEVEL)).sum()),
+        head=worst,
+        difference=difference(*pairs[worst], "kl", paired=True).interval,
+        overall=difference(overall[fit], overall[prior], "kl", paired=True).interval,
     )
-    header = ["surrogate", "shrunk to", "heads", "worse in the mean", "worse beyond chance", "worst head", "verdict"]
-    return [Table(f"Heads of {model}: is any fit worse than what it is shrunk to?", header, body, note)] if body else []
+
+
+def _by_prompt(a: Sample, b: Sample) -> np.ndarray:
+    """[n] a - b of the prompts that both have; the figures are means."""
+    if a.pooled is None or b.pooled is None:
+        return np.zeros(0)
+    common = a.units.intersection(b.units)
+    x, y = a.at(common), b.at(common)
+    return np.zeros(0) if x is None or y is None else x.numerators - y.numerators

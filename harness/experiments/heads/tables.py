@@ -1,167 +1,323 @@
-"""Tables about single heads: ranked by what is explained, named by what they look at, and which surrogate is best."""
+"""Tables of the experiment `heads`: what each surrogate explains of attention, over all heads and head by head."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from harness.core.format import interval, number
-from harness.core.records import Interval
-from harness.core.rows import frames
-from harness.experiments._shared.tables import Table, _by, _ladder, _mean, _pick
-from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD, kind_of
+from harness.core import registry
+from harness.core.records import Cell, Column, Table
+from harness.core.rows import MODEL
+from harness.experiments._shared.leading import Leading, counted
+from harness.experiments.heads.parts import COUNTS, Part, leading, parts
+from harness.experiments.heads.shrinkage import fits, shrinkage
+from harness.experiments.heads.single_heads import SCORES, Head, heads_of
+from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD
 from harness.stats.intervals import median_interval
+from harness.stats.pooling import Observed
 
 FIRST, LAST = 15, 5  # heads of a ranking that are shown, of the best and of the worst
+HEADLINE_ROWS = 12
+LABELS = {
+    "sink_share": "sink",
+    "previous_token_score": "previous",
+    "induction_score": "induction",
+    "duplicate_token_score": "duplicate",
+    "content_score": "content",
+}
+BOOTSTRAP = "Intervals: 95 %, bootstrap over prompts"
+EXPLAINED = "explained: 1 - KL / KL(counts), over all heads and queries; below 0 is worse than counts"
 
 
-@dataclass(frozen=True)
-class Head:
-    """One head of one model and strategy.
-
-    Attributes:
-        layer, head: which.
-        kind: what it looks at; None where the run has no scores.
-        scores: of `PATTERNS`, `content_score` and `sink_share`, those that are there.
-        explained: by surrogate.
-    """
-
-    layer: int
-    head: int
-    kind: str | None
-    scores: dict[str, Interval]
-    explained: dict[str, Interval]
-
-    @property
-    def name(self) -> str:
-        """As options of the command line write it: layer.head."""
-        return f"{self.layer}.{self.head}"
-
-    @property
-    def best(self) -> str | None:
-        """The surrogate that explains most; controls are none."""
-        known = {n: f.value for n, f in self.explained.items() if f.value is not None and n not in frames()}
-        return max(known, key=lambda n: known[n]) if known else None
-
-
-def _own(row: pd.Series) -> Interval:
-    """The interval that a row carries."""
-    value, low, high = (None if pd.isna(row[name]) else float(row[name]) for name in ("value", "low", "high"))
-    return Interval(value, low, high, 0 if pd.isna(row["n"]) else int(row["n"]))
-
-
-def heads_of(rows: pd.DataFrame, model: str, strategy: str) -> list[Head]:
-    """The heads of one model and strategy, in their order.
+def tables(rows: pd.DataFrame) -> list[Table]:
+    """All tables of the experiment, the headline first.
 
     Args:
-        rows: of a run.
-        model, strategy: which.
+        rows: of the experiment, from one run.
     """
-    part = _pick(rows, experiment="heads", model=model, strategy=strategy, split="held_out")
-    part = part[part["head"].notna()]
-    found = []
-    for place, own in part.groupby(["layer", "head"], sort=True):
-        layer, head = (int(str(number)) for number in place)
-        explained = own[own["metric"] == "explained"].drop_duplicates("surrogate")
-        by_name = {str(row["surrogate"]): _own(row) for _, row in explained.iterrows()}
-        scores = {}
-        for metric in ("sink_share", *PATTERNS):
-            of_metric = own[(own["metric"] == metric) & (own["surrogate"] == "model")]
-            if len(of_metric):
-                scores[metric] = _mean(of_metric)
-        content = own[own["metric"] == "content_score"]
-        if len(content):
-            scores["content_score"] = _own(content.iloc[0])
-        values = {name: f.value for name, f in scores.items() if f.value is not None}
-        kind = kind_of(values) if set(PATTERNS) & set(values) else None
-        ordered = {name: by_name[name] for name in _ladder(explained)}
-        found.append(Head(layer, head, kind, scores, ordered))
-    return found
+    found = parts(rows)
+    if not found:
+        return []
+    made = [_summary(found), _explained(found), _texts(found), _by_layer(rows, found)]
+    return [*made, *head_tables(rows), *shrinkage_tables(rows)]
 
 
 def head_tables(rows: pd.DataFrame) -> list[Table]:
-    """Every table about single heads of a run: the ranking and, where heads have scores, the kinds of heads."""
-    part = _pick(rows, experiment="heads")
-    tables = []
-    for model in _by(part, "model"):
-        for strategy in _by(_pick(part, model=model, split="held_out"), "strategy"):
-            heads = heads_of(part, model, strategy)
-            if not any(head.best for head in heads):
-                continue
-            tables.append(ranking(heads, f"Heads of {model}, {strategy}, ranked by explained"))
-            if any(head.kind for head in heads):
-                counts = _pick(part, model=model, strategy=strategy, surrogate="counts")
-                tables.append(by_kind(heads, counts, f"Heads of {model}, {strategy}: which surrogate is best where"))
-    return tables
+    """The tables about single heads: the ranking and, where heads have scores, the kinds of heads.
+
+    Args:
+        rows: of a run.
+    """
+    rows = rows[rows["experiment"] == "heads"]
+    found = parts(rows)
+    heads = {part.key: heads_of(rows, *part.key) for part in found}
+    every = [head for of in heads.values() for head in of]
+    if not any(head.best for head in every):
+        return []
+    kinds = [_by_kind(rows, found, heads)] if any(head.kind for head in every) else []
+    return [ranking(found, heads), *kinds]
 
 
-def ranking(heads: list[Head], title: str) -> Table:
-    """The heads that their best surrogate explains most and least."""
-
-    def value(head: Head) -> float:
-        found = head.explained[head.best].value if head.best else None
-        return -np.inf if found is None else found
-
-    order = sorted(heads, key=lambda head: (-value(head), head.layer, head.head))
-    shown = list(enumerate(order, start=1))
-    if len(order) > FIRST + LAST:
-        shown = shown[:FIRST] + shown[-LAST:]
-    columns = [name for name in ("sink_share", *PATTERNS, "content_score") if any(name in h.scores for h in heads)]
-    body = []
-    for place, head in shown:
-        second = sorted((f.value for f in head.explained.values() if f.value is not None), reverse=True)[1:2]
-        best = head.best
-        body.append(
-            [
-                str(place),
-                head.name,
-                head.kind or "–",
-                best or "–",
-                interval(head.explained[best]) if best else "–",
-                number(second[0]) if second else "–",
-                *(interval(head.scores[name]) if name in head.scores else "–" for name in columns),
-            ]
-        )
-    header = ["rank", "head", "kind", "best surrogate", "explained", "of the runner-up", *columns]
-    left = f"; ranks {FIRST + 1} to {len(order) - LAST} are left out" if len(shown) < len(order) else ""
-    return Table(
-        title,
-        header,
-        body,
-        f"{len(order)} heads, each by the surrogate that explains most of it{left}. The best of several is a little "
-        "flattered by the choice. Heads are written layer.head. Intervals: 95 %, bootstrap over held-out texts.",
-    )
+def _about(found: list[Part]) -> str:
+    """How many heads and prompts the figures are about."""
+    heads = counted([part.heads for part in found], "head")
+    return f"{heads}, {counted([part.prompts for part in found], 'held-out prompt')}"
 
 
-def by_kind(heads: list[Head], counts: pd.DataFrame, title: str) -> Table:
-    """What each surrogate explains of the heads of each kind, median over heads, and how often it is best."""
-    names = list(dict.fromkeys(n for head in heads for n in head.explained))
-    body = []
-    for kind in KINDS:
-        own = [head for head in heads if head.kind == kind]
-        if not own:
-            continue
-        cells = []
+def _shown(found: list[Part]) -> list[tuple[Part, list[str]]]:
+    """The surrogates of each part for a table of at most twelve rows: all, or the best and counts."""
+    if sum(len(part.surrogates) for part in found) <= HEADLINE_ROWS:
+        return [(part, part.surrogates) for part in found]
+    room = max(HEADLINE_ROWS // len(found), 1)
+    made = []
+    for part in found[:HEADLINE_ROWS]:
+        best = part.ranked[: room - 1 if room > 1 else 1]
+        frame = [COUNTS] if room > 1 and COUNTS in part.surrogates else []
+        made.append((part, registry.ladder({*best, *frame})))
+    return made
+
+
+def _summary(found: list[Part]) -> Table:
+    """What the main surrogates explain."""
+    lead, shown = leading(found), _shown(found)
+    body: list[list[Cell]] = []
+    marked = set()
+    for part, names in shown:
         for name in names:
-            values = [v for head in own if name in head.explained and (v := head.explained[name].value) is not None]
-            wins = sum(head.best == name for head in own)
-            cells.append(f"{interval(median_interval(values))}\nbest {wins} of {len(own)}")
-        body.append([kind, str(len(own)), *cells])
-    even = ", ".join(
-        f"{name} {number(_mean(_pick(counts, metric=name)).value)}"
-        for name in PATTERNS
-        if len(_pick(counts, metric=name))
-    )
+            if name in part.ranked[:1]:
+                marked.add((len(body), len(lead.columns) + 1))
+            median = 0.0 if name == COUNTS else part.medians.get(name)
+            kl, top = part.sample("kl", name).value, part.sample("top_token", name).value
+            body.append([*lead.cells(part.key), name, part.interval("explained", name), median, kl, top])
+    every = sum(len(part.surrogates) for part in found)
+    more = f" {len(body)} of {every} lines; all are in heads.explained." if len(body) < every else ""
     return Table(
-        title,
-        ["kind", "heads", *names],
+        "heads.summary",
+        f"How much of the attention of {lead.same} does each surrogate explain?",
+        [
+            *lead.columns,
+            Column("surrogate", left=True),
+            Column("explained", "share"),
+            Column("median head", "share", priority=1),
+            Column("kl", "nats", priority=2),
+            Column("top token", "share", priority=3),
+        ],
         body,
-        "explained, median over the heads of a kind, and how many of them the surrogate explains best. Kinds: "
-        "previous-token, induction and duplicate-token heads give at least "
-        f"{THRESHOLD:g} of their attention to that pattern (even attention would give: {even}), sink heads at least "
-        f"{SINK:g} to the first position; of the others, attention differs from text to text in content heads "
-        f"(content_score at least {CONTENT:g}) and depends on positions in position heads. Definitions and sources: "
-        "harness/measures/head_patterns.py. Intervals: 95 %, exact over heads.",
+        f"{_about(found)}. {EXPLAINED}. The first position is taken out of every row. {BOOTSTRAP}; of the median "
+        f"head, exact over heads.{more}",
+        headline=True,
+        marked=frozenset(marked),
+        mark="explains most; controls are not ranked",
     )
+
+
+def _explained(found: list[Part]) -> Table:
+    """Every surrogate with all its figures."""
+    lead = leading(found)
+    measures = ("kl", "top_token", "total_variation")
+    body: list[list[Cell]] = [
+        [
+            *lead.cells(part.key),
+            name,
+            part.interval("explained", name),
+            0.0 if name == COUNTS else part.medians.get(name),
+            *(part.interval(measure, name) for measure in measures),
+        ]
+        for part in found
+        for name in part.surrogates
+    ]
+    return Table(
+        "heads.explained",
+        f"Surrogates of the heads of {lead.same}, on held-out texts",
+        [
+            *lead.columns,
+            Column("surrogate", left=True),
+            Column("explained", "share"),
+            Column("median head", "share", priority=1),
+            Column("kl", "nats", priority=2),
+            Column("top token", "share", priority=3),
+            Column("total variation", priority=4),
+        ],
+        body,
+        f"{_about(found)}. {EXPLAINED}. The first position is taken out of every row. {BOOTSTRAP}; of the median "
+        "head, exact over heads.",
+    )
+
+
+def _texts(found: list[Part]) -> Table:
+    """What the figures were measured on."""
+    lead = leading(found)
+    body: list[list[Cell]] = [
+        [*lead.cells(p.key), p.heads, p.prompts, p.interval("sink_share", MODEL), p.interval("unseen_share", MODEL)]
+        for p in found
+    ]
+    return Table(
+        "heads.texts",
+        f"What the heads of {lead.same} were scored on",
+        [
+            *lead.columns,
+            Column("heads"),
+            Column("prompts"),
+            Column("sink", "share"),
+            Column("unseen", "share", priority=1),
+        ],
+        body,
+        "prompts: held out. sink: attention on the first position, which is then taken out. unseen: queries whose "
+        f"token has no static input from the training texts. {BOOTSTRAP}.",
+    )
+
+
+def _by_layer(rows: pd.DataFrame, found: list[Part]) -> Table:
+    """What each surrogate explains of every layer, all strategies together; the best surrogates are kept longest."""
+    order = list(dict.fromkeys(name for part in found for name in part.ranked))
+    names = [name for name in registry.ladder({n for part in found for n in part.surrogates}) if name != COUNTS]
+    rank = {name: order.index(name) if name in order else len(order) + names.index(name) for name in names}
+    models = list(dict.fromkeys(part.model for part in found))
+    lead = Leading(("model",), [(model,) for model in models])
+    held_out = rows[(rows["split"] == "held_out") & rows["strategy"].notna() & rows["layer"].notna()]
+    seen = Observed(held_out[held_out["metric"].isin(["kl", "explained", "sink_share"])])
+    figures = dict(seen.cells(("model", "layer", "metric", "surrogate")))
+    layers = dict.fromkeys((str(key[0]), int(str(key[1]))) for key in figures)
+    body: list[list[Cell]] = []
+    for model, layer in sorted(layers, key=lambda place: (models.index(place[0]), place[1])):
+        kl, sink = (figures.get((model, layer, *what)) for what in (("kl", COUNTS), ("sink_share", MODEL)))
+        cells: list[Cell] = [None if one is None else one.value for one in (kl, sink)]
+        for name in names:
+            sample = figures.get((model, layer, "explained", name))
+            cells.append(None if sample is None else sample.interval())
+        body.append([*lead.cells((model,)), layer, *cells])
+    return Table(
+        "heads.by-layer",
+        f"What surrogates explain of each layer of {lead.same}",
+        [
+            *lead.columns,
+            Column("layer"),
+            Column("kl of counts", "nats", priority=1),
+            Column("sink", "share", priority=1),
+            *(Column(name, priority=2 + rank[name] if rank[name] else 0) for name in names),
+        ],
+        body,
+        f"Shares explained, all strategies together: 1 - KL / KL(counts) over the heads of the layer. {BOOTSTRAP}.",
+    )
+
+
+def ranking(found: list[Part], heads: dict[tuple[str, str], list[Head]]) -> Table:
+    """The heads that their best surrogate explains most and least.
+
+    Args:
+        found: models and strategies.
+        heads: of each.
+    """
+    lead = leading(found)
+    scores = [name for name in SCORES if any(name in head.scores for of in heads.values() for head in of)]
+    body: list[list[Cell]] = []
+    left = 0
+    for part in found:
+        value = {head.name: -np.inf if head.most.value is None else head.most.value for head in heads[part.key]}
+        order = sorted(heads[part.key], key=lambda head: (-value[head.name], head.layer, head.head))
+        shown = list(enumerate(order, start=1))
+        if len(order) > FIRST + LAST:
+            shown = shown[:FIRST] + shown[-LAST:]
+        left = max(left, len(order) - len(shown))
+        for place, head in shown:
+            best, second = [*head.ranked[:2], None, None][:2]
+            share = None if second is None else head.explained[second].value
+            most = None if best is None else head.most
+            known = [head.score(name) for name in scores]
+            body.append([*lead.cells(part.key), place, head.name, head.kind, best, most, second, share, *known])
+    gone = f"; up to {left} heads in the middle are left out" if left else ""
+    return Table(
+        "heads.ranking",
+        f"Heads of {lead.same}, by what their best surrogate explains",
+        [
+            *lead.columns,
+            Column("rank"),
+            Column("head", left=True),
+            Column("kind", left=True, priority=1),
+            Column("best", left=True),
+            Column("explained", "share"),
+            Column("second", left=True, priority=2),
+            Column("by second", "share", priority=2),
+            *(Column(LABELS[name], "share", priority=3 + place) for place, name in enumerate(scores)),
+        ],
+        body,
+        f"{_about(found)}{gone}. Heads are written layer.head. The best of several surrogates is a little flattered by "
+        "the choice; controls are not ranked. Last columns: attention on the first position (sink) and scores of "
+        f"patterns. {BOOTSTRAP}.",
+    )
+
+
+def _by_kind(rows: pd.DataFrame, found: list[Part], heads: dict[tuple[str, str], list[Head]]) -> Table:
+    """What each surrogate explains of the heads of each kind, median over heads, and how often it is best."""
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        names = [name for name in part.surrogates if name != COUNTS]
+        for kind in KINDS:
+            own = [head for head in heads[part.key] if head.kind == kind]
+            for name in names if own else ():
+                values = [v for h in own if name in h.explained and (v := h.explained[name].value) is not None]
+                best = None if name in registry.controls() else sum(head.best == name for head in own)
+                body.append([*lead.cells(part.key), kind, len(own), name, median_interval(values), best])
+    return Table(
+        "heads.by-kind",
+        f"What surrogates explain of each kind of heads of {lead.same}",
+        [
+            *lead.columns,
+            Column("kind", left=True),
+            Column("heads"),
+            Column("surrogate", left=True),
+            Column("median head", "share"),
+            Column("best in", "heads", priority=1),
+        ],
+        body,
+        "previous-token, induction and duplicate-token heads give at least "
+        f"{THRESHOLD:g} of their attention to that pattern (even attention would give{_even(rows)}), sink heads at "
+        f"least {SINK:g} to the first position; of the others, attention differs from text to text in content heads "
+        f"(content_score at least {CONTENT:g}) and depends on positions in position heads. Definitions and sources: "
+        "harness/measures/head_patterns.py. Controls are never best. Intervals: 95 %, exact over heads.",
+    )
+
+
+def _even(rows: pd.DataFrame) -> str:
+    """The scores of patterns where attention is in proportion to counts, for a caption."""
+    even = rows[(rows["surrogate"] == COUNTS) & rows["metric"].isin(PATTERNS)]
+    found = {str(key[0]): sample.value for key, sample in Observed(even).cells(("metric",))}
+    return ",".join(f" {PATTERNS[name]} {value:.2g}" for name in PATTERNS if (value := found.get(name)) is not None)
+
+
+def shrinkage_tables(rows: pd.DataFrame) -> list[Table]:
+    """One table about the fits of all models; none where no fit was run beside what it is shrunk to."""
+    models = [str(model) for model in rows["model"].dropna().unique()]
+    lead = Leading(("model",), [(model,) for model in models])
+    body: list[list[Cell]] = []
+    for model in models:
+        own = rows[rows["model"] == model]
+        for fit in fits():
+            if (s := shrinkage(own, fit)) is not None:
+                counts: list[Cell] = [s.heads, s.worse, s.significant]
+                worst = f"{s.head[0]}.{s.head[1]}"
+                body.append([*lead.cells((model,)), fit, s.prior, *counts, worst, s.difference, s.verdict])
+    if not body:
+        return []
+    return [
+        Table(
+            "heads.shrinkage",
+            f"Heads of {lead.same}: is any fit worse than what it is shrunk to?",
+            [
+                *lead.columns,
+                Column("fit", left=True),
+                Column("shrunk to", left=True),
+                Column("heads", priority=1),
+                Column("worse"),
+                Column("beyond chance"),
+                Column("worst head", left=True, priority=2),
+                Column("fit - prior there", "nats", priority=2, signed=True),
+                Column("verdict", left=True),
+            ],
+            body,
+            "KL on held-out prompts, all strategies together. worse: heads whose mean KL is larger with the fit. "
+            "Beyond chance: a sign-flip test over prompts, p <= .05 after Holm's correction for all heads. The "
+            "interval of the worst head: 95 %, bootstrap over prompts, not corrected.",
+        )
+    ]

@@ -21,14 +21,17 @@ from harness.attention import capture
 from harness.attention.eager import eager_rows
 from harness.cli.app import invoke
 from harness.core.errors import UsageError
-from harness.core.rows import Rows
-from harness.experiments.heads.figures import write_head_plots
+from harness.core.format import number
+from harness.core.records import Interval
+from harness.experiments.heads import export as head_export
+from harness.experiments.heads.answers import MOST, answers
+from harness.experiments.heads.figures import figures
 from harness.experiments.heads.refit import refit
-from harness.experiments.heads.tables import FIRST, LAST, head_tables, heads_of, ranking
-from harness.experiments.heads.units import export as head_export
+from harness.experiments.heads.tables import tables
 from harness.measures.head_kinds import KINDS, PATTERNS
 from harness.models import loading
 from harness.report.attention_page import page_data, samples
+from harness.runs.reading import write_figures
 from harness.runs.run import Run, load_run
 
 WIDTH = 8  # channels of a head of the small model
@@ -64,33 +67,30 @@ def test_every_head_has_its_scores(run: Run) -> None:
 
 
 def test_tables_rank_heads_and_count_kinds(run: Run) -> None:
-    tables = head_tables(run.rows)
-    assert len(tables) == 4  # two strategies
-    ranked, kinds = tables[:2]
-    values = [float(row[4].split()[0]) for row in ranked.rows]
+    rows = run.rows[run.rows["experiment"] == "heads"]
+    found = {table.name: table for table in tables(rows)}
+    assert found["heads.summary"].headline
+    ranked = [row for row in found["heads.ranking"].rows if row[0] == "greedy"]
+    assert {row[0] for row in found["heads.ranking"].rows} == {"greedy", "temperature=1"}
+    most = [row[5] for row in ranked]
+    assert all(isinstance(cell, Interval) for cell in most)
+    values = [cell.value for cell in most if isinstance(cell, Interval) and cell.value is not None]
     assert values == sorted(values, reverse=True)
-    assert [row[0] for row in ranked.rows] == [str(place) for place in range(1, 13)]
-    assert ranked.rows[0][3] == "pccmc-weights"  # exact in the first layer
-    assert sum(int(row[1]) for row in kinds.rows) == 12
-    assert {row[0] for row in kinds.rows} <= set(KINDS)
-    for row in kinds.rows:
-        best = [int(found[1]) for cell in row[2:] if (found := re.search(r"best (\d+) of", cell))]
-        assert sum(best) == int(row[1])
+    assert [row[1] for row in ranked] == list(range(1, 13))
+    assert ranked[0][4] == "pccmc-weights"  # exact in the first layer
+    kinds = [row for row in found["heads.by-kind"].rows if row[0] == "greedy"]
+    assert {row[1] for row in kinds} <= set(KINDS)
+    sizes = {row[1]: row[2] for row in kinds}
+    assert sum(size for size in sizes.values() if isinstance(size, int)) == 12
+    for kind, size in sizes.items():
+        assert sum(row[5] for row in kinds if row[1] == kind and isinstance(row[5], int)) == size
 
 
-def test_a_long_ranking_shows_both_ends() -> None:
-    rows = Rows(experiment="heads", model="m", strategy="s", split="held_out")
-    for head in range(FIRST + LAST + 4):
-        for name, value in (("distance", 0.01 * head), ("ccmc-fit", 0.02 * head - 0.05), ("shuffled-weights", 0.9)):
-            rows.add("explained", value, layer=0, head=head, surrogate=name, low=value - 0.1, high=value + 0.1)
-    heads = heads_of(rows.frame(), "m", "s")
-    table = ranking(heads, "t")
-    assert [row[1] for row in table.rows] == [f"0.{h}" for h in [*range(23, 8, -1), *range(4, -1, -1)]]
-    assert "ranks 16 to 19 are left out" in table.note
-    assert table.rows[0][3] == "ccmc-fit"  # the control is no answer
-    assert table.rows[-1][3] == "distance"
-    assert table.rows[0][4] == "0.410 [0.310, 0.510]"
-    assert "kind" in table.header
+def test_answers_are_given_for_every_strategy(run: Run) -> None:
+    found = answers(run.rows[run.rows["experiment"] == "heads"])
+    name = str(run.rows["model"].dropna().iloc[0])
+    assert {answer.text.split(":")[0] for answer in found} >= {f"{name}, greedy", f"{name}, temperature=1"}
+    assert any(answer.question == MOST for answer in found)
 
 
 def test_what_is_kept_of_a_text_is_its_attention(run: Run, small_model: Path) -> None:
@@ -257,11 +257,13 @@ def test_rows_in_words(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     row = weight / weight.sum()
     order = np.argsort(-row)[:4]
     assert [line.split("|")[1].strip() for line in lines] == [json.dumps(fit.pieces[key]) for key in order]
-    assert [line.split("|")[2].strip() for line in lines] == [f"{row[key]:.2%}" for key in order]
+    assert [line.split("|")[2].strip() for line in lines] == [number(row[key]) for key in order]
     assert invoke(["heads", str(run.path), "--head", "2.1"]) == 0
     assert "Top keys of the most frequent queries" in capsys.readouterr().out
     assert invoke(["heads", str(run.path)]) == 0
-    assert "which surrogate is best where" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "by what their best surrogate explains" in printed
+    assert "What surrogates explain of each kind of heads" in printed
 
 
 def test_tokens_are_shown_escaped() -> None:
@@ -293,13 +295,11 @@ def test_the_page_holds_data_and_nothing_that_runs(run: Run, tmp_path: Path, mon
 
 def test_pictures_come_out_the_same_twice(run: Run, tmp_path: Path) -> None:
     names = {path.name for path in (run.path / "plots").glob("heads-*.svg")}
-    assert len(names) == 4  # drawn after the run: explained and kinds, two strategies
-    greedy = run.rows[run.rows["strategy"] == "greedy"]
-    written = write_head_plots(tmp_path, greedy)
-    assert {path.name for path in written} == {name for name in names if "greedy" in name}
+    assert len(names) == 5  # drawn after the run: explained and kinds of two strategies, and all heads together
+    rows = run.rows[run.rows["experiment"] == "heads"]
+    written = write_figures(tmp_path, figures(rows, run.trajectories))
+    assert {path.name for path in written} == names
     for path in written:
         assert path.read_bytes() == (run.path / "plots" / path.name).read_bytes()
     kinds = next(path for path in written if "kinds" in path.name).read_text(encoding="utf-8")
-    assert "currentColor" not in kinds
-    assert "what each head looks at" in kinds
-    assert write_head_plots(tmp_path, greedy.iloc[:0]) == []
+    assert "what each head attends to" in kinds

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from harness.core.format import interval, number
+from harness.core.format import interval, number, percent
 from harness.core.records import Interval
-from harness.core.rows import Rows
-from harness.experiments._shared.tables import Table, summary_tables
+from harness.experiments._shared.tables import Table
 
 
 @pytest.mark.parametrize(
@@ -32,30 +30,20 @@ def test_an_interval_has_the_same_decimals_throughout() -> None:
     assert interval(Interval(None, None, None, 0, "no units")) == "–"
 
 
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        (Interval(0.512, 0.434, 0.555, 15), "51 % [43, 56]"), (Interval(-0.0001, -0.02, 0.02, 9), "0 % [-2, 2]"),
+        (Interval(0.0254, 0.0181, 0.0344, 15), "2.5 % [1.8, 3.4]"),
+        (Interval(0.9999, 0.9998, 1.0, 9), "99.99 % [99.98, 100.00]"),
+        (Interval(0.512, None, None, 3), "51 %"), (Interval(0.0254, None, None, 3), "2.5 %"),
+        (Interval(None, None, None, 0, "no units"), "–"),
+    ],
+)  # fmt: skip
+def test_percent_has_the_decimals_of_its_interval(found: Interval, shown: str) -> None:
+    assert percent(found) == shown
+
+
 def test_markdown_keeps_cells_apart() -> None:
     text = Table("T", ["a", "b"], [["x|y", "1\n2"]], "note").markdown()
     assert text == "**T**\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1<br>2 |\n\nnote\n"
-
-
-def test_explained_pools_over_queries_not_over_heads() -> None:
-    rows = Rows(experiment="heads", model="m", strategy="greedy", split="held_out", layer=0)
-    for index in range(6):
-        for head, n in ((0, 10), (1, 30)):
-            shared = {"prompt": f"p{index}", "head": head, "n": n}
-            rows.add("kl", 1.0 + head, surrogate="counts", **shared)
-            rows.add("kl", 0.5, surrogate="ccmc-fit", **shared)
-    table = summary_tables(rows.frame())[0]
-    found = {row[0]: row for row in table.rows}
-    assert found["counts"][4] == "0 (by definition)"
-    # 1 - (10 * .5 + 30 * .5) / (10 * 1 + 30 * 2), the same for every prompt: no spread, no interval
-    assert found["ccmc-fit"][4] == number(1 - 20 / 70)
-
-
-def test_the_verdict_of_the_excess_risk_is_that_of_its_interval() -> None:
-    rng = np.random.default_rng(0)
-    for centre, verdict in ((0.005, "agrees"), (0.02, "differs")):
-        rows = Rows(experiment="one-layer", condition={"K": 4, "d": 4, "n": 100})
-        for seed in range(10):
-            value = centre + 0.001 * rng.standard_normal()
-            rows.add("excess_risk", value, surrogate="model", prediction=0.005, seed=seed)
-        assert summary_tables(rows.frame())[0].rows[0][-1] == verdict

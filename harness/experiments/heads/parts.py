@@ -1,0 +1,111 @@
+"""The held-out rows of one model and strategy, pooled over prompts: what tables, answers and figures of heads read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.core import registry
+from harness.core.records import Interval
+from harness.experiments._shared.leading import Leading
+from harness.stats.intervals import median_interval
+from harness.stats.pooling import Observed, Sample
+
+COUNTS = "counts"
+POOLED = ("kl", "total_variation", "top_token", "explained", "sink_share", "unseen_share")
+"""Metrics that have a figure over all heads."""
+NO_COUNTS = "counts was not run, and explained is measured against it"
+_NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model and strategy.
+
+    Attributes:
+        model, strategy: as in the rows.
+        heads: how many were scored.
+        prompts: held-out prompts.
+        samples: (metric, surrogate) -> the figure over all heads, with its prompts.
+        medians: surrogate -> explained of the median head.
+    """
+
+    model: str
+    strategy: str
+    heads: int
+    prompts: int
+    samples: dict[tuple[str, str], Sample]
+    medians: dict[str, Interval]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Model and strategy."""
+        return self.model, self.strategy
+
+    @property
+    def what(self) -> str:
+        """Model and strategy, for a sentence."""
+        return f"{self.model}, {self.strategy}"
+
+    def sample(self, metric: str, surrogate: str) -> Sample:
+        """A figure with its prompts; one without prompts where there are no rows."""
+        return self.samples.get((metric, surrogate), _NOTHING)
+
+    def interval(self, metric: str, surrogate: str) -> Interval:
+        """A figure with its interval over prompts; counts explains 0 by definition."""
+        if (metric, surrogate) == ("explained", COUNTS) and self.sample("kl", COUNTS).pooled is not None:
+            return Interval(0.0, None, None, len(self.sample("kl", COUNTS).units), "0 by definition")
+        return self.sample(metric, surrogate).interval()
+
+    @property
+    def surrogates(self) -> list[str]:
+        """The surrogates in the order of the ladder."""
+        return registry.ladder({name for metric, name in self.samples if metric == "kl"})
+
+    @property
+    def ranked(self) -> list[str]:
+        """The surrogates that explain most first; without counts and controls, and those without a figure.
+
+        A surrogate that has no value somewhere has none here: a mean of the others would flatter it.
+        """
+        named = [name for name in self.surrogates if name != COUNTS and name not in registry.controls()]
+        known = {name: self.sample("explained", name) for name in named}
+        values = {name: found.value for name, found in known.items() if found.value is not None and not found.missing}
+        return sorted(values, key=lambda name: -values[name])
+
+
+def parts(rows: pd.DataFrame) -> list[Part]:
+    """Every model and strategy of the rows, in their order.
+
+    Args:
+        rows: of the experiment, from one run.
+    """
+    held_out = rows[(rows["split"] == "held_out") & rows["strategy"].notna()]
+    own = held_out[(held_out["metric"] == "explained") & held_out["head"].notna() & held_out["prompt"].isna()]
+    kept = held_out[held_out["metric"].isin(POOLED)]
+    samples: dict[tuple[str, str], dict[tuple[str, str], Sample]] = {}
+    for key, sample in Observed(kept).cells(("model", "strategy", "metric", "surrogate")):
+        model, strategy, metric, surrogate = map(str, key)
+        samples.setdefault((model, strategy), {})[metric, surrogate] = sample
+    scored = kept[(kept["metric"] == "kl") & kept["head"].notna()]
+    heads, prompts = (
+        scored.drop_duplicates(["model", "strategy", *names]).groupby(["model", "strategy"]).size()
+        for names in (["layer", "head"], ["prompt"])
+    )
+    medians: dict[tuple[str, str], dict[str, Interval]] = {}
+    for key, of in own.groupby(["model", "strategy", "surrogate"], sort=False):
+        model, strategy, surrogate = map(str, key)
+        values = of["value"].dropna().to_numpy(dtype=float)
+        medians.setdefault((model, strategy), {})[surrogate] = median_interval(values)
+    return [
+        Part(*key, int(heads[key]), int(prompts[key]), found, medians.get(key, {}))
+        for key, found in samples.items()
+        if key in heads.index
+    ]
+
+
+def leading(found: Sequence[Part]) -> Leading:
+    """Model and strategy as the first columns of a table, where they vary."""
+    return Leading(("model", "strategy"), [part.key for part in found])
