@@ -65,10 +65,10 @@ def surrogates(rows: pd.DataFrame) -> Table:
         for name in beyond.best(data, metric)
     }
     caption = (
-        f"Means over the {len(beyond.models)} models beyond the tied one, which alone the theory is about, "
-        "with 95 % intervals, bootstrap over repetitions. Explained: share of KL(counts) on held-out sequences, at "
-        "most 1. Winners: overlap (Jaccard) of the winner sets of rollouts with the model's; the model with another seed "
-        "is the ceiling, on other prompts the floor. ccmc-weights: models of one layer and head without positions."
+        f"Means over the {len(beyond.models)} models beyond the tied one, which alone the theory is about, with 95 % "
+        "intervals, bootstrap over repetitions. Explained: share of KL(counts) on held-out sequences, at most 1. "
+        "Winners: overlap (Jaccard) of the winner sets of rollouts with the model's; the model with another seed is "
+        "the ceiling, on other prompts the floor. ccmc-weights: models of one layer and head without positions."
     )
     title = "theory-gap: surrogates of models that break the theory's assumptions"
     return Table(

@@ -21,12 +21,12 @@ from harness.experiments._shared.teachers import dirichlet_chain, hessians
 from harness.experiments._shared.two_tokens import two_token_fit
 from harness.experiments.coverage import units as coverage
 from harness.experiments.positions import units as positions
-from harness.experiments.reading import write_figures
 from harness.experiments.theory_gap.settings import GAP_SURROGATES
 from harness.experiments.trajectory import units as trajectory
 from harness.experiments.winners import units as winners
 from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.report.render.layout import layout, plain
+from harness.runs.reading import write_figures
 
 SMALL: dict[str, dict[str, Any]] = {
     "equivalence": {"vocab_size": 5, "dimensions": [3, 5, 8], "repetitions": 2, "prompts": 50, "observations": 400},
@@ -168,10 +168,9 @@ def test_more_workers_give_the_same_rows(run: Any, tmp_path: Path) -> None:
 
 def test_the_same_rows_draw_the_same_figure(run: Any, tmp_path: Path) -> None:
     for kind in SMALL:
-        rows = run.rows[run.rows["experiment"] == kind]
-        figures = part(kind, "figures").figures(rows, pd.DataFrame())
-        written = [write_figures(tmp_path / folder, figures) for folder in ("first", "second")]
-        assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
+        figures = part(kind, "figures").figures(run.rows[run.rows["experiment"] == kind], pd.DataFrame())
+        (path,) = write_figures(tmp_path, figures)
+        assert path.read_bytes() == (run.path / "plots" / f"{kind}.svg").read_bytes()
 
 
 def test_what_must_hold_holds_on_small_runs(run: Any) -> None:
