@@ -50,8 +50,6 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
             "Theory: with a memory that fades by exp(-rate) per token, one token is left in the end. Share of paths "
             f"where it is, after {fading[0].factors['T']:,} tokens: {each}."
         )
-    return [
-        answer(PREDICTS, said, [furthest(exact)] if exact else found),
-        answer(WINS, ended, fading or found),
-        verdict_answer(found, LABELS),
-    ]
+    made = [answer(PREDICTS, said, [furthest(exact)] if exact else found)] if said else []
+    made += [answer(WINS, ended, [furthest(fading), *fading])] if fading else []
+    return [*made, verdict_answer(found, LABELS)]

@@ -9,7 +9,6 @@ import pandas as pd
 
 from harness.core.format import interval, number
 from harness.core.records import Answer, Interval
-from harness.experiments._shared.claims import mean
 from harness.experiments._shared.claims_words import (
     Comparison,
     answer,
@@ -21,6 +20,8 @@ from harness.experiments._shared.claims_words import (
     verdict_answer,
 )
 from harness.experiments.theory_gap.ladder import TIED, BeyondTheory
+from harness.stats.intervals import FEWEST_UNITS, too_few
+from harness.stats.power import smallest_difference
 
 STOPS = "Where does the theory stop?"
 DATA = {"ccmc": "paths of a chain", "text": "text"}
@@ -62,16 +63,18 @@ def _stops(found: Sequence[Comparison]) -> Answer:
     if tied:
         worst = furthest(tied)
         said.append(
-            "The tied model is the chain read off its weights, as the theory says: KL at most "
-            f"{number(worst.found.value)} nats (bound {number(worst.bound)})."
+            f"Theory: the tied model is the chain read off its weights. It {'is' if worst.right else 'is not'}: KL at "
+            f"most {number(worst.found.value)} nats (bound {number(worst.bound)})."
         )
     if others:
         values = [one.found.value for one in others if one.found.value is not None]
         said.append(
-            f"Further models with a single chain in their weights are not: KL from {number(min(values))} to "
-            f"{number(max(values))} nats in {counted(len(values), 'case')}."
+            f"Of further models with a single chain in their weights, {sum(one.right for one in others)} of "
+            f"{len(others)} are: KL from {number(min(values))} to {number(max(values))} nats."
         )
-    return answer(STOPS, said, [*tied, *others] or list(found))
+    if not said:
+        return Answer(STOPS, "None of the run's models has a single chain in its weights.", answered=False)
+    return answer(STOPS, said, [*tied, *others])
 
 
 def _best(beyond: BeyondTheory, data: str) -> Answer:
@@ -82,20 +85,29 @@ def _best(beyond: BeyondTheory, data: str) -> Answer:
         return Answer(question, "No surrogate was compared with every model.", answered=False)
     best = order[0]
     share = beyond.found(data, "explained", best[0])
-    text = (
+    said = [
         f"{' and '.join(best)} explain{'s' if len(best) == 1 else ''} most: {interval(share)} of what counts leave "
-        f"open (the model itself: 1), over {counted(len(beyond.models), 'model')} and {counted(share.n, 'repetition')}"
-    )
-    clear = share.low is not None
+        f"open (the model itself: 1), over {counted(len(beyond.models), 'model')} and "
+        f"{counted(share.n, 'repetition')}."
+    ]
+    fewest = share.n
     if len(order) > 1:
-        lead = mean(beyond.values(data, "explained", best[0]) - beyond.values(data, "explained", order[1][0]))
-        text += f"; {interval(lead)} more than {order[1][0]}"
-        clear = clear and lead.low is not None
-        text += ", no significant difference" if lead.low is not None and lead.low <= 0 else ""
-    said = [f"{text}.", *_winners(beyond, data, best)]
-    if not clear:
-        said.insert(0, f"Not answered: {share.missing or 'the lead has no interval'}.")
-    return Answer(question, " ".join(said), share, clear)
+        lead = beyond.lead(data, "explained", best[0], order[1][0])
+        said.append(_lead(lead, order[1][0]))
+        fewest = min(fewest, lead.n)
+    said += _winners(beyond, data, best)
+    if fewest < FEWEST_UNITS:
+        said.insert(0, f"Not answered: {too_few(fewest)}.")
+    return Answer(question, " ".join(said), share, fewest >= FEWEST_UNITS)
+
+
+def _lead(lead: Interval, second: str) -> str:
+    """The lead of the best in words, or that none was found and which one could have been."""
+    least = smallest_difference(lead)
+    if least is None or lead.low is None or lead.low > 0:
+        return f"The lead over {second} is {interval(lead)}."
+    found = f"No difference found between the best and {second} ({interval(lead, signed=True)})"
+    return f"{found}; this run could only have found one of about {number(least)}."
 
 
 def _winners(beyond: BeyondTheory, data: str, best: Sequence[str]) -> list[str]:

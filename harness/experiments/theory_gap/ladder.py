@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -39,16 +37,24 @@ class BeyondTheory:
         """Whatever is compared with the models, in the order of the rows."""
         return [str(name) for name in self._frame["surrogate"].dropna().unique()]
 
-    def values(self, data: str, metric: str, surrogate: str) -> FloatArray:
-        """[R] mean over the models of each repetition, in order; repetitions without a value are left out."""
+    def _by_repetition(self, data: str, metric: str, surrogate: str) -> pd.Series:
+        """Mean over the models of each repetition, by its number."""
         frame = self._frame
         of = frame[(frame["at_data"] == data) & (frame["metric"] == metric) & (frame["surrogate"] == surrogate)]
-        found: Any = of.assign(value=of["value"].astype(float)).groupby("seed", sort=True)["value"].mean()
-        return np.asarray(found, dtype=np.float64)
+        return of.assign(value=of["value"].astype(float)).groupby("seed", sort=True)["value"].mean()
+
+    def values(self, data: str, metric: str, surrogate: str) -> FloatArray:
+        """[R] mean over the models of each repetition, in order; repetitions without a value are left out."""
+        return np.asarray(self._by_repetition(data, metric, surrogate), dtype=np.float64)
 
     def found(self, data: str, metric: str, surrogate: str) -> Interval:
         """The mean with its interval over repetitions."""
         return mean(self.values(data, metric, surrogate))
+
+    def lead(self, data: str, metric: str, first: str, second: str) -> Interval:
+        """How much larger the mean of one is than that of another, paired by repetition."""
+        gap = self._by_repetition(data, metric, first) - self._by_repetition(data, metric, second)
+        return mean(np.asarray(gap.dropna(), dtype=np.float64))
 
     def models_with(self, surrogate: str) -> int:
         """How many models a surrogate was compared with."""

@@ -33,10 +33,10 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
     found = comparisons(rows)
     if not found:
         return [answer(WINS, [], [])]
-    return [_wins(found), _teaches(found), verdict_answer(found, LABELS)]
+    return [*_wins(found), *_teaches(found), verdict_answer(found, LABELS)]
 
 
-def _wins(found: Sequence[Comparison]) -> Answer:
+def _wins(found: Sequence[Comparison]) -> list[Answer]:
     """Exponents of losers, and who leads."""
     led, losers = picked(found, "won"), picked(found, "loser_exponent")
     said, behind = [], []
@@ -51,10 +51,10 @@ def _wins(found: Sequence[Comparison]) -> Answer:
         worst = furthest(led)
         behind.append(worst)
         said.append(f"Of paths with one stable token, the share that it leads is {against(worst)}.")
-    return answer(WINS, said, behind or found)
+    return [answer(WINS, said, behind)] if said else []
 
 
-def _teaches(found: Sequence[Comparison]) -> Answer:
+def _teaches(found: Sequence[Comparison]) -> list[Answer]:
     """The rate at which log P is learned, and the growth of pairs behind it."""
     rates = picked(found, "error_rate")
     pairs = [one for one in picked(found, "pair_growth") if one.verdict is not None]
@@ -77,4 +77,4 @@ def _teaches(found: Sequence[Comparison]) -> Answer:
             f"Counts of pairs grow with exponents within {number(max(gaps))} of rho_i + rho_j - 1, median difference "
             f"{number(median(gaps))} ({sum(one.wrong for one in pairs)} of {len(pairs)} intervals leave it out)."
         )
-    return answer(TEACHES, said, behind or found)
+    return [answer(TEACHES, said, behind)] if said else []

@@ -163,7 +163,7 @@ def test_one_repetition_answers_what_needs_no_interval(run: Any) -> None:
     rows = run.rows[run.rows["experiment"] == "theory-gap"]
     stops, *closest, verdicts = answers(rows)
     assert stops.answered
-    assert "The tied model is the chain read off its weights" in stops.text
+    assert "the tied model is the chain read off its weights. It is: KL at most" in stops.text
     assert [answer.answered for answer in closest] == [False, False]
     assert all("1 unit: fewer than 5" in answer.text for answer in closest)
     assert "could not be judged: an interval needs 5 repetitions" in verdicts.text
