@@ -252,7 +252,13 @@ def verdict_answer(found: Sequence[Comparison], labels: Mapping[str, str]) -> An
         counts = [(sum(one.wrong for one in group), len(group)) for group in several]
         every_name = zip(_names(several, labels), counts, strict=True)
         named = [f"{name} ({differ} of {total})" for name, (differ, total) in every_name if differ]
-        said.append(f"Not as predicted: {'; '.join(named)}")
+        parts = ["; ".join(named[first : first + 3]) for first in range(0, len(named), 3)]
+        said += [f"{'Nor' if place else 'Not as predicted'}: {part}" for place, part in enumerate(parts)]
+    if rooms := [room for one in intervals if one.right and (room := _room(one)) is not None]:
+        said.append(
+            f"Where they agree, the intervals leave room for a difference of {100 * np.median(rooms):.0f} % of the "
+            f"prediction (median), at most {100 * max(rooms):.0f} %"
+        )
     if open_:
         said.append(f"{counted(len(open_), 'comparison')} could not be judged: {_reasons(open_)}")
     return Answer(question, ". ".join(said) + ".")
@@ -262,8 +268,17 @@ def _reasons(found: Sequence[Comparison]) -> str:
     """Why comparisons have no verdict."""
     few = [one for one in found if one.verdict == WITHOUT_INTERVAL]
     most = max((one.found.n for one in few), default=0)
-    said = [f"an interval needs {FEWEST_UNITS} repetitions, this run has {most}"] if few else []
-    return "; ".join([*said, *dict.fromkeys(one.found.missing or "no value" for one in found if one not in few)])
+    said = [f"an interval needs {FEWEST_UNITS} repetitions with a value, at most {most} have one"] if few else []
+    others = (one.found.missing or "no value" for one in found if one not in few)
+    return "; ".join([*said, *dict.fromkeys("no repetition has a value" if x == "no units" else x for x in others)])
+
+
+def _room(one: Comparison) -> float | None:
+    """How far from its prediction the interval of a measurement reaches, as a share of it; None at 0."""
+    low, high = one.found.low, one.found.high
+    if low is None or high is None or not one.predicted:
+        return None
+    return max(high - one.predicted, one.predicted - low) / abs(one.predicted)
 
 
 def against(one: Comparison) -> str:

@@ -1,40 +1,53 @@
-"""Figure of `theory-gap`: how much of a model a chain explains, rung by rung, and how well rollouts agree."""
+"""Figure of `theory-gap`: how much of a model a chain explains, model by model, and how well rollouts agree."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from harness.core.rows import with_factors
-from harness.experiments._shared.plots import WIDTH, intervals_of, legend, points
+from harness.core.records import Figure
+from harness.core.style import WIDTH, styled
+from harness.experiments._shared.claims_drawing import any_pooled, pooled_of
+from harness.experiments._shared.drawing import figure_of, intervals_of, legend, points
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
 
 EXPLAINED = ("ccmc-weights", "ccmc-fit", "bigram-restricted", "in-context-bigram", "n-gram")
 AGREEMENT = {"ccmc-fit": "ccmc-fit", "model-reseeded": "ceiling: other seed", "model-shuffled": "floor: other prompts"}
 DATA = {"ccmc": "paths of a chain", "text": "characters of texts"}
 LOWEST = -0.6  # of what is drawn: a chain can be far worse than counts
+ABOUT = (
+    "Points: means over repetitions with 95 % intervals, model by model, each a step further from the "
+    "assumptions; the upper line is the theory's prediction for the tied model, the lower one is counts alone."
+)
+"""What points, lines and bars are."""
 
 
-def _ladder(axis: Any, frame: pd.DataFrame, rungs: list[str], names: dict[str, str]) -> None:
-    for index, (name, label) in enumerate(names.items()):
-        of = frame[frame["surrogate"] == name]
-        at = [rungs.index(rung) + 0.12 * (index - (len(names) - 1) / 2) for rung in of["at_rung"]]
-        points(axis, at, intervals_of(of), index, label)
-    axis.set(xticks=range(len(rungs)), xlim=(-0.5, len(rungs) - 0.5))
-    axis.set_xticklabels(rungs, rotation=45, ha="right")
-    axis.set_xlabel("model, each a step further")
+def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
+    """The figure of the experiment; none before its repetitions are pooled.
+
+    Args:
+        rows: of this experiment, of one run.
+        trajectories: not used.
+    """
+    if not any_pooled(rows):
+        return []
+    return [Figure("theory-gap", "theory-gap: how far the theory reaches", ABOUT, partial(_draw, rows))]
 
 
-def theory_gap(rows: pd.DataFrame) -> Figure:
+@styled
+def _draw(rows: pd.DataFrame) -> Drawing:
     """Explained share of KL(counts) and overlap of winners along the ladder, for each kind of data."""
-    frame = with_factors(rows[rows["split"] == "pooled"])
+    frame = pooled_of(rows)
     kinds, rungs = list(frame["at_data"].unique()), list(frame["at_rung"].unique())
-    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
-    axes = figure.subplots(2, len(kinds), squeeze=False)
+    figure, axes = figure_of(WIDTH, 6.4, len(kinds), 2)
     for column, data in enumerate(kinds):
         of = frame[frame["at_data"] == data]
-        top, bottom = axes[0, column], axes[1, column]
+        top, bottom = axes[column], axes[len(kinds) + column]
         _ladder(top, of[of["metric"] == "explained"], rungs, {name: name for name in EXPLAINED})
         top.axhline(1.0, color="black", linewidth=0.9)
         top.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
@@ -47,6 +60,16 @@ def theory_gap(rows: pd.DataFrame) -> Figure:
         )
         _ladder(bottom, of[of["metric"] == "winner_jaccard"], rungs, AGREEMENT)
         bottom.set(ylabel="overlap of winner sets", ylim=(0, 1))
-    legend(axes[0, 0], loc="lower right", fontsize=6.5)
-    legend(axes[1, 0], loc="upper right", fontsize=6.5)
+    legend(axes[0], loc="lower right", fontsize=6.5)
+    legend(axes[len(kinds)], loc="upper right", fontsize=6.5)
     return figure
+
+
+def _ladder(axis: Any, frame: pd.DataFrame, rungs: list[str], names: dict[str, str]) -> None:
+    for index, (name, label) in enumerate(names.items()):
+        of = frame[frame["surrogate"] == name]
+        at = [rungs.index(rung) + 0.12 * (index - (len(names) - 1) / 2) for rung in of["at_rung"]]
+        points(axis, at, intervals_of(of), index, label)
+    axis.set(xticks=range(len(rungs)), xlim=(-0.5, len(rungs) - 0.5))
+    axis.set_xticklabels(rungs, rotation=45, ha="right")
+    axis.set_xlabel("model, each a step further")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from harness.config.load import load_config
 from harness.core.errors import UsageError
 from harness.core.records import Interval
-from harness.experiments._shared import paper
 from harness.experiments._shared.claims import Claims, ratio_of_sums, share, slope, statistic_interval, verdict
-from harness.experiments._shared.paper_tables import paper_tables, verdict_table
+from harness.experiments._shared.claims_words import claims_tables, verdict_table
+from harness.experiments.experiment import Request
 from harness.experiments.trajectory.units import growth
 
 
@@ -87,13 +88,36 @@ def test_pooled_rows_hold_the_comparison() -> None:
 
 def test_tables_show_every_pooled_row_and_count_verdicts() -> None:
     rows = claims()
-    (table,) = paper_tables(rows)
-    assert len(table.rows) == 4
-    assert table.rows[0][1:] == ["ccmc-fit, K = 4", "1.00 [0.90, 1.10]", "1.00", "8", "agrees"]
-    body = verdict_table(rows).rows
-    assert [row[1] for row in body] == ["one thing", "a bound"]
-    assert body[0][-1] == "1 of 2 agree"
-    assert body[1][-1] == "0 of 1 holds"
+    headline, every = claims_tables(rows, {"a": "short"})
+    assert (headline.headline, every.headline) == (True, False)
+    assert (headline.name, every.name) == ("coverage.verdicts", "coverage.claims")
+    assert len(every.rows) == 4
+    assert every.column("claim") == ["one thing", "one thing", "a measurement", "a bound"]
+    assert every.column("surrogate") == ["ccmc-fit", "ccmc-fit", None, None]
+    assert every.column("K") == [4, 8, None, None]
+    assert every.column("measured")[0] == Interval(1.0, 0.9, 1.1, 8)
+    assert every.column("predicted") == [1.0, 1.0, None, 0.1]
+    assert every.column("is") == ["=", "=", None, "≤"]
+    assert every.column("verdict") == ["agrees", "differs", None, "does not hold"]
+    assert headline.column("claim") == ["short", "a bound"]
+    assert headline.column("measured")[0] == Interval(1.3, 1.2, 1.4, 8)  # the one that is furthest
+    assert (headline.column("agree"), headline.column("differ")) == ([1, 0], [1, 1])
+    table = verdict_table(rows)
+    assert table.column("experiment") == ["coverage", "coverage"]
+    assert table.column("claim") == ["one thing", "a bound"]
+
+
+def test_a_headline_of_many_claims_shows_those_that_differ_first() -> None:
+    made = Claims("coverage")
+    for number in range(20):
+        for K in range(1 + number % 3):
+            made.compare("m", f"claim {number}", Interval(1.0, 0.9, 1.1, 8), 2.0 if number == 17 else 1.0, K=K)
+    headline, every = claims_tables(made.frame(), {})
+    assert len(headline.rows) == 12
+    assert headline.column("claim")[0] == "claim 17"
+    assert set(headline.column("agree")[1:6]) == {3}  # then the largest
+    assert "12 of 20 claims" in headline.caption
+    assert len(every.rows) == sum(1 + number % 3 for number in range(20))
 
 
 def test_a_smoke_run_plans_fewer_units() -> None:
@@ -101,10 +125,12 @@ def test_a_smoke_run_plans_fewer_units() -> None:
         experiment = {"kind": kind, "repetitions": 3, **more_of}
         config = load_config({"name": "x", "experiments": [experiment]}, limit=1).config
         whole = load_config({"name": "x", "experiments": [experiment]}).config
-        units = paper.plan(config, config.experiments[0], [], [], "cpu")
-        more = paper.plan(whole, whole.experiments[0], [], [], "cpu")
+        plan = importlib.import_module(f"harness.experiments.{kind.replace('-', '_')}.plan").plan
+        units = plan(Request(config, config.experiments[0]))
+        more = plan(Request(whole, whole.experiments[0]))
         assert len(more) - 1 == 3 * (len(units) - 1)
         assert units[-1].needs == tuple(units[:-1])
+        assert {unit.threads for unit in units} == {1}
 
 
 @pytest.mark.parametrize(

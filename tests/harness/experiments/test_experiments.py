@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ import pytest
 
 import harness
 from ccmc import CCMC, Contexts, Observations, fit_mle, identifiability, simulate
-from harness.config.load import load_config
-from harness.config.paper import PAPER_KINDS
-from harness.experiments._shared.plots import draw
+from harness.config.load import load_config, shipped_configs
+from harness.core.declarations import SurrogateDeclaration
 from harness.experiments._shared.sampling import count_tokens
+from harness.experiments._shared.settings import PaperExperiment
 from harness.experiments._shared.teachers import dirichlet_chain, hessians
 from harness.experiments._shared.two_tokens import two_token_fit
 from harness.experiments.coverage import units as coverage
 from harness.experiments.positions import units as positions
+from harness.experiments.theory_gap.settings import GAP_SURROGATES
 from harness.experiments.trajectory import units as trajectory
 from harness.experiments.winners import units as winners
 from harness.models.one_layer_hf import OneLayerForCausalLM
+from harness.report.render.layout import layout, plain
+from harness.runs.reading import write_figures
 
 SMALL: dict[str, dict[str, Any]] = {
     "equivalence": {"vocab_size": 5, "dimensions": [3, 5, 8], "repetitions": 2, "prompts": 50, "observations": 400},
@@ -56,6 +60,14 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+KINDS = sorted(path.stem for path in (shipped_configs() / "paper").glob("*.yaml") if path.stem != "all")
+
+
+def part(kind: str, name: str) -> Any:
+    """`tables`, `answers` or another part of an experiment."""
+    return importlib.import_module(f"harness.experiments.{kind.replace('-', '_')}.{name}")
+
+
 def config(*kinds: str) -> dict[str, Any]:
     return {"name": "paper", "experiments": [{"kind": kind, **SMALL[kind]} for kind in kinds]}
 
@@ -72,23 +84,80 @@ def pooled(run: Any, metric: str, experiment: str) -> pd.DataFrame:
     return found
 
 
-def test_every_experiment_has_a_table_and_a_figure(run: Any) -> None:
-    assert [table.title for table in run.tables()] == [f"Paper, {kind}" for kind in SMALL]
-    for kind, figure in draw(run.rows).items():
-        for axis in figure.axes:
-            assert axis.get_xlabel() or axis.get_label() == "<colorbar>", kind
-            assert axis.get_ylabel(), kind
-    assert sorted(p.stem for p in (run.path / "plots").glob("*.svg")) == sorted(SMALL)
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_experiment_has_tables_answers_and_a_figure(run: Any, kind: str) -> None:
+    rows = run.rows[run.rows["experiment"] == kind]
+    headline, *others = part(kind, "tables").tables(rows)
+    assert headline.headline
+    assert not any(table.headline for table in others)
+    assert len({table.name for table in (headline, *others)}) == 1 + len(others)
+    assert len(headline.rows) <= 12
+    assert len(headline.columns) <= 7
+    assert max(len(plain(line)) for line in layout(headline, 100)) <= 100
+    assert len(others[0].rows) == (rows["split"] == "pooled").sum()
+    answers = part(kind, "answers").answers(rows)
+    assert len(answers) >= 2
+    unjudged = rows["verdict"].isin(["no interval", "no value"]).any()
+    assert ("be judged" in answers[-1].text) == unjudged  # two repetitions carry no interval
+    (figure,) = part(kind, "figures").figures(rows, pd.DataFrame())
+    assert figure.name == kind
+    for axis in figure.draw().axes:
+        assert axis.get_xlabel() or axis.get_label() == "<colorbar>"
+        assert axis.get_ylabel()
 
 
-@pytest.mark.parametrize("kind", PAPER_KINDS)
+@pytest.mark.parametrize("kind", SMALL)
+def test_before_the_pooling_there_is_nothing_to_show(run: Any, kind: str) -> None:
+    rows = run.rows[(run.rows["experiment"] == kind) & (run.rows["split"] != "pooled")]
+    assert part(kind, "tables").tables(rows) == []
+    assert part(kind, "figures").figures(rows, pd.DataFrame()) == []
+    (answer,) = part(kind, "answers").answers(rows)
+    assert not answer.answered
+    assert "has not pooled" in answer.text
+
+
+@pytest.fixture
+def surrogates_that_need_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declared surrogates, whatever the project declares."""
+    names = (*GAP_SURROGATES, "of-a-plugin")
+    declared = {name: SurrogateDeclaration(name, of="next-token") for name in names}
+    declared["ccmc-head"] = SurrogateDeclaration("ccmc-head", of="next-token", needs=("chains",))
+    monkeypatch.setattr("harness.experiments.theory_gap.settings.surrogates", lambda of: declared)
+
+
+def settings_of(kind: str, **changed: Any) -> Any:
+    """The settings of a shipped config of the paper, as the experiment reads them."""
+    (made,) = (
+        value
+        for value in vars(part(kind, "settings")).values()
+        if isinstance(value, type) and issubclass(value, PaperExperiment) and value is not PaperExperiment
+    )
+    (given,) = load_config(f"paper/{kind}").given["experiments"]
+    return made.model_validate({**given, **changed})
+
+
+@pytest.mark.usefixtures("surrogates_that_need_a_seed")
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_smoke_run_takes_less_and_a_full_run_everything(kind: str) -> None:
-    settings = load_config(f"paper/{kind}").config.experiments[0]
+    settings = settings_of(kind)
+    assert settings.model_dump() == load_config(f"paper/{kind}").config.experiments[0].model_dump()
     assert settings.limited(None) is settings
     smoke = settings.limited(1)
     assert smoke != settings
     assert type(settings).model_validate(smoke.model_dump()) == smoke  # still settings that a config may have
     assert settings.limited(10**9) == settings
+
+
+@pytest.mark.usefixtures("surrogates_that_need_a_seed")
+def test_theory_gap_takes_every_declared_surrogate_that_needs_a_seed_alone() -> None:
+    taken = settings_of("theory-gap", surrogates=["counts", "ccmc-fit", "of-a-plugin"])
+    assert taken.surrogates[-1] == "of-a-plugin"
+    with pytest.raises(ValueError, match="unknown surrogate 'ccmc-head'"):
+        settings_of("theory-gap", surrogates=["counts", "ccmc-fit", "ccmc-head"])
+    with pytest.raises(ValueError, match="did you mean 'ccmc-fit'"):
+        settings_of("theory-gap", surrogates=["counts", "ccmc-fti"])
+    with pytest.raises(ValueError, match="listed twice"):
+        settings_of("theory-gap", surrogates=["counts", "ccmc-fit", "counts"])
 
 
 def test_more_workers_give_the_same_rows(run: Any, tmp_path: Path) -> None:
@@ -98,10 +167,10 @@ def test_more_workers_give_the_same_rows(run: Any, tmp_path: Path) -> None:
 
 
 def test_the_same_rows_draw_the_same_figure(run: Any, tmp_path: Path) -> None:
-    from harness.experiments._shared.plots import write_plots
-
-    for path in write_plots(tmp_path, run.rows):
-        assert path.read_bytes() == (run.path / "plots" / path.name).read_bytes()
+    for kind in SMALL:
+        figures = part(kind, "figures").figures(run.rows[run.rows["experiment"] == kind], pd.DataFrame())
+        (path,) = write_figures(tmp_path, figures)
+        assert path.read_bytes() == (run.path / "plots" / f"{kind}.svg").read_bytes()
 
 
 def test_what_must_hold_holds_on_small_runs(run: Any) -> None:

@@ -13,13 +13,18 @@ from float32 import FLOAT64, assert_close32
 
 import harness
 from harness.config.load import load_config
-from harness.config.paper import GAP_SURROGATES, TheoryGap
+from harness.core.declarations import SurrogateDeclaration
 from harness.core.errors import UsageError
 from harness.data.texts import Text
 from harness.experiments.theory_gap import streams as theory_gap_data
 from harness.experiments.theory_gap import units as theory_gap
+from harness.experiments.theory_gap.answers import answers
+from harness.experiments.theory_gap.figures import figures
+from harness.experiments.theory_gap.settings import GAP_SURROGATES, TheoryGap
+from harness.experiments.theory_gap.tables import tables
 from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.models.training import IGNORED
+from harness.report.render.layout import layout, plain
 from harness.runs.units import Work
 
 SMALL = {
@@ -138,12 +143,30 @@ def test_the_tied_model_is_its_chain_and_the_others_are_measured(run: Any) -> No
 
 
 def test_it_has_its_table_and_figure(run: Any) -> None:
-    tables = run.tables()
-    assert [table.title for table in tables] == ["Paper, theory-gap", "Where the theory stops"]
-    assert [line[:2] for line in tables[1].rows] == [
+    rows = run.rows[run.rows["experiment"] == "theory-gap"]
+    headline, *others = tables(rows)
+    assert headline.headline
+    assert headline.columns[1].name == "models"
+    assert set(headline.column("models")) == {1, 2}  # the chain off the weights is of one model
+    assert max(len(plain(line)) for line in layout(headline, 100)) <= 100
+    assert [table.name.partition(".")[2] for table in others] == ["models", "verdicts", "claims"]
+    assert not any(table.headline for table in others)
+    assert [list(line[:2]) for line in others[0].rows] == [
         [data, rung] for data in ("ccmc", "text") for rung in ("tied", "free-classifier", "positions")
     ]
-    assert (run.path / "plots" / "theory-gap.svg").is_file()
+    (figure,) = figures(rows, run.trajectories)
+    assert figure.name == "theory-gap"
+    assert len(figure.draw().axes) == 4
+
+
+def test_one_repetition_answers_what_needs_no_interval(run: Any) -> None:
+    rows = run.rows[run.rows["experiment"] == "theory-gap"]
+    stops, *closest, verdicts = answers(rows)
+    assert stops.answered
+    assert "the tied model is the chain read off its weights. It is: KL at most" in stops.text
+    assert [answer.answered for answer in closest] == [False, False]
+    assert all("1 unit: fewer than 5" in answer.text for answer in closest)
+    assert "could not be judged: an interval needs 5 repetitions" in verdicts.text
 
 
 def test_models_and_loss_curves_stand_in_the_units(run: Any) -> None:
@@ -154,13 +177,22 @@ def test_models_and_loss_curves_stand_in_the_units(run: Any) -> None:
         assert len((folder.parent / "loss.csv").read_text().splitlines()) == 1 + SMALL["training_steps"]  # type: ignore[operator]
 
 
-def test_a_smoke_run_takes_foot_and_top_of_the_ladder() -> None:
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The surrogates of the default, declared."""
+    found = {name: SurrogateDeclaration(name, of="next-token") for name in GAP_SURROGATES}
+    monkeypatch.setattr("harness.experiments.theory_gap.settings.surrogates", lambda of: found)
+
+
+@pytest.mark.usefixtures("declared")
+def test_a_smoke_run_takes_the_first_and_the_last_of_the_ladder() -> None:
     settings = TheoryGap.model_validate(SMALL)
     assert settings.limited(1).rungs == ("tied", "residual", "positions")
     assert settings.limited(2).rungs[::5] == ("tied", "positions")
     assert settings.limited(4).rungs == settings.rungs == tuple(theory_gap.RUNGS)
 
 
+@pytest.mark.usefixtures("declared")
 def test_what_cannot_be_is_refused() -> None:
     for changed, message in (
         ({"dimension": 10}, "multiple of 4"),

@@ -1,0 +1,126 @@
+"""What `theory-gap` answers: where does the theory stop, and which surrogate is closest to a model beyond it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from harness.core.format import interval, number
+from harness.core.records import Answer, Interval
+from harness.experiments._shared.claims_words import (
+    Comparison,
+    answer,
+    comparisons,
+    counted,
+    furthest,
+    groups,
+    picked,
+    verdict_answer,
+)
+from harness.experiments.theory_gap.ladder import TIED, BeyondTheory
+from harness.stats.intervals import FEWEST_UNITS, too_few
+from harness.stats.power import smallest_difference
+
+STOPS = "Where does the theory stop?"
+DATA = {"ccmc": "paths of a chain", "text": "text"}
+
+
+def answers(rows: pd.DataFrame) -> list[Answer]:
+    """The tied model and those beyond it, the best surrogate for each kind of data, and the verdicts.
+
+    Args:
+        rows: of this experiment, of one run.
+    """
+    found = comparisons(rows)
+    if not found:
+        return [answer(STOPS, [], [])]
+    beyond = BeyondTheory(rows)
+    made = [_stops(found)]
+    made += [_best(beyond, data) for data in beyond.data]
+    return [*made, _verdicts(found)]
+
+
+def _verdicts(found: Sequence[Comparison]) -> Answer:
+    """The comparisons of the tied model, which the theory is about, and how many hold beyond it all the same."""
+    within = [one for one in found if one.factors.get("rung") == TIED]
+    said = verdict_answer(within or found, {})
+    others = [one for group in groups(found) for one in group if one not in within]
+    if not within or not others:
+        return said
+    beyond = f"{sum(one.right for one in others)} of {counted(len(others), 'comparison')}"
+    text = f"Tied model: {said.text} The same predictions beyond it, where the theory says nothing: {beyond} agree."
+    return replace(said, text=text)
+
+
+def _stops(found: Sequence[Comparison]) -> Answer:
+    """Is the chain off the weights the model, and how much of the model does a fitted chain explain?"""
+    exact = picked(found, "kl_weights")
+    tied = [one for one in exact if one.factors["rung"] == TIED]
+    others = [one for one in exact if one.factors["rung"] != TIED]
+    said = []
+    if tied:
+        worst = furthest(tied)
+        said.append(
+            f"Theory: the tied model is the chain read off its weights. It {'is' if worst.right else 'is not'}: KL at "
+            f"most {number(worst.found.value)} nats (bound {number(worst.bound)})."
+        )
+    if others:
+        values = [one.found.value for one in others if one.found.value is not None]
+        said.append(
+            f"Of further models with a single chain in their weights, {sum(one.right for one in others)} of "
+            f"{len(others)} are: KL from {number(min(values))} to {number(max(values))} nats."
+        )
+    if not said:
+        return Answer(STOPS, "None of the run's models has a single chain in its weights.", answered=False)
+    return answer(STOPS, said, [*tied, *others])
+
+
+def _best(beyond: BeyondTheory, data: str) -> Answer:
+    """Which surrogate explains the models best, and does it let the same tokens win?"""
+    question = f"Which surrogate is closest to models beyond the theory, trained on {DATA.get(data, data)}?"
+    order = beyond.ranked(data, "explained")
+    if not order:
+        return Answer(question, "No surrogate was compared with every model.", answered=False)
+    best = order[0]
+    share = beyond.found(data, "explained", best[0])
+    said = [
+        f"{' and '.join(best)} explain{'s' if len(best) == 1 else ''} most: {interval(share)} of what counts leave "
+        f"open (the model itself: 1), over {counted(len(beyond.models), 'model')} and "
+        f"{counted(share.n, 'repetition')}."
+    ]
+    fewest = share.n
+    if len(order) > 1:
+        lead = beyond.lead(data, "explained", best[0], order[1][0])
+        said.append(_lead(lead, order[1][0]))
+        fewest = min(fewest, lead.n)
+    said += _winners(beyond, data, best)
+    if fewest < FEWEST_UNITS:
+        said.insert(0, f"Not answered: {too_few(fewest)}.")
+    return Answer(question, " ".join(said), share, fewest >= FEWEST_UNITS)
+
+
+def _lead(lead: Interval, second: str) -> str:
+    """The lead of the best in words, or that none was found and which one could have been."""
+    least = smallest_difference(lead)
+    if least is None or lead.low is None or lead.low > 0:
+        return f"The lead over {second} is {interval(lead)}."
+    found = f"No difference found between the best and {second} ({interval(lead, signed=True)})"
+    return f"{found}; this run could only have found one of about {number(least)}."
+
+
+def _winners(beyond: BeyondTheory, data: str, best: Sequence[str]) -> list[str]:
+    """The overlap of winner sets of the best surrogate, between floor and ceiling; nothing without rollouts."""
+    own = {name: beyond.found(data, "winner_jaccard", name) for name in best}
+    frame: list[Interval] = [
+        beyond.found(data, "winner_jaccard", name) for name in ("model-reseeded", "model-shuffled")
+    ]
+    if any(one.value is None for one in (*own.values(), *frame)):
+        return []
+    each = " and ".join(f"{interval(one)} ({name})" for name, one in own.items())
+    return [
+        f"Overlap of winner sets with the model's: {each}.",
+        f"Ceiling, the model with another seed: {interval(frame[0])}; floor, the model on other prompts: "
+        f"{interval(frame[1])}.",
+    ]

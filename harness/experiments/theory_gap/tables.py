@@ -1,0 +1,96 @@
+"""Tables of `theory-gap`: surrogates beyond the theory, the ladder model by model, verdicts, and every measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from harness.core import registry
+from harness.core.records import Cell, Column, Interval, Table
+from harness.experiments._shared.claims_words import Comparison, claims_tables, comparisons
+from harness.experiments.theory_gap.ladder import BeyondTheory
+
+LABELS: dict[str, str] = {}
+"""The claims name the models that they are about, so they stay as they are."""
+FRAME = {"model-reseeded": "model, other seed", "model-shuffled": "model, other prompts"}
+"""What is compared with the model beside the surrogates: the ceiling and the floor of a rollout."""
+CELLS = (
+    ("explained, ccmc-weights", "explained", "ccmc-weights", 1),
+    ("explained, ccmc-fit", "explained", "ccmc-fit", 0),
+    ("explained, bigram-restricted", "explained", "bigram-restricted", 1),
+    ("explained, in-context-bigram", "explained", "in-context-bigram", 3),
+    ("winners, ccmc-fit", "winner_jaccard", "ccmc-fit", 0),
+    ("winners, ceiling", "winner_jaccard", "model-reseeded", 2),
+    ("winners, floor", "winner_jaccard", "model-shuffled", 2),
+    ("repeats, ccmc-fit", "rep_32", "ccmc-fit", 4),
+    ("repeats, model", "rep_32", "model", 4),
+)
+"""Column, metric, surrogate and priority of the table with one line per model."""
+
+
+def tables(rows: pd.DataFrame) -> list[Table]:
+    """The tables of the experiment, the headline first.
+
+    Args:
+        rows: of this experiment, of one run.
+    """
+    found = comparisons(rows)
+    if not found:
+        return []
+    claims = [replace(table, headline=False) for table in claims_tables(rows, LABELS)]
+    return [surrogates(rows), models(found), *claims]
+
+
+def surrogates(rows: pd.DataFrame) -> Table:
+    """What each surrogate explains and whom it lets win, over the models beyond the tied one."""
+    beyond = BeyondTheory(rows)
+    ordered = registry.ladder(name for name in beyond.names() if name != "model" and name not in FRAME)
+    names = [*(name for name in FRAME if name in beyond.names()), *ordered]
+    shown = [(data, "explained") for data in beyond.data] + [(data, "winner_jaccard") for data in beyond.data[-1:]]
+    words = {"explained": "explained", "winner_jaccard": "winners", "ccmc": "chain paths", "text": "text"}
+    columns = [Column("surrogate", left=True), Column("models", priority=1)]
+    columns += [Column(f"{words[metric]}, {words.get(data, data)}") for data, metric in shown]
+    body: list[list[Cell]] = []
+    for name in names:
+        cells = [beyond.found(data, metric, name) for data, metric in shown]
+        body.append(
+            [FRAME.get(name, name), beyond.models_with(name), *(None if one.value is None else one for one in cells)]
+        )
+    marked = {
+        (names.index(name), 2 + column)
+        for column, (data, metric) in enumerate(shown)
+        if metric == "explained"
+        for name in beyond.best(data, metric)
+    }
+    caption = (
+        f"Means over the {len(beyond.models)} models beyond the tied one, which alone the theory is about, with 95 % "
+        "intervals, bootstrap over repetitions. Explained: share of KL(counts) on held-out sequences, at most 1. "
+        "Winners: overlap (Jaccard) of the winner sets of rollouts with the model's; the model with another seed is "
+        "the ceiling, on other prompts the floor. ccmc-weights: models of one layer and head without positions."
+    )
+    title = "theory-gap: surrogates of models that break the theory's assumptions"
+    return Table(
+        "theory-gap.surrogates", title, columns, body, caption, True, frozenset(marked), "explains most of all models"
+    )
+
+
+def models(found: Sequence[Comparison]) -> Table:
+    """The ladder of models, one line each, for both kinds of data."""
+    cells: dict[tuple[str, str, str, str], Interval] = {}
+    for one in found:
+        if one.surrogate is not None and one.found.value is not None:
+            place = str(one.factors["data"]), str(one.factors["rung"]), one.metric, one.surrogate
+            cells[place] = one.found
+    rungs = list(dict.fromkeys((str(one.factors["data"]), str(one.factors["rung"])) for one in found))
+    body = [[*rung, *(cells.get((*rung, metric, surrogate)) for _, metric, surrogate, _ in CELLS)] for rung in rungs]
+    columns = [Column("data", left=True), Column("model", left=True)]
+    columns += [Column(name, priority=priority) for name, _, _, priority in CELLS]
+    caption = (
+        "Models trained on the same sequences, each a step further from the assumptions; means over repetitions with "
+        "95 % intervals. Explained: share of KL(counts) on held-out sequences. Winners: overlap of the winner sets of "
+        "rollouts with the model's; ceiling: the model with another seed; floor: the model on other prompts. Repeats: "
+        "share of tokens among the 32 before. –: no single chain is in the weights."
+    )
+    return Table("theory-gap.models", "theory-gap: where the theory stops", columns, body, caption)
