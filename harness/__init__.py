@@ -1,6 +1,8 @@
-"""The benchmark: fits CCMC surrogates to attention models and measures how far they explain them.
+"""The benchmark: fits CCMC surrogates to attention models and measures how closely they match them.
 
-`harness.run(config)` executes a config and returns a `Run`; `harness.load_run(path)` opens one that is there.
+`harness.run(config)` executes a config and returns a `Run`; `harness.load_run(path)` opens a finished one;
+`harness.register` declares surrogates, measures, experiments and model sources. Rooms import downwards only; see
+README.md in this folder.
 """
 
 from __future__ import annotations
@@ -8,15 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.runs.runner import Run, load_run, run
+    from harness.core.registry import register
+    from harness.experiments.run import run
+    from harness.runs.run import Run, load_run
 
-__all__ = ["Run", "load_run", "run"]
+__all__ = ["Run", "load_run", "register", "run"]
+_HOMES = {"Run": "runs.run", "load_run": "runs.run", "register": "core.registry", "run": "experiments.run"}
 
 
 def __getattr__(name: str) -> Any:
     # on demand: `ccmc --help` must not wait for pandas and torch
-    if name in __all__:
-        from harness.runs import runner
+    if name in _HOMES:
+        from importlib import import_module
 
-        return getattr(runner, name)
+        return getattr(import_module(f"harness.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -14,7 +14,7 @@ from harness.core.errors import UsageError, nearest
 from harness.core.metrics import FRAMES, check_metrics, find_metric, sign
 from harness.core.records import Cell, Column, Interval, Table
 from harness.runs.directory import find_runs
-from harness.runs.runner import load_run
+from harness.runs.run import load_run
 from harness.stats.pooling import Difference, Observed, Sample, difference, factors
 from harness.surrogates import LADDER
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from harness.core.errors import UsageError, nearest
-from harness.runs.runner import Run, load_run
+from harness.runs.run import Run, load_run
 
 ANY_MODEL = "(model)"  # stands for the one language model of a side, so that two sides have the same figures
 

@@ -22,7 +22,7 @@ from harness.report.render import FORMATS
 from harness.report.terminal import console, print_tables, working
 
 if TYPE_CHECKING:
-    from harness.experiments.reading import Reading
+    from harness.runs.reading import Reading
 
 # typer carries its own copy of click in some versions: these are the classes of whichever it uses
 _CLICK_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]
@@ -82,9 +82,9 @@ def run(
     if executor not in {"local", "ray"}:
         raise UsageError(f"--executor {executor!r}{nearest(executor, ['local', 'ray'])}")
     with Bars(console(stderr=True)) as bars:
-        from harness.runs import runner  # the imports take seconds: the bar is there first
+        from harness.experiments.run import run as execute  # the imports take seconds: the bar is there first
 
-        done = runner.run(
+        done = execute(
             config,
             overrides=set_ or [],
             limit=limit,
@@ -95,7 +95,7 @@ def run(
             watcher=bars,
             on_plan=bars.planned,
         )
-    from harness.experiments.reading import read
+    from harness.runs.reading import read
     from harness.report.overview import print_overview
 
     with working("pooling rows"):
@@ -118,9 +118,9 @@ def show(
 ) -> None:
     """Print what a run says: answers in words, a small table per experiment, and the names of all other tables."""
     cli_results.one_of("--format", format_, FORMATS)
-    from harness.experiments.reading import read
+    from harness.runs.reading import read
     from harness.report import overview
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     opened = load_run(run)
     with working("pooling rows"):
@@ -154,9 +154,10 @@ def _warn(run: Any, readings: Sequence[Reading]) -> None:
 @app.command(epilog="Example: ccmc plot results/reference/generation/smollm2")
 def plot(run: Annotated[str, typer.Argument(help="A run directory, or its name under results/.")]) -> None:
     """Draw the figures of a run again, into its folder plots/."""
-    from harness.runs.runner import draw_pictures, load_run
+    from harness.experiments.run import draw_figures
+    from harness.runs.run import load_run
 
-    written = draw_pictures(load_run(run))
+    written = draw_figures(load_run(run))
     for path in written:
         typer.echo(str(path))
     if not written:
@@ -173,7 +174,7 @@ def verdicts(
     import pandas as pd
 
     from harness.experiments._shared.paper_tables import verdict_table
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     table = verdict_table(pd.concat([load_run(run).rows for run in runs], ignore_index=True))
     if not table.rows:

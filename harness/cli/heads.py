@@ -31,7 +31,7 @@ def heads(
 ) -> None:
     """Rank the heads of a run and say which surrogate is best where; or read the transition rows of one head."""
     one_of("--format", format_, FORMATS)
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     opened = load_run(run)
     if head is None:
@@ -63,7 +63,7 @@ def attention(
 ) -> None:
     """Write one self-contained HTML page: real against predicted attention on a held-out text."""
     from harness.report.attention_page import write_page
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     write_page(load_run(run), output, names_of(head))
     typer.echo(f"attention: {output} ({output.stat().st_size / 1e6:.1f} MB)")
@@ -80,7 +80,7 @@ def export(
     """Write the chain of one head for `ccmc`, its vocabulary beside it; it is fitted again from the run's texts."""
     from harness.experiments.heads.export import export as write
     from harness.experiments.heads.refit import refit
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     if output.suffix != ".safetensors" or output.is_dir():
         raise UsageError(f"--output {output}: name a file that ends in .safetensors")

@@ -48,7 +48,7 @@ def ls(
 
 def _run_row(path: Path) -> list[Cell]:
     from harness.runs.directory import RunDirectory
-    from harness.runs.runner import Run
+    from harness.runs.run import Run
 
     try:
         manifest = RunDirectory(path).read_manifest()

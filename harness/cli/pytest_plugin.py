@@ -44,7 +44,7 @@ def assert_gate(run: Any, baseline: Any, tolerance: Any = None) -> Verdict:
     from harness.analysis.tolerance import Tolerance, load_tolerance
     from harness.report.gate_output import failure_table, summary
     from harness.report.render.markdown import to_markdown
-    from harness.runs.runner import Run, load_run
+    from harness.runs.run import Run, load_run
 
     opened = [one if isinstance(one, Run) else load_run(one) for one in (run, baseline)]
     allowed = tolerance if isinstance(tolerance, Tolerance) else load_tolerance(tolerance and Path(tolerance))

@@ -24,7 +24,7 @@ RunArguments = Annotated[
 
 def verify(run: RunArgument) -> None:
     """Check that a run is complete, in its schema, and as it was written; exit code 1 where it is not."""
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
     from harness.runs.verify import verify as check
 
     opened = load_run(run)
@@ -75,7 +75,7 @@ def table(
     """Pivot the rows of one or many runs; each figure has its interval, the best is bold where its lead excludes 0."""
     one_of("--format", format_, (*FORMATS, "html"))
     from harness.analysis.pivot import frame, pivots
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     with working("pooling rows"):
         found = pivots(
@@ -189,7 +189,7 @@ def gate(
     ] = False,
 ) -> None:
     """Fail with exit code 1 where a run is worse than its baseline, or something is missing or new."""
-    from harness.runs.runner import load_run
+    from harness.runs.run import load_run
 
     opened = load_run(run)
     if update:
@@ -224,7 +224,7 @@ def report(
     """Write one self-contained HTML file: answers, tables that sort and filter, pictures, texts, provenance."""
     with working("writing the report: imports"):
         from harness.report.page import write_report
-        from harness.runs.runner import load_run
+        from harness.runs.run import load_run
 
         opened = [load_run(run) for run in runs]
     with working(f"writing the report: {len(opened)} run{'s' if len(opened) > 1 else ''}"):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.config.strict import Growing
-from harness.config.texts import Prose
-from harness.core.errors import nearest
 
 _OPTIONS = ("temperature", "top_k", "top_p", "min_p", "beams", "repetition_penalty", "no_repeat_ngram")
 
@@ -92,86 +89,4 @@ class Generation(Growing):
         names = [strategy_name(s) for s in value]
         if len(set(names)) < len(names):
             raise ValueError(f"a strategy is listed twice: {names}")
-        return value
-
-
-HEAD_CHAINS = ("ccmc-head", "ccmc-mixture")
-GENERATION_SURROGATES = (
-    "counts",
-    "bigram",
-    "bigram-restricted",
-    "in-context-bigram",
-    "n-gram",
-    "ccmc-fit",
-    "ccmc-bilinear",
-    *HEAD_CHAINS,
-)
-
-
-def known_surrogates(names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse names that are not known, or listed twice.
-
-    Raises:
-        ValueError: names the nearest.
-    """
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown surrogate {name!r}{nearest(name, known)}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"a surrogate is listed twice: {list(names)}")
-
-
-class GenerationExperiment(Growing):
-    """A model's own continuations against those of surrogates fitted to its next-token distributions."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"escape", "winners_at", "mean_field", "head_layers", "mixture_heads"})
-
-    kind: Literal["generation"]
-    surrogates: tuple[str, ...] = ("counts", "in-context-bigram", "ccmc-fit")
-    rollout_seeds: int = Field(default=5, ge=1)
-    escape: bool = Field(default=False, description="surrogates may leave the context, as often as in training")
-    winners_at: tuple[int, ...] = Field(default=(), description="compare the k most frequent tokens, for these k")
-    mean_field: bool = Field(default=False, description="predict the winners of ccmc-fit from the prompt's counts")
-    head_layers: Literal["all"] | tuple[int, ...] = "all"
-    mixture_heads: int = Field(default=16, ge=1, description="heads that ccmc-mixture mixes, the best in training")
-
-    @field_validator("surrogates")
-    @classmethod
-    def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known_surrogates(value, GENERATION_SURROGATES)
-        return value
-
-    @field_validator("winners_at")
-    @classmethod
-    def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(k < 1 for k in value) or len(set(value)) < len(value):
-            raise ValueError(f"sizes of winner sets are distinct and at least 1, got {list(value)}")
-        return value
-
-    @model_validator(mode="after")
-    def _needs_the_chain(self) -> GenerationExperiment:
-        if self.mean_field and "ccmc-fit" not in self.surrogates:
-            raise ValueError("mean_field predicts with the chain of ccmc-fit: list it under surrogates")
-        return self
-
-
-class CountAblation(Growing):
-    """log(count of a token so far) is taken from the attention scores: does a model repeat less without it?"""
-
-    kind: Literal["count-ablation"]
-    strengths: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)
-    heads: int = Field(default=32, ge=1, description="size of the sets of best and of random heads")
-    random_draws: int = Field(default=3, ge=1)
-    repetition_penalties: tuple[float, ...] = (1.02, 1.05, 1.1, 1.2)
-    no_repeat_ngrams: tuple[int, ...] = (4,)
-    prose: str | Prose = Field(
-        description="texts that people wrote, to measure the loss on: a file of {id, kind, text}, or {dataset: ...}"
-    )
-    max_length: int = Field(default=256, ge=16, description="tokens of a text that the loss is measured on")
-
-    @field_validator("strengths")
-    @classmethod
-    def _strengths(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < x <= 4 for x in value) or len(set(value)) < len(value):
-            raise ValueError(f"strengths are distinct, above 0 and at most 4, got {list(value)}")
         return value

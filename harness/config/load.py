@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from harness.config.decoding import CountAblation, Generation, GenerationExperiment, Sampling, Strategy, strategy_name
-from harness.config.experiments import Heads, OneLayer
-from harness.config.paper import (
-    PAPER_KINDS,
-    Coverage,
-    Equivalence,
-    Positions,
-    SampleComplexity,
-    TheoryGap,
-    Trajectory,
-    WinnerSets,
-    needs_model,
-    needs_prompts,
-)
+from harness.config.decoding import Generation
 from harness.config.strict import Strict
 from harness.config.texts import Dataset
+from harness.core import registry
 from harness.core.errors import UsageError, nearest, one_line
-
-__all__ = ["Sampling", "Strategy", "strategy_name"]  # where they have always been found
 
 
 class DatasetPrompts(Dataset):
@@ -41,21 +27,16 @@ class DatasetPrompts(Dataset):
     limit: int | None = Field(default=None, ge=2)
 
 
-Experiment = Annotated[
-    OneLayer
-    | Heads
-    | GenerationExperiment
-    | CountAblation
-    | Equivalence
-    | Coverage
-    | SampleComplexity
-    | Trajectory
-    | WinnerSets
-    | Positions
-    | TheoryGap,
-    Field(discriminator="kind"),
-]
-EXPERIMENT_KINDS = ("one-layer", "heads", "generation", "count-ablation", *PAPER_KINDS)
+def _settings_of_experiments() -> Any:
+    """The settings of every declared experiment, told apart by their kind; a plugin that is broken has none."""
+    found = []
+    for kind in registry.experiments():
+        with suppress(UsageError):  # said where a config names it
+            found.append(registry.experiment(kind).Settings)
+    return Annotated[Union[tuple(found)], Field(discriminator="kind")]  # noqa: UP007 - known at run time only
+
+
+Experiment: Any = _settings_of_experiments()
 
 
 class Config(Strict):
@@ -76,8 +57,13 @@ class Config(Strict):
     def _kinds(cls, value: Any) -> Any:
         for index, item in enumerate(value if isinstance(value, list | tuple) else ()):
             kind = item.get("kind") if isinstance(item, dict) else None
-            if isinstance(item, dict) and kind not in EXPERIMENT_KINDS:
-                raise ValueError(f"experiment {index} has kind {kind!r}{nearest(str(kind), EXPERIMENT_KINDS)}")
+            if isinstance(item, dict) and kind not in registry.experiments():
+                raise ValueError(f"experiment {index} has kind {kind!r}{nearest(str(kind), registry.experiments())}")
+            if isinstance(item, dict):
+                try:
+                    registry.experiment(str(kind))
+                except UsageError as error:
+                    raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")
@@ -88,18 +74,11 @@ class Config(Strict):
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"a model is listed twice: {list(self.models)}")
         for experiment in self.experiments:
-            if needs_model(experiment) and not self.models:
+            needs = registry.experiment(experiment.kind).needs(experiment)
+            if needs.models and not self.models:
                 raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
-            if needs_prompts(experiment) and self.prompts is None:
-                raise ValueError(f"experiment {experiment.kind!r} needs `prompts`, a file of {{id, kind, text}}")
-        for experiment in self.experiments:
-            if experiment.kind not in {"heads", "generation", "count-ablation"}:
-                continue
-            if not self.models:
-                raise ValueError(f"experiment {experiment.kind!r} needs `models`, such as [smollm2-135m]")
-            given = isinstance(experiment, Heads) and experiment.texts is not None
-            if self.prompts is None and not given:
-                more = ", or `texts` of its own" if isinstance(experiment, Heads) else ""
+            if needs.prompts and self.prompts is None:
+                more = f", or {needs.prompts_or}" if needs.prompts_or else ""
                 raise ValueError(f"experiment {experiment.kind!r} needs `prompts`, a file of {{id, kind, text}}{more}")
         return self
 
@@ -117,12 +96,6 @@ class LoadedConfig:
         self.config = config
         self.given = given
         self.base = base
-
-
-def canonical_hash(value: Any) -> str:
-    """SHA-256 of a JSON-able value, independent of the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shipped_configs() -> Path:

@@ -80,7 +80,7 @@ class SurrogateDeclaration(Declaration):
 
 @dataclass(frozen=True)
 class MeasureDeclaration(Declaration):
-    """A quantity in the rows.
+    """A quantity in the rows. A {k} in its name stands for a number, and for the same number in label and about.
 
     Attributes:
         unit: of its values, such as "nats".
@@ -91,7 +91,6 @@ class MeasureDeclaration(Declaration):
         absolute: differences up to this size are rounding.
         sees: "continuation" where the function takes one continuation, "distributions" where it takes two tables of
             probabilities; empty where an experiment computes it.
-        pattern: the name holds a number, written {k}.
         headline_of: the experiment that is about this measure.
     """
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from functools import cache
@@ -40,10 +41,10 @@ KINDS: dict[str, type[Declaration]] = {
     "model": ModelDeclaration,
 }
 HOMES = {
-    "surrogate": ("surrogates/heads", "surrogates/next_token"),
+    "surrogate": ("surrogates/heads", "surrogates/next_token", "surrogates/_fitting"),
     "measure": ("measures", "experiments/*"),
     "experiment": ("experiments/*",),
-    "model": ("models",),
+    "model": ("models/sources",),
 }
 """Folders of the project's own declarations; plugins name theirs in entry points."""
 _ROOT = Path(__file__).resolve().parents[1]
@@ -222,6 +223,8 @@ def _all() -> tuple[dict[str, tuple[Declaration, ...]], tuple[str, ...]]:
 def forget() -> None:
     """Read all declarations anew the next time: for tests that install a plugin."""
     _all.cache_clear()
+    measure.cache_clear()
+    headline.cache_clear()
 
 
 def problems() -> tuple[str, ...]:
@@ -240,8 +243,51 @@ def surrogates(of: str | None = None) -> dict[str, SurrogateDeclaration]:
 
 
 def measures() -> dict[str, MeasureDeclaration]:
-    """Declared measures by name, as they come."""
+    """Declared measures by name, as they come; {k} in a name stands for a number."""
     return {one.name: one for one in _all()[0]["measure"] if isinstance(one, MeasureDeclaration)}
+
+
+@cache
+def measure(name: str) -> MeasureDeclaration | None:
+    """What is declared about a measure, such as "kl"; None where nothing is.
+
+    "winner_jaccard_at_3" is declared as "winner_jaccard_at_{k}": its 3 takes the place of {k} in all words.
+    """
+    known = measures()
+    if name in known:
+        return known[name]
+    for pattern, one in known.items():
+        before, number, after = pattern.partition("{k}")
+        found = re.fullmatch(f"{re.escape(before)}([0-9]+){re.escape(after)}", name) if number else None
+        if found is not None:
+            label, about = (words.replace("{k}", found[1]) for words in (one.label, one.about))
+            return replace(one, name=name, label=label, about=about)
+    return None
+
+
+def sign(name: str) -> int:
+    """+1 where higher values of a measure are better, -1 where lower are, 0 where neither are or nothing is known."""
+    known = measure(name)
+    return 0 if known is None else known.sign
+
+
+@cache
+def headline(experiment: str) -> MeasureDeclaration | None:
+    """The measure that an experiment is about; None where no measure says so."""
+    return next((one for one in measures().values() if one.headline_of == experiment), None)
+
+
+def check_metrics(wanted: Iterable[str], present: Iterable[str]) -> None:
+    """Refuse a metric that the rows do not have.
+
+    Raises:
+        UsageError: names the nearest metric that is there.
+    """
+    known = sorted(set(present))
+    for name in wanted:
+        if name not in known:
+            there = " (not in these runs)" if measure(name) else ""
+            raise UsageError(f"--metric {name!r}{there}{nearest(name, known)}")
 
 
 def experiments() -> dict[str, ExperimentDeclaration]:

@@ -10,6 +10,9 @@ import pandas as pd
 
 SCHEMA_VERSION = 1
 
+# What stands under `surrogate` in rows of the model itself: its own text, with another seed, and of another prompt.
+MODEL, RESEEDED, SHUFFLED = "model", "model-reseeded", "model-shuffled"
+
 COLUMNS: dict[str, str] = {
     "experiment": "string",  # one-layer, heads, generation
     "model": "string",  # as named in the config
@@ -17,7 +20,7 @@ COLUMNS: dict[str, str] = {
     "strategy": "string",  # how the text was decoded: greedy, temperature=1, temperature=0.7,top_p=0.9
     "layer": "Int64",
     "head": "Int64",
-    "surrogate": "string",  # `model` and `model-reseeded`, `model-shuffled` for the model itself
+    "surrogate": "string",  # its name; MODEL, RESEEDED or SHUFFLED for the model itself
     "condition": "string",  # JSON of the other factors
     "split": "string",  # train or held_out; "pooled" for what was pooled over repetitions, with a verdict
     "prompt": "string",

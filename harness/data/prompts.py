@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness.config.decoding import CountAblation
-from harness.config.experiments import Heads
 from harness.config.load import Config, DatasetPrompts, LoadedConfig, read_yaml
 from harness.config.texts import Prose
 from harness.core.errors import UsageError
@@ -60,33 +58,35 @@ def _from_dataset(spec: DatasetPrompts, base: Path) -> list[Prompt]:
     ]
 
 
-def read_given(loaded: LoadedConfig) -> list[Prompt]:
-    """The documents that heads are read on instead of the model's own texts, split and limited; none by default.
+def read_given(loaded: LoadedConfig, spec: Prose, where: str) -> list[Prompt]:
+    """Documents that are read instead of the model's own texts, split and limited.
+
+    Args:
+        loaded: the config of the run.
+        spec: which documents.
+        where: the key of the config, for messages.
 
     Raises:
         UsageError: no such dataset, no such column, no text in it, or too few documents for both splits.
     """
-    config, where = loaded.config, "experiments.heads.texts"
-    spec = next((e.texts for e in config.experiments if isinstance(e, Heads) and e.texts is not None), None)
-    if spec is None:
-        return []
-    return _split_for(config, _documents(spec, loaded.base, where), f"{where}: {spec.dataset}", "documents")
+    documents = _documents(spec, loaded.base, where)
+    return _split_for(loaded.config, documents, f"{where}: {spec.dataset}", "documents")
 
 
-def read_prose(loaded: LoadedConfig) -> list[Prompt]:
-    """The texts that losses are measured on; none where no experiment asks for them.
+def read_prose(loaded: LoadedConfig, source: str | Prose, where: str) -> list[Prompt]:
+    """Texts that losses are measured on.
+
+    Args:
+        loaded: the config of the run.
+        source: a file of {id, kind, text}, or a dataset.
+        where: the key of the config, for messages.
 
     Raises:
         UsageError: a file is missing or malformed, or a dataset holds no text.
     """
-    found: list[Prompt] = []
-    for experiment in loaded.config.experiments:
-        if isinstance(experiment, CountAblation):
-            if isinstance(experiment.prose, str):
-                found += _from_file(_find(loaded, experiment.prose))
-            else:
-                found += _documents(experiment.prose, loaded.base, "experiments.count-ablation.prose")
-    return found
+    if isinstance(source, str):
+        return _from_file(_find(loaded, source))
+    return _documents(source, loaded.base, where)
 
 
 def _documents(spec: Prose, base: Path, where: str) -> list[Prompt]:

@@ -27,7 +27,7 @@ class Needs:
         models: language models.
         prompts: prompts.
         heads: models whose attention can be captured.
-        prompts_or: what may stand in for prompts, for the message of an error.
+        prompts_or: what stands in for prompts where the config names it: the experiment's documents are prompts then.
     """
 
     models: bool = False
@@ -78,6 +78,17 @@ class Experiment(ABC):
     def documents(self, settings: Any, loaded: LoadedConfig) -> list[Prompt]:
         """Texts of the experiment's own, read before anything is computed; none as a rule."""
         return []
+
+    def check_config(self, settings: Any, model: Any) -> None:  # noqa: B027 - most have nothing to refuse
+        """Refuse settings that do not fit a model, before its weights are loaded.
+
+        Args:
+            settings: of the experiment.
+            model: the resolved `Model`.
+
+        Raises:
+            UsageError: names the setting.
+        """
 
     def check(self, settings: Any, model: Any, weights: Any) -> None:  # noqa: B027 - most have nothing to refuse
         """Refuse a model that the experiment cannot work with, before anything is written.

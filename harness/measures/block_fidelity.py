@@ -9,9 +9,27 @@ import torch
 
 from harness.attention.block_rows import TINY, Rows, arrays
 from harness.attention.blocks import Block
+from harness.core.registry import register
 from harness.measures import judge_kernels
 from harness.measures.judge_kernels import MATTERS, TIE
 from harness.surrogates._fitting.along import NO_VALUES, LogWeights
+
+register.measure(
+    "kl_position",
+    unit="nats",
+    better="lower",
+    absolute=1e-5,
+    label="KL over positions",
+    about="KL divergence over positions instead of tokens, nats per query",
+)
+register.measure(
+    "kl_with_sink",
+    unit="nats",
+    better="lower",
+    absolute=1e-5,
+    label="KL with sink",
+    about="the same as kl with the first position kept as a state of its own",
+)
 
 
 class Comparison:

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harness.core.registry import register
 from harness.measures.measurement import Measurement
 
 Floats = NDArray[np.float64]
@@ -21,6 +22,15 @@ SUM_TOLERANCE = 1e-6
 TIE_TOLERANCE = 1e-12
 
 
+@register.measure(
+    "kl",
+    unit="nats",
+    better="lower",
+    absolute=1e-5,
+    headline_of="generation",
+    label="KL",
+    about="KL divergence from the model to the surrogate, nats per query, over tokens of the context",
+)
 def kl(p: ArrayLike, q: ArrayLike, context: ArrayLike | None = None) -> Floats:
     """Kullback-Leibler divergence of each prediction from its target, sum of p log(p / q).
 
@@ -65,6 +75,14 @@ def kl_from_logs(p: ArrayLike, log_q: ArrayLike, context: ArrayLike | None = Non
     return _kl(target, logs, mask)
 
 
+@register.measure(
+    "total_variation",
+    unit="share",
+    better="lower",
+    absolute=1e-5,
+    label="total variation",
+    about="total variation distance between model and surrogate",
+)
 def total_variation(p: ArrayLike, q: ArrayLike, context: ArrayLike | None = None) -> Floats:
     """Total variation distance of each prediction from its target, half the sum of |p - q|.
 
@@ -85,6 +103,14 @@ def total_variation(p: ArrayLike, q: ArrayLike, context: ArrayLike | None = None
     return np.minimum(distance, 1.0)
 
 
+@register.measure(
+    "top_token",
+    unit="share",
+    better="higher",
+    absolute=1e-4,
+    label="same top token",
+    about="share of queries whose most attended or likeliest token is the same",
+)
 def top_token(p: ArrayLike, q: ArrayLike, context: ArrayLike | None = None) -> Floats:
     """Chance that the prediction's top token is a top token of the target.
 
@@ -110,6 +136,12 @@ def top_token(p: ArrayLike, q: ArrayLike, context: ArrayLike | None = None) -> F
     return np.asarray((right & chosen).sum(axis=1) / chosen.sum(axis=1), dtype=np.float64)
 
 
+@register.measure(
+    "in_context_mass",
+    unit="share",
+    label="mass in context",
+    about="probability that the model gives to tokens of its context",
+)
 def in_context_mass(p: ArrayLike, context: ArrayLike) -> Floats:
     """Probability that a distribution gives to the tokens of its context: what a CCMC can speak about.
 

@@ -26,12 +26,43 @@ import numpy as np
 import torch
 
 from harness.core.records import Interval
+from harness.core.registry import register
 from harness.measures.head_kinds import PATTERNS
 from harness.stats.intervals import ratio_interval
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 PREFIX = 10  # positions of the content score
+
+
+register.measure(
+    "previous_token_score",
+    unit="share",
+    label="previous token",
+    about="attention on the token just before the query, the first position left out",
+    source="Vig and Belinkov, Analyzing the Structure of Attention in a Transformer Language Model, 2019",
+)
+register.measure(
+    "induction_score",
+    unit="share",
+    label="induction",
+    about="attention on what followed earlier occurrences of the query's token",
+    source="Olsson et al., In-context Learning and Induction Heads, 2022",
+)
+register.measure(
+    "duplicate_token_score",
+    unit="share",
+    label="duplicate token",
+    about="attention on earlier occurrences of the query's token",
+    source="Wang et al., Interpretability in the Wild, 2023",
+)
+register.measure(
+    "sink_share",
+    unit="share",
+    label="on the first position",
+    about="attention on the first position",
+    source="Xiao et al., Efficient Streaming Language Models with Attention Sinks, 2024",
+)
 
 
 class PatternSums:
@@ -102,6 +133,15 @@ class PatternSums:
     def long_enough(self) -> bool:
         """Does the text have all positions of the content score?"""
         return len(self._tokens) > PREFIX
+
+
+register.measure(
+    "content_score",
+    unit="share",
+    label="content",
+    about="share of attention on the first positions that differs from text to text",
+    source="Vig and Belinkov, Analyzing the Structure of Attention in a Transformer Language Model, 2019",
+)
 
 
 def content_scores(prefixes: Sequence[torch.Tensor], seed: int) -> list[Interval]:

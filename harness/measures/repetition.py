@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harness.core.registry import register
 from harness.measures.measurement import Measurement, shorter_than
 from harness.measures.sequences import Tokens, as_tokens, ngram_counts, occurrences, return_gaps, trailing_length
 
@@ -34,6 +35,36 @@ class Loop:
     """Share of the continuation that lies in the tail."""
 
 
+register.measure(
+    "seq_rep_1",
+    unit="share",
+    label="repeated tokens",
+    about="share of repeated tokens in a continuation",
+    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+)
+register.measure(
+    "seq_rep_2",
+    unit="share",
+    label="repeated 2-grams",
+    about="share of repeated 2-grams in a continuation",
+    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+)
+register.measure(
+    "seq_rep_3",
+    unit="share",
+    label="repeated 3-grams",
+    about="share of repeated 3-grams in a continuation",
+    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+)
+register.measure(
+    "seq_rep_4",
+    unit="share",
+    label="repeated 4-grams",
+    about="share of repeated 4-grams in a continuation",
+    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+)
+
+
 def seq_rep(continuation: ArrayLike, n: int) -> Measurement:
     """Share of n-grams that repeat an earlier one: 1 - distinct n-grams / n-grams.
 
@@ -48,6 +79,15 @@ def seq_rep(continuation: ArrayLike, n: int) -> Measurement:
         Welleck et al., "Neural Text Generation with Unlikelihood Training", 2020 (seq-rep-n).
     """
     return _repeated(distinct(continuation, n))
+
+
+register.measure(
+    "distinct_2",
+    unit="share",
+    label="distinct 2-grams",
+    about="share of distinct 2-grams in a continuation",
+    source="Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, 2016",
+)
 
 
 def distinct(continuation: ArrayLike, n: int) -> Measurement:
@@ -67,6 +107,12 @@ def distinct(continuation: ArrayLike, n: int) -> Measurement:
     return _distinct_share(ngram_counts(continuation, n), n)
 
 
+@register.measure(
+    "diversity",
+    unit="share",
+    about="product over n = 2..4 of the share of distinct n-grams",
+    source="Su et al., A Contrastive Framework for Neural Text Generation, 2022",
+)
 def diversity(continuation: ArrayLike) -> Measurement:
     """Product of the distinct shares of 2-, 3- and 4-grams.
 
@@ -80,6 +126,29 @@ def diversity(continuation: ArrayLike) -> Measurement:
         Su et al., "A Contrastive Framework for Neural Text Generation", 2022.
     """
     return _diversity({n: distinct(continuation, n) for n in (2, 3, 4)})
+
+
+register.measure(
+    "rep_16",
+    unit="share",
+    label="repeats within 16",
+    about="share of positions whose token occurs among the 16 before",
+    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+)
+register.measure(
+    "rep_32",
+    unit="share",
+    label="repeats within 32",
+    about="share of positions whose token occurs among the 32 before",
+    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+)
+register.measure(
+    "rep_128",
+    unit="share",
+    label="repeats within 128",
+    about="share of positions whose token occurs among the 128 before",
+    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+)
 
 
 def rep(continuation: ArrayLike, window: int) -> Measurement:
@@ -104,6 +173,13 @@ def rep(continuation: ArrayLike, window: int) -> Measurement:
     return _rep(return_gaps(continuation), window)
 
 
+@register.measure(
+    "argmax_repeat_rate",
+    unit="share",
+    label="repeats of the likeliest token",
+    about="share of positions whose likeliest token occurs among the 32 before",
+    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+)
 def argmax_repeat_rate(
     argmaxes: ArrayLike, continuation: ArrayLike, prompt: ArrayLike = (), window: int = 32
 ) -> Measurement:
@@ -144,6 +220,9 @@ def argmax_repeat_rate(
     return Measurement(np.count_nonzero(repeats) / written.size)
 
 
+@register.measure(
+    "window_entropy", unit="nats", label="entropy of the window", about="entropy of the trailing window, nats"
+)
 def window_entropy(continuation: ArrayLike, window: int | None = None) -> Measurement:
     """Entropy of the token frequencies among the last `window` tokens.
 
@@ -192,6 +271,12 @@ def window_entropy_curve(continuation: ArrayLike, window: int | None = None) -> 
     return np.maximum(np.log(held) - np.cumsum(change) / held, 0.0)
 
 
+@register.measure(
+    "effective_vocabulary",
+    unit="tokens",
+    label="effective vocabulary",
+    about="exp of the entropy of the trailing window",
+)
 def effective_vocabulary(continuation: ArrayLike, window: int | None = None) -> Measurement:
     """How many equally frequent tokens would have the entropy of the last `window` tokens: exp(window_entropy).
 
@@ -205,6 +290,7 @@ def effective_vocabulary(continuation: ArrayLike, window: int | None = None) -> 
     return _exponential(window_entropy(continuation, window))
 
 
+@register.measure("zipf_slope", unit="slope", label="Zipf slope", about="slope of log frequency on log rank")
 def zipf_slope(continuation: ArrayLike) -> Measurement:
     """Slope of log frequency on log rank, by least squares over all types.
 
@@ -217,6 +303,12 @@ def zipf_slope(continuation: ArrayLike) -> Measurement:
     return _zipf_slope(ngram_counts(continuation, 1))
 
 
+@register.measure(
+    "compression_ratio",
+    unit="ratio",
+    label="compression",
+    about="size of a continuation over its compressed size",
+)
 def compression_ratio(continuation: ArrayLike) -> Measurement:
     """Bytes of the continuation over its bytes when compressed: higher is more repetitive.
 
@@ -234,6 +326,13 @@ def compression_ratio(continuation: ArrayLike) -> Measurement:
         return shorter_than(1)
     raw = tokens.astype("<u4").tobytes()
     return Measurement(len(raw) / len(zlib.compress(raw, 9)))
+
+
+register.measure(
+    "loop_share", unit="share", label="share in a loop", about="share of a continuation inside its final loop"
+)
+register.measure("loop_onset", unit="tokens", label="onset of the loop", about="where the final loop starts")
+register.measure("loop_period", unit="tokens", label="period of the loop", about="length of the final loop")
 
 
 def find_loop(continuation: ArrayLike) -> Loop | None:
@@ -264,6 +363,9 @@ def find_loop(continuation: ArrayLike) -> Loop | None:
             onset = int(breaks[-1]) + 1 if breaks.size else 0
             return Loop(period, onset, (length - onset) / length)
     return None
+
+
+register.measure("length", unit="tokens", headline_of="continuations", about="tokens in a continuation")
 
 
 def repetition_measures(continuation: ArrayLike) -> dict[str, Measurement]:

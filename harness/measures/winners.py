@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harness.core.registry import register
 from harness.measures.measurement import Measurement, shorter_than
 from harness.measures.sequences import Tokens, as_tokens, members, return_gaps, trailing_window
 
@@ -61,6 +62,9 @@ def top_tokens(continuation: ArrayLike, size: int) -> Tokens:
     return _ranked(continuation)[0][:size]
 
 
+@register.measure(
+    "winner_size", unit="tokens", label="winners", about="number of tokens that hold 90 % of the trailing window"
+)
 def winner_size(continuation: ArrayLike, share: float = 0.9) -> Measurement:
     """Number of tokens in the winner set.
 
@@ -78,6 +82,7 @@ def winner_size(continuation: ArrayLike, share: float = 0.9) -> Measurement:
     return Measurement(float(winners.size)) if winners.size else shorter_than(SHORTEST)
 
 
+@register.measure("dominance", unit="share", about="share of the winners among the last tokens")
 def dominance(
     continuation: ArrayLike, winners: ArrayLike, prompt: ArrayLike = (), window: int = DOMINANCE_WINDOW
 ) -> NDArray[np.float64]:
@@ -109,6 +114,14 @@ def dominance(
     return np.asarray((visits[stop] - visits[start]) / (stop - start), dtype=np.float64)
 
 
+@register.measure(
+    "dominance_area",
+    unit="share",
+    better="lower",
+    absolute=1e-5,
+    label="distance of dominance",
+    about="distance between the dominance curves of model and surrogate",
+)
 def dominance_area(real: ArrayLike, surrogate: ArrayLike) -> Measurement:
     """Mean over time of the absolute difference of two dominance curves.
 
@@ -130,6 +143,12 @@ def dominance_area(real: ArrayLike, surrogate: ArrayLike) -> Measurement:
     return Measurement(float(np.abs(a - b).mean()))
 
 
+@register.measure(
+    "time_to_dominance",
+    unit="tokens",
+    label="time to dominance",
+    about="position from which the winners hold 90 % for good",
+)
 def time_to_dominance(curve: ArrayLike, level: float = 0.9) -> Measurement:
     """First time from which a dominance curve stays at or above a level until its end.
 
@@ -150,6 +169,12 @@ def time_to_dominance(curve: ArrayLike, level: float = 0.9) -> Measurement:
     return Measurement(float(first + 1))
 
 
+@register.measure(
+    "loser_exponent",
+    unit="slope",
+    label="exponent of losers",
+    about="slope of log count on log time of a token that falls behind",
+)
 def loser_exponent(sequence: ArrayLike, prompt_length: int, token: int) -> Measurement:
     """Exponent rho of the growth of one token's count, N(t) ~ t^rho, over the last decade of t.
 
@@ -185,6 +210,7 @@ def loser_exponent(sequence: ArrayLike, prompt_length: int, token: int) -> Measu
     return Measurement(float(log_time @ np.log(counts) / (log_time @ log_time)))
 
 
+@register.measure("return_time", unit="tokens", label="return time", about="median gap between visits of a winner")
 def return_time(continuation: ArrayLike, winners: ArrayLike) -> Measurement:
     """Median number of tokens between one visit of a winner and the next visit of the same winner.
 
@@ -201,6 +227,14 @@ def return_time(continuation: ArrayLike, winners: ArrayLike) -> Measurement:
     return Measurement(float(np.median(gaps))) if gaps.size else Measurement(None, "no winner occurs twice")
 
 
+@register.measure(
+    "winner_jaccard",
+    unit="share",
+    better="higher",
+    absolute=1e-4,
+    label="overlap of winners",
+    about="overlap of the winner sets of model and surrogate",
+)
 def jaccard(real: ArrayLike, surrogate: ArrayLike) -> Measurement:
     """Size of the intersection of two sets over the size of their union.
 
@@ -214,6 +248,14 @@ def jaccard(real: ArrayLike, surrogate: ArrayLike) -> Measurement:
     return _agreement(real, surrogate, lambda a, b: len(a | b))
 
 
+@register.measure(
+    "winner_precision",
+    unit="share",
+    better="higher",
+    absolute=1e-4,
+    label="precision of winners",
+    about="share of the surrogate's winners that are the model's",
+)
 def precision(real: ArrayLike, surrogate: ArrayLike) -> Measurement:
     """Share of the surrogate's set that belongs to the real set.
 
@@ -227,6 +269,14 @@ def precision(real: ArrayLike, surrogate: ArrayLike) -> Measurement:
     return _agreement(real, surrogate, lambda a, b: len(b))
 
 
+@register.measure(
+    "winner_recall",
+    unit="share",
+    better="higher",
+    absolute=1e-4,
+    label="recall of winners",
+    about="share of the model's winners that are the surrogate's",
+)
 def recall(real: ArrayLike, surrogate: ArrayLike) -> Measurement:
     """Share of the real set that belongs to the surrogate's set.
 
@@ -271,6 +321,38 @@ def winner_measures(real: ArrayLike, surrogate: ArrayLike, prompt: ArrayLike = (
     }
 
 
+register.measure(
+    "winner_jaccard_at_{k}",
+    unit="share",
+    better="higher",
+    absolute=1e-4,
+    label="overlap of winners, {k} tokens",
+    about="overlap of the winner sets of model and surrogate, the winners being the {k} most frequent tokens",
+)
+register.measure(
+    "winner_precision_at_{k}",
+    unit="share",
+    better="higher",
+    absolute=1e-4,
+    label="precision of winners, {k} tokens",
+    about="share of the surrogate's winners that are the model's, the winners being the {k} most frequent tokens",
+)
+register.measure(
+    "winner_recall_at_{k}",
+    unit="share",
+    better="higher",
+    absolute=1e-4,
+    label="recall of winners, {k} tokens",
+    about="share of the model's winners that are the surrogate's, the winners being the {k} most frequent tokens",
+)
+register.measure(
+    "winner_size_at_{k}",
+    unit="tokens",
+    label="winners, {k} at most",
+    about="number of the surrogate's winners, the winners being the {k} most frequent tokens",
+)
+
+
 def top_agreement(real: ArrayLike, surrogate: ArrayLike, sizes: Sequence[int]) -> dict[str, Measurement]:
     """How far the most frequent tokens agree, for sets of given sizes.
 
@@ -294,6 +376,13 @@ def top_agreement(real: ArrayLike, surrogate: ArrayLike, sizes: Sequence[int]) -
     return measures
 
 
+@register.measure(
+    "lock_in_error",
+    unit="tokens",
+    better="lower",
+    label="error of lock-in",
+    about="distance of the times from which the winners of model and surrogate dominate",
+)
 def lock_in_error(real: ArrayLike, surrogate: ArrayLike, prompt: ArrayLike = ()) -> Measurement:
     """Distance of the times from which the own winner sets dominate for good.
 

@@ -214,8 +214,10 @@ def check_known(tokenizer: Any, ids: list[int], what: str, name: str, size: int)
         )
 
 
-def check_prompts(name: str, path: Path, prompts: list[tuple[str, str, bool]], max_new_tokens: int) -> None:
-    """Refuse prompts that the model cannot take.
+def check_prompts(
+    name: str, path: Path, prompts: list[tuple[str, str, bool]], max_new_tokens: int
+) -> dict[str, list[int]]:
+    """The token ids of prompts; those that the model cannot take are refused.
 
     Args:
         name: of the model, for the message.
@@ -223,13 +225,17 @@ def check_prompts(name: str, path: Path, prompts: list[tuple[str, str, bool]], m
         prompts: (id, text, is it a chat?).
         max_new_tokens: how far each will be continued.
 
+    Returns:
+        Prompt -> its token ids.
+
     Raises:
         UsageError: names the prompt, its length and the window.
     """
     tokenizer, config = load_tokenizer(path), load_config(path)
     window = context_window(config)
+    found = {}
     for prompt_id, text, chat in prompts:
-        ids = encode(tokenizer, text, chat)
+        ids = found[prompt_id] = encode(tokenizer, text, chat)
         check_known(tokenizer, ids, f"prompt {prompt_id!r}", name, config.vocab_size)
         length = len(ids)
         if length == 0:
@@ -243,3 +249,4 @@ def check_prompts(name: str, path: Path, prompts: list[tuple[str, str, bool]], m
                 f"prompt {prompt_id!r} has {length} tokens; with generation.max_new_tokens {max_new_tokens} that is "
                 f"more than the window of {name!r}, {window}; lower max_new_tokens or shorten the prompt"
             )
+    return found

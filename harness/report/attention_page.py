@@ -12,9 +12,10 @@ import pandas as pd
 
 from harness.core.errors import UsageError, nearest
 from harness.experiments.heads.tables import Head, heads_of
+from harness.models.catalogue import folder_of
 from harness.runs.directory import ATTENTION, RunDirectory
 from harness.runs.resume import unfinished
-from harness.runs.runner import Run
+from harness.runs.run import Run
 
 MOST_HEADS = 12  # of a text, where nobody says which
 ABOUT = (
@@ -74,7 +75,7 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
     texts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for (model, strategy, prompt), own in table.groupby(["model", "strategy", "prompt"], sort=False):
-        tokens, piece = own["tokens"].iloc[0], piece_maker(run.model_folder(str(model)))
+        tokens, piece = own["tokens"].iloc[0], piece_maker(folder_of(run.manifest, str(model)))
         columns = np.unique(tokens[1:], return_inverse=True)[1]
         about = {head.name: head for head in heads_of(rows, str(model), str(strategy))}
         wanted = list(dict.fromkeys(heads or telling(list(about.values()))))[: None if heads else MOST_HEADS]

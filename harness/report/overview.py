@@ -15,7 +15,7 @@ from harness.report.render import data, latex, markdown, render
 from harness.report.terminal import print_prose, print_tables
 
 if TYPE_CHECKING:
-    from harness.experiments.reading import Reading
+    from harness.runs.reading import Reading
 
 MOST_ROWS = 12  # of a headline
 

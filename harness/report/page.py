@@ -28,7 +28,7 @@ from harness.report.page_data import head_table, viewer
 from harness.report.pictures import Estimate, dot_plot, inline_svg
 from harness.report.words import answers
 from harness.runs.directory import now, write_atomic
-from harness.runs.runner import Run
+from harness.runs.run import Run
 from harness.stats.pooling import Observed
 from harness.surrogates import LADDER
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from harness.measures.winners import winner_set
-from harness.runs.runner import Run
+from harness.models.catalogue import folder_of
+from harness.runs.run import Run
 
 FIDELITY = ("kl", "total_variation", "top_token")
 MOST_TEXTS = 400  # of one run; the report says how many are left out
@@ -113,7 +114,7 @@ def viewer(run: Run) -> dict[str, Any] | None:
 
     def number(model: str, token: int) -> int:
         if model not in makers:
-            makers[model] = piece_maker(run.model_folder(model)) if model in named else lambda token: f" {token}"
+            makers[model] = piece_maker(folder_of(run.manifest, model)) if model in named else lambda token: f" {token}"
         return pieces.setdefault(makers[model](token), len(pieces))
 
     texts = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from harness.core.errors import UsageError, one_line
+from harness.core.hashing import file_hash
 from harness.core.rows import SCHEMA_VERSION, to_schema
 
 MANIFEST = "manifest.json"
@@ -72,18 +72,6 @@ def read_parquet(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise UsageError(f"{path} cannot be read: {one_line(error)}") from None
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_hashes(folder: Path, without: tuple[str, ...] = ()) -> dict[str, str]:
-    """Path within the folder -> SHA-256, of every file below it but those named."""
-    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    return {name: file_hash(files[name]) for name in sorted(files) if name not in without}
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core.errors import UsageError, one_line
-from harness.runs.directory import RunDirectory, folder_hashes, new_folder, now, write_parquet
-from harness.runs.units import Unit, Work, source_hash, task_function
+from harness.core.hashing import folder_hashes
+from harness.runs.directory import RunDirectory, new_folder, now, write_parquet
+from harness.runs.units import Unit, Work, task_function
 
 Progress = Callable[[float, str], None]
 
@@ -52,7 +53,7 @@ def run_unit(directory: Path, unit: Unit, progress: Progress) -> None:
             "label": unit.label,
             "settings": unit.settings,
             "needs": [need.key for need in unit.needs],
-            "source": source_hash(unit.task.partition(":")[0]),
+            "source": unit.source,
             "files": folder_hashes(folder),
             "finished": now(),
             "seconds": round(time.perf_counter() - start, 2),

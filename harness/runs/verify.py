@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.config.load import canonical_hash
 from harness.core.errors import UsageError
+from harness.core.hashing import canonical_hash, file_hash, folder_hashes
 from harness.core.rows import COLUMNS
-from harness.runs.directory import RunDirectory, file_hash, folder_hashes
+from harness.runs.directory import RunDirectory
 
 TABLES = ("rows.parquet", "trajectories.parquet")
 RECORD = "unit.json"

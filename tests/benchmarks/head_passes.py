@@ -44,9 +44,9 @@ def capture_all(model: Any, ids: Any) -> None:
 
 def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict[str, Any]:
     """Every surrogate of a layer, the fitted ones with random numbers at all pairs of the text instead of a fit."""
+    from harness.config.experiments import HEAD_SURROGATES
     from scipy import sparse
 
-    from harness.config.experiments import HEAD_SURROGATES
     from harness.experiments.heads.units import make_surrogate
     from harness.surrogates._fitting.sink_fit import SinkFit
     from harness.surrogates.heads.distance import BUCKETS

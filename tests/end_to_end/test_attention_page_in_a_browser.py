@@ -11,7 +11,7 @@ from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
 
 from harness.report import page_data as report_data
 from harness.report.attention_page import page_data, samples, write_page
-from harness.runs.runner import Run
+from harness.runs.run import Run
 
 pytestmark = needs_browser
 HEADS = ["0.1", "2.3"]

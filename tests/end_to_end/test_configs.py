@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from harness.config.experiments import Heads
 
 import harness
-from harness.config.experiments import Heads
 from harness.config.load import load_config, shipped_configs
 from harness.config.paper import PAPER_KINDS
 from harness.core.errors import UsageError

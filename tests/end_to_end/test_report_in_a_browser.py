@@ -16,7 +16,7 @@ from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
 
 from harness.report.page import write_report
 from harness.runs.directory import write_parquet
-from harness.runs.runner import Run, load_run
+from harness.runs.run import Run, load_run
 
 pytestmark = needs_browser
 ROOT = Path(__file__).resolve().parents[2]

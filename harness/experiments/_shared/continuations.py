@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from harness.config.decoding import Strategy, has_one_continuation, strategy_name, strategy_options
 from harness.config.load import Config
+from harness.core.hashing import canonical_hash
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.data.prompts import Prompt
@@ -26,13 +28,23 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Model:
-    """A resolved model, as a plan needs it. The rows depend on name, revision and weights, not on where it stands."""
+    """A resolved model, as a plan needs it. The rows depend on name, revision and weights, not on where it is.
+
+    Attributes:
+        name: as the config writes it.
+        path: the folder of its files.
+        revision: of its weights; None for a local folder.
+        weights_hash: SHA-256 over weights, config and tokenizer.
+        layers: how many it has.
+        tokens: prompt -> its token ids, as the model's tokenizer and chat template make them.
+    """
 
     name: str
     path: Path
     revision: str | None
     weights_hash: str
     layers: int
+    tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         return {"model": self.name, "revision": self.revision, "weights": self.weights_hash}
@@ -51,7 +63,7 @@ def continuation_unit(
     options = strategy_options(strategy)
     settings = {
         **model.settings(),
-        "prompts": [prompt.as_dict() for prompt in prompts],
+        "prompts": [prompt_settings(model, prompt) for prompt in prompts],
         "strategy": strategy_name(strategy),
         "temperature": options.pop("temperature", None),
         "options": options,
@@ -64,7 +76,18 @@ def continuation_unit(
     }
     label = f"{model.name}: continuing {len(prompts)} prompts, {settings['strategy']}, seed {seed}"
     task = "harness.experiments._shared.continuations:continue_prompts"
-    return Unit(task, label, settings, local=local(model, device))
+    return Unit(task, label, settings, local={**local(model, device), "tokens": tokens_of(model, prompts)})
+
+
+def prompt_settings(model: Model, prompt: Prompt) -> dict[str, Any]:
+    """What rows depend on of a prompt: its name, kind and split, and the ids that the model reads."""
+    about = {"id": prompt.id, "kind": prompt.kind, "split": prompt.split}
+    return {**about, "tokens_sha256": canonical_hash(list(model.tokens[prompt.id]))}
+
+
+def tokens_of(model: Model, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The token ids of prompts."""
+    return [list(model.tokens[prompt.id]) for prompt in prompts]
 
 
 def smoke_length(config: Config, longest: int) -> int:
@@ -87,7 +110,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
     path = Path(work.local["path"])
     work.progress(0.0, "loading the model")
     model, tokenizer = loading.load_model(path, work.local["device"]), loading.load_tokenizer(path)
-    ids = [loading.encode(tokenizer, prompt["text"], prompt.get("chat", False)) for prompt in s["prompts"]]
+    ids: list[list[int]] = work.local["tokens"]
     recorded: dict[int, TokenScores] = {}
     continuations = generate(
         model,

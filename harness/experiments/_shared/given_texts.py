@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from harness.config.load import canonical_hash
 from harness.config.texts import GivenTexts
 from harness.core.errors import UsageError
+from harness.core.hashing import canonical_hash
 from harness.core.rows import Rows
 from harness.data.prompts import Prompt
 from harness.experiments._shared.continuations import Model, local

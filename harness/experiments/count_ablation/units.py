@@ -17,70 +17,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from harness.config.decoding import CountAblation, Sampling
-from harness.config.load import Config
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.data.prompts import Prompt
 from harness.data.texts import LocalVocabulary, Text
-from harness.experiments._shared.continuations import Model, continuation_unit, local, read_continuations, smoke_length
+from harness.experiments._shared.continuations import read_continuations
 from harness.measures.repetition import repetition_measures
 from harness.measures.winners import own_winner_measures
 from harness.runs.directory import write_parquet
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 from harness.surrogates._fitting.decoding import followers_of_tail
 from harness.surrogates.next_token.head_chains import single_losses
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-TASK = "harness.experiments.count_ablation.units"
-
-
-def conditions(settings: CountAblation, limit: int | None) -> list[dict[str, Any]]:
-    """What is done to the model, one mapping each; the first is nothing.
-
-    Strengths apply to all heads; parts of the model lose the count at the largest of them. A smoke run with `limit` N
-    takes at most N draws, and of strengths and penalties the N strongest.
-    """
-    strengths, penalties = sorted(settings.strengths), sorted(settings.repetition_penalties)
-    most, draws = strengths[-1], settings.random_draws
-    if limit is not None:
-        strengths, penalties, draws = strengths[-limit:], penalties[-limit:], min(draws, limit)
-    made: list[dict[str, Any]] = [{"ablation": "none"}]
-    made += [{"ablation": "all", "strength": strength} for strength in strengths]
-    made += [{"ablation": part, "strength": most} for part in ("first-half", "second-half", "best-heads")]
-    made += [{"ablation": "random-heads", "strength": most, "draw": draw} for draw in range(draws)]
-    made += [{"repetition_penalty": penalty} for penalty in penalties]
-    made += [{"no_repeat_ngram": n} for n in settings.no_repeat_ngrams]
-    return made
-
-
-def plan(
-    config: Config, settings: CountAblation, model: Model, prompts: list[Prompt], prose: list[Prompt], device: str
-) -> list[Unit]:
-    """The model's own texts, the ranking of its heads on the training ones, then one unit per condition."""
-    training = [prompt for prompt in prompts if prompt.split == "train"]
-    held_out = [prompt for prompt in prompts if prompt.split == "held_out"]
-    greedy = continuation_unit(config, model, training, "greedy", 0, device)
-    sampled = continuation_unit(config, model, held_out, Sampling(temperature=1.0), 0, device)
-    shared = {**model.settings(), "seed": config.seed, "heads": settings.heads}
-    where = local(model, device)
-    ranking = Unit(f"{TASK}:rank", f"{model.name}: ranking heads by their chains", shared, (greedy,), where)
-    units = [greedy, sampled, ranking]
-    for condition in conditions(settings, config.limit):
-        name = ", ".join(f"{key} {value}" for key, value in condition.items())
-        about = {
-            **shared,
-            "condition": condition,
-            "prompts": [prompt.as_dict() for prompt in held_out],
-            "prose": [text.as_dict() for text in prose[: config.limit]],
-            "max_length": settings.max_length,
-            "max_new_tokens": smoke_length(config, config.generation.max_new_tokens),
-            "batch_size": config.generation.batch_size,
-            "ignore_eos": config.generation.ignore_eos,
-        }
-        units.append(Unit(f"{TASK}:measure", f"{model.name}: {name}", about, (ranking, sampled), where))
-    return units
 
 
 def rank(work: Work) -> pd.DataFrame:
@@ -159,7 +108,7 @@ def measure(work: Work) -> pd.DataFrame:
     if ablated:
         heads = chosen_heads(condition, ranked, s["heads"], s["seed"])
         change = without_counts(model, float(condition["strength"]), heads)
-    ids = [loading.encode(tokenizer, prompt["text"], prompt.get("chat", False)) for prompt in s["prompts"]]
+    ids: list[list[int]] = work.local["tokens"]
     trajectories = []
     with change:
         made = generate(
@@ -187,7 +136,8 @@ def measure(work: Work) -> pd.DataFrame:
                     "text": tokenizer.decode(tokens, skip_special_tokens=False),
                 }
             )
-        human = [(text["id"], loading.encode(tokenizer, text["text"]), 1) for text in s["prose"]]
+        prose = zip(s["prose"], work.local["prose_tokens"], strict=True)
+        human = [(text["id"], ids, 1) for text, ids in prose]
         own = [
             (c.prompt, c.tokens.tolist(), len(c.prompt_tokens))
             for c in read_continuations(work.inputs[1])

@@ -20,14 +20,11 @@ import numpy as np
 import pandas as pd
 
 from ccmc import CCMC, Contexts, NoMaximumLikelihoodEstimate, Observations, fit_mle, identifiability
-from harness.config.load import Config
-from harness.config.paper import Coverage
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.claims import (
     Claims,
     mean,
-    plan_repetitions,
     ratio_of_sums,
     read_rows,
     share,
@@ -36,18 +33,13 @@ from harness.experiments._shared.claims import (
 )
 from harness.experiments._shared.sampling import FloatArray, IntArray, count_tokens, excess_risk, sample_rows
 from harness.experiments._shared.teachers import attention_trained_on, hessians
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 
 DESIGNS = ("connected", "disconnected", "rare", "silent")
 HELD_OUT = 4000
 # Nothing ever pulls on a free direction, so trained model and fit leave it where they start, up to round-off.
 STILL = 1e-6
 TRAINED_AT_MOST = 25_600
-
-
-def plan(config: Config, settings: Coverage) -> list[Unit]:
-    """One unit per repetition, with all designs."""
-    return plan_repetitions(config, settings)
 
 
 def draw_prompts(design: str, n: int, K: int, length: int, rare: float, rng: np.random.Generator) -> IntArray:

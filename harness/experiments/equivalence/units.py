@@ -14,26 +14,18 @@ import pandas as pd
 import torch
 
 from ccmc import CCMC, attention_from_chain, chain_from_attention
-from harness.config.load import Config
-from harness.config.paper import Equivalence
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.experiments._shared.claims import Claims, mean, plan_repetitions, read_rows, values
+from harness.experiments._shared.claims import Claims, mean, read_rows, values
 from harness.experiments._shared.sampling import FloatArray, IntArray, count_tokens, sample_rows
 from harness.models.one_layer import OneLayerAttention, train
 from harness.models.one_layer_hf import from_weights
 from harness.models.training import store
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Errors are counted in units of eps x cond(E), what solving with E may cost in the worst case, per token of the prompt.
 ROUND_OFF = 8.0
-
-
-def plan(config: Config, settings: Equivalence) -> list[Unit]:
-    """One unit per dimension and repetition."""
-    cells = [(f"d = {d}", {"dimension": d}) for d in settings.dimensions]
-    return plan_repetitions(config, settings, cells)
 
 
 def repetition(work: Work) -> pd.DataFrame:

@@ -21,26 +21,20 @@ import torch
 from scipy.special import rel_entr
 
 from ccmc import CCMC
-from harness.config.decoding import HEAD_CHAINS, GenerationExperiment, has_one_continuation
-from harness.config.load import Config
+from harness.core import registry
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.data.prompts import Prompt
 from harness.data.texts import LocalVocabulary, Text
 from harness.experiments._shared.comparison import Comparison, mean_field_winners
 from harness.experiments._shared.continuations import (
     Continuation,
-    Model,
-    continuation_unit,
     decoding_condition,
-    local,
     read_continuations,
-    real_units,
 )
 from harness.experiments._shared.fidelity_rows import add_finite, add_ridge, fidelity_means
 from harness.measures.fidelity import kl
 from harness.runs.directory import write_parquet
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 from harness.surrogates._fitting.ccmc_fit import CCMCFit, FlatPrior
 from harness.surrogates._fitting.counts import Counts
 from harness.surrogates._fitting.escape import Escape
@@ -53,47 +47,6 @@ from harness.surrogates.next_token.n_gram import NGram
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def plan(
-    config: Config, settings: GenerationExperiment, model: Model, prompts: list[Prompt], device: str
-) -> list[Unit]:
-    """One unit per strategy, after the units that make its texts and, for sampling, the reseeded held-out ones."""
-    units: list[Unit] = []
-    held_out = [prompt for prompt in prompts if prompt.split == "held_out"]
-    for strategy in config.generation.strategies:
-        texts = real_units(config, model, prompts, strategy, device)
-        if not has_one_continuation(strategy):
-            texts.append(continuation_unit(config, model, held_out, strategy, config.generation.seeds, device))
-        name = texts[0].settings["strategy"]
-        units += texts
-        units.append(
-            Unit(
-                "harness.experiments.generation.units:strategy",
-                f"{model.name}: surrogates of generation, {name}",
-                {
-                    **model.settings(),
-                    "strategy": name,
-                    "temperature": texts[0].settings["temperature"],
-                    "options": texts[0].settings["options"],
-                    "ignore_eos": config.generation.ignore_eos,
-                    "surrogates": list(settings.surrogates),
-                    "escape": settings.escape,
-                    "winners_at": list(settings.winners_at),
-                    "mean_field": settings.mean_field,
-                    "head_layers": settings.head_layers
-                    if settings.head_layers == "all"
-                    else list(settings.head_layers),
-                    "mixture_heads": settings.mixture_heads,
-                    "rollout_seeds": 1 if has_one_continuation(strategy) else settings.rollout_seeds,
-                    "reseeded": None if has_one_continuation(strategy) else config.generation.seeds,
-                    "seed": config.seed,
-                },
-                tuple(texts),
-                local(model, device),
-            )
-        )
-    return units
 
 
 def make_surrogate(
@@ -112,7 +65,7 @@ def make_surrogate(
     if name == "ccmc-bilinear":
         assert embeddings is not None
         return CCMCBilinear(features(embeddings), seed)
-    if name in HEAD_CHAINS:
+    if name in {"ccmc-head", "ccmc-mixture"}:
         mixed = name == "ccmc-mixture"
         return HeadMixture(name, chains if mixed else chains[:1], with_counts=mixed)
     if name in {"bigram", "bigram-restricted"}:
@@ -196,7 +149,7 @@ def strategy(work: Work) -> pd.DataFrame:
 
     wide = s["escape"] or "bigram" in s["surrogates"]
     reader = None
-    if set(HEAD_CHAINS) & set(s["surrogates"]):
+    if any("chains" in registry.surrogates("next-token")[name].needs for name in s["surrogates"]):
         longest = max((len(c.tokens) for c in real if c.split == "train" and len(c.continuation)), default=0)
         reader = ChainReader(model, s["head_layers"], vocabulary, longest)
     scored: list[Scored] = []

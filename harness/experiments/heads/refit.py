@@ -20,7 +20,7 @@ import numpy as np
 from harness.core.errors import UsageError, nearest
 from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
-from harness.runs.runner import Run
+from harness.runs.run import Run
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -107,19 +107,20 @@ def _resolve(run: Run, settings: dict[str, Any], progress: Progress) -> Path:
     """The folder of the model of a unit; refused where it is gone, or its weights are others than the run's."""
     from harness.data import hub
     from harness.models import catalogue
+    from harness.models.cache import folder_hash
 
     name, revision = settings["model"], settings["revision"]
-    path = run.model_folder(name)
-    if path is None and (name in catalogue.ALIASES or hub.is_name(name)):
+    path = catalogue.folder_of(run.manifest, name)
+    if path is None and (name in catalogue.aliases() or hub.is_name(name)):
         commit = f"{name.partition('@')[0]}@{revision}"  # a branch may have moved on since
-        path = catalogue.resolve(name if name in catalogue.ALIASES else commit, progress).path
+        path = catalogue.resolve(name if name in catalogue.aliases() else commit, progress).path
     if path is None:
         record: dict[str, Any] = next((m for m in run.manifest["models"] if m["name"] == name), {})
         raise UsageError(
             f"{run.path}: the folder of the model {name!r} is gone ({record.get('folder') or name}), and a head is "
             "fitted again from its weights; put it back"
         )
-    if catalogue.folder_hash(path) != settings["weights"]:
+    if folder_hash(path) != settings["weights"]:
         raise UsageError(f"{run.path}: the weights of {name!r} are not those that the run was made with ({path})")
     return path
 

@@ -21,26 +21,18 @@ from harness.attention.blocks import View
 from harness.attention.capture import IntArray, LayerCall
 from harness.attention.packing import listen_windows, window_width
 from harness.attention.static_inputs import StaticHeads, StaticInputs
-from harness.config.experiments import Heads
-from harness.config.load import Config
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.data.prompts import Prompt
 from harness.data.texts import LocalVocabulary, Text
 from harness.experiments._shared.continuations import (
     Continuation,
-    Model,
-    local,
     read_continuations,
-    real_units,
-    smoke_length,
 )
 from harness.experiments._shared.fidelity_rows import add_ridge
-from harness.experiments._shared.given_texts import given_unit
 from harness.experiments.heads.looks import Samples
 from harness.experiments.heads.scores import Scores
 from harness.experiments.heads.sums import LayerSums, PriorSums
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 from harness.surrogates._fitting.along import HeadLike
 from harness.surrogates._fitting.ccmc_fit import CCMCFit
 from harness.surrogates._fitting.counts import Counts
@@ -49,41 +41,6 @@ from harness.surrogates.heads.distance import Distance
 from harness.surrogates.heads.exact_sides import ExactKeys, ExactQueries
 from harness.surrogates.heads.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
 from harness.surrogates.heads.pccmc_fit import PCCMCFit
-
-
-def plan(
-    config: Config, settings: Heads, model: Model, prompts: list[Prompt], device: str, given: list[Prompt]
-) -> list[Unit]:
-    """One unit per group of layers, after the units that make the texts; `given` are documents to read instead."""
-    if settings.texts is not None:
-        longest = smoke_length(config, settings.max_length)
-        texts = [given_unit(model, given, settings.texts, longest, device)]
-    else:
-        texts = [unit for s in config.generation.strategies for unit in real_units(config, model, prompts, s, device)]
-    layers = _every_layer(model, config.limit) if settings.layers == "all" else list(settings.layers)
-    size = settings.layers_per_unit
-    groups = [layers[first : first + size] for first in range(0, len(layers), size)]
-    return texts + [
-        Unit(
-            "harness.experiments.heads.units:layers",
-            f"{model.name}: heads of layers {', '.join(map(str, group))}",
-            {
-                **model.settings(),
-                "layers": group,
-                "surrogates": list(settings.surrogates),
-                "max_length": settings.max_length,
-                "seed": config.seed,
-            },
-            tuple(texts),
-            local(model, device),
-        )
-        for group in groups
-    ]
-
-
-def _every_layer(model: Model, limit: int | None) -> list[int]:
-    """All layers; in a smoke run with `limit` N about 2 N of them, evenly spread, the first among them."""
-    return list(range(0, model.layers, 1 if limit is None else max(1, model.layers // (2 * limit))))
 
 
 def head_text(tokens: Any, vocabulary: LocalVocabulary, window: int | None = None) -> Text:

@@ -14,31 +14,16 @@ import torch
 from safetensors.torch import save_file
 
 from ccmc import CCMC, Contexts, NoMaximumLikelihoodEstimate, Observations, chain_from_attention, fit_mle, simulate
-from harness.config.experiments import OneLayer
-from harness.config.load import Config
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.sampling import count_tokens, excess_risk, sample_rows
+from harness.experiments.one_layer.settings import OneLayer
 from harness.measures.winners import winner_measures, winner_set
 from harness.models.one_layer import FloatArray, IntArray, OneLayerAttention, Training, continue_prompts, train
 from harness.runs.directory import write_parquet
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 
 EQUIVALENCE_BOUND = 1e-10
-
-
-def plan(config: Config, settings: OneLayer) -> list[Unit]:
-    """One unit per repetition."""
-    repetitions = settings.repetitions if config.limit is None else min(settings.repetitions, config.limit)
-    shared = settings.model_dump(exclude={"kind", "repetitions"})
-    return [
-        Unit(
-            "harness.experiments.one_layer.units:repetition",
-            f"one-layer model, repetition {index + 1} of {repetitions}",
-            {**shared, "seed": config.seed, "repetition": index},
-        )
-        for index in range(repetitions)
-    ]
 
 
 def repetition(work: Work) -> pd.DataFrame:

@@ -27,15 +27,13 @@ from ccmc import (
     RotaryChain,
     fit_mle,
 )
-from harness.config.load import Config
-from harness.config.paper import Positions
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.experiments._shared.claims import Claims, mean, plan_repetitions, read_rows, values
+from harness.experiments._shared.claims import Claims, mean, read_rows, values
 from harness.experiments._shared.sampling import FloatArray, IntArray, count_tokens, excess_risk, sample_rows
 from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM, rotary_frequencies
 from harness.models.training import Examples, Recipe, train
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 
 KINDS = ("additive", "learned", "rotary")
 RATES = (0.0, 0.02, 0.1, 0.5)
@@ -43,11 +41,6 @@ LOGIT_SD = 0.5
 TAIL = 128
 EXACT = 1e-10
 _CHECKED = 100
-
-
-def plan(config: Config, settings: Positions) -> list[Unit]:
-    """One unit per repetition, with all kinds."""
-    return plan_repetitions(config, settings)
 
 
 def teacher_model(kind: str, K: int, length: int, rng: np.random.Generator) -> OneLayerForCausalLM:

@@ -15,13 +15,10 @@ import numpy as np
 import pandas as pd
 
 from ccmc import CCMC, Contexts, NoMaximumLikelihoodEstimate, Observations, fit_mle
-from harness.config.load import Config
-from harness.config.paper import SampleComplexity
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.claims import (
     Claims,
-    plan_repetitions,
     ratio_of_sums,
     read_rows,
     share,
@@ -30,14 +27,9 @@ from harness.experiments._shared.claims import (
 )
 from harness.experiments._shared.sampling import FloatArray, IntArray, count_tokens, excess_risk
 from harness.experiments._shared.teachers import attention_trained_on, dirichlet_chain, gaussian_chain, hessians
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 
 FAMILIES = ("gaussian", "dirichlet")
-
-
-def plan(config: Config, settings: SampleComplexity) -> list[Unit]:
-    """One unit per number of tokens and repetition."""
-    return plan_repetitions(config, settings, [(f"K = {K}", {"vocab_size": K}) for K in settings.vocab_sizes])
 
 
 def repetition(work: Work) -> pd.DataFrame:

@@ -27,23 +27,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from harness.config.load import Config
-from harness.config.paper import TheoryGap
 from harness.core.records import Interval
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.data.prompts import Prompt
 from harness.data.texts import Text
-from harness.experiments._shared.claims import Claims, mean, read_rows, repetitions, values
+from harness.experiments._shared.claims import Claims, mean, read_rows, values
 from harness.experiments._shared.comparison import Comparison
-from harness.experiments._shared.continuations import Continuation, Model, real_units
+from harness.experiments._shared.continuations import Continuation
 from harness.experiments._shared.fidelity_rows import add_finite, fidelity_means
 from harness.experiments.generation.units import make_surrogate
 from harness.experiments.theory_gap.streams import Data, teacher_paths, windows
 from harness.models.language_model import generate, next_token_distributions
 from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM
 from harness.models.training import IGNORED, Examples, Recipe, train
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 from harness.surrogates.base import Decoding, Observations, Surrogate, pair_mass
 from harness.surrogates.next_token.head_chains import HeadChain, HeadMixture
 
@@ -63,42 +60,6 @@ MANY = ("two-heads", "four-heads", "two-layers", "positions")  # no single chain
 ONE_STEP = ("kl", "total_variation", "top_token")
 ROLLOUTS = ("seq_rep_4", "rep_32", "winner_size", "winner_jaccard", "dominance_area")
 EXACT = 1e-10
-
-
-def plan(config: Config, settings: TheoryGap, models: list[Model], prompts: list[Prompt], device: str) -> list[Unit]:
-    """The texts and their characters first, then one unit per kind of data, rung and repetition."""
-    module = "harness.experiments.theory_gap.units"
-    total = repetitions(config, settings.repetitions)
-    shared = settings.model_dump(mode="json", exclude={"repetitions", "data", "rungs", "streams", "characters"})
-    texts: list[Unit] = []
-    if "text" in settings.data:
-        made: list[Unit] = []
-        if settings.streams == "generations":
-            for strategy in config.generation.strategies:
-                made += real_units(config, models[0], prompts, strategy, device)
-        about = {"prompts": [prompt.as_dict() for prompt in prompts], "characters": settings.characters}
-        texts = [
-            Unit(
-                "harness.experiments.theory_gap.streams:characters",
-                "theory-gap: streams of characters",
-                about,
-                tuple(made),
-            )
-        ]
-        texts = [*made, *texts]
-    rungs = [
-        Unit(
-            f"{module}:rung",
-            f"theory-gap, {data}, {rung}, repetition {index + 1} of {total}",
-            {**shared, "data": data, "rung": rung, "seed": config.seed, "repetition": index},
-            (texts[-1],) if data == "text" else (),
-        )
-        for data in settings.data
-        for rung in settings.rungs
-        for index in range(total)
-    ]
-    pooling = {"seed": config.seed, "data": list(settings.data), "rungs": list(settings.rungs)}
-    return [*texts, *rungs, Unit(f"{module}:pool", "theory-gap: pooling", pooling, tuple(rungs))]
 
 
 def rung_model(rung: str, K: int, dimension: int, length: int, seed: int) -> OneLayerForCausalLM:

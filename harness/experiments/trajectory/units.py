@@ -18,17 +18,14 @@ import numpy as np
 import pandas as pd
 
 from ccmc import CCMC, simulate
-from harness.config.load import Config
-from harness.config.paper import Trajectory
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.claims import Claims, mean, read_rows, share, slope, statistic_interval, values
 from harness.experiments._shared.sampling import FloatArray, IntArray
 from harness.experiments._shared.two_tokens import two_token_fit
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 from harness.stats.intervals import median_interval
 
-LOSER_A = (0.6, 0.7, 0.8, 0.9)
 LOSER_B = 0.3
 # Row 0 decides: around the winner 0 the exponents are P[0, j] / P[0, 0] = 1, .75, .5, .25.
 LADDER = np.array(
@@ -37,29 +34,6 @@ LADDER = np.array(
 # What theory.md reports of equal rows: share of paths without an MLE, and error of log P along T.
 REPORTED_NO_MLE = {0.2: 0.71}
 REPORTED_ERROR = {0.45: {1000: 0.12, 10_000: 0.04, 100_000: 0.03, 1_000_000: 0.007}}
-
-
-def plan(config: Config, settings: Trajectory) -> list[Unit]:
-    """A unit per row of the grid, per exponent of a loser, per p, and one for the ladder."""
-    shared: dict[str, Any] = {
-        "seed": config.seed,
-        "paths": settings.paths,
-        "steps": settings.steps,
-        "phase_paths": settings.phase_paths,
-        "phase_steps": settings.phase_steps,
-        "grid": settings.grid,
-    }
-    module = "harness.experiments.trajectory.units"
-    grid = [(index + 1) / (settings.grid + 1) for index in range(settings.grid)]
-    units = [Unit(f"{module}:phase", f"trajectory, phase diagram, a = {a:g}", {**shared, "a": a}) for a in grid]
-    units += [Unit(f"{module}:loser", f"trajectory, loser, a = {a:g}", {**shared, "a": a}) for a in LOSER_A]
-    units += [
-        Unit(f"{module}:equal", f"trajectory, equal rows, p = {p:g}", {**shared, "p": p})
-        for p in settings.loser_weights
-    ]
-    units.append(Unit(f"{module}:ladder", "trajectory, four tokens", shared))
-    pool = Unit(f"{module}:pool", "trajectory: pooling", {"seed": config.seed}, tuple(units))
-    return [*units, pool]
 
 
 def two_tokens(a: float, b: float) -> CCMC:

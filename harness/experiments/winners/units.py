@@ -22,15 +22,11 @@ import torch
 from scipy.stats import spearmanr
 
 from ccmc import CCMC, mean_field, simulate, winners
-from harness.config.load import Config
-from harness.config.paper import WinnerSets
-from harness.core.errors import UsageError
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.experiments._shared.claims import Claims, mean, read_rows, repetitions, share, values
-from harness.experiments._shared.continuations import Model, local
+from harness.experiments._shared.claims import Claims, mean, read_rows, share, values
 from harness.experiments._shared.sampling import FloatArray, IntArray
-from harness.runs.units import Unit, Work
+from harness.runs.units import Work
 
 # Median L1 distance at T = 1e5 that theory.md reports, by K and t0.
 REPORTED = {5: {10: 0.08, 100: 0.02, 1000: 0.002, 10_000: 0.003}, 20: {10: 0.53, 100: 0.17, 1000: 0.055, 10_000: 0.014}}
@@ -38,55 +34,6 @@ WINDOW_TOKENS = 5
 # Following the flow to its limit takes minutes beyond these sizes; where it circles, it never arrives.
 ODDS_UP_TO, CYCLIC_ODDS_UP_TO = 100, 20
 MEASURES = ("l1", "l1_ceiling", "jaccard", "jaccard_ceiling", "exponent_correlation")
-
-
-def plan(config: Config, settings: WinnerSets, models: list[Model], device: str) -> list[Unit]:
-    """One unit per family, number of tokens and repetition; one per repetition for finite windows."""
-    module = "harness.experiments.winners.units"
-    total = repetitions(config, settings.repetitions)
-    shared = {
-        "starts": list(settings.starts),
-        "paths": settings.paths,
-        "horizon": settings.horizon,
-        "seed": config.seed,
-    }
-    units = []
-    if "heads" in settings.families:
-        _check_size(models[0], max(settings.vocab_sizes))
-    for family in settings.families:
-        of_model = models[0].settings() if family == "heads" else {}
-        where = local(models[0], device) if family == "heads" else {}
-        for K in settings.vocab_sizes:
-            units += [
-                Unit(
-                    f"{module}:repetition",
-                    f"winners, {family}, K = {K}, repetition {index + 1} of {total}",
-                    {**shared, **of_model, "family": family, "K": K, "repetition": index},
-                    local=where,
-                )
-                for index in range(total)
-            ]
-    if settings.windows:
-        units += [
-            Unit(
-                f"{module}:absorption",
-                f"winners, finite windows, repetition {index + 1} of {total}",
-                {**shared, "windows": list(settings.windows), "repetition": index},
-            )
-            for index in range(total)
-        ]
-    return [*units, Unit(f"{module}:pool", "winners: pooling", {"seed": config.seed}, tuple(units))]
-
-
-def _check_size(model: Model, K: int) -> None:
-    from harness.models import loading
-
-    size = int(loading.load_config(model.path).vocab_size)
-    if size < K:
-        raise UsageError(
-            f"experiments.winners.vocab_sizes: {model.name!r} has {size} tokens, so its heads give no chain of {K}; "
-            "leave that size or the family 'heads' out"
-        )
 
 
 def cyclic_chain(K: int) -> CCMC:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from ccmc import fit_pairs
+from harness.core.registry import register
 from harness.core.seeds import derive_seed
 from harness.data.texts import Text
 from harness.surrogates._fitting.chain_walk import ChainTerms
@@ -51,6 +52,29 @@ def inner_folds(groups: Sequence[str], folds: int, seed: int) -> list[set[str]]:
     return [{names[i] for i in order[k::folds]} for k in range(min(folds, len(names)))]
 
 
+@register.surrogate(
+    "ccmc-fit",
+    of="heads",
+    sees=("counts", "query", "weights"),
+    parameters="K(K-1)",
+    rung=100,
+    default=True,
+    prior="ccmc-weights",
+    about="the chain by maximum likelihood, shrunk to the one read off the weights",
+    source="Ildiz et al., From Self-Attention to Markov Models, 2024",
+)
+@register.surrogate(
+    "ccmc-fit",
+    of="next-token",
+    sees=("counts", "query"),
+    parameters="K(K-1)",
+    rollout=True,
+    rung=100,
+    default=True,
+    prior="counts",
+    about="the chain by maximum likelihood, shrunk to counts",
+    source="Ildiz et al., From Self-Attention to Markov Models, 2024",
+)
 class CCMCFit(Surrogate):
     """theta = prior + delta, delta on the pairs that co-occur in training texts; per head its own ridge.
 
@@ -64,7 +88,6 @@ class CCMCFit(Surrogate):
         tol: of the fit.
     """
 
-    name = "ccmc-fit"
     ridge_: FloatArray
     delta_: list[sparse.csr_array]
     sink_: SinkFit | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.core.registry import register
 from harness.data.texts import Text
 from harness.surrogates._fitting.chain_walk import ChainTerms
 from harness.surrogates.base import FloatArray, IntArray, Surrogate
@@ -15,10 +16,27 @@ if TYPE_CHECKING:
     from harness.surrogates._fitting.along import LogWeights
 
 
+@register.surrogate(
+    "counts",
+    of="heads",
+    sees=("counts",),
+    parameters="0",
+    rung=10,
+    default=True,
+    about="attends in proportion to counts",
+)
+@register.surrogate(
+    "counts",
+    of="next-token",
+    sees=("counts",),
+    parameters="0",
+    rollout=True,
+    rung=10,
+    default=True,
+    about="as likely as frequent in the context",
+)
 class Counts(Surrogate):
     """Attends in proportion to counts."""
-
-    name = "counts"
 
     def predict(self, text: Text) -> FloatArray:
         rows: FloatArray = text.counts / text.counts.sum(axis=1, keepdims=True)

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from ccmc import Contexts, fit_pairs
 from harness.attention.blocks import Block, View
+from harness.core.registry import register
 from harness.data.texts import Text
 from harness.surrogates._fitting.along import NO_VALUES, HeadSurrogate, LogWeights, on
 from harness.surrogates._fitting.sink_fit import fit_level
@@ -40,6 +41,15 @@ def profile_of(buckets: FloatArray, length: int) -> FloatArray:
     return buckets[:, bucket_table(length)]
 
 
+@register.surrogate(
+    "distance",
+    of="heads",
+    sees=("distance",),
+    parameters="24",
+    rung=20,
+    default=True,
+    about="a profile over distances alone, the same for all tokens",
+)
 class Distance(HeadSurrogate):
     """Position-level weights exp(b[bucket of the distance]), b by maximum likelihood per head.
 
@@ -47,7 +57,6 @@ class Distance(HeadSurrogate):
     key positions in each bucket, so the same fit does it. A ridge of one observation keeps empty buckets in place.
     """
 
-    name = "distance"
     profile_: FloatArray
     sink_: FloatArray | None = None
     """[H] log weight of the first position."""

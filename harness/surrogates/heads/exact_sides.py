@@ -13,19 +13,27 @@ from typing import Self
 
 from harness.attention.blocks import Asked, Block, View
 from harness.attention.static_inputs import StaticHeads
+from harness.core.registry import register
 from harness.surrogates._fitting.along import LogWeights
 from harness.surrogates.base import Observations
 from harness.surrogates.heads.from_weights import asked_along
 
 
+@register.surrogate(
+    "exact-keys",
+    of="heads",
+    sees=("query", "distance", "weights", "attention"),
+    parameters="0",
+    control=True,
+    rung=150,
+    about="control: keys of the model in their context, queries of static inputs",
+)
 class ExactKeys:
     """Keys of the model, queries of static inputs.
 
     Args:
         heads: the layer's heads, asked per token and position.
     """
-
-    name = "exact-keys"
 
     def __init__(self, heads: StaticHeads) -> None:
         self.heads = heads
@@ -53,14 +61,21 @@ class ExactKeys:
         return Asked(model.call, static.query, model.key)
 
 
+@register.surrogate(
+    "exact-queries",
+    of="heads",
+    sees=("query", "distance", "weights", "attention"),
+    parameters="0",
+    control=True,
+    rung=160,
+    about="control: queries of the model in their context, keys of static inputs",
+)
 class ExactQueries(ExactKeys):
     """Queries of the model, keys of static inputs.
 
     Args:
         heads: the layer's heads, asked per token and position.
     """
-
-    name = "exact-queries"
 
     def _mixed(self, model: Asked, static: Asked) -> Asked:
         return Asked(model.call, model.query, static.key)

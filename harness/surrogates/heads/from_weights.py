@@ -11,6 +11,7 @@ import torch
 from harness.attention.blocks import Asked, Block, View
 from harness.attention.capture import key_heads, scores
 from harness.attention.static_inputs import StaticHeads
+from harness.core.registry import register
 from harness.surrogates._fitting.along import HeadSurrogate, LogWeights
 from harness.surrogates.base import FloatArray, IntArray
 
@@ -35,14 +36,22 @@ class _Read(HeadSurrogate):
         return self.heads.at_start.key.device
 
 
+@register.surrogate(
+    "ccmc-weights",
+    of="heads",
+    sees=("counts", "query", "weights"),
+    parameters="0",
+    rung=80,
+    default=True,
+    about="the chain read off the head's weights, without positions",
+    source="Ildiz et al., From Self-Attention to Markov Models, 2024",
+)
 class CCMCWeights(_Read):
     """theta[i, j] = the score of query token i and key token j at one position, with one static input per token.
 
     Args:
         heads: the layer's heads, asked per token.
     """
-
-    name = "ccmc-weights"
 
     def __init__(self, heads: StaticHeads) -> None:
         super().__init__(heads)
@@ -87,14 +96,22 @@ class CCMCWeights(_Read):
         return of
 
 
+@register.surrogate(
+    "pccmc-weights",
+    of="heads",
+    sees=("counts", "query", "distance", "weights"),
+    parameters="0",
+    rung=90,
+    default=True,
+    about="the chain read off the head's weights, with positions",
+    source="Ildiz et al., From Self-Attention to Markov Models, 2024",
+)
 class PCCMCWeights(_Read):
     """The same with positions, as the layer itself takes them in: rotation, window, learned ones. Exact at layer 0.
 
     Args:
         heads: the layer's heads, asked per token and position.
     """
-
-    name = "pccmc-weights"
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         key, sink, asked = id(self.heads), self.heads.sink_type is not None, asked_along(self.heads, view)
@@ -108,6 +125,16 @@ class PCCMCWeights(_Read):
         return of
 
 
+@register.surrogate(
+    "shuffled-weights",
+    of="heads",
+    sees=("counts", "query", "weights"),
+    parameters="0",
+    control=True,
+    rung=70,
+    default=True,
+    about="control: ccmc-weights of a head whose channels are permuted",
+)
 class ShuffledWeights(CCMCWeights):
     """Control: `ccmc-weights` of a head whose rows of Q and of K are permuted, each on its own.
 
@@ -118,8 +145,6 @@ class ShuffledWeights(CCMCWeights):
         heads: the layer's heads, asked per token.
         seed: of the permutations.
     """
-
-    name = "shuffled-weights"
 
     def __init__(self, heads: StaticHeads, seed: int) -> None:
         rng, call = np.random.default_rng(seed), heads.at_start

@@ -25,6 +25,7 @@ from scipy import sparse
 
 from harness.attention.blocks import Block, View
 from harness.attention.static_inputs import StaticHeads
+from harness.core.registry import register
 from harness.core.seeds import derive_seed
 from harness.surrogates._fitting.along import HeadSurrogate, LogWeights, delta_tables, fitted_odds, on, sink_along
 from harness.surrogates._fitting.ccmc_fit import inner_folds
@@ -108,6 +109,16 @@ def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -
     return observations.part(set(order[: max(2, int(np.searchsorted(total, most, side="right")))]))
 
 
+@register.surrogate(
+    "pccmc-fit",
+    of="heads",
+    sees=("counts", "query", "distance", "weights"),
+    parameters="K(K-1) + 50",
+    rung=110,
+    default=True,
+    prior="pccmc-weights",
+    about="pccmc-weights with a fitted scale, distances and effects of tokens on top",
+)
 class PCCMCFit(HeadSurrogate):
     """Position-aware weights with a fitted scale, places, distances and effects of tokens.
 
@@ -119,7 +130,6 @@ class PCCMCFit(HeadSurrogate):
         threads: that share the heads.
     """
 
-    name = "pccmc-fit"
     choice_: IntArray
     c_: FloatArray
     a_: FloatArray

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from scipy import sparse
 
+from harness.core.registry import register
 from harness.core.seeds import derive_seed
 from harness.data.texts import Text
 from harness.surrogates._fitting.ccmc_fit import inner_folds
@@ -17,6 +18,16 @@ SHRINKAGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FLOOR = 0.01  # mass that every local token has, so that none is impossible
 
 
+@register.surrogate(
+    "bigram",
+    of="next-token",
+    sees=("query",),
+    parameters="K(K-1)",
+    rollout=True,
+    open=True,
+    rung=30,
+    about="a plain Markov chain over all tokens, with no context",
+)
 class Bigram(Surrogate):
     """p(j | i): the mean of the model's next-token distributions after query i, shrunk to that of all queries.
 
@@ -28,7 +39,6 @@ class Bigram(Surrogate):
         seed: of the inner split.
     """
 
-    name = "bigram"
     open = True
     shrinkage_: float
 
@@ -102,10 +112,18 @@ class Bigram(Surrogate):
         return possible
 
 
+@register.surrogate(
+    "bigram-restricted",
+    of="next-token",
+    sees=("counts", "query"),
+    parameters="K(K-1)",
+    rollout=True,
+    rung=40,
+    about="the plain Markov chain restricted to the context",
+)
 class BigramRestricted(Bigram):
     """The same chain, every distribution restricted to the tokens of the context and renormalised."""
 
-    name = "bigram-restricted"
     open = False
 
     def chain_terms(self, vocab_size: int) -> ChainTerms:

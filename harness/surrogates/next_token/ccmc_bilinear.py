@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import minimize
 
+from harness.core.registry import register
 from harness.core.seeds import derive_seed
 from harness.data.texts import Text
 from harness.surrogates._fitting.ccmc_fit import inner_folds
@@ -68,6 +69,16 @@ class _Problem:
         return loss + 0.5 * ridge * float((W**2).sum()), gradient.ravel()
 
 
+@register.surrogate(
+    "ccmc-bilinear",
+    of="next-token",
+    sees=("counts", "query", "weights"),
+    parameters="d^2",
+    rollout=True,
+    rung=120,
+    prior="counts",
+    about="the chain with logits bilinear in token embeddings",
+)
 class CCMCBilinear(Surrogate):
     """W by penalised maximum likelihood, the ridge chosen on training prompts that are kept back.
 
@@ -77,7 +88,6 @@ class CCMCBilinear(Surrogate):
         steps: at most so many iterations of the optimiser per ridge.
     """
 
-    name = "ccmc-bilinear"
     W_: FloatArray
     ridge_: tuple[float, ...]
 

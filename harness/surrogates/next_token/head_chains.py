@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.attention.capture import key_heads
 from harness.attention.static_inputs import StaticHeads
+from harness.core.registry import register
 from harness.data.texts import Text
 from harness.surrogates._fitting.chain_walk import ChainTerms
 from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate, chain_rows
@@ -70,6 +71,24 @@ def single_losses(chains: Sequence[HeadChain], texts: Sequence[Text], targets: S
     return losses / queries
 
 
+@register.surrogate(
+    "ccmc-head",
+    of="next-token",
+    sees=("counts", "query", "weights"),
+    parameters="0",
+    rollout=True,
+    rung=130,
+    about="the chain of the single head that predicts the training texts best",
+)
+@register.surrogate(
+    "ccmc-mixture",
+    of="next-token",
+    sees=("counts", "query", "weights"),
+    parameters="heads",
+    rollout=True,
+    rung=140,
+    about="a mixture of the chains of heads and of counts",
+)
 class HeadMixture(Surrogate):
     """sum_h w_h p_h(j | context), one term of which may be the counts.
 

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from harness.core.registry import register
 from harness.data.texts import Text
 from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
 
@@ -31,6 +32,16 @@ def _mix(follow: FloatArray, counts: FloatArray, alpha: float) -> FloatArray:
     return mixed
 
 
+@register.surrogate(
+    "in-context-bigram",
+    of="next-token",
+    sees=("counts", "query", "order"),
+    parameters="1",
+    rollout=True,
+    rung=50,
+    default=True,
+    about="induction: what followed this query before in this context, backed off to counts",
+)
 class InContextBigram(Surrogate):
     """p(j) = (c_ij + alpha m_j / |m|) / (c_i + alpha), with c_ij the times that j has followed the query i so far.
 
@@ -38,7 +49,6 @@ class InContextBigram(Surrogate):
     prior with the counts as its mean.
     """
 
-    name = "in-context-bigram"
     alpha_: float
 
     def fit(self, observations: Observations) -> Self:

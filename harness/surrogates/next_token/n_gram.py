@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from scipy.optimize import minimize
 
+from harness.core.registry import register
 from harness.data.texts import Text
 from harness.surrogates._fitting.decoding import followers_of_tail
 from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
@@ -39,6 +40,16 @@ def _back_off(follow: list[FloatArray], counts: FloatArray, alpha: FloatArray) -
     return p
 
 
+@register.surrogate(
+    "n-gram",
+    of="next-token",
+    sees=("counts", "query", "order"),
+    parameters="3",
+    rollout=True,
+    rung=60,
+    about="induction over the last one to three tokens, backed off to counts",
+    source="MacKay and Bauman Peto, A hierarchical Dirichlet language model, 1995",
+)
 class NGram(Surrogate):
     """p_n(j) = (c_n(j) + alpha_n p_{n-1}(j)) / (c_n + alpha_n) for n = 2, 3, 4; p_1 is the share of the counts.
 
@@ -48,7 +59,6 @@ class NGram(Surrogate):
     Source: MacKay and Bauman Peto, "A hierarchical Dirichlet language model", 1995, for the form.
     """
 
-    name = "n-gram"
     alpha_: FloatArray
 
     def fit(self, observations: Observations) -> Self:

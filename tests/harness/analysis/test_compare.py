@@ -20,7 +20,7 @@ from harness.cli.app import invoke
 from harness.core.errors import UsageError
 from harness.core.metrics import check_metrics, find_metric, metric, sign
 from harness.core.rows import Rows
-from harness.runs.runner import load_run
+from harness.runs.run import load_run
 from harness.stats.intervals import holm
 from harness.stats.pooling import CELL, Observed, difference
 

@@ -24,8 +24,9 @@ from harness.analysis.tolerance import Tolerance, load_tolerance
 from harness.cli.app import invoke
 from harness.cli.pytest_plugin import assert_fit, assert_gate
 from harness.core.errors import UsageError
-from harness.runs.directory import file_hash, write_parquet
-from harness.runs.runner import Run, load_run
+from harness.core.hashing import file_hash
+from harness.runs.directory import write_parquet
+from harness.runs.run import Run, load_run
 from harness.runs.verify import verify
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -19,7 +19,7 @@ from harness.core.errors import UsageError
 from harness.core.rows import Rows
 from harness.experiments._shared.tables import summary_tables
 from harness.report.pivot_formats import latex, markdown, render, to_csv, to_html
-from harness.runs.runner import Run, load_run
+from harness.runs.run import Run, load_run
 
 ROOT = Path(__file__).resolve().parents[3]
 REFERENCE = ROOT / "results" / "reference" / "quickstart"

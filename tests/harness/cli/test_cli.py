@@ -170,7 +170,7 @@ def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path
 
 
 def test_a_run_without_pictures_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.runs.runner.draw_pictures", lambda run: [])
+    monkeypatch.setattr("harness.experiments.run.draw_figures", lambda run: [])
     assert invoke(["plot", QUICKSTART]) == 0
     assert "none of this run's experiments has a figure" in capsys.readouterr().out
 
@@ -215,7 +215,7 @@ def test_an_internal_error_is_told_as_one(capsys: pytest.CaptureFixture[str], mo
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("harness.runs.runner.load_run", broken)
+    monkeypatch.setattr("harness.runs.run.load_run", broken)
     assert invoke(["show", "x"]) == 4
     assert capsys.readouterr().err.strip().endswith("ccmc: internal error: RuntimeError: a bug")
 
@@ -224,6 +224,6 @@ def test_an_interrupt_is_told_as_one(capsys: pytest.CaptureFixture[str], monkeyp
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.runs.runner.load_run", interrupted)
+    monkeypatch.setattr("harness.runs.run.load_run", interrupted)
     assert invoke(["show", "x"]) == 130
     assert "the same command goes on" in capsys.readouterr().err

@@ -7,16 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.config.load import (
-    Config,
-    Sampling,
-    apply_override,
-    canonical_hash,
-    find_config,
-    load_config,
-    shipped_configs,
-)
+from harness.config.load import Config, Sampling, apply_override, find_config, load_config, shipped_configs
 from harness.core.errors import UsageError
+from harness.core.hashing import canonical_hash
 
 MINIMAL: dict[str, Any] = {"name": "x", "experiments": [{"kind": "one-layer"}]}
 MODEL: dict[str, Any] = {"name": "x", "models": ["smollm2-135m"], "prompts": "p.yaml"}

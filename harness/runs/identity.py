@@ -1,0 +1,118 @@
+"""What the rows of a unit depend on beside its settings: source text and packages, as hashes.
+
+Source counts as what it computes: the syntax tree without docstrings, without the functions that only show results, and
+without the words of declarations. So a change of a docstring, a label, a table, an answer
+or a figure computes nothing again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.core.declarations import Declaration
+from harness.core.hashing import canonical_hash
+from harness.core.registry import KINDS
+
+COMPUTING = ("numpy", "scipy", "numba", "torch", "transformers", "tokenizers")
+"""Packages whose version is part of every unit's identity."""
+SHOWING = frozenset({"tables", "answers", "figures"})
+"""Names of functions and methods that show rows and make none."""
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def _file(module: str) -> Path | None:
+    """The source file of a module of the project or of a plugin; None where it has none."""
+    base = _ROOT.joinpath(*module.split("."))
+    for file in (base.with_suffix(".py"), base / "__init__.py"):
+        if file.is_file():
+            return file
+    if module.partition(".")[0] in {"harness", "ccmc"}:
+        return None
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    found = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    return found if found is not None and found.suffix == ".py" else None
+
+
+class _Computing(ast.NodeTransformer):
+    """Takes out of a syntax tree what no row depends on."""
+
+    def _body(self, node: ast.AST) -> ast.AST:
+        body = getattr(node, "body", [])
+        kept = [part for part in body if getattr(part, "name", None) not in SHOWING and not _is_text(part)]
+        node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+        return self.generic_visit(node)
+
+    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        function = node.func
+        if isinstance(function, ast.Attribute) and ast.unparse(function.value) == "register" and function.attr in KINDS:
+            words = KINDS[function.attr].words
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in words]
+        return self.generic_visit(node)
+
+
+def _is_text(part: ast.AST) -> bool:
+    """A string on its own: a docstring, of whatever."""
+    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
+
+
+@cache
+def _read(file: Path) -> tuple[str, frozenset[str]]:
+    """The hash of what a file computes, and the modules that it imports anywhere."""
+    tree = _Computing().visit(ast.parse(file.read_text(encoding="utf-8")))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(names)
+
+
+def sources(modules: Iterable[str]) -> dict[str, str]:
+    """Module -> hash of what it computes, for modules and all that they import from the project or their own package.
+
+    Args:
+        modules: names to start from.
+    """
+    found: dict[str, str] = {}
+    waiting = list(modules)
+    inside = {"harness", "ccmc", *(name.partition(".")[0] for name in waiting)}
+    while waiting:
+        name = waiting.pop()
+        file = _file(name) if name.partition(".")[0] in inside and name not in found else None
+        if file is None:
+            continue
+        found[name], imported = _read(file)
+        waiting += imported
+    return found
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in COMPUTING}
+
+
+def identity(task: str, uses: Iterable[Declaration] = ()) -> str:
+    """One hash of everything that rows depend on beside settings and inputs.
+
+    Args:
+        task: `module:function` of the unit.
+        uses: declarations of the registered objects that the unit's settings name: their modules count as well, and
+            the name and version of the package that brings them.
+    """
+    used = tuple(uses)
+    modules = [task.partition(":")[0], *(one.module for one in used)]
+    plugins = sorted({f"{one.package} {one.version}" for one in used if one.package != "ccmc-harness"})
+    return canonical_hash([sources(modules), _versions(), plugins])

@@ -1,0 +1,92 @@
+"""A run on disk as Python sees it: its manifest, rows and continuations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.core.errors import UsageError, nearest
+from harness.core.records import Answer, Figure, Table
+from harness.core.rows import COLUMNS
+from harness.runs import reading
+from harness.runs.directory import MANIFEST, RunDirectory, find_runs
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on disk.
+
+    Attributes:
+        path: its directory.
+        manifest: what it was: config, hashes, versions, machine, timings, state.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def state(self) -> str:
+        """`running` (or killed), `partial` or `complete`."""
+        return str(self.manifest["state"])
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """All rows; of a run that is not complete, those of its finished units.
+
+        Raises:
+            UsageError: the tables cannot be read, or have lost columns.
+        """
+        found = RunDirectory(self.path).read("rows")
+        if lacking := [name for name in COLUMNS if name not in found]:
+            raise UsageError(f"{self.path}: its rows are without {', '.join(lacking)} (see: ccmc verify {self.path})")
+        return found
+
+    @property
+    def trajectories(self) -> pd.DataFrame:
+        """Continuations of the model and of the surrogates."""
+        return RunDirectory(self.path).read("trajectories")
+
+    def finished_units(self) -> tuple[int, int]:
+        """How many units are stored, and how many the run has."""
+        keys = [unit["key"] for unit in self.manifest["units"]]
+        if self.state == "complete":
+            return len(keys), len(keys)
+        store = RunDirectory(self.path)
+        return sum(store.finished(key) for key in keys), len(keys)
+
+    def tables(self) -> list[Table]:
+        """Every table about the run; see `harness.runs.reading`."""
+        return reading.tables(self.rows)
+
+    def answers(self) -> list[Answer]:
+        """What the run says, a sentence or two per question."""
+        return reading.answers(self.rows)
+
+    def figures(self) -> list[Figure]:
+        """The pictures of the run, drawn when they are wanted."""
+        return reading.figures(self.rows, self.trajectories)
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run directory.
+
+    Args:
+        path: the directory, or the name of a run under results/.
+
+    Raises:
+        UsageError: there is no run; names the nearest.
+    """
+    for place in (Path(path), Path("results") / path, Path("results/reference") / path):
+        manifest = RunDirectory(place).read_manifest()
+        if manifest is not None:
+            return Run(place, manifest)
+    known = [str(p) for p in find_runs(Path("results"))]
+    hint = nearest(str(path), known) if known else "; start one with: ccmc run quickstart"
+    raise UsageError(f"run {str(path)!r}: no {MANIFEST} there{hint}")
