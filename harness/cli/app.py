@@ -95,8 +95,8 @@ def run(
             watcher=bars,
             on_plan=bars.planned,
         )
-    from harness.runs.reading import read
     from harness.report.overview import print_overview
+    from harness.runs.reading import read
 
     with working("pooling rows"):
         readings = read(done.rows)
@@ -118,8 +118,8 @@ def show(
 ) -> None:
     """Print what a run says: answers in words, a small table per experiment, and the names of all other tables."""
     cli_results.one_of("--format", format_, FORMATS)
-    from harness.runs.reading import read
     from harness.report import overview
+    from harness.runs.reading import read
     from harness.runs.run import load_run
 
     opened = load_run(run)
