@@ -1,0 +1,121 @@
+"""The one style of all figures: colours, markers, fonts, and text that stays text.
+
+Every function that draws is `styled`; whoever saves a figure does so within `context`, so that ticks which are made
+late have the style too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+INK = "#010203"
+"""Of text, axes and rules: nearly black, and found in an SVG to be replaced by the colour of the text around it."""
+WIDTH = 7.2
+"""Inches: a text block of a page."""
+BLACK = "#000000"
+"""What everything is compared with: the model itself, or theory."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933", "#777777")
+"""Of series, in their order. They differ for colour-blind readers and in grey; the first six are of Okabe and Ito,
+"Color Universal Design", 2008."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a name such as `$x` is no formula
+    "text.usetex": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "errorbar.capsize": 2,
+    "svg.hashsalt": "ccmc",  # the same rows give the same file
+    "svg.fonttype": "none",  # text stays text
+}
+_RAISED = str.maketrans("-+0123456789", "⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def series(index: int) -> dict[str, str]:
+    """Colour and marker of a series, as arguments of matplotlib's functions.
+
+    Args:
+        index: its place among the series of a figure, from 0; the first 72 are all different.
+    """
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+@contextmanager
+def context(name: str = "ccmc") -> Iterator[None]:
+    """The style, for drawing and saving.
+
+    Args:
+        name: of the figure; the ids inside its SVG depend on it and on nothing else.
+    """
+    from matplotlib import rc_context
+
+    with rc_context({**STYLE, "svg.hashsalt": name}):
+        yield
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw in this style."""
+
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with context():
+            figure = draw(*args, **kwargs)
+            _plain_powers(figure)
+            return figure
+
+    return wrapped
+
+
+def _plain_power(text: str) -> str:
+    """A label of a logarithmic axis without formula signs: `10⁻³`."""
+    found = re.fullmatch(r"\$\\mathdefault\{(.*)\}\$", text)
+    if found is None:
+        return text
+    plain = found[1].replace(r"\times", "×")
+    return re.sub(r"\^\{([-+\d]+)\}", lambda power: power[1].translate(_RAISED), plain)
+
+
+def _plain_powers(figure: Figure) -> None:
+    """Give logarithmic axes labels that are right where text is never read as a formula."""
+    from matplotlib.ticker import Formatter, LogFormatterMathtext
+
+    class Plain(Formatter):
+        def __init__(self, inner: LogFormatterMathtext) -> None:
+            self.inner = inner
+
+        def set_axis(self, axis: Any) -> None:
+            super().set_axis(axis)
+            self.inner.set_axis(axis)
+
+        def set_locs(self, locs: Any) -> None:
+            self.inner.set_locs(locs)
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return _plain_power(self.inner(x, pos))
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(major := axis.get_major_formatter(), LogFormatterMathtext):
+                axis.set_major_formatter(Plain(major))
+            if isinstance(minor := axis.get_minor_formatter(), LogFormatterMathtext):
+                axis.set_minor_formatter(Plain(minor))

@@ -1,0 +1,57 @@
+"""The style of figures: text is text, logarithmic axes are readable, and the same figure gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from harness.core.records import Interval
+from harness.core.style import COLOURS, INK, MARKERS, context, series, styled
+from harness.experiments._shared.drawing import dot_plot, figure_of, heat_maps, points
+
+
+@styled
+def drawn(name: str) -> Any:
+    figure, (axis,) = figure_of(4.0, 3.0)
+    found = [Interval(0.001, 0.0005, 0.01, 9), Interval(None, None, None, 0), Interval(1.0, None, None, 2)]
+    points(axis, [1.0, 2.0, 3.0], found, 0, name)
+    axis.set(title=name, yscale="log")
+    axis.legend()
+    return figure
+
+
+def svg(figure: Any, name: str) -> str:
+    out = io.StringIO()
+    with context(name):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def test_names_are_no_formulas_and_powers_are_readable() -> None:
+    text = svg(drawn("$x and $y"), "one")
+    assert ">$x and $y</text>" in text
+    assert ">10⁻³</text>" in text
+    assert "mathdefault" not in text
+    assert INK in text
+
+
+def test_the_same_figure_has_the_same_bytes_and_another_name_has_other_ids() -> None:
+    assert svg(drawn("a"), "one") == svg(drawn("a"), "one")
+    assert svg(drawn("a"), "one") != svg(drawn("a"), "two")
+
+
+def test_no_two_series_look_alike() -> None:
+    looks = {tuple(series(index).values()) for index in range(len(COLOURS) * len(MARKERS))}
+    assert len(looks) == len(COLOURS) * len(MARKERS)
+
+
+def test_estimates_and_maps_name_what_they_show() -> None:
+    estimates = [("counts", Interval(0.0, None, None, 3)), ("ccmc-fit", Interval(0.5, 0.4, 0.6, 9))]
+    text = svg(dot_plot({"greedy": estimates, "temperature=1": estimates}, "explained", zero=True), "dots")
+    assert all(f">{name}</text>" in text for name in ("counts", "ccmc-fit", "greedy", "temperature=1", "explained"))
+    maps = {f"surrogate-{index}": np.array([[0.5, -2.0], [np.nan, 1.0]]) for index in range(5)}
+    figure = heat_maps(maps, [0, 3])
+    shown = [axis.get_title() for axis in figure.axes if axis.get_visible() and axis.get_title()]
+    assert shown == list(maps)
