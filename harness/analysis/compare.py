@@ -220,7 +220,7 @@ def _heads_table(heads: Sequence[tuple[str, Difference]]) -> Table:
         Column("n", priority=1),
         Column("largest movers", left=True, priority=2),
     ]
-    rows = [[name, found.interval, found.interval.n, movers(found)] for name, found in heads]
+    rows: list[list[Cell]] = [[name, found.interval, found.interval.n, movers(found)] for name, found in heads]
     note = "KL, A - B, paired by prompt; the largest of all heads, so their intervals are not corrected for choice."
     return Table("compare.heads", "Heads that differ most", columns, rows, note)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import doctor as cli_doctor
 from harness.cli import heads as cli_heads
 from harness.cli import lists as cli_lists
 from harness.cli import models as cli_models
@@ -186,10 +189,15 @@ cli_results.register(app)
 cli_heads.register(app)
 cli_lists.register(app)
 cli_models.register(app)
+cli_doctor.register(app)
 
 
 def main() -> None:
     """Entry point: every outcome is an exit code, every error one line."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a sign of ours shows a question mark
     # Libraries make a million objects that stay: searching these for rubbish at every turn takes a second and more.
     gc.set_threshold(100_000, 20, 20)
     code = invoke(sys.argv[1:])

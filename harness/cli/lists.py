@@ -139,11 +139,13 @@ def _yes(value: bool) -> str:
 
 
 def _declared(name: str, columns: list[Column], rows: list[list[Cell]], found: Sequence[Any]) -> Table:
-    """A table of declarations, with the packages of those that do not come with the project."""
+    """A table of declarations, with the packages of those that are not the project's own; no column is empty."""
     packages = [one.package if one.package != OWN else None for one in found]
     if any(packages):
         columns = [*columns, Column("package", left=True, priority=1)]
         rows = [[*row, package] for row, package in zip(rows, packages, strict=True)]
+    said = [place for place in range(len(columns)) if any(row[place] not in (None, "") for row in rows)]
+    columns, rows = [columns[place] for place in said], [[row[place] or None for place in said] for row in rows]
     return Table(name, "", columns, rows)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.core import registry
+from harness.core import registry, style
 from harness.core.errors import one_line
 from harness.core.records import Answer, Figure, Table
 
@@ -125,15 +125,13 @@ def write_figures(run_path: Path, figures: Iterable[Figure]) -> list[Path]:
     Returns:
         The files, one per figure.
     """
-    import matplotlib
-
     written = []
     for figure in figures:
         path = run_path / "plots" / file_name(figure)
         try:
-            drawn = figure.draw()
-            path.parent.mkdir(exist_ok=True)
-            with matplotlib.rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}):
+            with style.context(figure.name):
+                drawn = figure.draw()
+                path.parent.mkdir(exist_ok=True)
                 drawn.savefig(path, format="svg", metadata={"Date": None})
         except Exception as error:
             warnings.warn(f"figure {figure.name} cannot be drawn: {one_line(error)}", stacklevel=2)
