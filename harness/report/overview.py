@@ -68,8 +68,6 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
         readings: of its rows.
         everything: all tables instead of the headlines.
     """
-    from harness.runs.resume import missing_lines
-
     print_prose(header(run.manifest), rest="  ", style="bold")
     if said := in_order(readings):
         typer.echo()
@@ -88,8 +86,11 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
     print_prose(f"run directory: {run.path} ({run.state}, {done} of {planned} units)", rest="  ")
     if (run.path / "plots").is_dir():
         print_prose(f"figures: {run.path / 'plots'}", rest="  ")
-    for line in missing_lines(run):
-        print_prose(line.strip(), "  " if line.startswith(" ") else "", "    ")
+    if run.state != "complete":
+        from harness.runs.resume import missing_lines
+
+        for line in missing_lines(run):
+            print_prose(line.strip(), "  " if line.startswith(" ") else "", "    ")
 
 
 def chosen(readings: Sequence[Reading], names: Sequence[str]) -> list[Table]:
