@@ -9,10 +9,11 @@ import pandas as pd
 
 from harness.analysis.comparability import Comparability, compare_manifests
 from harness.analysis.sides import ANY_MODEL, Side
+from harness.core import registry
 from harness.core.errors import UsageError
 from harness.core.format import number
-from harness.core.metrics import FRAMES, check_metrics, metric, sign
 from harness.core.records import Cell, Column, Interval, Table
+from harness.core.rows import frames as frame_names
 from harness.stats.intervals import holm
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
 
@@ -81,7 +82,7 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False)
     if a.run.path.resolve() == b.run.path.resolve() and a.model == b.model:
         found = replace(found, warnings=(*found.warnings, "both sides are one and the same run"))
     mine, theirs = Observed(a.rows), Observed(b.rows)
-    check_metrics(metrics, {*mine.metrics, *theirs.metrics})
+    registry.check_metrics(metrics, {*mine.metrics, *theirs.metrics})
     new, old = _figures(mine, metrics), _figures(theirs, metrics)
     lines = []
     for key in (key for key in new if key in old):
@@ -102,14 +103,14 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False)
 
 
 def _figures(seen: Observed, metrics: Sequence[str]) -> dict[tuple[object, ...], Sample]:
-    wanted = set(metrics)
+    wanted, framing = set(metrics), frame_names()
     kept = {}
     for key, sample in seen.cells(CELL):
         named = dict(zip(CELL, key, strict=True))
         if wanted:
             keep = named["metric"] in wanted
         else:
-            keep = sign(str(named["metric"])) != 0 and named["surrogate"] not in FRAMES
+            keep = registry.sign(str(named["metric"])) != 0 and named["surrogate"] not in framing
         if keep:
             kept[key] = sample
     return kept
@@ -123,21 +124,26 @@ def _figure(named: dict[str, object]) -> str:
 
 
 def _heads(mine: Observed, theirs: Observed, lines: list[Line]) -> tuple[tuple[str, Difference], ...]:
-    """Single heads whose KL moved most, in the surrogates of the comparison."""
-    by = (*CELL, "layer", "head")
-    if not any(line.metric in {"kl", "explained"} and line.figure.startswith("heads ") for line in lines):
+    """Single heads whose divergence moved most, in the surrogates of the comparison."""
+    by, framing = (*CELL, "layer", "head"), frame_names()
+    about = [one for one in registry.measures().values() if one.pooled == "explained" and one.headline_of]
+    if not about:
         return ()
-    new = dict(mine.cells(by, experiment="heads", metric="kl"))
-    old = dict(theirs.cells(by, experiment="heads", metric="kl"))
+    experiment, metric = about[0].headline_of, about[0].of
+    shown = {metric, about[0].name}
+    if not any(line.metric in shown and line.figure.startswith(f"{experiment} ") for line in lines):
+        return ()
+    new = dict(mine.cells(by, experiment=experiment, metric=metric))
+    old = dict(theirs.cells(by, experiment=experiment, metric=metric))
     moved = []
     for key in new.keys() & old.keys():
         named = dict(zip(by, key, strict=True))
         x, y = new[key], old[key]
-        if named["surrogate"] in FRAMES or x.value is None or y.value is None or x.value == y.value:
+        if named["surrogate"] in framing or x.value is None or y.value is None or x.value == y.value:
             continue
         moved.append((abs(x.value - y.value), f"{_figure(named)} layer {named['layer']} head {named['head']}", x, y))
     moved.sort(key=lambda entry: (-entry[0], entry[1]))
-    return tuple((name, difference(x, y, "kl", paired=True)) for _, name, x, y in moved[:MOVING_HEADS])
+    return tuple((name, difference(x, y, metric, paired=True)) for _, name, x, y in moved[:MOVING_HEADS])
 
 
 def movers(found: Difference) -> str:
@@ -165,9 +171,10 @@ def _wins(found: Difference) -> float | None:
 def _better(line: Line) -> str | None:
     """Which side is better, where the interval of the difference excludes zero."""
     made = line.difference
-    if made.sure and abs(made.interval.value or 0.0) <= metric(line.metric).absolute:
+    declared = registry.measure(line.metric)
+    if made.sure and abs(made.interval.value or 0.0) <= (declared.absolute if declared else 0.0):
         return "rounding"
-    return {1: "A", -1: "B", 0: None}[sign(line.metric) * made.sure]
+    return {1: "A", -1: "B", 0: None}[registry.sign(line.metric) * made.sure]
 
 
 def _pairing(lines: Sequence[Line]) -> tuple[list[Column], str]:

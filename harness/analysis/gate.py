@@ -17,7 +17,8 @@ import pandas as pd
 
 from harness.analysis.comparability import compare_manifests
 from harness.analysis.tolerance import Pattern, Tolerance
-from harness.core.metrics import FRAMES, sign
+from harness.core import registry
+from harness.core.rows import frames
 from harness.runs.verify import NO_HASHES, check_tables, schema_problems
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
 
@@ -76,7 +77,7 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
     Args:
         run: an opened run.
         baseline: the run that it must not be worse than.
-        tolerance: what is put up with; default: the registry of metrics.
+        tolerance: what is put up with; default: what the measures declare.
 
     Returns:
         The verdict; it passes only where something was compared and nothing failed.
@@ -257,7 +258,7 @@ def _presence(
 
 def _watched(named: dict[str, Any]) -> bool:
     """Is one direction of a figure better?"""
-    return named["surrogate"] not in FRAMES and sign(str(named["metric"])) != 0
+    return named["surrogate"] not in frames() and registry.sign(str(named["metric"])) != 0
 
 
 def _lost(
@@ -275,7 +276,7 @@ def _judge(findings: list[Finding], moved: list[tuple[int, Sample, Sample, str, 
     for entry in moved:
         index, a, b, name, paired = entry
         direction = tolerance.direction(name)
-        if direction == "neutral" or findings[index].detail in FRAMES:
+        if direction == "neutral" or findings[index].detail in frames():
             findings[index] = replace(findings[index], detail="not judged: neither direction is better")
             continue
         same = paired and a.units.equals(b.units) and a.pooled is not None and b.pooled is not None

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.analysis.comparability import compare_manifests
-from harness.analysis.pivot import DEFAULT_METRIC
 from harness.analysis.sides import ANY_MODEL, Side, sides_of
+from harness.core import registry
 from harness.core.errors import UsageError, nearest
-from harness.core.metrics import FRAMES, check_metrics, find_metric, sign
 from harness.core.records import Cell, Column, Interval, Table
+from harness.core.registry import sign
+from harness.core.rows import MODEL, frames
 from harness.runs.directory import find_runs
 from harness.runs.run import load_run
 from harness.stats.pooling import Difference, Observed, Sample, difference, factors
-from harness.surrogates import LADDER
 
 BY = ("experiment", "model", "strategy", "surrogate", "condition", "metric")
 
@@ -60,7 +60,7 @@ def _entries(sides: Sequence[Side], wanted: str | None) -> dict[tuple[str, str],
     """(experiment and other factors, metric) -> the figures of all sides and surrogates."""
     seen = [(side, Observed(side.rows)) for side in sides]
     if wanted is not None:
-        check_metrics([wanted], {name for _, rows in seen for name in rows.metrics})
+        registry.check_metrics([wanted], {name for _, rows in seen for name in rows.metrics})
     groups: dict[tuple[str, str], list[Entry]] = {}
     for side, rows in seen:
         held_out = set(rows.frame["metric"][rows.frame["split"] == "held_out"])
@@ -70,9 +70,10 @@ def _entries(sides: Sequence[Side], wanted: str | None) -> dict[tuple[str, str],
                 name = str(named["metric"])
                 if (split is None) == (name in held_out):
                     continue
-                if name != (wanted or DEFAULT_METRIC.get(str(named["experiment"]), name)) or sample.value is None:
+                about = registry.headline(str(named["experiment"]))
+                if name != (wanted or (about.name if about else name)) or sample.value is None:
                     continue
-                if named["surrogate"] in {None, "model", *FRAMES} or not sign(name):
+                if named["surrogate"] in {None, MODEL, *frames()} or not sign(name):
                     continue
                 parts = (named["experiment"], named["strategy"], factors(named["condition"]))
                 place = " ".join(str(part) for part in parts if part is not None)
@@ -103,7 +104,7 @@ def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str
     Raises:
         UsageError: an unknown metric or surrogate, one without a direction, or nothing to rank.
     """
-    if wanted is not None and find_metric(wanted) and not sign(wanted):
+    if wanted is not None and registry.measure(wanted) and not sign(wanted):
         raise UsageError(f"--metric {wanted!r}: neither direction is better, so nothing can be ranked by it")
     groups = _entries(sides, wanted)
     known = {entry.surrogate for entries in groups.values() for entry in entries}
@@ -219,10 +220,9 @@ def revisions(
         if not entries[0].of_language_model:
             continue
         present = {entry.surrogate for entry in entries}
-        surrogates = [s for s in LADDER if s in present] + sorted(present - set(LADDER))
         curves: dict[str, list[tuple[str, Interval]]] = {}
         rows: list[list[Cell]] = []
-        for surrogate in surrogates:
+        for surrogate in registry.ladder(present):
             own = [entry for entry in entries if entry.surrogate == surrogate]
             curves[surrogate] = [(_revision(entry.side), entry.sample.interval()) for entry in own]
             for index, entry in enumerate(own):

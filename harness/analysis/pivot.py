@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.comparability import compare_manifests
+from harness.core import registry
 from harness.core.errors import UsageError, nearest
-from harness.core.metrics import FRAMES, check_metrics, sign
 from harness.core.records import Cell as TableCell
 from harness.core.records import Column, Interval, Table
+from harness.core.registry import sign
+from harness.core.rows import MODEL, RESEEDED, SHUFFLED, frames
 from harness.stats.pooling import FACTORS, Observed, Sample, difference, sample
-from harness.surrogates import LADDER
 
-DEFAULT_METRIC = {"heads": "explained", "generation": "kl", "one-layer": "excess_risk", "continuations": "length"}
 BEST = "the best of its group, where the paired difference to the runner-up excludes zero"
 COMPETITORS = ("surrogate", "model", "run")  # the first of them that varies is what a contest is between
 
@@ -171,13 +171,14 @@ def pivots(
     if twice:
         raise UsageError(f"--rows and --columns: {min(twice)!r} is given twice")
     seen = observe(runs)
-    check_metrics(metrics, seen.metrics)
+    registry.check_metrics(metrics, seen.metrics)
     seen.frame = _filtered(seen, where)
     pairable = _pairable(runs)
     made = []
     for experiment in seen.frame["experiment"].unique():
-        if experiment == "continuations" and not metrics:
-            continue  # lengths of texts, nobody's headline
+        about = registry.headline(experiment)
+        if about is not None and about.better is None and not metrics:
+            continue  # such as the lengths of texts, which nobody wants to read first
         part = seen.frame[seen.frame["experiment"] == experiment]
         wanted = list(metrics) or [_default_metric(part, experiment)]
         part = part[part["metric"].isin(wanted)]
@@ -192,9 +193,9 @@ def pivots(
 
 def _default_metric(part: pd.DataFrame, experiment: str) -> str:
     there = list(part["metric"].unique())
-    preferred = DEFAULT_METRIC.get(experiment)
-    if preferred in there:
-        return str(preferred)
+    about = registry.headline(experiment)
+    if about is not None and about.name in there:
+        return about.name
     return str(next((name for name in there if sign(name)), there[0]))
 
 
@@ -286,8 +287,9 @@ def _order(names: list[str], frame: pd.DataFrame, keys: list[str]) -> Callable[[
     for name, key in zip(names, keys, strict=True):
         values = list(dict.fromkeys(frame[key]))
         if name == "surrogate":
-            ladder = ["model", "model-shuffled", *LADDER]
-            values.sort(key=lambda v: ladder.index(v) if v in ladder else 99 + (v == "model-reseeded"))
+            own = {MODEL, SHUFFLED, RESEEDED}
+            ordered = [MODEL, SHUFFLED, *registry.ladder(set(values) - own), RESEEDED]
+            values.sort(key=ordered.index)
         elif all(_is_number(value) for value in values):
             values.sort(key=float)
         places.append({value: index for index, value in enumerate(values)})
@@ -315,7 +317,7 @@ def _mark_best(
     place = names.index(competitor)
     contests: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for key, part in members.items():
-        frame = set(part["surrogate"].dropna()) & {"model", *FRAMES}
+        frame = set(part["surrogate"].dropna()) & {MODEL, *frames()}
         if not (competitor == "surrogate" and frame):
             contests.setdefault((*key[:place], *key[place + 1 :]), []).append(key)
     for keys in contests.values():

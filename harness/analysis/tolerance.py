@@ -10,8 +10,13 @@ from pydantic import Field, ValidationError
 
 from harness.config.load import read_yaml
 from harness.config.strict import Strict
+from harness.core import registry
 from harness.core.errors import UsageError, nearest, one_line
-from harness.core.metrics import METRICS, RELATIVE_TOLERANCE, Direction, find_metric, metric
+
+Direction = Literal["lower", "higher", "neutral"]
+
+# Relative to the baseline. Reruns on the same data differ in the last digits only.
+RELATIVE_TOLERANCE = 0.02
 
 
 class Allowance(Strict):
@@ -57,16 +62,20 @@ class Tolerance(Strict):
         """How much worse than a baseline value a metric may be, in its own unit."""
         own = self.metrics.get(name, Allowance())
         relative = self.relative if own.relative is None else own.relative
-        absolute = metric(name).absolute if own.absolute is None else own.absolute
+        declared = registry.measure(name)
+        known = declared.absolute if declared else 0.0
+        absolute = known if own.absolute is None else own.absolute
         return max(relative * abs(baseline), absolute)
 
     def direction(self, name: str) -> Direction | Literal["same"]:
         """Which way is better; `same` where any change is worse."""
-        return self.metrics.get(name, Allowance()).direction or metric(name).direction
+        declared = registry.measure(name)
+        known: Direction = (declared.better if declared else None) or "neutral"
+        return self.metrics.get(name, Allowance()).direction or known
 
 
 def load_tolerance(path: Path | None) -> Tolerance:
-    """Read a tolerance file; without one, what the registry of metrics says.
+    """Read a tolerance file; without one, what the measures declare.
 
     Raises:
         UsageError: one line that names the file, the key and the nearest right name.
@@ -84,6 +93,6 @@ def load_tolerance(path: Path | None) -> Tolerance:
         message = one_line(ValueError(first["msg"].removeprefix("Value error, ")))
         raise UsageError(f"{path}: {where + ': ' if where else ''}{message}") from None
     for name in found.metrics:
-        if find_metric(name) is None:
-            raise UsageError(f"{path}: metrics: unknown metric {name!r}{nearest(name, METRICS)}")
+        if registry.measure(name) is None:
+            raise UsageError(f"{path}: metrics: unknown metric {name!r}{nearest(name, registry.measures())}")
     return found

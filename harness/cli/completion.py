@@ -31,6 +31,6 @@ def complete_run(incomplete: str) -> list[str]:
 
 def complete_metric(incomplete: str) -> list[tuple[str, str]]:
     """Metrics that start with what was typed, with a line about each."""
-    from harness.core.metrics import METRICS
+    from harness.core.registry import measures
 
-    return [(name, found.about) for name, found in METRICS.items() if name.startswith(incomplete)]
+    return [(name, one.about) for name, one in measures().items() if name.startswith(incomplete) and "{" not in name]

@@ -156,15 +156,15 @@ def read_declarations(text: str, module: str, package: str = "", version: str = 
 
 def _own() -> Iterator[tuple[str, Declaration]]:
     """The declarations of the project itself."""
-    from ccmc import __version__
-
+    stated = re.search(r'^__version__ = "(.+)"', (_ROOT.parent / "ccmc" / "__init__.py").read_text("utf-8"), re.M)
+    version = stated[1] if stated else ""  # read, as importing ccmc brings numpy and scipy
     folders = dict.fromkeys(folder for homes in HOMES.values() for home in homes for folder in sorted(_ROOT.glob(home)))
     for folder in folders:
         for file in sorted(folder.glob("*.py")):
             text = file.read_text(encoding="utf-8")
             if "register." in text:
                 module = ".".join(("harness", *file.relative_to(_ROOT).with_suffix("").parts))
-                yield from read_declarations(text, module, "ccmc-harness", __version__)
+                yield from read_declarations(text, module, "ccmc-harness", version)
 
 
 def _of_plugins() -> tuple[list[tuple[str, Declaration]], list[str]]:
@@ -207,9 +207,9 @@ def _all() -> tuple[dict[str, tuple[Declaration, ...]], tuple[str, ...]]:
     """Kind -> declarations, the project's own first; and the problems of plugins."""
     own = list(_own())
     more, problems = _of_plugins()
-    taken = {(kind, one.name, getattr(one, "of", "")) for kind, one in own}
+    taken = {_place(kind, one) for kind, one in own}
     for kind, one in more:
-        place = kind, one.name, getattr(one, "of", "")
+        place = _place(kind, one)
         if place in taken:
             problems.append(f"plugin {one.package}: {kind} {one.name!r} exists already; it is left out")
         elif kind == "surrogate" and not getattr(one, "of", ""):
@@ -220,11 +220,17 @@ def _all() -> tuple[dict[str, tuple[Declaration, ...]], tuple[str, ...]]:
     return {kind: tuple(one for k, one in own if k == kind) for kind in KINDS}, tuple(problems)
 
 
+def _place(kind: str, one: Declaration) -> tuple[str, str, str]:
+    """What no two declarations share; heads and next tokens may have surrogates of one name."""
+    return kind, one.name, one.of if isinstance(one, SurrogateDeclaration) else ""
+
+
 def forget() -> None:
     """Read all declarations anew the next time: for tests that install a plugin."""
     _all.cache_clear()
     measure.cache_clear()
     headline.cache_clear()
+    controls.cache_clear()
 
 
 def problems() -> tuple[str, ...]:
@@ -347,6 +353,7 @@ def ladder(names: Iterable[str]) -> list[str]:
     return known + sorted(present - set(known))
 
 
+@cache
 def controls() -> frozenset[str]:
     """Surrogates that frame the others and are never ranked."""
     return frozenset(name for name, one in surrogates().items() if one.control)

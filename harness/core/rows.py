@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.core import registry
+
 SCHEMA_VERSION = 1
 
 # What stands under `surrogate` in rows of the model itself: its own text, with another seed, and of another prompt.
@@ -34,6 +36,11 @@ COLUMNS: dict[str, str] = {
     "verdict": "string",  # agrees, differs; holds, does not hold
     "missing": "string",
 }
+
+
+def frames() -> frozenset[str]:
+    """Floor, ceiling and controls: they frame a figure, and a change of theirs is neither better nor worse."""
+    return registry.controls() | {RESEEDED, SHUFFLED}
 
 
 class Rows:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.pivot import pivots, run_names
+from harness.core import registry
 from harness.core.errors import UsageError, one_line
-from harness.core.metrics import find_metric
 from harness.core.records import Answer, Figure, Table
 from harness.report.attention_page import ABOUT, page_data
 from harness.report.overview import answer_text, in_order
@@ -134,7 +134,7 @@ def render_report(runs: Sequence[Run]) -> str:
         sections=sections,
         compared=[pivot.wide() for pivot in pivots(runs)] if len(runs) > 1 else [],
         answer_text=answer_text,
-        metrics=[found for found in map(find_metric, used) if found is not None],
+        metrics=[found for found in map(registry.measure, used) if found is not None],
         attention_about=ABOUT,
         title=", ".join(section.name for section in sections),
     )

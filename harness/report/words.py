@@ -7,7 +7,7 @@ import json
 import pandas as pd
 
 from harness.core.format import interval, number
-from harness.core.metrics import FRAMES
+from harness.core.rows import MODEL, frames
 from harness.stats.pooling import Observed, Sample, difference
 
 
@@ -17,7 +17,7 @@ def _samples(seen: Observed, **where: object) -> dict[str, Sample]:
 
 
 def _ranked(found: dict[str, Sample], higher: bool) -> list[str]:
-    names = [name for name in found if name not in {"model", *FRAMES}]
+    names = [name for name in found if name not in {MODEL, *frames()}]
     return sorted(names, key=lambda name: (found[name].value or 0.0) * (-1 if higher else 1))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.core.metrics import sign
+from harness.core import registry
 from harness.core.records import Interval
 from harness.stats.differences import Pooled, paired_p, paired_pooled_difference, two_sample_difference, two_sample_p
 from harness.stats.intervals import FEWEST_UNITS, ratio_interval
@@ -134,8 +134,9 @@ def difference(a: Sample, b: Sample, metric: str, paired: bool, level: float = 0
         units[:] = 0.0
         return Difference(Interval(0.0, None, None, len(common), "no difference anywhere"), None, None, True, units)
     found = _turned(paired_pooled_difference(x, y, SEED, level), turn)
-    wins = units.to_numpy() * sign(metric)
-    better = float(np.mean((wins > 0) + 0.5 * (wins == 0))) if sign(metric) else None
+    sign = registry.sign(metric)
+    wins = units.to_numpy() * sign
+    better = float(np.mean((wins > 0) + 0.5 * (wins == 0))) if sign else None
     return Difference(found, paired_p(x, y, SEED), better, True, units)
 
 

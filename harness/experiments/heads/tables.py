@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from harness.core.format import interval, number
-from harness.core.metrics import FRAMES
 from harness.core.records import Interval
+from harness.core.rows import frames
 from harness.experiments._shared.tables import Table, _by, _ladder, _mean, _pick
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD, kind_of
 from harness.stats.intervals import median_interval
@@ -42,7 +42,7 @@ class Head:
     @property
     def best(self) -> str | None:
         """The surrogate that explains most; controls are none."""
-        known = {n: f.value for n, f in self.explained.items() if f.value is not None and n not in FRAMES}
+        known = {n: f.value for n, f in self.explained.items() if f.value is not None and n not in frames()}
         return max(known, key=lambda n: known[n]) if known else None
 
 

@@ -35,6 +35,8 @@ class ExactKeys:
         heads: the layer's heads, asked per token and position.
     """
 
+    name: str
+
     def __init__(self, heads: StaticHeads) -> None:
         self.heads = heads
 

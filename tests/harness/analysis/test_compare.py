@@ -18,7 +18,6 @@ from harness.analysis.leaderboard import folder_sides, leaderboard, natural, rev
 from harness.analysis.sides import one_side, open_sides
 from harness.cli.app import invoke
 from harness.core.errors import UsageError
-from harness.core.metrics import check_metrics, find_metric, metric, sign
 from harness.core.rows import Rows
 from harness.runs.run import load_run
 from harness.stats.intervals import holm
@@ -298,20 +297,6 @@ def test_a_model_over_its_revisions(tmp_path: Path, capsys: pytest.CaptureFixtur
         other = copy(tmp_path / "other", models=[{**models[0], "name": "x"}])
         revisions(open_sides([*paths, str(other)]))
     assert sorted(["step10", "step2", "a"], key=natural) == ["a", "step2", "step10"]
-
-
-def test_every_metric_of_the_reference_runs_is_registered() -> None:
-    reference = ROOT / "results" / "reference"
-    for path in [*reference.glob("*/rows.parquet"), *reference.glob("generation/*/rows.parquet")]:
-        unknown = {name for name in pd.read_parquet(path)["metric"].unique() if find_metric(name) is None}
-        assert not unknown, path
-    assert sign("kl") == -1
-    assert sign("explained") == 1
-    assert metric("unheard of").direction == "neutral"
-    assert sign("winner_jaccard_at_7") == 1
-    assert sign("winner_size_at_7") == sign("seq_rep_4_at_7") == 0
-    with pytest.raises(UsageError, match="did you mean 'kl'"):
-        check_metrics(["kll"], ["kl", "explained"])
 
 
 def test_units_are_what_was_drawn() -> None:

@@ -49,7 +49,13 @@ def test_runs_anywhere_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert complete_run(f"{tmp_path}/deep/mi") == [f"{tmp_path}/deep/mine"]
     assert complete_config("my") == ["my.yaml"]
     assert "quickstart" in complete_config("")
-    assert {name for name, _ in complete_metric("kl")} == {"kl", "kl_position", "kl_with_escape", "kl_with_sink"}
+    assert {name for name, _ in complete_metric("kl")} == {
+        "kl",
+        "kl_position",
+        "kl_weights",
+        "kl_with_escape",
+        "kl_with_sink",
+    }
 
 
 @pytest.mark.parametrize("more", [[], ["--format", "csv"]])
