@@ -34,11 +34,11 @@ def failure_table(verdict: Verdict, run: str, baseline: str) -> Table:
     columns = [
         Column("figure", left=True),
         Column("fails as", left=True),
-        Column("baseline", priority=1),
-        Column("run", priority=1),
+        Column("baseline", priority=2),
+        Column("run", priority=2),
         Column("run - baseline", signed=True),
-        Column("relative", "%", signed=True, priority=3),
-        Column("allowed", priority=2),
+        Column("relative", "%", signed=True, priority=1),
+        Column("allowed", priority=3),
         Column("n", priority=4),
         Column("how", left=True, priority=5),
     ]
