@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import doctor as cli_doctor
 from harness.cli import heads as cli_heads
 from harness.cli import lists as cli_lists
 from harness.cli import models as cli_models
@@ -189,7 +188,6 @@ cli_results.register(app)
 cli_heads.register(app)
 cli_lists.register(app)
 cli_models.register(app)
-cli_doctor.register(app)
 
 
 def main() -> None:

@@ -13,14 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import typer
-
-from harness.cli.results import one_of
 from harness.core.errors import HarnessError, one_line
 from harness.core.records import Cell, Column, Table
-from harness.report.render import FORMATS
 from harness.report.terminal import print_prose, print_tables, width
 
 PATIENCE = 5.0  # seconds for each place that is reached over the network
@@ -276,26 +272,24 @@ def _of(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield Finding("warning", check.__name__, f"cannot be checked: {type(error).__name__}: {one_line(error)}")
 
 
-def doctor(
-    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
-) -> None:
-    """Check versions, device, cache, models, plugins and disk; exit code 1 where runs would fail."""
-    one_of("--format", format_, FORMATS)
+def examine(format_: str) -> bool:
+    """Make every check and print its findings as they come.
+
+    Args:
+        format_: rich, markdown, latex, csv or json; the others than rich are printed at the end.
+
+    Returns:
+        Whether runs can be expected to work: no finding is a problem.
+    """
     findings: list[Finding] = []
     for check in CHECKS:
         for finding in _of(check):
             findings.append(finding)
-            if format_ == "rich":  # as it is found: the network may take its time
+            if format_ == "rich":
                 style = "" if finding.level == "ok" else "bold"
                 print_prose(f"{finding.what}: {finding.found}", f"{finding.level:<8} ", " " * 9, style)
     if format_ != "rich":
         columns = [Column("level", left=True), Column("what", left=True), Column("found", left=True)]
         rows: list[list[Cell]] = [list(finding) for finding in findings]
         print_tables([Table("doctor", "", columns, rows)], format_)
-    if any(finding.level == "problem" for finding in findings):
-        raise typer.Exit(1)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("doctor", epilog="Example: ccmc doctor")(doctor)
+    return all(finding.level != "problem" for finding in findings)

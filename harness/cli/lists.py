@@ -1,4 +1,4 @@
-"""The verbs that list: `ls` the runs of a folder, `list` what is declared. They parse, call and print."""
+"""The verbs that list: `ls` the runs of a folder, `list` what is declared, `doctor` what would be wrong."""
 
 from __future__ import annotations
 
@@ -172,7 +172,17 @@ def list_(
         warn(problem)
 
 
+def doctor(format_: FormatOption = "rich") -> None:
+    """Check versions, device, cache, models, plugins and disk; exit code 1 where runs would fail."""
+    one_of("--format", format_, FORMATS)
+    from harness.cli.doctor import examine
+
+    if not examine(format_):
+        raise typer.Exit(1)
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("ls", epilog="Example: ccmc ls results")(ls)
     app.command("list", epilog="Examples: ccmc list | ccmc list surrogates | ccmc list measures --format json")(list_)
+    app.command("doctor", epilog="Example: ccmc doctor")(doctor)

@@ -11,7 +11,6 @@ import typer
 from harness.cli.completion import complete_metric, complete_run
 from harness.core.errors import UsageError, nearest
 from harness.report.render import FORMATS
-from harness.report.render.layout import fits
 from harness.report.terminal import print_prose, print_tables, width, working
 
 RunArgument = Annotated[
@@ -86,6 +85,8 @@ def table(
         return
     tables = [pivot.wide() for pivot in found]
     if format_ == "rich":
+        from harness.report.render.layout import fits
+
         space = width()
         tables = [one if fits(one, space) else pivot.long() for one, pivot in zip(tables, found, strict=True)]
     print_tables(tables, format_)

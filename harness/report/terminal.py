@@ -7,14 +7,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from harness.core.records import Table
-from harness.report.render import render
-from harness.report.render.cells import visible
-from harness.report.render.layout import Line, Span, indented, layout, plain
+if TYPE_CHECKING:
+    from harness.core.records import Table
+    from harness.report.render.layout import Line
 
 PIPE = 100  # columns of a file or a pipe
 NARROWEST = 40  # an interval needs 32
@@ -55,6 +54,8 @@ def _columns() -> int:
 
 def print_lines(lines: Iterable[Line]) -> None:
     """Write lines that fit already: with styles on a terminal, as plain text into a file or a pipe."""
+    from harness.report.render.layout import plain
+
     if not sys.stdout.isatty():
         for line in lines:
             typer.echo(plain(line))
@@ -68,6 +69,9 @@ def print_lines(lines: Iterable[Line]) -> None:
 
 def print_prose(text: str, first: str = "", rest: str = "", style: str = "") -> None:
     """Write a text, wrapped to the width, behind a mark such as "- "."""
+    from harness.report.render.cells import visible
+    from harness.report.render.layout import Span, indented
+
     print_lines([Span(line, style)] for line in indented(visible(text), width(), first, rest))
 
 
@@ -80,8 +84,12 @@ def print_tables(tables: Sequence[Table], format_: str = "rich", more: str = "--
         more: the option that shows the columns which are left out.
     """
     if format_ != "rich":
+        from harness.report.render import render
+
         typer.echo(render(tables, format_), nl=False)
         return
+    from harness.report.render.layout import layout
+
     star = not sys.stdout.isatty()
     for index, table in enumerate(tables):
         if index:
