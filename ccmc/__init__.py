@@ -1,4 +1,9 @@
-"""Context-conditioned Markov chains: the mathematics of one self-attention layer that samples its next token."""
+"""Context-conditioned Markov chains: the mathematics of one self-attention layer that samples its next token.
+
+Public files hold one idea each; start reading at `chain.py`. What they share lies in private folders: `_data` (contexts
+as arrays), `_fit` (solvers), `_sim` (walks and flows). Imports go from public files to private folders, never back.
+Needs numpy, scipy and numba (safetensors to save); never torch, transformers or harness. See README.md in this folder.
+"""
 
 from ccmc.attention import attention_from_chain, chain_from_attention
 from ccmc.bilinear import BilinearFit, fit_bilinear
@@ -9,6 +14,7 @@ from ccmc.equilibria import Equilibrium, equilibria
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
 from ccmc.identifiability import Identifiability, identifiability
 from ccmc.mean_field import MeanField, mean_field
+from ccmc.normalise import log_normalised, log_sums, normalised
 from ccmc.observations import Observations
 from ccmc.positional import (
     AdditivePositionChain,
@@ -51,7 +57,10 @@ __all__ = [
     "fit_mle",
     "fit_pairs",
     "identifiability",
+    "log_normalised",
+    "log_sums",
     "mean_field",
+    "normalised",
     "simulate",
     "winners",
 ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray
+from ccmc._data.types import FloatArray
 from ccmc.chain import CCMC
 
 

@@ -4,8 +4,9 @@ This is what one attention layer with embeddings x can learn (Ildiz et al. 2024)
 in W [d, d]; with d < K it has fewer parameters than a table of logits, and with one-hot features it is that table.
 
 Features are first written in an orthonormal basis of their span, X = Q R, which changes W to R W R^T and nothing
-else. Newton's direction comes from conjugate gradients on products with the Hessian, which start from zero: W gets
-no part along directions that change no probability.
+else. Steps are Newton's, those of the solver of `fit_mle` (`_fit/newton.py`), on passes over the same compact rows.
+Directions come from conjugate gradients that start from zero: W gets no part along directions that change no
+probability.
 """
 
 from __future__ import annotations
@@ -17,20 +18,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from ccmc._checks import checked_prior, checked_ridge
-from ccmc._compact import compact
-from ccmc._pairs import Pairs
-from ccmc._types import FloatArray
+from ccmc._data.checks import checked_prior, checked_ridge
+from ccmc._data.pairs import Pairs
+from ccmc._data.types import FloatArray
 from ccmc.chain import CCMC
 from ccmc.fit import NoMaximumLikelihoodEstimate
 from ccmc.identifiability import Identifiability, beaten_by, drop_weightless, identifiability
 from ccmc.observations import Observations, PairWins
 
 _RANK = 1e-10
-_LONGEST_STEP = 5.0
-_SLACK = 1e-13
 _FLOOR = 1e-6
 _MOST_STEPS = 200
+_MOST_TRIALS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +100,7 @@ def fit_bilinear(
         raise ValueError(f"tol must be positive, got {tol}")
     used = drop_weightless(observations)
     size = used.contexts.vocab_size
-    x = np.asarray(features, dtype=np.float64)
-    if x.ndim != 2 or x.shape[0] != size or x.shape[1] == 0:
-        raise ValueError(f"features must have shape [{size}, d], got {x.shape}")
-    if not np.isfinite(x).all():
-        row, column = np.argwhere(~np.isfinite(x))[0]
-        raise ValueError(f"features[{row}, {column}] is {x[row, column]}: features are finite")
+    x = _checked_features(features, size)
     logits = checked_prior(prior, size)
     left, scale, right = np.linalg.svd(x, full_matrices=False)
     rank = int((scale > _RANK * scale.max(initial=0.0)).sum())
@@ -128,8 +122,18 @@ def fit_bilinear(
         converged=measure <= tol,
         gradient_norm=measure,
         identifiability=determined,
-        free_directions=x.shape[1] ** 2 - _determined(compact(used.contexts).pairs, basis, strength > 0),
+        free_directions=x.shape[1] ** 2 - _determined(used.contexts.compact.pairs, basis, strength > 0),
     )
+
+
+def _checked_features(features: ArrayLike, size: int) -> FloatArray:
+    x = np.asarray(features, dtype=np.float64)
+    if x.ndim != 2 or x.shape[0] != size or x.shape[1] == 0:
+        raise ValueError(f"features must have shape [{size}, d], got {x.shape}")
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        raise ValueError(f"features[{row}, {column}] is {x[row, column]}: features are finite")
+    return x
 
 
 class _Problem:
@@ -138,7 +142,7 @@ class _Problem:
     def __init__(self, observations: Observations, basis: FloatArray, prior: FloatArray | None, ridge: float) -> None:
         self.basis, self.ridge = basis, ridge
         self.wins, self.log_count_mass = observations.wins, observations.log_count_mass
-        rows = compact(observations.contexts)
+        rows = observations.contexts.compact
         self.pairs, self.query = rows.pairs, rows.pairs.query
         self.arrays = (rows.pairs.query_ptr, rows.pairs.ptr, *rows.arrays(), observations.weights[rows.pairs.order])
         self.inverse = np.empty(len(observations))
@@ -167,7 +171,7 @@ class _Problem:
 
     def evaluate(self, form: FloatArray) -> tuple[float, FloatArray]:
         """Objective and gradient."""
-        from ccmc._descent import all_gradients
+        from ccmc._fit.descent import all_gradients
 
         expected = np.empty(len(self.wins))
         likelihood = all_gradients(*self.arrays, self.at_pairs(form), self.wins, self.inverse, expected)
@@ -176,7 +180,7 @@ class _Problem:
 
     def product(self, form: FloatArray, direction: FloatArray) -> FloatArray:
         """Hessian at the last evaluated `form`, times a direction."""
-        from ccmc._descent import all_products
+        from ccmc._fit.descent import all_products
 
         image = np.empty(len(self.wins))
         all_products(*self.arrays, self.at_pairs(form), self.at_pairs(direction), self.inverse, image)
@@ -187,53 +191,35 @@ class _Problem:
 
     def minimise(self, tol: float) -> tuple[FloatArray, int, float]:
         """W, Newton steps and measure, by damped Newton steps from 0."""
-        form = np.zeros((self.basis.shape[1],) * 2)
-        value, gradient = self.evaluate(form)
-        measure, failures = self._measure(gradient), 0
-        for steps in range(_MOST_STEPS):
-            if measure <= tol or failures >= 3:
-                return form, steps, measure
-            step = self._direction(form, gradient)
-            fall = float((gradient * step).sum())
-            length = min(1.0, _LONGEST_STEP / max(float(abs(self.at_pairs(step)).max()), 1e-300))
-            slack = _SLACK * (abs(value) + float(self.wins.sum()))
-            for _ in range(30):
-                trial = form + length * step
-                new, slope = self.evaluate(trial)
-                onward = float((slope * step).sum())
-                # In a convex function a slope that is still falling proves descent even where it is rounded.
-                if new <= value + 1e-4 * length * fall or (onward <= -0.8 * fall and new <= value + slack):
-                    break
-                length *= 0.25
-            else:
-                return form, steps, measure
-            after = self._measure(slope)
-            failures += new >= value and after >= measure
-            form, value, gradient, measure = trial, new, slope, after
-        return form, _MOST_STEPS, measure
+        from ccmc._fit import newton
+        from ccmc._fit import workspace as at
 
-    def _direction(self, form: FloatArray, gradient: FloatArray) -> FloatArray:
-        """Newton's direction at the point of the last evaluation, solved more tightly the smaller the gradient."""
-        step, residual = np.zeros_like(form), -gradient
-        image = residual / self.scale
-        direction, rho = image.copy(), float((residual * image).sum())
-        goal = rho * min(0.1, np.sqrt(rho / self.scale.sum())) ** 2
-        for _ in range(2 * form.size + 10):
-            bent = self.product(form, direction)
-            curvature = float((direction * bent).sum())
-            if not curvature > 1e-15 * rho:
+        shape, scale = self.scale.shape, self.scale.ravel()
+        vectors, _, numbers, state = at.workspace(self.scale.size)
+        point, direction, best, gradient, step = (
+            vectors[row].reshape(shape) for row in (at.POINT, at.DIRECTION, at.BEST, at.SLOPE, at.STEP)
+        )
+        numbers[at.OBJECTIVE], gradient[:] = self.evaluate(best)
+        numbers[at.MEASURE] = newton.measure(gradient.ravel(), scale, 0.0)
+        steps = failures = 0
+        while numbers[at.MEASURE] > tol and failures < 3 and steps < _MOST_STEPS:
+            newton.begin_conjugate(vectors, numbers, state, scale)
+            while newton.conjugate(vectors, numbers, state, self.product(best, direction).ravel(), True):
+                pass
+            if not newton.begin_trial(vectors, numbers, state, float(abs(self.at_pairs(step)).max())):
                 break
-            step += rho / curvature * direction
-            residual -= rho / curvature * bent
-            image = residual / self.scale
-            before, rho = rho, float((residual * image).sum())
-            if rho <= goal:
-                break
-            direction = image + rho / before * direction
-        return step
-
-    def _measure(self, gradient: FloatArray) -> float:
-        return float(np.max(abs(gradient) / self.scale))
+            slack = at.SLACK * (abs(numbers[at.OBJECTIVE]) + float(self.wins.sum()))
+            value, slope = self.evaluate(point)
+            while not newton.descends(numbers, value, float((slope * step).sum()), slack):
+                newton.shorten(vectors, numbers, state)
+                if state[at.TRIALS] >= _MOST_TRIALS:
+                    return best.copy(), steps, float(numbers[at.MEASURE])
+                value, slope = self.evaluate(point)
+            measure = newton.measure(slope.ravel(), scale, 0.0)
+            failures += value >= numbers[at.OBJECTIVE] and measure >= numbers[at.MEASURE]
+            best[:], gradient[:], numbers[at.OBJECTIVE], numbers[at.MEASURE] = point, slope, value, measure
+            steps += 1
+        return best.copy(), steps, float(numbers[at.MEASURE])
 
 
 def _determined(pairs: Pairs, basis: FloatArray, with_ridge: bool) -> int:
@@ -264,7 +250,7 @@ def _lost_pairs(observations: Observations, basis: FloatArray) -> list[tuple[int
     The likelihood has no maximum iff some W has q_y^T W q_i >= q_k^T W q_i wherever y was emitted in a context of
     query i that holds k, once at least with >; a linear programme finds it.
     """
-    pairs = compact(observations.contexts).pairs
+    pairs = observations.contexts.compact.pairs
     if isinstance(observations.targets, PairWins):
         return identifiability(observations).diverging
     source, target = beaten_by(observations, pairs)

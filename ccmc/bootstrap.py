@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._prefixes import pairs_of
-from ccmc._types import FloatArray
-from ccmc.fit import MAX_PASSES, fit_mle, solve
+from ccmc._data.types import FloatArray, IntArray
+from ccmc._fit.problem import Problem
+from ccmc.fit import MAX_PASSES, Fit, fit_mle, solve
 from ccmc.observations import Observations, PairWins
 
 # Draws fitted at a time, so that their weights [draws, n] stay small.
@@ -79,51 +79,18 @@ def bootstrap(
 
     Source: Rubin 1981, for the weights.
     """
-    if isinstance(observations.targets, PairWins):
-        raise ValueError("a bootstrap needs the target of each row; observations from wins hold sums alone")
-    group = np.asarray(groups)
-    if group.shape != (len(observations),) or group.dtype.kind not in "iu":
-        raise ValueError(f"groups must be integers [{len(observations)}], got {group.dtype} {list(group.shape)}")
-    if int(draws) != draws or draws < 2:
-        raise ValueError(f"draws must be an integer of at least 2, got {draws}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    group = _checked(observations, groups, draws, level)
     fit = fit_mle(observations, prior=prior, ridge=ridge, tol=tol)
-    used = fit.observations
-    kept = group[observations.weights > 0]
-    names, number = np.unique(kept, return_inverse=True)
+    names, number = np.unique(group[observations.weights > 0], return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"a bootstrap needs at least 2 groups, got {len(names)}")
-    pairs = pairs_of(used.contexts)
-    row, token, mass, _ = used.entries
-    place = pairs.number(used.contexts.query[row], token)
-    # Fits start where the fit of all groups ended; without a ridge the prior is of no other use.
-    centre = fit.pair_logits if fit.prior is None or ridge == 0 else fit.prior[pairs.query, pairs.token]
-    if fit.prior is None and ridge > 0:
-        centre = np.zeros(len(pairs.token))
-    start = fit.pair_logits - centre
-    rng = np.random.default_rng(seed)
-    logits, converged = [], fit.converged
-    for first in range(0, draws, _BATCH):
-        size = min(_BATCH, draws - first)
-        share = rng.exponential(size=(size, len(names)))
-        share *= len(names) / share.sum(axis=1, keepdims=True)
-        weight = share[:, number] * used.weights
-        wins: FloatArray = np.stack(
-            [np.bincount(place, weights=mass * w[row], minlength=len(pairs.token)) for w in weight]
-        ).astype(np.float64)
-        found = solve(
-            used.contexts, wins, np.tile(centre, (size, 1)), np.full(size, fit.ridge), tol, MAX_PASSES, weight,
-            np.tile(start, (size, 1)),
-        )  # fmt: skip
-        converged &= bool(found.converged.all())
-        logits += [values - pairs.component_means(values) for values in centre + found.delta]
-    sample = np.array(logits)
+    pairs = fit.observations.contexts.numbered_pairs
+    sample, converged = _sample(fit, number, len(names), seed, int(draws), tol)
     low, high = np.quantile(sample, [(1 - level) / 2, (1 + level) / 2], axis=0)
     compared = pairs.component_sizes() > 1
 
     def table(values: FloatArray) -> FloatArray:
-        full = np.full((used.contexts.vocab_size,) * 2, np.nan)
+        full = np.full((observations.contexts.vocab_size,) * 2, np.nan)
         full[pairs.query[compared], pairs.token[compared]] = values[compared]
         return full
 
@@ -134,5 +101,56 @@ def bootstrap(
         high=table(high),
         level=float(level),
         draws=int(draws),
-        converged=converged,
+        converged=converged and fit.converged,
     )
+
+
+def _checked(observations: Observations, groups: ArrayLike, draws: int, level: float) -> IntArray:
+    """The groups [n], or ValueError where an argument of the bootstrap is malformed."""
+    if isinstance(observations.targets, PairWins):
+        raise ValueError("a bootstrap needs the target of each row; observations from wins hold sums alone")
+    group = np.asarray(groups)
+    if group.shape != (len(observations),) or group.dtype.kind not in "iu":
+        raise ValueError(f"groups must be integers [{len(observations)}], got {group.dtype} {list(group.shape)}")
+    if int(draws) != draws or draws < 2:
+        raise ValueError(f"draws must be an integer of at least 2, got {draws}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    return group
+
+
+def _sample(fit: Fit, number: IntArray, groups: int, seed: int, draws: int, tol: float) -> tuple[FloatArray, bool]:
+    """[draws, pairs] logits fitted to newly weighed groups, from the means of their components; whether all converged.
+
+    Args:
+        fit: to all groups with their own weights.
+        number: [n] number of the group of each of its observations.
+        groups: how many there are.
+        seed: of the weights.
+        draws: number of draws.
+        tol: tolerance of each fit.
+    """
+    used = fit.observations
+    pairs = used.contexts.numbered_pairs
+    row, token, mass, _ = used.entries
+    place = pairs.number(used.contexts.query[row], token)
+    # Fits start where the fit of all groups ended; without a ridge the prior is of no other use.
+    centre = fit.pair_logits if fit.prior is None or fit.ridge == 0 else fit.prior[pairs.query, pairs.token]
+    if fit.prior is None and fit.ridge > 0:
+        centre = np.zeros(len(pairs.token))
+    start = fit.pair_logits - centre
+    rng = np.random.default_rng(seed)
+    logits, converged = [], True
+    for first in range(0, draws, _BATCH):
+        size = min(_BATCH, draws - first)
+        share = rng.exponential(size=(size, groups))
+        share *= groups / share.sum(axis=1, keepdims=True)
+        weight = share[:, number] * used.weights
+        wins: FloatArray = np.stack(
+            [np.bincount(place, weights=mass * w[row], minlength=len(pairs.token)) for w in weight]
+        ).astype(np.float64)
+        prior, ridge = np.tile(centre, (size, 1)), np.full(size, fit.ridge)
+        found = solve(used.contexts, Problem(wins, prior, ridge, weight, tol, MAX_PASSES), np.tile(start, (size, 1)))
+        converged &= bool(found.converged.all())
+        logits += [values - pairs.component_means(values) for values in centre + found.delta]
+    return np.array(logits), converged

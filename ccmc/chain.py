@@ -23,8 +23,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from ccmc._types import FloatArray, IntArray
-from ccmc.contexts import Contexts, as_tokens
+from ccmc._data.arrays import as_tokens
+from ccmc._data.storage import load_tensors, save_tensors
+from ccmc._data.types import FloatArray, IntArray
+from ccmc.contexts import Contexts
+from ccmc.normalise import log_normalised, log_sums, normalised
 from ccmc.observations import Observations
 
 # Numbers held at once while scores are gathered: 32 MB.
@@ -90,13 +93,13 @@ class Chain(ABC):
             step = max(1, _CHUNK // self.vocab_size)
             for first in range(0, len(contexts), step):
                 part = slice(first, first + step)
-                answer[part] = _softmax(contexts.counts[part], self.rows(contexts.query[part]))
+                answer[part] = normalised(self.rows(contexts.query[part]), contexts.counts[part])
         return answer  # type: ignore[no-any-return]
 
     def log_likelihood(self, observations: Observations) -> float:
         """Sum of weight x target x log p over all observations, in nats.
 
-        For observations from wins the sum of target x log count is what they were told (0 if nothing).
+        For observations from wins the sum of target x log count is the one given with them (0 if none).
         """
         contexts = observations.contexts
         self._check(contexts)
@@ -138,30 +141,20 @@ class Chain(ABC):
         if contexts.vocab_size != self.vocab_size:
             raise ValueError(f"counts have {contexts.vocab_size} tokens but the chain has {self.vocab_size}")
 
-    def _scores(self, contexts: Contexts) -> FloatArray:
-        """log m + theta at every entry of the CSR counts."""
+    def _at_entries(self, contexts: Contexts) -> FloatArray:
+        """Logits at every entry of the CSR counts."""
         counts = contexts.sparse_counts
-        query = np.repeat(contexts.query, np.diff(counts.indptr))
-        scores: FloatArray = np.log(counts.data) + self.at(query, counts.indices.astype(np.int64))
-        return scores
+        return self.at(np.repeat(contexts.query, np.diff(counts.indptr)), counts.indices.astype(np.int64))
 
     def _log_entries(self, contexts: Contexts) -> FloatArray:
         """Log-probability at every entry of the CSR counts."""
-        indptr = contexts.sparse_counts.indptr
-        scores = self._scores(contexts)
-        size = np.diff(indptr)
-        # Largest first, then the logarithm: subtracting it from small shifted scores loses nothing.
-        scores -= np.repeat(np.maximum.reduceat(scores, indptr[:-1]), size)
-        scores -= np.repeat(np.log(np.add.reduceat(np.exp(scores), indptr[:-1])), size)
-        return scores
+        counts = contexts.sparse_counts
+        return log_normalised(self._at_entries(contexts), counts.data, counts.indptr[:-1])
 
     def _log_normalisers(self, contexts: Contexts) -> FloatArray:
         """Log of sum_k m_k exp(theta[i, k]) for each context."""
-        indptr = contexts.sparse_counts.indptr
-        scores = self._scores(contexts)
-        top = np.maximum.reduceat(scores, indptr[:-1])
-        total: FloatArray = top + np.log(np.add.reduceat(np.exp(scores - np.repeat(top, np.diff(indptr))), indptr[:-1]))
-        return total
+        counts = contexts.sparse_counts
+        return log_sums(self._at_entries(contexts), counts.indptr[:-1], counts.data)
 
 
 class CCMC(Chain):
@@ -186,7 +179,7 @@ class CCMC(Chain):
         if np.abs(theta).max() > _LARGEST_LOGIT:
             row, column = np.unravel_index(int(np.abs(theta).argmax()), theta.shape)
             raise ValueError(f"logits[{row}, {column}] is {theta[row, column]}: logits are at most {_LARGEST_LOGIT:g}")
-        self._logits = log_softmax(theta)
+        self._logits = log_normalised(theta)
         self._logits.flags.writeable = False
 
     @classmethod
@@ -261,7 +254,7 @@ class AttentionCCMC(Chain):
 
     Args:
         keys: [K, d] finite numbers, one row per token as a member of the context.
-        queries: [K, d] finite numbers, one row per token as the one that asks.
+        queries: [K, d] finite numbers, one row per token as the query.
 
     Raises:
         ValueError: the shapes differ, a number is not finite, or products may pass 1e300.
@@ -333,44 +326,3 @@ class AttentionCCMC(Chain):
 
     def __repr__(self) -> str:
         return f"AttentionCCMC(vocab_size={self.vocab_size}, width={self._keys.shape[1]})"
-
-
-def log_softmax(scores: FloatArray) -> FloatArray:
-    """Each row less its log-sum-exp; exact for any finite scores."""
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return normalised
-
-
-def _softmax(counts: FloatArray, logits: FloatArray) -> FloatArray:
-    """Probabilities [n, K] proportional to counts x exp(logits)."""
-    with np.errstate(divide="ignore"):
-        scores = np.log(counts) + logits
-    scores -= scores.max(axis=1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=1, keepdims=True)
-    return scores
-
-
-def save_tensors(path: str | PathLike[str], kind: str, tensors: dict[str, FloatArray]) -> None:
-    """Write named arrays as a safetensors file that says what kind of chain they are."""
-    from safetensors.numpy import save_file
-
-    save_file(tensors, path, metadata={"format": "ccmc", "kind": kind, "version": "1"})
-
-
-def load_tensors(path: str | PathLike[str], kind: str, names: tuple[str, ...]) -> dict[str, FloatArray]:
-    """Read the named arrays of a chain of the given kind; ValueError where the file is something else."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            found = (file.metadata() or {}).get("kind")
-            if found != kind:
-                raise ValueError(f"{path}: expected a stored {kind}, found {found or 'no chain of this package'}")
-            missing = [name for name in names if name not in file.keys()]  # noqa: SIM118 - not a mapping
-            if missing:
-                raise ValueError(f"{path}: the tensor {missing[0]!r} is missing")
-            return {name: np.asarray(file.get_tensor(name)) for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file ({error})") from error

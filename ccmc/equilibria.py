@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.types import FloatArray, IntArray
 from ccmc.chain import Chain
 from ccmc.mean_field import base_weights, follow
 
@@ -46,7 +46,7 @@ _SMALLEST = 1e-250
 # Frequencies below this act on nothing that the flow's tolerance would show; worth a flow of its own for the others
 # where they are so large a share of the tokens.
 _FADED, _MANY_FADED = 1e-9, 0.2
-# Error of one integration step on the way to a limit, in total variation: which limit it is asks for no more.
+# Error of one integration step on the way to a limit, in total variation: which limit it is needs no more.
 _COARSE = 2e-3
 
 
@@ -199,7 +199,7 @@ class Landscape:
 
     def _rates(self, m: FloatArray) -> FloatArray:
         """mu / m, by which counts grow where frequencies are m [n]."""
-        from ccmc._flow import relative_rates
+        from ccmc._sim.flow import relative_rates
 
         rates = np.empty(len(m))
         relative_rates(self.weights, m, m.copy(), rates, _COARSE)

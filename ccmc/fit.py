@@ -14,21 +14,25 @@ Source: Ildiz et al. 2024, for the model and the convexity of its loss.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._checks import checked_prior, checked_ridge, checked_weight, pair_values
-from ccmc._compact import CompactRows, compact
-from ccmc._pairs import Pairs
-from ccmc._prefixes import PrefixContexts, pairs_of
-from ccmc._types import BoolArray, FloatArray, IntArray
+from ccmc._data.checks import checked_prior, checked_ridge, checked_weight, pair_values
+from ccmc._data.compact import CompactRows
+from ccmc._data.types import BoolArray, FloatArray, IntArray
+from ccmc._fit.problem import Problem
 from ccmc.chain import CCMC
-from ccmc.contexts import Contexts
+from ccmc.contexts import Contexts, PrefixContexts
 from ccmc.identifiability import Identifiability, drop_weightless, identifiability
+from ccmc.normalise import normalised
 from ccmc.observations import Observations, scaled_wins
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_PASSES = 5000
 _NAMED = 10
@@ -83,11 +87,34 @@ class Fit:
     @cached_property
     def chain(self) -> CCMC:
         """The fitted chain; tokens that a query never saw keep their prior logit."""
-        pairs = pairs_of(self.observations.contexts)
+        pairs = self.observations.contexts.numbered_pairs
         size = self.observations.contexts.vocab_size
         logits = np.zeros((size, size)) if self.prior is None else self.prior.copy()
         logits[pairs.query, pairs.token] = self.pair_logits
         return CCMC(logits)
+
+    def __repr__(self) -> str:
+        size, reached = self.observations.contexts.vocab_size, "converged" if self.converged else "not converged"
+        determined = "identified" if self.identifiability.identified else "not identified"
+        return (
+            f"Fit({len(self.observations)} observations over {size} tokens, ridge={self.ridge:g}, "
+            f"log_likelihood={self.log_likelihood:.6g}, {reached} after {self.iterations} passes, {determined})"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """The fitted numbers as a table, one row for each pair that occurs.
+
+        Returns:
+            Columns query, token, wins (weighted target mass), logit (log of the base transition probability) and
+            probability. Needs pandas.
+        """
+        import pandas as pd
+
+        pairs = self.observations.contexts.numbered_pairs
+        logit = self.chain.at(pairs.query, pairs.token)
+        wins = self.observations.wins
+        columns = {"query": pairs.query, "token": pairs.token, "wins": wins, "logit": logit}
+        return pd.DataFrame(columns | {"probability": np.exp(logit)})
 
     def standard_errors(self) -> FloatArray:
         """Standard errors of the fitted logits, each measured from the mean of its component.
@@ -104,7 +131,7 @@ class Fit:
         """
         if not self.observations.hard:
             raise ValueError("standard errors from the information are for sampled tokens; bootstrap soft targets")
-        contexts, pairs = self.observations.contexts, pairs_of(self.observations.contexts)
+        contexts, pairs = self.observations.contexts, self.observations.contexts.numbered_pairs
         errors = np.full((contexts.vocab_size, contexts.vocab_size), np.nan)
         for query in np.flatnonzero(np.diff(pairs.query_ptr)):
             part = slice(pairs.ptr[query], pairs.ptr[query + 1])
@@ -173,12 +200,13 @@ def fit_mle(
     determined = identifiability(used)
     if ridges[0] == 0 and not determined.mle_exists:
         raise NoMaximumLikelihoodEstimate(determined.diverging)
-    pairs = pairs_of(used.contexts)
+    pairs = used.contexts.numbered_pairs
     at_pairs = np.zeros(len(pairs.token)) if logits is None else logits[pairs.query, pairs.token]
     if ridges[0] == 0:
         # The likelihood knows nothing of the prior beyond the means, and a far prior is a poor place to start.
         at_pairs = pairs.component_means(at_pairs)
-    fit = solve(used.contexts, used.wins[None], at_pairs[None], ridges, tol, MAX_PASSES, used.weights[None], None)
+    problem = Problem(used.wins[None], at_pairs[None], ridges, used.weights[None], tol, MAX_PASSES)
+    fit = solve(used.contexts, problem, None)
     return Fit(
         log_likelihood=float(fit.log_likelihood[0]) + used.log_count_mass,
         iterations=int(fit.iterations[0]),
@@ -231,65 +259,68 @@ def fit_pairs(
 
     Source: Ildiz et al. 2024, for the model.
     """
-    pairs = pairs_of(contexts)
-    number = len(pairs.token)
-    won = pair_values(wins, number, "wins")
-    heads = won.shape[0]
+    won = pair_values(wins, len(contexts.numbered_pairs.token), "wins")
+    logits = _like(won, prior, "prior")
+    ridges = checked_ridge(ridge, len(won))
+    if (ridges == 0).any():
+        raise ValueError(f"ridge of head {int(np.argmin(ridges))} is 0: fit_pairs needs ridge > 0")
+    weights = checked_weight(weight, len(won), len(contexts))
+    scaled = _scaled_heads(contexts, won, weights)
+    begin = None if start is None else _like(won, start, "start")
+    return solve(contexts, Problem(scaled, logits, ridges, weights, tol, max_iterations), begin)
+
+
+def _like(wins: FloatArray, values: ArrayLike, name: str) -> FloatArray:
+    """[heads, pairs] finite values, of the shape of wins."""
+    array = pair_values(values, wins.shape[1], name)
+    if array.shape != wins.shape:
+        raise ValueError(f"{name} must have shape {wins.shape}, as wins, got {array.shape}")
+    return array
+
+
+def _scaled_heads(contexts: Contexts, won: FloatArray, weights: FloatArray) -> FloatArray:
+    """[heads, pairs] wins that sum to the weight of the contexts of each query, or ValueError naming the head."""
     if (won < 0).any():
         head, at = np.argwhere(won < 0)[0]
         raise ValueError(f"wins[{head}, {at}] is {won[head, at]}: wins are non-negative")
-    logits = pair_values(prior, number, "prior")
-    if logits.shape != won.shape:
-        raise ValueError(f"prior must have shape {won.shape}, as wins, got {logits.shape}")
-    ridges = checked_ridge(ridge, heads)
-    if (ridges == 0).any():
-        raise ValueError(f"ridge of head {int(np.argmin(ridges))} is 0: fit_pairs needs ridge > 0")
-    weights = checked_weight(weight, heads, len(contexts))
     mass = np.stack([np.bincount(contexts.query, weights=row, minlength=contexts.vocab_size) for row in weights])
     scaled = np.empty_like(won)
-    for head in range(heads):
+    for head in range(len(won)):
         try:
-            scaled[head] = scaled_wins(pairs, won[head], mass[head % len(mass)])
+            scaled[head] = scaled_wins(contexts.numbered_pairs, won[head], mass[head % len(mass)])
         except ValueError as error:
             raise ValueError(f"head {head}: {error}") from None
-    begin = None
-    if start is not None:
-        begin = pair_values(start, number, "start")
-        if begin.shape != won.shape:
-            raise ValueError(f"start must have shape {won.shape}, as wins, got {begin.shape}")
-    return solve(contexts, scaled, logits, ridges, tol, max_iterations, weights, begin)
+    return scaled
 
 
-def solve(
-    contexts: Contexts,
-    wins: FloatArray,
-    prior: FloatArray,
-    ridge: FloatArray,
-    tol: float,
-    max_passes: int,
-    weight: FloatArray,
-    start: FloatArray | None,
-) -> PairFit:
-    """Run the kernel over (head, query); the answer's means over components are the prior's."""
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol}")
-    pairs = pairs_of(contexts)
-    heads, size = wins.shape[0], contexts.vocab_size
-    delta = np.zeros_like(wins) if start is None else start.copy()
+def solve(contexts: Contexts, problem: Problem, start: FloatArray | None) -> PairFit:
+    """Minimise over every head and query; the answer's means over components are the prior's.
+
+    Args:
+        contexts: that all heads share.
+        problem: of H heads.
+        start: [H, pairs] delta to start from; None for 0.
+    """
+    if not problem.tol > 0:
+        raise ValueError(f"tol must be positive, got {problem.tol}")
+    pairs = contexts.numbered_pairs
+    heads, size = len(problem.wins), contexts.vocab_size
+    delta = np.zeros_like(problem.wins) if start is None else start.copy()
     answer = np.zeros((heads, size, 4))
     occurring = np.flatnonzero(np.diff(pairs.query_ptr))
-    if isinstance(contexts, PrefixContexts) and contexts.streamed and heads == 1 and (weight == 1).all():
-        from ccmc._stream import solve_stream
+    prefixes = contexts.prefixes if isinstance(contexts, PrefixContexts) else None
+    if prefixes is not None and prefixes.streamed and heads == 1 and (problem.weight == 1).all():
+        from ccmc._fit.stream import solve_stream
 
-        occurring = solve_stream(contexts, prior[0], wins[0], float(ridge[0]), tol, max_passes, delta[0], answer[0])
+        occurring = solve_stream(prefixes, pairs, problem, delta[0], answer[0])
     before = answer[:, :, 3].copy()
     if len(occurring):
-        _solve_rows(compact(contexts), occurring, wins, prior, ridge, tol, max_passes, weight, delta, answer)
+        _solve_rows(contexts.compact, occurring, problem, delta, answer)
         answer[:, occurring, 3] += before[:, occurring]
     worst = answer[:, :, 2].max(axis=1)
     return PairFit(
         delta=delta,
-        converged=worst <= tol,
+        converged=worst <= problem.tol,
         iterations=answer[:, :, 3].max(axis=1).astype(np.int64),
         gradient_norm=worst,
         objective=answer[:, :, 0].sum(axis=1),
@@ -298,24 +329,16 @@ def solve(
 
 
 def _solve_rows(
-    rows: CompactRows,
-    occurring: IntArray,
-    wins: FloatArray,
-    prior: FloatArray,
-    ridge: FloatArray,
-    tol: float,
-    max_passes: int,
-    weight: FloatArray,
-    delta: FloatArray,
-    answer: FloatArray,
+    rows: CompactRows, occurring: IntArray, problem: Problem, delta: FloatArray, answer: FloatArray
 ) -> None:
     """Run the kernel over (head, query) for the queries that occur; delta [H, pairs] holds start and answer."""
-    from ccmc._descent import LARGE, solve_large, solve_tasks
-    from ccmc._numba import run_tasks
+    from ccmc._data.compiled import run_tasks
+    from ccmc._fit.descent import LARGE, solve_large, solve_tasks
 
-    pairs = rows.pairs
-    heads, size = len(wins), len(pairs.ptr) - 1
-    sorted_weight = weight if (weight == weight[:, :1]).all() else weight[:, pairs.order]
+    pairs, weight = rows.pairs, problem.weight
+    heads, size = len(problem.wins), len(pairs.ptr) - 1
+    if not (weight == weight[:, :1]).all():
+        problem = replace(problem, weight=weight[:, pairs.order])
 
     entries = rows.entries
     large = occurring[entries[occurring] >= LARGE]
@@ -325,37 +348,21 @@ def _solve_rows(
     def work(chosen: IntArray) -> None:
         solve_tasks(
             tasks[chosen], pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(),
-            sorted_weight, prior, wins, ridge, tol, max_passes, delta, answer,
+            problem.weight, problem.prior, problem.wins, problem.ridge, problem.tol, problem.max_passes, delta, answer,
         )  # fmt: skip
 
     run_tasks(work, np.tile(entries[small], heads))
-    for head, query in itertools.product(range(heads), large):
+    for head, query in itertools.product(range(heads), large.tolist()):
         part = slice(pairs.ptr[query], pairs.ptr[query + 1])
-        solve_large(
-            (pairs.query_ptr[query], pairs.query_ptr[query + 1]), rows.arrays(), sorted_weight[head % len(weight)],
-            pairs.component[part], pairs.components[query], prior[head, part], wins[head, part],
-            ridge[head], tol, max_passes, delta[head, part], answer[head, query],
-        )  # fmt: skip
+        solve_large(rows, head, query, problem, delta[head, part], answer[head, query])
 
 
 def _information(observations: Observations, pair_logits: FloatArray, query: int) -> FloatArray:
     """Observed information of one query's logits: sum_r w_r (diag(p_r) - p_r p_r^T)."""
-    contexts, pairs = observations.contexts, pairs_of(observations.contexts)
+    contexts, pairs = observations.contexts, observations.contexts.numbered_pairs
     rows = pairs.order[pairs.query_ptr[query] : pairs.query_ptr[query + 1]]
     part = slice(pairs.ptr[query], pairs.ptr[query + 1])
-    probability = _probabilities(contexts, pairs, rows, pair_logits[part], pairs.token[part])
+    probability = normalised(pair_logits[part], contexts.sparse_counts[rows][:, pairs.token[part]].toarray())
     weight = observations.weights[rows]
     information: FloatArray = np.diag(weight @ probability) - (probability.T * weight) @ probability
     return information
-
-
-def _probabilities(
-    contexts: Contexts, pairs: Pairs, rows: IntArray, logits: FloatArray, tokens: IntArray
-) -> FloatArray:
-    """[rows, tokens] probabilities of the next token."""
-    with np.errstate(divide="ignore"):
-        scores = np.log(contexts.sparse_counts[rows][:, tokens].toarray()) + logits
-    scores -= scores.max(axis=1, keepdims=True)
-    probability = np.exp(scores)
-    probability /= probability.sum(axis=1, keepdims=True)
-    return probability

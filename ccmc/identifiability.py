@@ -18,10 +18,9 @@ from typing import overload
 import numpy as np
 from scipy import sparse
 
-from ccmc._compact import compact
-from ccmc._pairs import Pairs
-from ccmc._prefixes import PrefixContexts, pairs_of
-from ccmc._types import BoolArray, IntArray
+from ccmc._data.pairs import Pairs
+from ccmc._data.types import BoolArray, IntArray
+from ccmc.contexts import PrefixContexts
 from ccmc.observations import Observations, PairWins
 
 # Sweeps over the rows after which a graph that long chains hold together is left to the general algorithm.
@@ -104,7 +103,7 @@ def identifiability(observations: Observations) -> Identifiability:
     Source: Ford 1957, for the existence of the maximum.
     """
     used = drop_weightless(observations)
-    pairs = pairs_of(used.contexts)
+    pairs = used.contexts.numbered_pairs
     size = used.contexts.vocab_size
     groups = pairs.components + size - np.diff(pairs.ptr)
     losing = _losing_pairs(used, pairs)
@@ -144,14 +143,13 @@ def _losing_pairs(observations: Observations, pairs: Pairs) -> BoolArray:
 
 def _surely_connected(observations: Observations, pairs: Pairs) -> bool:
     """Whether every component is strongly connected, found by looking at no more rows than that takes."""
-    if isinstance(observations.contexts, PrefixContexts) and observations.contexts.streamed:
-        from ccmc._stream import surely_connected
+    contexts = observations.contexts
+    prefixes = contexts.prefixes if isinstance(contexts, PrefixContexts) else None
+    if prefixes is not None and prefixes.streamed and observations.targets is prefixes.following:
+        return prefixes.surely_connected(pairs)
+    from ccmc._data.connect_kernels import strongly_connected
 
-        if observations.targets is observations.contexts.following:
-            return surely_connected(observations.contexts)
-    from ccmc._connect_kernels import strongly_connected
-
-    rows = compact(observations.contexts)
+    rows = contexts.compact
     return strongly_connected(
         pairs.query_ptr, pairs.ptr, pairs.component, pairs.components, *rows.arrays(), observations.emitted, _SWEEPS
     )

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.arrays import as_floats
+from ccmc._data.types import FloatArray, IntArray
 from ccmc.chain import Chain
-from ccmc.contexts import as_floats
+from ccmc.normalise import normalised
 from ccmc.simulate import simulate
 
 # Error of one integration step, in total variation; over a whole trajectory the error stays below 2e-3.
@@ -123,14 +124,12 @@ def follow(weights: FloatArray, m: FloatArray, at: FloatArray, tolerance: float 
     Returns:
         Frequencies [times, n].
     """
-    from ccmc._flow import integrate
+    from ccmc._sim.flow import integrate
 
     logs = np.empty((len(at), len(m)))
     if integrate(weights, np.log(m), m.copy(), np.asarray(at, np.float64), tolerance, _MAX_STEPS, logs) < 0:
         raise RuntimeError(f"the mean field needed more than {_MAX_STEPS} integration steps")
-    frequencies: FloatArray = np.exp(logs - logs.max(axis=1, keepdims=True))
-    frequencies /= frequencies.sum(axis=1, keepdims=True)
-    return frequencies
+    return normalised(logs)
 
 
 def base_weights(chain: Chain, tokens: IntArray) -> FloatArray:

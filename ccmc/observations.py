@@ -6,7 +6,7 @@ the sums of such distributions per (query, token). Every check names the index a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -14,11 +14,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from ccmc._compact import look_up_emitted
-from ccmc._pairs import Pairs
-from ccmc._prefixes import PrefixContexts, pairs_of
-from ccmc._types import Csr, FloatArray, IntArray
-from ccmc.contexts import Contexts, Sequences, _positive, as_floats, as_tokens, canonical, flatten, stored_entries
+from ccmc._data.arrays import (
+    Sequences,
+    as_floats,
+    as_positive,
+    as_tokens,
+    canonical,
+    flatten,
+    stored_entries,
+)
+from ccmc._data.compact import Emitted, look_up_emitted
+from ccmc._data.pairs import Pairs
+from ccmc._data.prefixes import Prefixes
+from ccmc._data.types import Csr, FloatArray, IntArray
+from ccmc.contexts import Contexts, PrefixContexts
 
 # How far a target's or a query's mass may be off before it is an error; float32 attention sums drift this much.
 _TARGET_TOLERANCE = 1e-5
@@ -57,6 +66,10 @@ class Observations:
     targets: IntArray | FloatArray | Csr | PairWins
     weight: FloatArray | None = None
     dropped: int = 0
+    _emitted: Emitted | None = field(default=None, init=False, repr=False)
+    """What a fit needs of one token per row, where checking the targets read it off the compact rows."""
+    _checked: Entries | None = field(default=None, init=False, repr=False)
+    """The entries of one token per row, where checking the targets made them."""
 
     def __post_init__(self) -> None:
         rows = len(self.contexts)
@@ -68,25 +81,28 @@ class Observations:
             raise ValueError(f"weight[{at}] is {weight[at]}: weights are non-negative and finite")
         if not isinstance(self.targets, PairWins):
             targets = _as_targets(self.contexts, self.targets)
-            if not self._read(targets, None if self.weight is None else weight):
+            emitted = self._read_emitted(targets, None if self.weight is None else weight)
+            if emitted is None:
                 entries = _target_entries(self.contexts, targets)
                 targets = _checked_targets(targets, entries)
-                if targets.ndim == 1:
-                    self.__dict__["entries"] = entries
+                object.__setattr__(self, "_checked", entries if targets.ndim == 1 else None)
+            object.__setattr__(self, "_emitted", emitted)
             object.__setattr__(self, "targets", targets)
         object.__setattr__(self, "weight", weight)
 
-    def _read(self, targets: IntArray | FloatArray | Csr, weight: FloatArray | None) -> bool:
-        """Whether what a fit needs of one token per row was read off the rows as a fit reads them."""
-        found = None
-        if isinstance(targets, np.ndarray) and targets.ndim == 1:
-            found = look_up_emitted(self.contexts, targets.astype(np.int64, copy=False), weight)
-        if found is not None:
-            self.__dict__.update(wins=found.wins, log_count_mass=found.log_count_mass, emitted=found.numbers)
-        return found is not None
+    def _read_emitted(self, targets: IntArray | FloatArray | Csr, weight: FloatArray | None) -> Emitted | None:
+        """What a fit needs of one token per row; None where each target has to be checked on its own."""
+        rows = self.contexts.rows_when_checked
+        if rows is None or targets.ndim != 1:
+            return None
+        return look_up_emitted(rows, np.asarray(targets, np.int64), weight)
 
     def __len__(self) -> int:
         return len(self.contexts)
+
+    def __repr__(self) -> str:
+        kind = "sums of targets" if isinstance(self.targets, PairWins) else "tokens" if self.hard else "distributions"
+        return f"Observations({len(self)} over {self.contexts.vocab_size} tokens, targets: {kind})"
 
     @property
     def weights(self) -> FloatArray:
@@ -110,18 +126,22 @@ class Observations:
         """Every stored target as (row [t], token [t], its mass [t], the token's count in the row's context [t])."""
         if isinstance(self.targets, PairWins):
             raise ValueError("observations from wins do not hold the target of each row")
+        if self._checked is not None:
+            return self._checked
         return _target_entries(self.contexts, self.targets)
 
     @cached_property
     def numbers(self) -> IntArray:
         """[t] number of the pair (query, token) of each entry."""
         row, token, _, _ = self.entries
-        return pairs_of(self.contexts).number(self.contexts.query[row], token)
+        return self.contexts.numbered_pairs.number(self.contexts.query[row], token)
 
     @cached_property
     def emitted(self) -> NDArray[np.integer[Any]]:
         """[n] number of each row's one token among its query's tokens, in the order of `Pairs.order`."""
-        pairs = pairs_of(self.contexts)
+        if self._emitted is not None:
+            return self._emitted.numbers
+        pairs = self.contexts.numbered_pairs
         sorted_numbers = self.numbers[pairs.order]
         sorted_numbers -= np.repeat(pairs.ptr[:-1], np.diff(pairs.query_ptr))
         return sorted_numbers
@@ -131,9 +151,11 @@ class Observations:
         """[pairs] weighted target mass of each pair, in the order of `contexts.pairs()`."""
         if isinstance(self.targets, PairWins):
             return self.targets.values
+        if self._emitted is not None:
+            return self._emitted.wins
         row, _, mass, _ = self.entries
         weight = self.weights if self.hard else mass * self.weights[row]
-        pairs = len(pairs_of(self.contexts).token)
+        pairs = len(self.contexts.numbered_pairs.token)
         return np.bincount(self.numbers, weights=weight, minlength=pairs).astype(np.float64)
 
     @cached_property
@@ -141,6 +163,8 @@ class Observations:
         """Sum of weight x target x log count: what the log-likelihood holds beside the logits."""
         if isinstance(self.targets, PairWins):
             return self.targets.log_count_mass
+        if self._emitted is not None:
+            return self._emitted.log_count_mass
         row, _, mass, count = self.entries
         return float(np.sum(self.weights[row] * mass * np.log(count)))
 
@@ -169,11 +193,10 @@ class Observations:
         if unseen not in ("raise", "drop"):
             raise ValueError(f'unseen must be "raise" or "drop", got {unseen!r}')
         tokens, offsets = flatten(sequences, vocab_size)
-        whole = _positive(start, "start"), None if window is None else _positive(window, "window")
-        contexts = PrefixContexts(tokens, offsets, vocab_size, *whole)
-        if not (contexts.following_count >= 0).any():
+        prefixes = Prefixes.of(tokens, offsets, vocab_size, as_positive(start, "start"), window)
+        if not (prefixes.following_count >= 0).any():
             raise ValueError(f"no sequence is long enough for a prefix of length {start} and a token after it")
-        unmet = np.flatnonzero(contexts.following_count == 0)
+        unmet = np.flatnonzero(prefixes.following_count == 0)
         if len(unmet) and unseen == "raise":
             at = int(unmet[0]) + 1
             sequence = int(np.searchsorted(offsets, at, side="right")) - 1
@@ -181,9 +204,9 @@ class Observations:
                 f"sequence {sequence}, position {at - offsets[sequence]}: token {tokens[at]} is not in its context, so "
                 'no chain can emit it; pass unseen="drop" to leave such tokens out'
             )
-        if len(contexts) == 0:
+        if len(prefixes.positions) == 0:
             raise ValueError("no observation is left: every next token is outside its context")
-        return cls(contexts, contexts.following, dropped=len(unmet))
+        return cls(PrefixContexts(prefixes), prefixes.following, dropped=len(unmet))
 
     @classmethod
     def from_wins(cls, contexts: Contexts, wins: ArrayLike | Csr, log_count_mass: float = 0.0) -> Observations:
@@ -232,13 +255,13 @@ def scaled_wins(pairs: Pairs, values: FloatArray, mass: FloatArray) -> FloatArra
 
 def _counts_at(contexts: Contexts, rows: IntArray, tokens: IntArray) -> FloatArray:
     """How often token tokens[k] is in context rows[k]."""
-    if isinstance(contexts, PrefixContexts) and tokens is contexts.following:
-        met: FloatArray = contexts.following_count[contexts.positions]
-        return met
+    if isinstance(contexts, PrefixContexts) and tokens is contexts.prefixes.following:
+        known: FloatArray = contexts.prefixes.following_count[contexts.prefixes.positions]
+        return known
     if isinstance(contexts.counts, np.ndarray):
         dense: FloatArray = contexts.counts[rows, tokens]
         return dense
-    from ccmc._rows import find_in_rows
+    from ccmc._data.rows import find_in_rows
 
     table = contexts.sparse_counts
     place = np.empty(len(rows), np.int64)

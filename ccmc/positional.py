@@ -29,9 +29,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray, IntArray
-from ccmc.chain import CCMC, load_tensors, log_softmax, save_tensors
-from ccmc.contexts import as_tokens
+from ccmc._data.arrays import as_tokens
+from ccmc._data.storage import load_tensors, save_tensors
+from ccmc._data.types import FloatArray, IntArray
+from ccmc.chain import CCMC
+from ccmc.normalise import log_normalised, log_sums
 
 
 class PositionalChain(ABC):
@@ -57,7 +59,7 @@ class PositionalChain(ABC):
 
     @abstractmethod
     def scores(self, tokens: IntArray) -> FloatArray:
-        """Scores [L] of all positions of the context `tokens` [L], asked by its last token; the window is ignored."""
+        """Scores [L] of all positions of `tokens` [L], whose last token is the query; the window is ignored."""
 
     def log_next_token(self, prompt: ArrayLike) -> FloatArray:
         """Log-probabilities [K] of the token after a prompt [L]; minus infinity outside the context.
@@ -74,13 +76,15 @@ class PositionalChain(ABC):
         scores = self.scores(tokens)
         first = 0 if self.window is None else max(0, len(tokens) - self.window)
         tokens, scores = tokens[first:], scores[first:]
-        # Each token's own largest score is taken out, so that no token vanishes beside a much larger one.
-        present, place = np.unique(tokens, return_inverse=True)
-        top = np.full(len(present), -np.inf)
-        np.maximum.at(top, place, scores)
-        sums = top + np.log(np.bincount(place, np.exp(scores - top[place])))
+        # Positions of one token side by side, so that a token is one row of a flat array.
+        order = np.argsort(tokens, kind="stable")
+        tokens = tokens[order]
+        first_of_token = np.empty(len(tokens), np.bool_)
+        first_of_token[0] = True
+        np.not_equal(tokens[1:], tokens[:-1], out=first_of_token[1:])
+        starts = np.flatnonzero(first_of_token)
         log_p = np.full(self.vocab_size, -np.inf)
-        log_p[present] = log_softmax(sums[None])[0]
+        log_p[tokens[starts]] = log_normalised(log_sums(scores[order], starts))
         return log_p
 
     def next_token(self, prompts: ArrayLike | Sequence[ArrayLike]) -> FloatArray:
@@ -192,8 +196,8 @@ class EmbeddedPositionChain(PositionalChain):
 
     def transition_at(self, position: int) -> FloatArray:
         """[K, K] P[i] = softmax(E W (e_i + u_L)): the base transition matrix of a query at position L (0-based)."""
-        asked = (self.E + self.U[position]) @ self.W.T
-        return np.exp(log_softmax(asked @ self.E.T))
+        query = (self.E + self.U[position]) @ self.W.T
+        return np.exp(log_normalised(query @ self.E.T))
 
     def log_position_weights(self, tokens: IntArray) -> FloatArray:
         """[L] u_l^T W (e_L + u_L): the logarithm of what each position is scaled by."""
@@ -204,8 +208,8 @@ class EmbeddedPositionChain(PositionalChain):
     def scores(self, tokens: IntArray) -> FloatArray:
         """(e_l + u_l)^T W (e_L + u_L) at all positions."""
         length = _fitting(tokens, len(self.U))
-        asked = self.W @ (self.E[tokens[-1]] + self.U[length - 1])
-        scores: FloatArray = self.E[tokens] @ asked + self.log_position_weights(tokens)
+        query = self.W @ (self.E[tokens[-1]] + self.U[length - 1])
+        scores: FloatArray = self.E[tokens] @ query + self.log_position_weights(tokens)
         return scores
 
 

@@ -1,4 +1,4 @@
-"""Trajectories: a chain's own tokens are appended to its context and asked for the next one.
+"""Trajectories: a chain's own tokens are appended to its context, and the next one is drawn.
 
 This is a vertex-reinforced random walk: what occurred often is drawn more often. Paths have the exact law of the
 chain and depend on the seed and on their place in the batch only.
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccmc._types import IntArray
+from ccmc._data.arrays import Sequences, as_width, flatten
+from ccmc._data.types import IntArray
 from ccmc.chain import CCMC, AttentionCCMC, Chain
-from ccmc.contexts import Sequences, flatten
 
 # Steps per logit from which a table of all exponentials pays.
 _TABLE_SHARE = 0.02
-_NO_WINDOW = np.iinfo(np.int64).max
 
 
 def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: int | None = None) -> IntArray:
@@ -44,8 +43,7 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
         raise ValueError(f"steps must be a non-negative integer, got {steps}")
     if int(seed) != seed or seed < 0:
         raise ValueError(f"seed must be a non-negative integer, got {seed}")
-    if window is not None and (int(window) != window or window < 1):
-        raise ValueError(f"window must be an integer of at least 1, got {window}")
+    width = as_width(window)
     table, logits, keys, queries = None, *([np.empty((0, 0))] * 3)
     if isinstance(chain, CCMC):
         logits = chain.logits
@@ -61,11 +59,10 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
     else:
         raise ValueError(f"cannot simulate a {type(chain).__name__}")
 
-    from ccmc._numba import run_tasks
-    from ccmc._walk import walk
+    from ccmc._data.compiled import run_tasks
+    from ccmc._sim.walk import walk
 
     key = np.random.SeedSequence(int(seed)).generate_state(4, np.uint64).astype(np.uint64)
-    width = _NO_WINDOW if window is None else int(window)
     out = np.empty((len(offsets) - 1, int(steps)), np.int64)
 
     def work(paths: IntArray) -> None:

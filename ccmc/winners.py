@@ -11,14 +11,18 @@ Source: derived here from the mean field (`mean_field.py`, `equilibria.py`) of t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray
+from ccmc._data.types import FloatArray
 from ccmc.chain import Chain
 from ccmc.equilibria import Equilibrium, Landscape
 from ccmc.mean_field import checked_counts, follow, simulated_prefix
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The mean field takes over at this length and at this many tokens of each kind, whichever comes later.
 _ENOUGH, _ENOUGH_EACH = 1000, 50
@@ -59,6 +63,29 @@ class Winners:
     """Share of the paths that lead to this set."""
     alternatives: list[Alternative]
     """Other sets that paths led to or that are stable, the likeliest first."""
+
+    def __repr__(self) -> str:
+        others = f"{len(self.alternatives)} alternative{'' if len(self.alternatives) == 1 else 's'}"
+        return f"Winners(tokens={self.tokens}, odds={self.odds:.3g}, settled={self.settled}, {others})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """The predictions as a table, one row for each token of the prompt and each set that may win.
+
+        Returns:
+            Columns set (0 for the likeliest), odds, token, frequency, winner (whether the token is in the set) and
+            exponent (NaN for alternatives). Needs pandas.
+        """
+        import pandas as pd
+
+        inside = np.flatnonzero(~np.isnan(self.exponents))
+        nothing = np.full(len(inside), np.nan)
+        parts = []
+        sets: list[Winners | Alternative] = [self, *self.alternatives]
+        for number, one in enumerate(sets):
+            columns = {"set": number, "odds": one.odds, "token": inside, "frequency": one.frequencies[inside]}
+            exponent = self.exponents[inside] if number == 0 else nothing
+            parts.append(pd.DataFrame(columns | {"winner": np.isin(inside, one.tokens), "exponent": exponent}))
+        return pd.concat(parts, ignore_index=True)
 
 
 def winners(
@@ -154,11 +181,11 @@ def _summary(landscape: Landscape, outcomes: list[_Outcome]) -> Winners:
     means = [landscape.spread(np.mean([outcome.frequencies for outcome in group], axis=0), 0.0) for group in ranked]
     odds = [len(group) / len(outcomes) for group in ranked]
     others = [Alternative(smallest_set(m), m, odd) for m, odd in zip(means[1:], odds[1:], strict=True)]
-    reached = {id(outcome.limit) for outcome in outcomes}
+    reached = {outcome.limit for outcome in outcomes}
     others += [
         Alternative(smallest_set(rest.frequencies), rest.frequencies, 0.0)
         for rest in landscape.found
-        if rest.stable and id(rest) not in reached
+        if rest.stable and rest not in reached
     ]
     limit = ranked[0][0].limit
     return Winners(
@@ -178,7 +205,7 @@ def _decay(rho: FloatArray) -> FloatArray:
 
 def _decay_now(landscape: Landscape, frequencies: FloatArray) -> FloatArray:
     """Decay exponent 1 - mu_j / m_j of each token while frequencies are `frequencies` [K]; NaN outside the context."""
-    from ccmc._flow import relative_rates
+    from ccmc._sim.flow import relative_rates
 
     m = np.maximum(frequencies[landscape.face], 1e-250)
     rates = np.empty(len(m))

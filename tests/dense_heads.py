@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.attention.capture import LayerCall, visible_scores
+from harness.attention.capture import LayerCall, key_heads, visible_scores
 from harness.attention.static_inputs import StaticHeads
 from harness.data.texts import Text
 from harness.surrogates.heads.distance import BUCKETS, bucket_table
@@ -18,6 +18,16 @@ def rows_without_sink(call: LayerCall) -> tuple[Any, Any]:
     visible = visible_scores(call)[:, 1:]
     sink = torch.exp(visible[:, :, 0] - torch.logsumexp(visible, dim=-1))
     return torch.softmax(visible[:, :, 1:], dim=-1).numpy(), sink.numpy()
+
+
+def score_scale(call: LayerCall) -> float:
+    """What the rounding of the scores of a call is relative to: the longest query times the longest key, scaled.
+
+    No |query|.|key| is larger, however the two are rotated (Cauchy-Schwarz).
+    """
+    heads = key_heads(len(call.query), len(call.key))
+    longest = call.query.double().norm(dim=-1).amax(1) * call.key.double().norm(dim=-1).amax(1)[heads]
+    return abs(float(call.scaling)) * float(longest.max())
 
 
 def bucket_matrix(text: Text) -> Any:

@@ -19,7 +19,7 @@ def text(seed: int, length: int = 20, first: int = 0, start: int = 2) -> Text:
     return Text(np.random.default_rng(seed).integers(0, K, length), start=start, first=first)
 
 
-SPEEDS = torch.tensor([1.0, 0.3, 0.05])
+SPEEDS = torch.tensor([1.0, 0.3, 0.05], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class RandomHeads(StaticHeads):
 
         def turned(x: torch.Tensor) -> torch.Tensor:
             both = torch.complex(x[..., :3], x[..., 3:]) * torch.exp(1j * angle)
-            return torch.cat([both.real, both.imag], -1)
+            return torch.cat([both.real, both.imag], -1).to(x.dtype)
 
         start = self.at_start
         return replace(start, query=turned(start.query[:, tokens]), key=turned(start.key[:, tokens]))
 
 
-def static_heads(softcap: float | None = None) -> StaticHeads:
+def static_heads(softcap: float | None = None, dtype: torch.dtype = torch.float32) -> StaticHeads:
     generator = torch.Generator().manual_seed(1)
-    query, key = torch.randn(4, K, 6, generator=generator), torch.randn(2, K, 6, generator=generator)
+    query, key = (torch.randn(n, K, 6, generator=generator).to(dtype) for n in (4, 2))
     call = LayerCall(1, torch.nn.Identity(), query, key, 0.4, softcap, None)
     return RandomHeads(None, call, np.arange(K), torch.empty(0), None, call)

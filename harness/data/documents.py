@@ -33,38 +33,11 @@ def read_rows(
     Raises:
         UsageError: a dataset that is not there or cannot be read, an unknown ending, a missing column.
     """
-    import datasets
-
-    datasets.utils.logging.disable_progress_bar()
     hub.no_retries_told()
     what = f"{where}: dataset {spec.dataset!r}"
-    local = next((p for p in (base / spec.dataset, Path(spec.dataset)) if p.is_file()), None)
-    ending = Path(spec.dataset).suffix.lower()
-    if local is None and (ending in LOCAL_FORMATS or spec.dataset.count("/") > 1):
-        raise UsageError(
-            f"{where}: {spec.dataset!r}: no such file (looked beside the config and in the current folder)"
-        )
-    split, bracket, _ = spec.split.partition("[")
-    if bracket and spec.streaming:
-        raise UsageError(f"{what}, split {spec.split!r}: a part of a split cannot be streamed; add streaming: false")
-    if local is not None:
-        if ending not in LOCAL_FORMATS:
-            raise UsageError(f"{where}: {spec.dataset}: unknown ending {ending!r}; use {', '.join(LOCAL_FORMATS)}")
-        if local.stat().st_size < 64 and not local.read_bytes().strip():
-            raise UsageError(f"{what} is empty")
+    local = _local_file(spec, base, where)
     try:
-        if local is not None:
-            form = LOCAL_FORMATS[ending]
-            table = datasets.load_dataset(
-                form,
-                data_files={split: str(local)},
-                split=spec.split,
-                streaming=spec.streaming,
-                **(options if form == "text" else {}),
-            )
-        else:
-            table = datasets.load_dataset(spec.dataset, spec.subset, split=spec.split, streaming=spec.streaming)
-        rows = iter(table)
+        rows = iter(_table(spec, local, options))
         first = next(rows, None)
     except Exception as error:  # the library raises a dozen kinds for a name that leads nowhere
         if local is not None and _holds_no_rows(error):
@@ -79,8 +52,42 @@ def read_rows(
     yield first
     try:
         yield from rows
-    except Exception as error:  # streamed: what is broken further down is met on the way
+    except Exception as error:  # streamed: a fault further down shows while it is read
         raise UsageError(f"{what} cannot be read to its end: {_root(error)}") from None
+
+
+def _local_file(spec: Dataset, base: Path, where: str) -> Path | None:
+    """The file that a dataset names; None where it is one of the hub.
+
+    Raises:
+        UsageError: no such file, an unknown ending, an empty file, or a part of a split that should be streamed.
+    """
+    what = f"{where}: dataset {spec.dataset!r}"
+    local = next((p for p in (base / spec.dataset, Path(spec.dataset)) if p.is_file()), None)
+    ending = Path(spec.dataset).suffix.lower()
+    if local is None and (ending in LOCAL_FORMATS or spec.dataset.count("/") > 1):
+        raise UsageError(
+            f"{where}: {spec.dataset!r}: no such file (looked beside the config and in the current folder)"
+        )
+    if "[" in spec.split and spec.streaming:
+        raise UsageError(f"{what}, split {spec.split!r}: a part of a split cannot be streamed; add streaming: false")
+    if local is not None and ending not in LOCAL_FORMATS:
+        raise UsageError(f"{where}: {spec.dataset}: unknown ending {ending!r}; use {', '.join(LOCAL_FORMATS)}")
+    if local is not None and local.stat().st_size < 64 and not local.read_bytes().strip():
+        raise UsageError(f"{what} is empty")
+    return local
+
+
+def _table(spec: Dataset, local: Path | None, options: dict[str, Any]) -> Any:
+    """The rows of a dataset as `datasets` gives them; `options` are for local text files."""
+    import datasets
+
+    datasets.utils.logging.disable_progress_bar()
+    if local is None:
+        return datasets.load_dataset(spec.dataset, spec.subset, split=spec.split, streaming=spec.streaming)
+    form, split = LOCAL_FORMATS[local.suffix.lower()], spec.split.partition("[")[0]
+    files, more = {split: str(local)}, options if form == "text" else {}
+    return datasets.load_dataset(form, data_files=files, split=spec.split, streaming=spec.streaming, **more)
 
 
 def _root(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from harness.runs.session import carry_out
 from harness.runs.units import Unit
 
 
-def run(
+def run(  # nine: the options of `ccmc run`, all but the first by name
     config: str | Path | dict[str, Any] | Config,
     *,
     overrides: Iterable[str] = (),

@@ -28,7 +28,7 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return [] if ends is None else [int(e) for e in (ends if isinstance(ends, list | tuple) else [ends])]
 
 
-def generate(
+def generate(  # eleven: what is decoded, how, and who is informed; all but the first three by name
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
@@ -63,49 +63,72 @@ def generate(
     size = model.config.get_text_config().vocab_size
     pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None and t < size), 0)
     options = dict(options or {})
-    how: dict[str, Any] = (
-        {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
-    )
-    if temperature is not None:  # a model's own defaults must not cut anything off unasked
-        how |= {"top_k": options.get("top_k", 0), "top_p": options.get("top_p", 1.0), "min_p": options.get("min_p")}
-    beams = int(options.get("beams", 1))
-    how |= {"num_beams": beams, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    how = _decoding(temperature, options)
+    beams = int(how["num_beams"])
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     found: list[IntArray | None] = [None] * len(prompts)
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
         progress(first / len(order), f"prompts {first + 1}-{first + len(batch)} of {len(order)}")
-        width = max(len(prompts[index]) for index in batch)
-        tokens = torch.full((len(batch), width), pad, dtype=torch.long)  # [B, L]
-        mask = torch.zeros_like(tokens)
-        for row, index in enumerate(batch):
-            tokens[row, width - len(prompts[index]) :] = torch.as_tensor(prompts[index])
-            mask[row, width - len(prompts[index]) :] = 1
+        tokens, mask = _padded([prompts[index] for index in batch], pad)
+        width = tokens.shape[1]
         starts = [width - len(prompts[index]) for index in batch for _ in range(beams)]
         recorder = Recorder(starts) if record is not None and beams == 1 else None
         processors = [*([recorder] if recorder else []), *penalties(options, starts)]
-        devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.inference_mode():
-            torch.manual_seed(derive_seed(seed, "batch", first))
-            out = model.generate(
-                tokens.to(model.device),
-                attention_mask=mask.to(model.device),
-                position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(model.device),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=pad,
-                eos_token_id=ends or None,
-                logits_processor=LogitsProcessorList(processors),
-                **how,
-            )
+        settings = {**how, "max_new_tokens": max_new_tokens, "pad_token_id": pad, "eos_token_id": ends or None}
+        out = _write(model, tokens, mask, processors, derive_seed(seed, "batch", first), settings)
         for row, index in enumerate(batch):
-            continuation = out[row, width:].cpu().numpy().astype(np.int64)
-            stops = np.flatnonzero(np.isin(continuation, ends))
-            kept = found[index] = continuation[: stops[0]] if len(stops) else continuation
+            kept = found[index] = _until_end(out[row, width:], ends)
             if recorder is not None and record is not None:
                 record(index, recorder.scores(row, out[row, width:], len(kept)))
             elif record is not None:
                 record(index, score_tokens(model, np.asarray(prompts[index], dtype=np.int64), kept))
     return [c for c in found if c is not None]
+
+
+def _decoding(temperature: float | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A strategy as arguments of `model.generate`: what is not given is off, whatever the model's own defaults are."""
+    how: dict[str, Any] = (
+        {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
+    )
+    if temperature is not None:
+        how |= {"top_k": options.get("top_k", 0), "top_p": options.get("top_p", 1.0), "min_p": options.get("min_p")}
+    return {**how, "num_beams": int(options.get("beams", 1)), "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+
+
+def _write(
+    model: Any, tokens: torch.Tensor, mask: torch.Tensor, processors: list[Any], seed: int, settings: dict[str, Any]
+) -> torch.Tensor:
+    """`model.generate` on one padded batch, with samples of its own seed; the global generator stays as it was."""
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.inference_mode():
+        torch.manual_seed(seed)
+        out: torch.Tensor = model.generate(
+            tokens.to(model.device),
+            attention_mask=mask.to(model.device),
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(model.device),
+            logits_processor=LogitsProcessorList(processors),
+            **settings,
+        )
+    return out
+
+
+def _until_end(tokens: torch.Tensor, ends: list[int]) -> IntArray:
+    """Generated tokens [T] up to the first end token, which is left out."""
+    continuation = tokens.cpu().numpy().astype(np.int64)
+    stops = np.flatnonzero(np.isin(continuation, ends))
+    return continuation[: stops[0]] if len(stops) else continuation
+
+
+def _padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of any lengths padded on the left: tokens [B, L] and mask [B, L]."""
+    width = max(len(prompt) for prompt in prompts)
+    tokens = torch.full((len(prompts), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for row, prompt in enumerate(prompts):
+        tokens[row, width - len(prompt) :] = torch.as_tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return tokens, mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from harness.core.errors import UsageError, one_line
 from harness.models import one_layer_hf  # registers the one-layer model with transformers
+from harness.models.one_layer_config import OneLayerConfig
 
 transformers.utils.logging.set_verbosity_error()
-assert one_layer_hf.OneLayerConfig.model_type in transformers.CONFIG_MAPPING
+assert OneLayerConfig.model_type in transformers.CONFIG_MAPPING
 transformers.utils.logging.disable_progress_bar()
 
 
@@ -74,7 +75,7 @@ def load_tokenizer(path: Path) -> Any:
             one for images, are no mistake until a text holds one: see `check_known`.
     """
     config, name = load_config(path), f"model {called(path)!r}"
-    if config.model_type == one_layer_hf.OneLayerConfig.model_type and not any(path.glob("tokenizer*")):
+    if config.model_type == OneLayerConfig.model_type and not any(path.glob("tokenizer*")):
         return one_layer_hf.integer_tokenizer(config.vocab_size)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)

@@ -44,9 +44,9 @@ def capture_all(model: Any, ids: Any) -> None:
 
 def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict[str, Any]:
     """Every surrogate of a layer, the fitted ones with random numbers at all pairs of the text instead of a fit."""
-    from harness.config.experiments import HEAD_SURROGATES
     from scipy import sparse
 
+    from harness.experiments._shared.settings import default_surrogates
     from harness.experiments.heads.units import make_surrogate
     from harness.surrogates._fitting.sink_fit import SinkFit
     from harness.surrogates.heads.distance import BUCKETS
@@ -54,7 +54,7 @@ def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict
     rng, number = np.random.default_rng(seed), heads.at_start.query.shape[0]
     query, key = text.pairs
     pairs = (text.types[query], text.types[key])
-    made: dict[str, Any] = {name: make_surrogate(name, heads, seed) for name in HEAD_SURROGATES}
+    made: dict[str, Any] = {name: make_surrogate(name, heads, seed) for name in default_surrogates("heads")}
     pattern = sparse.csr_array((np.ones(len(query)), pairs), shape=(vocab_size, vocab_size))
     at, shape = (pattern.indices, pattern.indptr), pattern.shape
     for name in ("ccmc-fit", "pccmc-fit"):

@@ -10,7 +10,6 @@ from ratios import median_seconds, record
 from scipy import optimize, sparse
 
 from ccmc import CCMC, Contexts, Observations, fit_mle, simulate
-from ccmc._compact import compact
 
 
 def dense_case(K, n, length, spread=0.5):
@@ -94,7 +93,7 @@ def test_against_streaming_the_data(enabled, benchmark):
     K, n, length = (200, 500_000, 32) if enabled else (12, 6000, 10)
     counts, query, targets = sparse_case(K, n, length)
     observations = Observations(Contexts(counts, query), targets)
-    rows = compact(observations.contexts)
+    rows = observations.contexts.compact
     fit = benchmark.pedantic(lambda: fit_mle(observations), rounds=5 if enabled else 1, warmup_rounds=1)
     assert fit.converged
     assert fit.iterations <= 20

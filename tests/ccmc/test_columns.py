@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ccmc._columns import BLOCK, column_pass, to_columns
-from ccmc._passes import exponentials, gradient_pass
+from ccmc._data.columns import BLOCK, to_columns
+from ccmc._fit.column_pass import column_pass
+from ccmc._fit.passes import exponentials, gradient_pass
 
 
 @pytest.mark.parametrize("coarse", [False, True])

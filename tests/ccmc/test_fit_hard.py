@@ -99,13 +99,13 @@ def test_soft_targets_of_chains_hundreds_of_nats_wide(spread):
 
 
 def test_a_large_query_is_read_in_portions_with_the_same_result(monkeypatch):
-    from ccmc import _descent
+    from ccmc._fit import descent
 
     rng = np.random.default_rng(4)
     counts, query = rng.integers(0, 3, (4000, 30)).astype(float), np.arange(4000) % 2
     targets = hard(rng, counts, query)
     whole = fit_mle(Observations(Contexts(counts, query), targets), tol=1e-10)
-    monkeypatch.setattr(_descent, "LARGE", 1)
+    monkeypatch.setattr(descent, "LARGE", 1)
     listed = sparse.csr_array(counts * (rng.random(counts.shape) < 2))
     for table in (counts, listed):
         results = []

@@ -3,7 +3,7 @@ import pytest
 from flow_twin import flow, stationary, total_variation
 
 from ccmc import CCMC, AttentionCCMC, mean_field, simulate
-from ccmc._flow import relative_rates
+from ccmc._sim.flow import relative_rates
 from ccmc.mean_field import base_weights, follow
 
 

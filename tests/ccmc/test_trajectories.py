@@ -31,7 +31,7 @@ def test_following_paths_gives_the_fit_of_their_prefixes(seed):
     paths = paths_of(rng, K, number, 150)
     streamed = Observations.from_sequences(paths, K, start=start, unseen="drop")
     plain = written_out(paths, K, start)
-    assert streamed.contexts.streamed
+    assert streamed.contexts.prefixes.streamed
     assert len(streamed) == len(plain)
     known, expected = identifiability(streamed), identifiability(plain)
     assert known.components == expected.components
@@ -75,7 +75,7 @@ def test_short_paths_over_many_tokens_are_written_out():
     rng = np.random.default_rng(3)
     paths = [rng.integers(0, 500, 6) for _ in range(300)]
     observations = Observations.from_sequences(paths, 500, unseen="drop")
-    assert not observations.contexts.streamed
+    assert not observations.contexts.prefixes.streamed
     assert fit_mle(observations, ridge=1.0).converged
 
 

@@ -11,11 +11,13 @@ import small_models
 import yaml
 
 import harness
-from harness.config.decoding import GENERATION_SURROGATES
+from harness.core import registry
 from harness.experiments.generation.tables import against, all_errors, errors, ways
 
 STRATEGIES: list[Any] = ["greedy", {"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.9}, {"beams": 2}]
 NAMES = ["greedy", "temperature=1", "temperature=0.8,top_p=0.9", "beams=2"]
+
+SURROGATES = tuple(name for name, one in registry.surrogates("next-token").items() if one.package == "ccmc-harness")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any
         "max_new_tokens": 20, "strategies": STRATEGIES, "batch_size": 7, "ignore_eos": True, "record": True,
     }  # fmt: skip
     experiment = {
-        "kind": "generation", "surrogates": list(GENERATION_SURROGATES), "escape": True, "winners_at": [1, 3],
+        "kind": "generation", "surrogates": list(SURROGATES), "escape": True, "winners_at": [1, 3],
         "mean_field": True, "rollout_seeds": 2, "mixture_heads": 4,
     }  # fmt: skip
     config = {
@@ -44,7 +46,7 @@ def test_every_surrogate_has_its_rows(finished: Any) -> None:
     rows = rows[(rows["experiment"] == "generation") & (rows["split"] == "held_out")]
     assert set(rows["strategy"]) == set(NAMES)
     for metric in ("kl", "kl_with_escape", "escape", "winner_jaccard_at_3", "lock_in_error", "dominance_area"):
-        assert set(GENERATION_SURROGATES) <= set(rows[rows["metric"] == metric]["surrogate"]), metric
+        assert set(SURROGATES) <= set(rows[rows["metric"] == metric]["surrogate"]), metric
     assert rows["value"].isna().equals(rows["missing"].notna())
     judged = rows[rows["metric"] == "seq_rep_1"]
     assert judged["condition"].str.contains('"ignore_eos": true').all()
@@ -112,7 +114,7 @@ def test_the_way_is_a_ratio_of_mean_errors(finished: Any) -> None:
         truth = float(value[real.index[real["prompt"] == prompt]].iloc[0])
         assert found == pytest.approx((value[made.index[made["prompt"] == prompt]] - truth).abs().mean())
     greedy = ways(part)
-    assert {way.surrogate for way in greedy} == set(GENERATION_SURROGATES)
+    assert {way.surrogate for way in greedy} == set(SURROGATES)
     told = [way.all.value for way in greedy if way.all.value is not None]
     assert told == sorted(told, reverse=True)
     assert errors(part, "model-reseeded", "dominance_area").max() == 0.0

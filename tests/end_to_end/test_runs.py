@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from float32 import kl_tolerance
 
 import harness
 from harness.core.errors import UnitsFailedError, UsageError
@@ -68,7 +69,7 @@ def test_the_heads_part(finished: Any) -> None:
     assert set(kl["surrogate"]) == names
     assert set(zip(kl["layer"], kl["head"], strict=True)) == {(layer, head) for layer in (0, 2) for head in range(6)}
     exact = kl[(kl["layer"] == 0) & (kl["surrogate"] == "pccmc-weights")]["value"]
-    assert exact.max() <= 1e-5
+    assert exact.max() <= kl_tolerance(12 + 24)
     for metric in ("total_variation", "top_token", "explained", "sink_share"):
         assert len(rows[rows["metric"] == metric]) > 0
     shares = rows[rows["metric"].isin(["total_variation", "top_token", "sink_share"])]["value"]
@@ -227,6 +228,6 @@ def test_heads_of_other_architectures(family: str, finished: Any, tmp_path: Path
     run = harness.run(finished[1] / "small.yaml", overrides=overrides, out=tmp_path / "run")
     rows = run.rows[(run.rows["metric"] == "kl") & (run.rows["split"] == "held_out")]
     kl = rows.groupby(["layer", "surrogate"])["value"].max()
-    assert kl[0, "pccmc-weights"] <= 1e-5
+    assert kl[0, "pccmc-weights"] <= kl_tolerance(12 + 24)
     assert kl[0, "counts"] > 0.1
-    assert kl[1, "pccmc-weights"] > 1e-5  # deeper heads see context
+    assert kl[1, "pccmc-weights"] > 10 * kl_tolerance(12 + 24)  # deeper heads see context

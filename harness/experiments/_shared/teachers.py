@@ -9,7 +9,8 @@ import torch
 
 from ccmc import CCMC, chain_from_attention
 from harness.experiments._shared.sampling import FloatArray, IntArray
-from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM
+from harness.models.one_layer_config import OneLayerConfig
+from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.models.training import Examples, Outcome, Recipe, train
 
 MAXIMUM_LIKELIHOOD = Recipe(optimiser="lbfgs", steps=400)

@@ -109,52 +109,61 @@ def measure(work: Work) -> pd.DataFrame:
         heads = chosen_heads(condition, ranked, s["heads"], s["seed"])
         change = without_counts(model, float(condition["strength"]), heads)
     ids: list[list[int]] = work.local["tokens"]
-    trajectories = []
     with change:
         made = generate(
             model, tokenizer, ids, temperature=None, max_new_tokens=s["max_new_tokens"], seed=s["seed"],
             batch_size=s["batch_size"], ignore_eos=s["ignore_eos"], options=options,
             progress=lambda share, what: work.progress(0.5 * share, what),
         )  # fmt: skip
-        for prompt, prompt_ids, tokens in zip(s["prompts"], ids, made, strict=True):
-            measures = {**repetition_measures(tokens), **own_winner_measures(tokens, np.asarray(prompt_ids))}
-            for metric, found in measures.items():
-                where: dict[str, Any] = {"split": prompt["split"], "prompt": prompt["id"], "n": len(tokens)}
-                rows.add(metric, found.value, missing=found.missing, **where)
-            trajectories.append(
-                {
-                    "experiment": "count-ablation",
-                    "model": s["model"],
-                    "strategy": "greedy",
-                    "source": json.dumps(condition, sort_keys=True),
-                    "seed": s["seed"],
-                    "split": prompt["split"],
-                    "prompt": prompt["id"],
-                    "kind": prompt["kind"],
-                    "prompt_tokens": prompt_ids,
-                    "continuation": tokens.tolist(),
-                    "text": tokenizer.decode(tokens, skip_special_tokens=False),
-                }
-            )
-        prose = zip(s["prose"], work.local["prose_tokens"], strict=True)
-        human = [(text["id"], ids, 1) for text, ids in prose]
-        own = [
-            (c.prompt, c.tokens.tolist(), len(c.prompt_tokens))
-            for c in read_continuations(work.inputs[1])
-            if len(c.continuation)
-        ]
-        for metric, texts in (("loss_prose", human), ("loss_model_text", own)):
-            for index, (name, tokens, start) in enumerate(texts):
-                work.progress(0.5 + 0.5 * index / len(texts), f"{metric}, text {index + 1} of {len(texts)}")
-                tokens = tokens[: max(s["max_length"], start + 1)]
-                loss = text_loss(model, tokens, start, options)
-                where = {"split": "held_out", "prompt": name, "n": len(tokens) - start}
-                if np.isinf(loss):
-                    rows.add(metric, None, missing="infinite: the penalty forbids a token that was written", **where)
-                else:
-                    rows.add(metric, loss, **where)
+        trajectories = _judged(rows, work, made, tokenizer)
+        _losses(rows, work, model, options)
     write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
     return rows.frame()
+
+
+def _judged(rows: Rows, work: Work, made: list[IntArray], tokenizer: Any) -> list[dict[str, Any]]:
+    """Rows of the measures of continuations, one per prompt; returns the trajectories."""
+    s, trajectories = work.settings, []
+    for prompt, prompt_ids, tokens in zip(s["prompts"], work.local["tokens"], made, strict=True):
+        measures = {**repetition_measures(tokens), **own_winner_measures(tokens, np.asarray(prompt_ids))}
+        for metric, found in measures.items():
+            where: dict[str, Any] = {"split": prompt["split"], "prompt": prompt["id"], "n": len(tokens)}
+            rows.add(metric, found.value, missing=found.missing, **where)
+        trajectories.append(
+            {
+                "experiment": "count-ablation",
+                "model": s["model"],
+                "strategy": "greedy",
+                "source": json.dumps(s["condition"], sort_keys=True),
+                "seed": s["seed"],
+                "split": prompt["split"],
+                "prompt": prompt["id"],
+                "kind": prompt["kind"],
+                "prompt_tokens": prompt_ids,
+                "continuation": tokens.tolist(),
+                "text": tokenizer.decode(tokens, skip_special_tokens=False),
+            }
+        )
+    return trajectories
+
+
+def _losses(rows: Rows, work: Work, model: Any, options: dict[str, Any]) -> None:
+    """Rows of the loss on prose and on the model's own text, one per text."""
+    s = work.settings
+    prose = zip(s["prose"], work.local["prose_tokens"], strict=True)
+    human = [(text["id"], ids, 1) for text, ids in prose]
+    continued = [c for c in read_continuations(work.inputs[1]) if len(c.continuation)]
+    own = [(c.prompt, c.tokens.tolist(), len(c.prompt_tokens)) for c in continued]
+    for metric, texts in (("loss_prose", human), ("loss_model_text", own)):
+        for index, (name, tokens, start) in enumerate(texts):
+            work.progress(0.5 + 0.5 * index / len(texts), f"{metric}, text {index + 1} of {len(texts)}")
+            tokens = tokens[: max(s["max_length"], start + 1)]
+            loss = text_loss(model, tokens, start, options)
+            where: dict[str, Any] = {"split": "held_out", "prompt": name, "n": len(tokens) - start}
+            if np.isinf(loss):
+                rows.add(metric, None, missing="infinite: the penalty forbids a token that was written", **where)
+            else:
+                rows.add(metric, loss, **where)
 
 
 def text_loss(model: Any, tokens: list[int], start: int, options: dict[str, Any]) -> float:

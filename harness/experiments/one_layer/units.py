@@ -36,13 +36,8 @@ def repetition(work: Work) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     teacher = CCMC(rng.normal(0.0, s.logit_sd, (K, K)))
     condition = {"K": K, "d": d, "n": n, "prompt_length": s.prompt_length}
-    rows = Rows(
-        experiment="one-layer",
-        model="one-layer",
-        condition=condition,
-        split="held_out",
-        seed=work.settings["repetition"],
-    )
+    shared = {"experiment": "one-layer", "model": "one-layer", "split": "held_out"}
+    rows = Rows(**shared, condition=condition, seed=work.settings["repetition"])
 
     prompts = rng.integers(0, K, (n, s.prompt_length))
     targets = sample_rows(teacher.next_token(count_tokens(prompts, K), prompts[:, -1]), rng)
@@ -65,40 +60,44 @@ def repetition(work: Work) -> pd.DataFrame:
     rows.add("lost_mass", float(lost.mean()), surrogate="model", n=len(held_out))
     chain = chain_from_attention(E.numpy(), W.numpy())
     of_chain = chain.next_token(counts, query)
-    error = float(np.abs(of_model - of_chain).max())
-    holds = "holds" if error <= EQUIVALENCE_BOUND else "does not hold"
-    if d < K:
-        holds = "not claimed: d < K"
-    rows.add("equivalence_error", error, surrogate="ccmc-weights", n=len(held_out), prediction=0.0, verdict=holds)
+    _equivalence(rows, of_model, of_chain, claimed=d >= K)
     _save(chain, work, "ccmc-weights")
 
     work.progress(0.6, "fitting a chain to tokens sampled from the model")
-    again = rng.integers(0, K, (n, s.prompt_length))
-    with torch.inference_mode():
-        of_again = model.tied_output(torch.as_tensor(again))[0].numpy()
-    observations = Observations(Contexts(count_tokens(again, K), again[:, -1]), sample_rows(of_again, rng))
+    observations = _samples_of(model, rng.integers(0, K, (n, s.prompt_length)), rng)
     parameters = K * (K - 1) / 2
     _risk(rows, "model", truth, of_model, parameters / n, len(held_out))
     _risk(rows, "ccmc-weights", truth, of_chain, parameters / n, len(held_out))
     try:
         fitted = fit_mle(observations).chain
-    except NoMaximumLikelihoodEstimate as error_:
-        reason = f"no maximum likelihood estimate: {error_}"
+    except NoMaximumLikelihoodEstimate as error:
+        reason = f"no maximum likelihood estimate: {error}"
         rows.add("excess_risk", None, missing=reason, surrogate="ccmc-fit")
-    else:
-        of_fit = fitted.next_token(counts, query)
-        # its data come from the trained model, so the errors of model and fit add up
-        _risk(rows, "ccmc-fit", truth, of_fit, 2 * parameters / n, len(held_out))
-        rows.add(
-            "excess_risk_over_model",
-            excess_risk(of_model, of_fit),
-            surrogate="ccmc-fit",
-            n=len(held_out),
-            prediction=parameters / n,
-        )
-        _save(fitted, work, "ccmc-fit")
-        _winners(rows, work, s, model, {"ccmc-weights": chain, "ccmc-fit": fitted}, held_out, seed)
+        return rows.frame()
+    of_fit = fitted.next_token(counts, query)
+    # its data come from the trained model, so the errors of model and fit add up
+    _risk(rows, "ccmc-fit", truth, of_fit, 2 * parameters / n, len(held_out))
+    over = excess_risk(of_model, of_fit)
+    rows.add("excess_risk_over_model", over, surrogate="ccmc-fit", n=len(held_out), prediction=parameters / n)
+    _save(fitted, work, "ccmc-fit")
+    _winners(rows, work, s, model, {"ccmc-weights": chain, "ccmc-fit": fitted}, held_out, seed)
     return rows.frame()
+
+
+def _samples_of(model: OneLayerAttention, prompts: IntArray, rng: np.random.Generator) -> Observations:
+    """Prompts [n, L] with one next token each, sampled from the trained model."""
+    with torch.inference_mode():
+        probabilities = model.tied_output(torch.as_tensor(prompts))[0].numpy()  # [n, K]
+    counts = count_tokens(prompts, probabilities.shape[1])
+    return Observations(Contexts(counts, prompts[:, -1]), sample_rows(probabilities, rng))
+
+
+def _equivalence(rows: Rows, of_model: FloatArray, of_chain: FloatArray, claimed: bool) -> None:
+    """The largest difference of a probability between the model and the chain read off its weights."""
+    error = float(np.abs(of_model - of_chain).max())
+    holds = "holds" if error <= EQUIVALENCE_BOUND else "does not hold"
+    verdict = holds if claimed else "not claimed: d < K"
+    rows.add("equivalence_error", error, surrogate="ccmc-weights", n=len(of_model), prediction=0.0, verdict=verdict)
 
 
 def _training_gap(rows: Rows, training: Training, observations: Observations) -> None:

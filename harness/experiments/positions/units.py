@@ -31,7 +31,8 @@ from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.claims import Claims, mean, read_rows, values
 from harness.experiments._shared.sampling import FloatArray, IntArray, count_tokens, excess_risk, sample_rows
-from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM, rotary_frequencies
+from harness.models.one_layer_config import OneLayerConfig, rotary_frequencies
+from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.models.training import Examples, Recipe, train
 from harness.runs.units import Work
 

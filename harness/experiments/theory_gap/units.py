@@ -38,7 +38,8 @@ from harness.experiments._shared.fidelity_rows import add_finite, fidelity_means
 from harness.experiments.generation.units import make_surrogate
 from harness.experiments.theory_gap.streams import Data, teacher_paths, windows
 from harness.models.language_model import generate, next_token_distributions
-from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM
+from harness.models.one_layer_config import OneLayerConfig
+from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.models.training import IGNORED, Examples, Recipe, train
 from harness.runs.units import Work
 from harness.surrogates.base import Decoding, Observations, Surrogate, pair_mass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import families
@@ -10,6 +11,7 @@ import pytest
 import small_models
 import torch
 from dense_heads import rows_without_sink
+from float32 import FLOAT64, in_float64
 
 from harness.attention import capture, eager
 from harness.attention.capture import LayerCall
@@ -19,6 +21,13 @@ from harness.core.errors import UsageError
 from harness.models import loading
 
 LEARNED = {"gpt2", "gpt2-scaled", "opt", "gpt_neo"}
+
+
+@pytest.fixture(autouse=True)
+def in_doubles() -> Iterator[None]:
+    """These tests are about algorithms: models and everything they are compared with are in float64."""
+    with in_float64():
+        yield
 
 
 def captured(model: Any, ids: Any, layers: list[int]) -> dict[int, torch.Tensor]:
@@ -38,7 +47,7 @@ def built() -> dict[str, Any]:
 
 def family(name: str, built: dict[str, Any]) -> Any:
     if name not in built:
-        built[name] = families.build(families.FAMILIES[name])
+        built[name] = families.build(families.FAMILIES[name]).double()
     return built[name]
 
 
@@ -49,7 +58,7 @@ def test_captured_rows_are_those_of_eager_attention(name: str, built: dict[str, 
     found = captured(model, ids, list(range(len(truth))))
     assert list(found) == list(range(len(truth)))
     for layer, rows in found.items():
-        assert float((rows - truth[layer].double()).abs().max()) <= 1e-5
+        assert float((rows - truth[layer].double()).abs().max()) <= FLOAT64
     check_capture(model, name)
 
 
@@ -65,18 +74,18 @@ def test_a_batch_with_left_padding_gives_the_rows_of_each_text(name: str, built:
     for index, ids in enumerate(texts):
         truth = eager_rows(model, ids)
         for layer in (0, 2):
-            assert float((found[index, layer] - truth[layer].double()).abs().max()) <= 1e-5
+            assert float((found[index, layer] - truth[layer].double()).abs().max()) <= FLOAT64
 
 
 @pytest.mark.weights
 def test_captured_rows_of_real_weights_are_those_of_eager_attention(smollm2: Any) -> None:
-    model = loading.load_model(smollm2.path, "cpu")
+    model = loading.load_model(smollm2.path, "cpu").double()
     ids = loading.encode(
         loading.load_tokenizer(smollm2.path), "The harbour was quiet, and the harbour master slept. " * 4
     )
     truth = eager_rows(model, ids)
     for layer, rows in captured(model, ids, [0, 13, 29]).items():
-        assert float((rows - truth[layer].double()).abs().max()) <= 1e-5
+        assert float((rows - truth[layer].double()).abs().max()) <= FLOAT64
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neo", "gptj", "falcon", "gemma2"])
@@ -98,14 +107,14 @@ def test_other_architectures_are_refused_by_name(name: str) -> None:
 def test_rows_that_are_not_the_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "key_heads", lambda heads, groups: torch.arange(heads) % groups)
     with pytest.raises(UsageError, match="layer 0, head 1, position 1: rows of attention differ"):
-        check_capture(small_models.llama(2), "mine")
+        check_capture(small_models.llama(2).double(), "mine")
 
 
 def test_a_layer_that_answers_otherwise_when_it_is_called_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     original = eager.ask
     monkeypatch.setattr(eager, "ask", lambda model, call, hidden, at: original(model, call, hidden, 0 * at))
     with pytest.raises(UsageError, match="llama is not supported: layer 1 gives other values of query when it is"):
-        check_capture(small_models.llama(2), "mine")
+        check_capture(small_models.llama(2).double(), "mine")
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
@@ -116,8 +125,8 @@ def test_calling_a_layer_again_gives_what_it_gave(name: str, built: dict[str, An
     for call in calls:
         assert call.hidden is not None
         again = capture.ask(model, call, call.hidden[:20], range(20))
-        torch.testing.assert_close(again.query, call.query[:, :20])
-        torch.testing.assert_close(again.key, call.key[:, :20])
+        torch.testing.assert_close(again.query, call.query[:, :20], rtol=0, atol=FLOAT64)
+        torch.testing.assert_close(again.key, call.key[:, :20], rtol=0, atol=FLOAT64)
         assert (again.scaling, again.softcap, again.window) == (call.scaling, call.softcap, call.window)
 
 
@@ -129,8 +138,8 @@ def test_at_position_0_nothing_is_rotated(built: dict[str, Any]) -> None:
         hidden = calls[0].hidden
         assert hidden is not None
         again = capture.ask(model, calls[0], hidden[:1].expand(5, -1), [0] * 5)
-        torch.testing.assert_close(again.query, again.query[:, :1].expand_as(again.query))
-        torch.testing.assert_close(again.query[:, 0], calls[0].query[:, 0])
+        torch.testing.assert_close(again.query, again.query[:, :1].expand_as(again.query), rtol=0, atol=FLOAT64)
+        torch.testing.assert_close(again.query[:, 0], calls[0].query[:, 0], rtol=0, atol=FLOAT64)
         moved = capture.ask(model, calls[0], hidden[:1].expand(5, -1), [0, 1, 2, 3, 4])
         assert float((moved.query[:, 4] - moved.query[:, 0]).abs().max()) > 1e-2
 
@@ -140,13 +149,15 @@ def test_first_layer_inputs(name: str, built: dict[str, Any]) -> None:
     model, ids = family(name, built), small_models.random_ids(12)
     calls: list[LayerCall] = []
     capture.listen(model, ids, [0], calls.append)
-    torch.testing.assert_close(first_layer_inputs(model, torch.as_tensor(ids)[None])[0], calls[0].hidden)
+    torch.testing.assert_close(
+        first_layer_inputs(model, torch.as_tensor(ids)[None])[0], calls[0].hidden, rtol=0, atol=FLOAT64
+    )
     assert has_learned_positions(model, small_models.VOCAB_SIZE, 16) == (name in LEARNED)
     places = np.array([1, 5, 9])
     found = embedding_inputs(model, ids[:4], places, block=6)
     for row, token in enumerate(ids[:4]):
         at = [first_layer_inputs(model, torch.full((1, 10), int(token)))[0, p].double().numpy() for p in places]
-        np.testing.assert_allclose(found[row], np.mean(at, axis=0), atol=1e-5)
+        np.testing.assert_allclose(found[row], np.mean(at, axis=0), rtol=0, atol=FLOAT64)
 
 
 def plain_call(query: torch.Tensor, key: torch.Tensor, **changes: Any) -> LayerCall:
@@ -192,11 +203,11 @@ def test_static_inputs_are_means_and_unseen_tokens_follow_the_embedding() -> Non
     static.add(call_with(hidden[tokens]), tokens)
     static.count_text(tokens)
     found = static.inputs(3, embedding)
-    np.testing.assert_allclose(found[:38], hidden[:38], atol=1e-5)
+    np.testing.assert_allclose(found[:38], hidden[:38], rtol=0, atol=FLOAT64)
     unseen, mean = found[38:], hidden[:38].mean(axis=0)
     assert np.abs(unseen - hidden[38:]).mean() < 0.5 * np.abs(mean - hidden[38:]).mean()
     assert np.array_equal(static.inputs(0, embedding), embedding)
-    np.testing.assert_allclose(static.position_effect(3, found), 0.0, atol=1e-5)
+    np.testing.assert_allclose(static.position_effect(3, found), 0.0, atol=FLOAT64)
 
 
 def test_position_effects_are_mean_deviations_shrunk_by_one_text() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import small_models
 import torch
+from float32 import FLOAT64, in_float64
 
 from harness.attention import capture
 from harness.attention.count_ablation import count_bias, without_counts
@@ -16,9 +18,16 @@ from harness.models.language_model import generate
 TOKENIZER = small_models.tokenizer()
 
 
+@pytest.fixture(autouse=True)
+def in_doubles() -> Iterator[None]:
+    """These tests are about algorithms: models and everything they are compared with are in float64."""
+    with in_float64():
+        yield
+
+
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return small_models.llama(2, scale=0.4)
+    return small_models.llama(2, scale=0.4).double()
 
 
 def repeating(length: int, seed: int) -> list[int]:
@@ -39,18 +48,18 @@ def test_the_bias_by_hand() -> None:
         [[0, two, 0, two, no], [0, three, 0, three, three]],
         [[no, no, 0, 0, no], [no, no, 0, two, two]],  # the first position is not counted, and keeps its score
     ]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose(count_bias(ids, valid, 2, 0.5)[0, 1].numpy()[1], three / 2, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=FLOAT64)
+    np.testing.assert_allclose(count_bias(ids, valid, 2, 0.5)[0, 1].numpy()[1], three / 2, rtol=0, atol=FLOAT64)
 
 
 def test_without_strength_nothing_changes(model: Any) -> None:
     ids = repeating(20, 0)
     plain = logits(model, ids)
     with without_counts(model, 0.0, {0: None, 1: None}):
-        torch.testing.assert_close(logits(model, ids), plain, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits(model, ids), plain, rtol=0, atol=FLOAT64)
     with without_counts(model, 1.0, {0: None, 1: None}):
         assert (logits(model, ids) - plain).abs().max() > 0.05
-    torch.testing.assert_close(logits(model, ids), plain)
+    torch.testing.assert_close(logits(model, ids), plain, rtol=0, atol=FLOAT64)
 
 
 @pytest.mark.parametrize("chosen", [None, [1, 4]])
@@ -69,14 +78,14 @@ def test_the_rows_of_chosen_heads_lose_the_count(model: Any, chosen: list[int] |
     layer = model.model.layers[0]
     hidden = layer.input_layernorm(model.model.embed_tokens(torch.tensor([ids])))
     value = layer.self_attn.v_proj(hidden)[0].view(15, 2, 8).transpose(0, 1)[torch.arange(2).repeat_interleave(3)]
-    mixed = torch.as_tensor(rows).float() @ value  # [H, T, d]
+    mixed = torch.as_tensor(rows) @ value  # [H, T, d]
     expected = layer.self_attn.o_proj(mixed.transpose(0, 1).reshape(15, 48))
     outputs: list[Any] = []
     hook = layer.self_attn.register_forward_hook(lambda module, given, made: outputs.append(made[0][0]))
     with without_counts(model, 1.0, {0: chosen}):
         logits(model, ids)
     hook.remove()
-    torch.testing.assert_close(outputs[0], expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(outputs[0], expected, rtol=0, atol=FLOAT64)
 
 
 @pytest.mark.parametrize("heads", [{0: None, 1: None}, {1: [0, 5]}])

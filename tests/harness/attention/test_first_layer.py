@@ -5,7 +5,7 @@ The truth is the attention that eager transformers returns, so nothing of the ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import small_models
 import torch
+from float32 import FLOAT64, in_float64
 
 from harness.attention import capture
 from harness.attention.capture import LayerCall
@@ -27,6 +28,14 @@ from harness.measures.fidelity import kl
 from harness.models import loading
 from harness.surrogates._fitting.counts import Counts
 from harness.surrogates.heads.from_weights import PCCMCWeights
+
+
+@pytest.fixture(autouse=True)
+def in_doubles() -> Iterator[None]:
+    """These tests are about algorithms: models and everything they are compared with are in float64."""
+    with in_float64():
+        yield
+
 
 Change = Callable[[StaticHeads], StaticHeads]
 
@@ -74,12 +83,12 @@ def first_layer_kl(of: Case, change: Change) -> tuple[float, float]:
 def check_first_layer(of: Case, change: Change) -> None:
     worst, baseline = first_layer_kl(of, change)
     assert baseline >= 0.3
-    assert worst <= 1e-5
+    assert worst <= FLOAT64
 
 
 @pytest.fixture(scope="session")
 def real(smollm2: Any) -> Case:
-    model = loading.load_model(smollm2.path, "cpu")
+    model = loading.load_model(smollm2.path, "cpu").double()
     tokenizer = loading.load_tokenizer(smollm2.path)
     prompts = [p for p in load_prompts(load_config("quickstart")) if p.split == "held_out"][::4]
     return make_case(model, [loading.encode(tokenizer, p.text) for p in prompts])
@@ -102,7 +111,7 @@ def case(name: str, request: pytest.FixtureRequest) -> Case:
         return found
     made: dict[str, Case] = request.getfixturevalue("made")
     if name not in made:
-        model = families.build(families.FAMILIES[name], SCALES.get(name, 0.5))
+        model = families.build(families.FAMILIES[name], SCALES.get(name, 0.5)).double()
         made[name] = make_case(model, [small_models.random_ids(60, seed) for seed in range(3)])
     return made[name]
 

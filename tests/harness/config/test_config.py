@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.config.load import Config, Sampling, apply_override, find_config, load_config, shipped_configs
+from harness.config.decoding import Sampling
+from harness.config.load import Config, apply_override, find_config, load_config, shipped_configs
 from harness.core.errors import UsageError
 from harness.core.hashing import canonical_hash
 

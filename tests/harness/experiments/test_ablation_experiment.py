@@ -11,10 +11,11 @@ import pytest
 import small_models
 import torch
 import yaml
+from float32 import FLOAT64, in_float64
 
 import harness
-from harness.config.decoding import CountAblation
 from harness.core.rows import Rows
+from harness.experiments.count_ablation.settings import CountAblation
 from harness.experiments.count_ablation.tables import NONE, ablation_tables, change, contrast, less_penalty, loss_change
 from harness.experiments.count_ablation.units import chosen_heads, conditions, text_loss
 
@@ -46,8 +47,9 @@ def test_conditions_and_their_heads() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.3}, {"no_repeat_ngram": 3}])
+@in_float64()
 def test_the_loss_of_a_text(options: dict[str, Any]) -> None:
-    model = small_models.llama(2, scale=0.4)
+    model = small_models.llama(2, scale=0.4).double()
     ids = np.random.default_rng(3).integers(2, 40, 14).tolist()
     total = 0.0
     for t in range(4, 14):
@@ -61,7 +63,7 @@ def test_the_loss_of_a_text(options: dict[str, Any]) -> None:
                 if ids[s : s + 2] == ids[t - 2 : t]:
                     logits[ids[s + 2]] = -np.inf
         total -= logits[ids[t]] - np.log(np.exp(logits).sum())
-    assert text_loss(model, ids, 4, options) == pytest.approx(total / 10, abs=1e-5)
+    assert text_loss(model, ids, 4, options) == pytest.approx(total / 10, abs=FLOAT64)
     assert np.isinf(text_loss(model, [5, 6, 7, 5, 6, 7], 1, {"no_repeat_ngram": 3}))
 
 

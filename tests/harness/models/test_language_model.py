@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import small_models
 import torch
+from float32 import FLOAT64, in_float64
 
 from harness.data.texts import LocalVocabulary, Text
 from harness.models.language_model import generate, next_token_distributions
@@ -15,9 +17,16 @@ from harness.models.language_model import generate, next_token_distributions
 TOKENIZER = small_models.tokenizer()
 
 
+@pytest.fixture(autouse=True)
+def in_doubles() -> Iterator[None]:
+    """These tests are about algorithms: models and everything they are compared with are in float64."""
+    with in_float64():
+        yield
+
+
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return small_models.llama(2, scale=0.4)
+    return small_models.llama(2, scale=0.4).double()
 
 
 def prompts() -> list[Any]:
@@ -89,7 +98,7 @@ def test_next_token_distributions_are_restricted_to_the_context(model: Any) -> N
     for row, position in enumerate(text.positions):
         context = sorted(set(ids[: position + 1].tolist()))
         mass = whole[position, context].sum()
-        assert found.in_context_mass[row] == pytest.approx(mass, abs=1e-6)
+        assert found.in_context_mass[row] == pytest.approx(mass, abs=FLOAT64)
         expected = np.zeros(len(vocabulary))
         expected[vocabulary.local(context)] = whole[position, context] / mass
-        np.testing.assert_allclose(found.restricted[row], expected[text.types], atol=1e-6)
+        np.testing.assert_allclose(found.restricted[row], expected[text.types], rtol=0, atol=FLOAT64)

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from ccmc import CCMC, Contexts, Observations, chain_from_attention, fit_mle
-from harness.config.load import OneLayer, load_config
+from harness.config.load import load_config
 from harness.experiments._shared.sampling import excess_risk, sample_rows
-from harness.experiments.one_layer import units as experiment
+from harness.experiments.experiment import Request
+from harness.experiments.one_layer.plan import plan
+from harness.experiments.one_layer.settings import OneLayer
 from harness.models.one_layer import OneLayerAttention, continue_prompts, train
 
 K, D = 6, 9
@@ -111,4 +113,4 @@ def test_a_limit_takes_fewer_repetitions() -> None:
         config = load_config(given, limit=limit).config
         settings = config.experiments[0]
         assert isinstance(settings, OneLayer)
-        assert len(experiment.plan(config, settings)) == expected
+        assert len(plan(Request(config, settings))) == expected

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from float32 import FLOAT64, FUNCTION, assert_close32, in_float64, kl_tolerance
 from transformers import AutoModelForCausalLM
 
 import harness
@@ -19,7 +20,8 @@ from harness.core.errors import UsageError
 from harness.experiments._shared.sampling import count_tokens
 from harness.models import loading
 from harness.models.one_layer import OneLayerAttention
-from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM, from_weights, rotate
+from harness.models.one_layer_config import OneLayerConfig, rotate
+from harness.models.one_layer_hf import OneLayerForCausalLM, from_weights
 
 K = 6
 LADDER: list[dict[str, Any]] = [
@@ -134,7 +136,8 @@ def test_a_saved_model_enters_the_harness_like_any_other(tmp_path: Path) -> None
     run = harness.run(config, out=tmp_path / "run")
     mass = run.rows[run.rows["metric"] == "in_context_mass"]["value"]
     assert len(mass) > 0
-    np.testing.assert_allclose(mass.astype(float), 1.0, atol=1e-5)  # a tied model never leaves its context
+    # a tied model never leaves its context: a sum over the vocabulary of exponentials, over another such sum
+    assert_close32(mass.astype(float), 1.0, operations=2 * (size + FUNCTION))
     for _, row in run.trajectories[run.trajectories["source"] == "model"].iterrows():
         assert set(row["continuation"]) <= set(row["prompt_tokens"])
 
@@ -218,8 +221,9 @@ def test_the_last_position_alone_is_that_of_all_positions(settings: dict[str, An
 
 
 @pytest.mark.parametrize("settings", [s for s in LADDER if s.get("positions") != "additive"])
+@in_float64()
 def test_attention_heard_by_the_harness_is_what_the_model_gives(settings: dict[str, Any]) -> None:
-    made, of = ladder_model(settings).float(), tokens(1, 20)
+    made, of = ladder_model(settings), tokens(1, 20)
     eager.check_capture(made, "own")
     attentions = made(of, output_attentions=True).attentions
     assert len(attentions) == made.config.layers
@@ -227,7 +231,7 @@ def test_attention_heard_by_the_harness_is_what_the_model_gives(settings: dict[s
     capture.listen(made, of[0].numpy(), range(made.config.layers), heard.append)
     for call, attention in zip(heard, attentions, strict=True):
         assert attention.shape == (1, made.config.heads, 20, 20)
-        np.testing.assert_allclose(capture.attention_rows(call), attention[0].detach(), atol=1e-5)
+        np.testing.assert_allclose(capture.attention_rows(call), attention[0].detach(), rtol=0, atol=FLOAT64)
 
 
 def test_additive_positions_are_refused_by_name() -> None:
@@ -281,14 +285,15 @@ def test_heads_and_generation_of_a_saved_model(tmp_path: Path) -> None:
     rows = harness.run(config, out=tmp_path / "run").rows
     of_weights = rows[(rows["surrogate"] == "ccmc-weights") & (rows["metric"] == "kl")]["value"].astype(float)
     of_counts = rows[(rows["surrogate"] == "counts") & (rows["experiment"] == "heads") & (rows["metric"] == "kl")]
-    assert of_weights.max() < 1e-5 < of_counts["value"].astype(float).mean()
+    assert of_weights.max() < kl_tolerance(9 + 24) < 0.01 * of_counts["value"].astype(float).mean()
     leaves = rows[(rows["metric"] == "kl_with_escape") & (rows["surrogate"] == "counts")]["value"].astype(float)
     assert len(leaves) > 0 and bool((leaves >= 0).all())  # though the model never leaves its context
 
 
+@in_float64()
 def test_a_rotary_layer_is_asked_at_the_positions_that_are_named() -> None:
     """The model calls it without positions and lets it count; surrogates name them, 0 for no rotation."""
-    made, heard = ladder_model({"positions": "rotary"}).float(), list[capture.LayerCall]()
+    made, heard = ladder_model({"positions": "rotary"}), list[capture.LayerCall]()
     capture.listen(made, tokens(1, 20)[0].numpy(), [0], heard.append)
     hidden = heard[0].hidden
     assert hidden is not None

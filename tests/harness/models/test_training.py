@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from float32 import FLOAT64
 from transformers import AutoModelForCausalLM
 
 from ccmc import CCMC, Contexts, Observations, fit_mle
 from harness.experiments._shared.sampling import count_tokens, sample_rows
 from harness.experiments._shared.teachers import attention_trained_on
-from harness.models.one_layer_hf import OneLayerConfig, OneLayerForCausalLM
+from harness.models.one_layer_config import OneLayerConfig
+from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.models.training import IGNORED, Examples, Recipe, mean_loss, train
 
 K = 5
@@ -50,9 +52,9 @@ def test_lbfgs_reaches_the_maximum_of_the_likelihood() -> None:
 def test_mass_and_labels_give_the_same_loss() -> None:
     of = examples()
     assert of.labels is not None
-    mass = torch.nn.functional.one_hot(of.labels[:, -1], K).float()
-    made = model(init_scale=3.0)
-    assert mean_loss(made, of) == pytest.approx(mean_loss(made, Examples(of.tokens, mass=mass)), rel=1e-6)
+    mass = torch.nn.functional.one_hot(of.labels[:, -1], K).double()
+    made = model(init_scale=3.0).double()
+    assert mean_loss(made, of) == pytest.approx(mean_loss(made, Examples(of.tokens, mass=mass)), rel=FLOAT64)
 
 
 def test_adamw_learns_and_keeps_the_best_weights() -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import small_models
 import torch
+from float32 import FLOAT64, in_float64
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.attention import capture
 from harness.data.texts import LocalVocabulary
 from harness.experiments._shared.static_chains import ChainReader, read_chains
+
+
+@pytest.fixture(autouse=True)
+def in_doubles() -> Iterator[None]:
+    """These tests are about algorithms: models and everything they are compared with are in float64."""
+    with in_float64():
+        yield
 
 
 def gpt2() -> Any:
@@ -23,13 +32,13 @@ def gpt2() -> Any:
     )  # fmt: skip
     model = GPT2LMHeadModel(config)
     small_models.perturb(model, 0.3)
-    return model.eval().requires_grad_(False)
+    return model.double().eval().requires_grad_(False)
 
 
 TEXTS = [small_models.random_ids(length, length) for length in (20, 17, 25)]
 
 
-@pytest.mark.parametrize("make", [gpt2, lambda: small_models.llama(2)])
+@pytest.mark.parametrize("make", [gpt2, lambda: small_models.llama(2).double()])
 def test_one_pass_gives_logits_and_chains(make: Any) -> None:
     model = make()
     vocabulary = LocalVocabulary(TEXTS)
@@ -38,13 +47,15 @@ def test_one_pass_gives_logits_and_chains(make: Any) -> None:
         logits = capture.listen_through(model, tokens, reader.layers, reader.text(tokens))
         with torch.inference_mode():
             expected = model(torch.as_tensor(tokens)[None]).logits[0]
-        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=FLOAT64)
     everyone = np.arange(len(vocabulary))
     found, alone = reader.chains(), read_chains(model, TEXTS, vocabulary)
     assert [(c.layer, c.head) for c in found] == [(c.layer, c.head) for c in alone]
     assert len(found) == 2 * model.config.num_attention_heads
     for one, other in zip(found, alone, strict=True):
-        np.testing.assert_allclose(one.logits(everyone, everyone), other.logits(everyone, everyone), atol=1e-5)
+        np.testing.assert_allclose(
+            one.logits(everyone, everyone), other.logits(everyone, everyone), rtol=0, atol=FLOAT64
+        )
 
 
 def test_learned_positions_are_averaged_out_of_the_first_layer() -> None:
@@ -59,4 +70,4 @@ def test_learned_positions_are_averaged_out_of_the_first_layer() -> None:
     query, key, _ = block.attn.c_attn(mean).split(24, dim=-1)
     expected = (query[:, 12:] @ key[:, 12:].T / np.sqrt(12)).numpy()
     everyone = np.arange(len(vocabulary))
-    np.testing.assert_allclose(chain.logits(everyone, everyone), expected, atol=1e-4)
+    np.testing.assert_allclose(chain.logits(everyone, everyone), expected, rtol=0, atol=FLOAT64)

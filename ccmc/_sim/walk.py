@@ -25,10 +25,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel
-from ccmc._random import U64, next_word, seed_stream, unit
-from ccmc._types import FloatArray, IntArray
-from ccmc._walk_rows import MOST_HEAVY, draw_by_sum, look_at_row, score
+from ccmc._data.compiled import kernel
+from ccmc._data.types import FloatArray, IntArray
+from ccmc._sim.random import U64, next_word, seed_stream, unit
+from ccmc._sim.walk_rows import MOST_HEAVY, draw_by_sum, look_at_row, score
 
 # A word's upper 53 bits choose a position, and its lower 11 are a first, coarse number to compare with.
 _COARSE = 2048.0
@@ -41,7 +41,7 @@ _POOR = 50.0
 
 @kernel
 def _at(history: NDArray[np.int32], place: int) -> int:
-    """Entry of a path; unsigned, so that no one asks whether the place counts from the end."""
+    """Entry of a path; unsigned, so that no check for places that count from the end is compiled."""
     return int(history[U64(place)])
 
 
@@ -68,7 +68,7 @@ def _over(
     if table is None:
         found = score(logits, keys, queries, i, j)
         lead = found - base if found <= top else -np.inf
-        # No exponential, and no branch: 0.5 stands for a chance in between, which is rare.
+        # No exponential, and no branch: 0.5 means a chance in between, which is rare.
         return float((2.0 if lead >= levels[rest + U64(1)] else 0.5) if lead >= levels[rest] else -1.0)
     mass = table[U64(i), U64(j)]
     return coarse * mass - float(np.int64(rest)) if mass <= top else -1.0
@@ -76,7 +76,7 @@ def _over(
 
 @kernel
 def _exactly(over: float, lead: float, word: np.uint64) -> float:
-    """What `_over` says where it is not sure, from the logarithm of mass over bound."""
+    """What `_over` says where it cannot decide, from the logarithm of mass over bound."""
     return float(np.exp(lead) * _COARSE - float(np.int64(word & U64(2047))) if 0 < over < 1 else over)
 
 
@@ -158,7 +158,7 @@ def _walk_on(
     """Fill a path behind its first `length` tokens.
 
     present lists its tokens, and highest bounds their logits; counts are zeros, and are left so; what is known of a
-    row stands in by_row, heavy_number, heavy and heavy_mass, whatever they held before.
+    row is kept in by_row, heavy_number, heavy and heavy_mass, whatever they held before.
     """
     number = present.shape[0]
     bound, base, top = by_row[:, 0], by_row[:, 1], by_row[:, 2]

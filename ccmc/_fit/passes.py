@@ -5,7 +5,7 @@ For the tokens c seen with one query, with logits z and rows r of counts m and w
     total = sum_r w_r log S_r,    S_r = sum_c m_rc exp(z_c - max z),    slope_c = sum_r w_r m_rc / S_r,
 
 so that the expected wins are e_c = exp(z_c - max z) slope_c. Logits are per token, not per entry: a pass takes one
-exponential per token, and one multiplication and addition, twice, per entry. Rows are compact (see `_compact`).
+exponential per token, and one multiplication and addition, twice, per entry. Rows are compact (see `_data/compact.py`).
 
 A row whose tokens all lie hundreds of nats below the query's best would underflow; it is taken relative to its own
 best token, and its part of the expected wins goes to `extra`. Kernels add to what is there, so that the rows of a
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._types import FloatArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray
 
 # Below this S_r nears underflow. Products may be reordered, so its inverse must still be squarable.
 TINY = 1e-100

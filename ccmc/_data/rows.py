@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccmc._numba import kernel
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.compiled import kernel
+from ccmc._data.types import FloatArray, IntArray
 
 
 @kernel

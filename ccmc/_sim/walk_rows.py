@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray, IntArray
 
 # Heavy tokens that a row can hold.
 MOST_HEAVY = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel
+from ccmc._data.compiled import kernel
 
 U64 = np.uint64
 _GOLDEN = U64(0x9E3779B97F4A7C15)

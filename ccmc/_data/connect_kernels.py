@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel
-from ccmc._types import IntArray
+from ccmc._data.compiled import kernel
+from ccmc._data.types import IntArray
 
-# Rows per token of a query that are asked first whether they connect its tokens.
+# Rows per token of a query that are tried first, to see whether they connect its tokens.
 _FEW = 12
 
 
@@ -31,11 +31,8 @@ def members(dense: bool, first: int, last: int, local: NDArray[Any], counts: NDA
 
 @kernel
 def join(
-    order: IntArray,
     query_ptr: IntArray,
     ptr: IntArray,
-    token: IntArray,
-    listed: bool,
     dense: bool,
     indptr: IntArray,
     local: NDArray[Any],
@@ -43,28 +40,20 @@ def join(
     component: IntArray,
     components: IntArray,
 ) -> None:
-    """Components of each query's tokens, joined where one row holds both; numbered by their smallest tokens.
-
-    `listed`: the rows are those of CSR counts, unsorted, and `local` holds tokens; otherwise rows are compact.
-    """
+    """Components of each query's tokens, joined where one compact row holds both; numbered by their smallest tokens."""
     largest = np.diff(ptr).max()
     parent, row = np.empty(largest, np.int64), np.empty(largest, np.int64)
-    place = np.arange(ptr.shape[0] - 1)
     for q in range(ptr.shape[0] - 1):
         number = ptr[q + 1] - ptr[q]
         apart = number
         parent[:number] = np.arange(number)
-        if listed:
-            for c in range(number):
-                place[token[ptr[q] + c]] = c
         for o in range(query_ptr[q], query_ptr[q + 1]):
             if apart == 1:
                 break
-            at = order[o] if listed else o
-            size = members(dense, indptr[at], indptr[at + 1], local, counts, row)
-            root = _root(parent, place[row[0]])
+            size = members(dense, indptr[o], indptr[o + 1], local, counts, row)
+            root = _root(parent, row[0])
             for k in range(1, size):
-                other = _root(parent, place[row[k]])
+                other = _root(parent, row[k])
                 if other == root:
                     continue
                 apart -= 1
@@ -108,7 +97,7 @@ def strongly_connected(
 ) -> bool:
     """Whether each component is strongly connected under "a token of a row points to the token it emitted".
 
-    emitted [n] numbers the token of each sorted row. A few rows of a query tell as a rule; all of them are asked where
+    emitted [n] numbers the token of each sorted row. A few rows of a query tell as a rule; all of them are read where
     those do not. False also when `sweeps` sweeps were not enough: then nothing is known.
     """
     rows, largest = 0, np.diff(ptr).max()
@@ -122,10 +111,10 @@ def strongly_connected(
         if number == components[q]:
             continue
         joined = False
-        for asked in (min(_FEW * number, last - first), last - first):
+        for tried in (min(_FEW * number, last - first), last - first):
             joined = joined or _joined(
                 component[ptr[q] : ptr[q + 1]], components[q], dense, indptr[first:], local, counts,
-                emitted[first : first + asked], sweeps, row, stack, won, forward, backward,
+                emitted[first : first + tried], sweeps, row, stack, won, forward, backward,
             )  # fmt: skip
             if joined:
                 break

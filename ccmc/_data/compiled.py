@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 import numba
 import numpy as np
 
-from ccmc._types import IntArray
+from ccmc._data.types import IntArray
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -39,11 +39,11 @@ def summing_kernel(function: Function) -> Function:
 
 def thread_count() -> int:
     """Cores this process may use: `CCMC_THREADS`, else what the operating system grants."""
-    asked = os.environ.get("CCMC_THREADS")
-    if asked is not None:
-        if not asked.isdigit() or int(asked) < 1:
-            raise ValueError(f"CCMC_THREADS must be a positive integer, got {asked!r}")
-        return int(asked)
+    wanted = os.environ.get("CCMC_THREADS")
+    if wanted is not None:
+        if not wanted.isdigit() or int(wanted) < 1:
+            raise ValueError(f"CCMC_THREADS must be a positive integer, got {wanted!r}")
+        return int(wanted)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

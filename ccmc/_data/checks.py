@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ccmc._types import FloatArray
+from ccmc._data.types import FloatArray
 
 
 def pair_values(values: ArrayLike, number: int, name: str) -> FloatArray:

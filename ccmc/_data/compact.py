@@ -11,20 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._pairs import Pairs
-from ccmc._types import FloatArray, IntArray
-from ccmc.contexts import Contexts
+from ccmc._data.pairs import Pairs
+from ccmc._data.types import Csr, FloatArray, IntArray
 
 _DENSE_SHARE = 0.25
 _SAMPLE = 1000
 _PAD = 8
 _TABLE = 1 << 22
-# Logarithms of what a byte can hold, and of 0, which is never asked for.
+# Logarithms of what a byte can hold, and of 0, which is never read.
 _LOGARITHMS = np.log(np.maximum(np.arange(256), 1))
 
 
@@ -55,20 +53,19 @@ class CompactRows:
         return self.dense, self.indptr, self.local, self.counts
 
 
-_known: WeakKeyDictionary[Contexts, CompactRows] = WeakKeyDictionary()
+def compact_dense(query: IntArray, table: FloatArray) -> CompactRows | None:
+    """Dense counts [n, K] as compact rows; None where most of the table is empty, which is better listed."""
+    if not _mostly_filled(table):
+        return None
+    return _from_dense(query, table, np.uint8) or _from_dense(query, table, np.float64)
 
 
-def compact(contexts: Contexts) -> CompactRows:
-    """The contexts as compact rows; made once for each object."""
-    found = _known.get(contexts)
-    if found is None:
-        table = contexts.counts
-        if isinstance(table, np.ndarray) and _mostly_filled(table):
-            found = _from_dense(contexts.query, table, np.uint8) or _from_dense(contexts.query, table, np.float64)
-        if found is None:
-            found = _from_csr(contexts)
-        _known[contexts] = found
-    return found
+def compact_small_integers(query: IntArray, table: FloatArray) -> CompactRows | None:
+    """Dense counts [n, K] as compact rows of single bytes; None where the counts are no small integers or none at all.
+
+    Rows that come back are sound: finite, non-negative, and none is empty.
+    """
+    return _from_dense(query, table, np.uint8) if _mostly_filled(table) else None
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,9 @@ class Emitted:
     """[n] number of each row's token among its query's tokens, in the order of the compact rows."""
 
 
-def look_up_emitted(contexts: Contexts, tokens: IntArray, weight: FloatArray | None) -> Emitted | None:
-    """Look up one token for each row [n], of weight [n] or 1; None unless that is cheap and each is in its row."""
-    rows = _known.get(contexts)
-    if rows is None or not rows.dense:
-        return None
-    from ccmc._compact_kernels import read_emitted
+def look_up_emitted(rows: CompactRows, tokens: IntArray, weight: FloatArray | None) -> Emitted | None:
+    """Look up one token for each of the dense rows [n], of weight [n] or 1; None unless each is in its row."""
+    from ccmc._data.compact_kernels import read_emitted
 
     pairs = rows.pairs
     size = len(pairs.ptr) - 1
@@ -107,19 +101,6 @@ def look_up_emitted(contexts: Contexts, tokens: IntArray, weight: FloatArray | N
     return Emitted(wins, float(mass.sum()), numbers) if whole else None
 
 
-def compact_if_sound(contexts: Contexts, counts: FloatArray, query: IntArray) -> bool:
-    """Make the compact rows while the counts are checked, where they are a large dense table of small integers.
-
-    Returns whether the counts were found to be sound; where not, nothing is known.
-    """
-    if not _mostly_filled(counts):
-        return False
-    found = _from_dense(query, counts, np.uint8)
-    if found is not None:
-        _known[contexts] = found
-    return found is not None
-
-
 def _mostly_filled(table: FloatArray) -> bool:
     if len(table) == 0:
         return False
@@ -129,7 +110,7 @@ def _mostly_filled(table: FloatArray) -> bool:
 
 def _from_dense(query: IntArray, table: FloatArray, kind: Any) -> CompactRows | None:
     """Compact rows with counts of type `kind`; None where that cannot hold the counts, or a row has none."""
-    from ccmc import _compact_kernels as kernels
+    from ccmc._data import compact_kernels as kernels
 
     rows, size = table.shape
     order, rank, query_ptr = kernels.sorted_by_query(query, size)
@@ -160,10 +141,10 @@ def _from_dense(query: IntArray, table: FloatArray, kind: Any) -> CompactRows | 
     return _finish(order, query_ptr, ptr, token, True, indptr, np.empty(0, np.uint8), counts)
 
 
-def _from_csr(contexts: Contexts) -> CompactRows:
-    from ccmc import _compact_kernels as kernels
+def compact_sparse(query: IntArray, table: Csr) -> CompactRows:
+    """Canonical CSR counts [n, K] as compact rows."""
+    from ccmc._data import compact_kernels as kernels
 
-    table, query = contexts.sparse_counts, contexts.query
     rows, size = table.shape
     given = table.indptr.astype(np.int64)
     order, rank, query_ptr = kernels.sorted_by_query(query, size)
@@ -215,7 +196,7 @@ def _from_csr(contexts: Contexts) -> CompactRows:
 
 def _in_parts(work: Callable[[int, int], bool], number: int, rows: int) -> bool:
     """Run work(first, last) over `number` things, one stretch for each thread; whether all returned True."""
-    from ccmc._numba import shared_pool, thread_count
+    from ccmc._data.compiled import shared_pool, thread_count
 
     threads = thread_count() if rows >= _SAMPLE else 1
     edges = np.linspace(0, number, threads + 1).astype(np.int64).tolist()
@@ -236,9 +217,9 @@ def _finish(
     local: NDArray[Any],
     counts: NDArray[Any],
 ) -> CompactRows:
-    from ccmc._connect_kernels import join
+    from ccmc._data.connect_kernels import join
 
     component = np.zeros(len(token), np.int64)
     components = np.zeros(len(ptr) - 1, np.int64)
-    join(order, query_ptr, ptr, token, False, dense, indptr, local, counts, component, components)
+    join(query_ptr, ptr, dense, indptr, local, counts, component, components)
     return CompactRows(Pairs(order, query_ptr, ptr, token, component, components), dense, indptr, local, counts)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray, IntArray
 
 U64 = np.uint64
 _SHIFT = 4503599627370496.0
@@ -135,12 +135,12 @@ def read_emitted(
             c = mine[wanted[r]]
             if c < 0:
                 return False
-            met = counts[indptr[o] + c]
-            if met == 0:
+            count = counts[indptr[o] + c]
+            if count == 0:
                 return False
             w = weight[r] if weight.shape[0] > 0 else 1.0
             won[c] += w
-            total += w * (logarithms[int(met)] if counts.itemsize == 1 else np.log(met))
+            total += w * (logarithms[int(count)] if counts.itemsize == 1 else np.log(count))
             numbers[o] = c
         mass[q] = total
     return True

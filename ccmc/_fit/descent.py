@@ -7,13 +7,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc import _solver as solver
-from ccmc._columns import column_pass, to_columns
-from ccmc._linear import centre
-from ccmc._numba import kernel, run_tasks
-from ccmc._passes import exponentials, gradient_pass, product_pass, squares_pass
-from ccmc._solver import advance, may_be_coarse, workspace
-from ccmc._types import FloatArray, IntArray
+from ccmc._data.columns import to_columns
+from ccmc._data.compact import CompactRows
+from ccmc._data.compiled import kernel, run_tasks
+from ccmc._data.types import FloatArray, IntArray
+from ccmc._fit.column_pass import column_pass
+from ccmc._fit.linear import centre
+from ccmc._fit.passes import exponentials, gradient_pass, product_pass, squares_pass
+from ccmc._fit.problem import Problem
+from ccmc._fit.solver import advance, may_be_coarse
+from ccmc._fit.workspace import (
+    BEST,
+    COARSE,
+    DIRECTION,
+    DONE,
+    GRADIENT,
+    HESSIAN,
+    LIKELIHOOD,
+    MEASURE,
+    OBJECTIVE,
+    PASSES,
+    POINT,
+    PRODUCT,
+    workspace,
+)
 
 # Entries from which a query is read in portions by several threads, whatever their number.
 LARGE = 1 << 22
@@ -49,29 +66,29 @@ def solve_query(
     y, inverse = np.zeros(width), np.zeros(rows)
     squares = np.empty((0, 0))
     columns = to_columns(rows, size, width, counts) if dense else counts[:0]
-    vectors[solver.POINT] = delta
-    centre(vectors[solver.POINT], component, components, expected, extra)
-    request = solver.GRADIENT
+    vectors[POINT] = delta
+    centre(vectors[POINT], component, components, expected, extra)
+    request = GRADIENT
     total = 0.0
-    z = prior + vectors[solver.POINT]
-    while request != solver.DONE:
+    z = prior + vectors[POINT]
+    while request != DONE:
         slope[:] = 0.0
         extra[:] = 0.0
-        if request == solver.PRODUCT:
-            v = vectors[solver.DIRECTION]
+        if request == PRODUCT:
+            v = vectors[DIRECTION]
             for c in range(size):
                 y[c] = w[c] * v[c]
             product_pass(0, rows, dense, indptr, local, counts, weight, z, y, v, inverse, slope, extra)
         else:
-            z[:] = prior + vectors[solver.POINT]
+            z[:] = prior + vectors[POINT]
             exponentials(z, w)
             if dense:
                 coarse = may_be_coarse(numbers, state, max_passes)
-                state[solver.COARSE] = coarse
+                state[COARSE] = coarse
                 total = column_pass(coarse, rows, columns, width, counts, weight, z, w, inverse, slope, extra)
             else:
                 total = gradient_pass(0, rows, dense, indptr, local, counts, weight, z, w, inverse, slope, extra)
-            if request == solver.HESSIAN:
+            if request == HESSIAN:
                 squares = np.zeros((size, size))
                 squares_pass(0, rows, dense, indptr, local, counts, weight, z, w, inverse, squares)
         expected[:] = w[:size] * slope[:size] + extra
@@ -79,12 +96,12 @@ def solve_query(
             vectors, history, numbers, state, prior, wins, ridge, component, components, tol, max_passes,
             total, slope, expected, squares,
         )  # fmt: skip
-    delta[:] = vectors[solver.BEST]
+    delta[:] = vectors[BEST]
     answer[0], answer[1], answer[2], answer[3] = (
-        numbers[solver.OBJECTIVE],
-        numbers[solver.LIKELIHOOD],
-        numbers[solver.MEASURE],
-        state[solver.PASSES],
+        numbers[OBJECTIVE],
+        numbers[LIKELIHOOD],
+        numbers[MEASURE],
+        state[PASSES],
     )
 
 
@@ -196,41 +213,38 @@ def all_products(
 
 
 def solve_large(
-    rows: tuple[int, int],
-    arrays: tuple[bool, IntArray, NDArray[Any], NDArray[Any]],
-    weight: FloatArray,
-    component: IntArray,
-    components: int,
-    prior: FloatArray,
-    wins: FloatArray,
-    ridge: float,
-    tol: float,
-    max_passes: int,
-    delta: FloatArray,
-    answer: FloatArray,
+    rows: CompactRows, head: int, query: int, problem: Problem, delta: FloatArray, answer: FloatArray
 ) -> None:
-    """As `solve_query`, each pass in a fixed number of portions that threads share."""
-    dense, indptr, local, counts = arrays
-    first, last = rows
+    """As `solve_query` for one query of one head, each pass in a fixed number of portions that threads share.
+
+    Shapes: delta [pairs of the query], answer [4]; problem.weight is in the order of the compact rows.
+    """
+    pairs = rows.pairs
+    part = slice(pairs.ptr[query], pairs.ptr[query + 1])
+    component, components = pairs.component[part], pairs.components[query]
+    prior, wins, ridge = problem.prior[head, part], problem.wins[head, part], problem.ridge[head]
+    weight = problem.weight[head % len(problem.weight)]
+    dense, indptr, local, counts = rows.arrays()
+    first, last = pairs.query_ptr[query], pairs.query_ptr[query + 1]
     size = len(delta)
     width = int(indptr[first + 1] - indptr[first]) if dense else size
     vectors, history, numbers, state = workspace(size)
     w, y, inverse = np.empty(width), np.zeros(width), np.zeros(last)
-    vectors[solver.POINT] = delta
-    centre(vectors[solver.POINT], component, components, np.empty(size), np.empty(size))
+    vectors[POINT] = delta
+    centre(vectors[POINT], component, components, np.empty(size), np.empty(size))
     edges = np.linspace(first, last, _PORTIONS + 1).astype(np.int64)
     slopes, extras, totals = np.empty((_PORTIONS, width)), np.empty((_PORTIONS, size)), np.zeros(_PORTIONS)
     squares = np.empty((0, 0))
-    request = solver.GRADIENT
-    z = prior + vectors[solver.POINT]
+    request = GRADIENT
+    z = prior + vectors[POINT]
 
     def read(portions: IntArray) -> None:
         for k in portions:
             slopes[k], extras[k] = 0.0, 0.0
             bounds = edges[k], edges[k + 1]
-            if request == solver.PRODUCT:
+            if request == PRODUCT:
                 product_pass(
-                    *bounds, dense, indptr, local, counts, weight, z, y, vectors[solver.DIRECTION], inverse,
+                    *bounds, dense, indptr, local, counts, weight, z, y, vectors[DIRECTION], inverse,
                     slopes[k], extras[k],
                 )  # fmt: skip
             else:
@@ -238,20 +252,20 @@ def solve_large(
                     *bounds, dense, indptr, local, counts, weight, z, w, inverse, slopes[k], extras[k]
                 )
 
-    while request != solver.DONE:
-        if request == solver.PRODUCT:
-            y[:size] = w[:size] * vectors[solver.DIRECTION]
+    while request != DONE:
+        if request == PRODUCT:
+            y[:size] = w[:size] * vectors[DIRECTION]
         else:
-            z = prior + vectors[solver.POINT]
+            z = prior + vectors[POINT]
             exponentials(z, w)
         run_tasks(read, np.ones(_PORTIONS))
         slope, extra = slopes.sum(axis=0), extras.sum(axis=0)
-        if request == solver.HESSIAN:
+        if request == HESSIAN:
             squares = np.zeros((size, size))
             squares_pass(first, last, dense, indptr, local, counts, weight, z, w, inverse, squares)
         request = advance(
-            vectors, history, numbers, state, prior, wins, ridge, component, components, tol, max_passes,
-            float(totals.sum()), slope, w[:size] * slope[:size] + extra, squares,
+            vectors, history, numbers, state, prior, wins, ridge, component, components, problem.tol,
+            problem.max_passes, float(totals.sum()), slope, w[:size] * slope[:size] + extra, squares,
         )  # fmt: skip
-    delta[:] = vectors[solver.BEST]
-    answer[:] = numbers[solver.OBJECTIVE], numbers[solver.LIKELIHOOD], numbers[solver.MEASURE], state[solver.PASSES]
+    delta[:] = vectors[BEST]
+    answer[:] = numbers[OBJECTIVE], numbers[LIKELIHOOD], numbers[MEASURE], state[PASSES]

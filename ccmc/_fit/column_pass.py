@@ -1,10 +1,9 @@
 """The gradient over dense rows of one query, read column by column.
 
 A row's sum S_r = sum_c m_rc w_c and its share of slope_c = sum_r w_r m_rc / S_r need the row twice, with a division
-between: row by row, each waits for the last. Here a block of rows is kept column after column, so that both loops run
-along the rows with nothing to wait for, four columns at a time. A block of single bytes stays in the nearest cache.
-The meaning of all sums is that of `_passes`. While a fit is far from its answer, single precision will do: twice as
-many numbers fit into a vector.
+between: row by row, each waits for the last. In blocks of columns (see `_data/columns.py`) both loops run along the
+rows with nothing to wait for, four columns at a time. The meaning of all sums is that of `passes.py`. While a fit is
+far from its answer, single precision will do: twice as many numbers fit into a vector.
 """
 
 from __future__ import annotations
@@ -14,38 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._passes import TINY, low_row
-from ccmc._types import FloatArray
+from ccmc._data.columns import BLOCK
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray
+from ccmc._fit.passes import TINY, low_row
 
-BLOCK = 512
 _MANTISSA = 0x000FFFFFFFFFFFFF
 _ONE = 0x3FF0000000000000
 # Sums of single precision below this are taken as rows that underflow, which are summed on their own.
 _TINY_SINGLE = np.float32(1e-30)
-
-
-@kernel
-def to_columns(rows: int, size: int, stride: int, counts: NDArray[Any]) -> NDArray[Any]:
-    """Dense rows [rows, stride] as blocks of `BLOCK` rows, within which the first `size` columns follow one another."""
-    columns = np.empty(rows * size, counts.dtype)
-    for begin in range(0, rows, BLOCK):
-        height = min(BLOCK, rows - begin)
-        block = columns[begin * size : (begin + height) * size]
-        whole = height - height % 8
-        for r in range(0, whole, 8):
-            # Eight rows at a time, so that a column receives eight neighbours at once.
-            rows8 = counts[(begin + r) * stride : (begin + r + 8) * stride]
-            a0, a1, a2, a3 = rows8[:stride], rows8[stride:], rows8[2 * stride :], rows8[3 * stride :]
-            a4, a5, a6, a7 = rows8[4 * stride :], rows8[5 * stride :], rows8[6 * stride :], rows8[7 * stride :]
-            for c in range(size):
-                o = block[c * height + r : c * height + r + 8]
-                o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7] = a0[c], a1[c], a2[c], a3[c], a4[c], a5[c], a6[c], a7[c]
-        for r in range(whole, height):
-            row = counts[(begin + r) * stride : (begin + r) * stride + size]
-            for c in range(size):
-                block[c * height + r] = row[c]
-    return columns
 
 
 @kernel

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccmc._numba import kernel, summing_kernel
-from ccmc._types import FloatArray
+from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.types import FloatArray
 
 # Up to here elimination costs about as much as the iteration.
 _FEW = 16
@@ -35,7 +35,7 @@ _ITERATIONS = 25
 _NEGLIGIBLE = 1e-10
 # No sweep is taken to shrink the error more than this: one lucky step proves nothing.
 _QUICKEST = 0.3
-# What one sweep is taken to shrink the error by before a second one has told.
+# What one sweep is taken to shrink the error by before a second one has been measured.
 _UNKNOWN = 0.9
 # Tolerance of mu as a share of that of a step.
 _INNER = 0.2

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ccmc._types import Csr, FloatArray, IntArray
+from ccmc._data.types import Csr, FloatArray, IntArray
 
 # Largest K x K table that is worth writing to look up a few pairs.
 _TABLE = 1 << 16
@@ -41,7 +41,7 @@ class Pairs:
 
     def find(self, query: IntArray, token: IntArray) -> IntArray:
         """Number of each pair (query[k], token[k]), or -1 where it does not occur."""
-        from ccmc._rows import find_in_rows
+        from ccmc._data.rows import find_in_rows
 
         place = np.empty(len(query), np.int64)
         find_in_rows(self.ptr, self.token, query.astype(np.int64), token.astype(np.int64), place)
@@ -75,21 +75,6 @@ class Pairs:
         group = self._group
         means: FloatArray = np.bincount(group, weights=values)[group] / self.component_sizes()
         return means
-
-
-def number_pairs(counts: Csr, query: IntArray) -> Pairs:
-    """Find the pairs of contexts given as canonical CSR counts [n, K] and queries [n]."""
-    from ccmc import _compact_kernels as kernels
-    from ccmc._connect_kernels import join
-
-    indptr = counts.indptr.astype(np.int64)
-    order, _, query_ptr = kernels.sorted_by_query(query, counts.shape[1])
-    ptr, token = kernels.seen_tokens(indptr, counts.indices, order, query_ptr)
-    component, components = np.zeros(len(token), np.int64), np.zeros(len(ptr) - 1, np.int64)
-    join(
-        order, query_ptr, ptr, token, True, False, indptr, counts.indices, counts.data, component, components
-    )  # fmt: skip
-    return Pairs(order, query_ptr, ptr, token, component, components)
 
 
 def pattern(pairs: Pairs) -> Csr:

@@ -1,0 +1,1 @@
+"""Kernels of the simulation (random streams, walks) and of the mean field (flow); imports `_data` only."""
