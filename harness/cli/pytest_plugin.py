@@ -43,6 +43,7 @@ def assert_gate(run: Any, baseline: Any, tolerance: Any = None) -> Verdict:
     from harness.analysis.gate import gate
     from harness.analysis.tolerance import Tolerance, load_tolerance
     from harness.report.gate_output import failure_table, summary
+    from harness.report.render.markdown import to_markdown
     from harness.runs.run import Run, load_run
 
     opened = [one if isinstance(one, Run) else load_run(one) for one in (run, baseline)]
@@ -50,7 +51,7 @@ def assert_gate(run: Any, baseline: Any, tolerance: Any = None) -> Verdict:
     verdict = gate(opened[0], opened[1], allowed)
     if not verdict.passed:
         table = failure_table(verdict, str(opened[0].path), str(opened[1].path))
-        raise AssertionError(f"{summary(verdict)}\n\n{table.markdown()}")
+        raise AssertionError(f"{summary(verdict)}\n\n{to_markdown(table)}")
     return verdict
 
 

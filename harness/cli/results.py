@@ -10,7 +10,8 @@ import typer
 
 from harness.cli.completion import complete_metric, complete_run
 from harness.core.errors import UsageError, nearest
-from harness.report.terminal import print_pivots, print_tables, working
+from harness.report.render import FORMATS
+from harness.report.terminal import print_prose, print_tables, width, working
 
 RunArgument = Annotated[
     str, typer.Argument(help="A run directory, or its name under results/.", autocompletion=complete_run)
@@ -43,8 +44,18 @@ def names_of(texts: list[str] | None) -> list[str]:
 
 
 def one_of(option: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a value that an option does not take.
+
+    Raises:
+        UsageError: names the nearest.
+    """
     if value not in known:
         raise UsageError(f"{option} {value!r}{nearest(value, known)}")
+
+
+def warn(problem: str) -> None:
+    """One line on stderr about something that is left out."""
+    typer.echo(f"warning: {' '.join(problem.split())}", err=True)
 
 
 def table(
@@ -58,27 +69,27 @@ def table(
         typer.Option(help="What to show; default: what each is about.", autocompletion=complete_metric),
     ] = None,
     where: Annotated[list[str] | None, typer.Option(metavar="A=B", help="Only rows where a factor is this.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or html.")] = "rich",
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv, json or html.")] = "rich",
 ) -> None:
-    """Pivot the rows of one or many runs, each figure with its interval, the best in bold where it is sure."""
-    from harness.report.pivot_formats import FORMATS, render
-
-    one_of("--format", format_, FORMATS)
-    from harness.analysis.pivot import pivots
+    """Pivot the rows of one or many runs; each figure has its interval, the best is bold where its lead excludes 0."""
+    one_of("--format", format_, (*FORMATS, "html"))
+    from harness.analysis.pivot import frame, pivots
     from harness.runs.run import load_run
 
     with working("pooling rows"):
         found = pivots(
             [load_run(run) for run in runs], names_of(rows), names_of(columns), names_of(metric), where or []
         )
+    if format_ == "csv":
+        typer.echo(frame(found).to_csv(index=False), nl=False)
+        return
+    tables = [pivot.wide() for pivot in found]
     if format_ == "rich":
-        print_pivots(found)
-    else:
-        typer.echo(render(found, format_), nl=False)
+        from harness.report.render.layout import fits
 
-
-def _one_format(format_: str) -> None:
-    one_of("--format", format_, ("rich", "markdown", "csv"))
+        space = width()
+        tables = [one if fits(one, space) else pivot.long() for one, pivot in zip(tables, found, strict=True)]
+    print_tables(tables, format_)
 
 
 def compare(
@@ -94,10 +105,10 @@ def compare(
         typer.Option(help="Default: all that have a better direction.", autocompletion=complete_metric),
     ] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare figures that do not mean the same.")] = False,
-    format_: Annotated[str, typer.Option("--format", help="rich, markdown or csv.")] = "rich",
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
     """Compare A with B, or many runs with a baseline, pair by pair: difference, interval, corrected p, wins, movers."""
-    _one_format(format_)
+    one_of("--format", format_, FORMATS)
     if baseline is None and len(runs) != 2:
         raise UsageError(f"compare takes two runs, or any number and --baseline REF; got {len(runs)}")
     from harness.analysis import compare as comparing
@@ -113,7 +124,11 @@ def compare(
             shown = [comparing.baseline_table(found)]
     for comparison in found:
         for line in comparing.warnings(comparison):
-            typer.echo(f"{comparison.a.name + ': ' if baseline else 'note: '}{line}", err=format_ == "csv")
+            said = f"{comparison.a.name if baseline else 'note'}: {line}"
+            if format_ == "rich":
+                print_prose(said, rest="  ")
+            else:
+                typer.echo(said, err=format_ in {"csv", "json"})
     if format_ == "csv":
         typer.echo(comparing.frames(found).to_csv(index=False), nl=False)
     else:
@@ -127,15 +142,15 @@ def leaderboard(
         typer.Option(help="Rank by this; default: what each experiment is about.", autocompletion=complete_metric),
     ] = None,
     surrogate: Annotated[str | None, typer.Option(help="Rank this surrogate; default: the best of each run.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
-    """Rank the runs of a folder; a rank is shared where the difference is not sure."""
-    one_of("--format", format_, ("rich", "markdown"))
+    """Rank the runs of a folder; a rank is shared where the interval of the difference includes zero."""
+    one_of("--format", format_, FORMATS)
     from harness.analysis import leaderboard as ranking
 
     sides, left_out = ranking.folder_sides(folder)
     for line in left_out:
-        typer.echo(f"left out: {line}")
+        typer.echo(f"left out: {line}", err=format_ in {"csv", "json"})
     with working("ranking"):
         tables = ranking.leaderboard(sides, metric, surrogate)
     print_tables(tables, format_)
@@ -149,10 +164,10 @@ def revisions(
         str | None, typer.Option(help="Default: what each experiment is about.", autocompletion=complete_metric)
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="rich or markdown.")] = "rich",
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
     """Follow one model over its revisions: each figure, and its change since the one before and the first."""
-    one_of("--format", format_, ("rich", "markdown"))
+    one_of("--format", format_, FORMATS)
     from harness.analysis.leaderboard import revisions as follow
     from harness.analysis.sides import open_sides
 
@@ -195,10 +210,10 @@ def gate(
         if path is not None:
             _write(path, text(verdict, str(opened.path), baseline))
     for note in verdict.notes:
-        typer.echo(f"note: {note}")
+        print_prose(f"note: {note}", rest="  ")
     if verdict.failures:
-        print_tables([failure_table(verdict, str(opened.path), baseline)])
-    typer.echo(summary(verdict))
+        print_tables([failure_table(verdict, str(opened.path), baseline)], more="--markdown FILE")
+    print_prose(summary(verdict), rest="  ")
     if not verdict.passed:
         raise typer.Exit(1)
 

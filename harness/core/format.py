@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from harness.core.records import Interval
 
 
 def _text(value: float, scale: float, signed: bool) -> str:
     """A number with the decimals that three digits of `scale` need; without a minus sign where it is shown as 0."""
-    if not np.isfinite(value) or scale == 0:
+    if not math.isfinite(value) or scale == 0:
         return f"{value:g}"
-    digit = int(np.floor(np.log10(scale)))
+    digit = math.floor(math.log10(scale))
     if not -4 <= digit < 5:
         return f"{value:{'+' if signed else ''}.1e}" if value else "0"
     decimals = max(2 - digit, 0) if digit >= 0 else max(3, 2 - digit if digit < -2 else 3)
@@ -21,7 +21,7 @@ def _text(value: float, scale: float, signed: bool) -> str:
 
 def number(value: float | None, signed: bool = False) -> str:
     """Three digits; a dash where there is no value."""
-    return "–" if value is None or np.isnan(value) else _text(value, abs(value), signed)
+    return "–" if value is None or math.isnan(value) else _text(value, abs(value), signed)
 
 
 def interval(found: Interval, signed: bool = False) -> str:

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 from harness.analysis.gate import Finding, Verdict
 from harness.core.format import interval, number
-from harness.experiments._shared.tables import Table
+from harness.core.records import Cell, Column, Table
+from harness.report.render.markdown import to_markdown as table_markdown
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -17,10 +18,10 @@ def _difference(finding: Finding) -> str:
     return "–" if finding.difference is None else interval(finding.difference.interval, signed=True)
 
 
-def _percent(finding: Finding) -> str:
+def _percent(finding: Finding) -> float | None:
     if finding.difference is None or finding.difference.interval.value is None or not finding.baseline:
-        return "–"
-    return f"{100 * finding.difference.interval.value / abs(finding.baseline):+.1f} %"
+        return None
+    return 100 * finding.difference.interval.value / abs(finding.baseline)
 
 
 def failure_table(verdict: Verdict, run: str, baseline: str) -> Table:
@@ -30,27 +31,27 @@ def failure_table(verdict: Verdict, run: str, baseline: str) -> Table:
         moved = finding.difference.interval.value if finding.difference else None
         return -abs(moved / finding.baseline) if moved is not None and finding.baseline else float("-inf")
 
-    body = [
-        [
-            f.figure,
-            f.status,
-            number(f.baseline),
-            number(f.value),
-            _difference(f),
-            _percent(f),
-            number(f.allowed),
-            "–" if f.difference is None else str(f.difference.interval.n),
-            f.detail,
-        ]
-        for f in sorted(verdict.failures, key=size)
+    columns = [
+        Column("figure", left=True),
+        Column("fails as", left=True),
+        Column("baseline", priority=2),
+        Column("run", priority=2),
+        Column("run - baseline", signed=True),
+        Column("relative", "%", signed=True, priority=1),
+        Column("allowed", priority=3),
+        Column("n", priority=4),
+        Column("how", left=True, priority=5),
     ]
-    return Table(
-        f"Gate: {run} against {baseline}",
-        ["figure", "fails as", "baseline", "run", "run - baseline", "relative", "allowed", "n", "how"],
-        body,
+    rows: list[list[Cell]] = []
+    for one in sorted(verdict.failures, key=size):
+        moved = None if one.difference is None else one.difference.interval
+        figures: list[Cell] = [one.baseline, one.value, moved, _percent(one), one.allowed]
+        rows.append([one.figure, one.status, *figures, None if moved is None else moved.n, one.detail])
+    note = (
         "Worse: by more than is allowed, with an interval of the difference that excludes zero. The intervals hold "
-        "together for all figures that moved (95 % unless the tolerance file differs), by bootstrap over n units.",
+        "together for all figures that moved (95 % unless the tolerance file differs), by bootstrap over n units."
     )
+    return Table("gate", f"Gate: {run} against {baseline}", columns, rows, note)
 
 
 def summary(verdict: Verdict) -> str:
@@ -70,7 +71,7 @@ def to_markdown(verdict: Verdict, run: str, baseline: str) -> str:
     lines = [f"### {'✅' if verdict.passed else '❌'} {summary(verdict)}", ""]
     lines += [f"- {note}" for note in verdict.notes]
     if verdict.failures:
-        lines += ["", failure_table(verdict, run, baseline).markdown().rstrip()]
+        lines += ["", table_markdown(failure_table(verdict, run, baseline)).rstrip()]
     return "\n".join(lines).rstrip() + "\n"
 
 

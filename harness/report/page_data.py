@@ -14,6 +14,7 @@ from harness.runs.run import Run
 
 FIDELITY = ("kl", "total_variation", "top_token")
 MOST_TEXTS = 400  # of one run; the report says how many are left out
+FEW = 6  # prompts of a model that the run trained itself
 
 
 def _rounded(value: Any) -> float | None:
@@ -27,9 +28,8 @@ def head_table(rows: pd.DataFrame) -> dict[str, Any] | None:
         {columns, rows}: explained with its interval, and means of the other measures over held-out prompts; None where
         the run has no heads.
     """
-    heads = rows[(rows["experiment"] == "heads") & (rows["split"] == "held_out") & rows["head"].notna()]
-    heads = heads[~heads["surrogate"].isin(["model"])]
-    if heads.empty:
+    heads = rows[(rows["split"] == "held_out") & rows["head"].notna() & (rows["surrogate"] != "model")]
+    if not (heads["metric"] == "explained").any():
         return None
     by = ["model", "strategy", "layer", "head", "surrogate"]
     means = heads[heads["metric"].isin(FIDELITY)].assign(value=lambda part: part["value"].astype(float))
@@ -47,25 +47,6 @@ def head_table(rows: pd.DataFrame) -> dict[str, Any] | None:
         "columns": [{"name": name, "numeric": name in numeric} for name in columns],
         "rows": [list(record) for record in records],
     }
-
-
-def heat_map_values(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[dict[str, Any], list[int]]]:
-    """(model, strategy) -> (surrogate -> explained [layers, heads], the layers)."""
-    part = rows[(rows["experiment"] == "heads") & (rows["metric"] == "explained") & rows["head"].notna()]
-    found = {}
-    for (model, strategy), group in part.groupby(["model", "strategy"], sort=False):
-        table = group.assign(value=group["value"].astype(float)).pivot_table(
-            index="layer", columns="head", values="value", aggfunc="first"
-        )
-        layers, heads = table.index, table.columns
-        maps = {}
-        for surrogate, own in group.groupby("surrogate", sort=False):
-            shape = own.assign(value=own["value"].astype(float)).pivot_table(
-                index="layer", columns="head", values="value"
-            )
-            maps[str(surrogate)] = shape.reindex(index=layers, columns=heads).to_numpy(dtype=float)
-        found[str(model), str(strategy)] = (maps, [int(layer) for layer in layers])
-    return found
 
 
 def piece_maker(folder: Path | None) -> Callable[[int], str]:
@@ -101,16 +82,16 @@ def viewer(run: Run) -> dict[str, Any] | None:
     table = run.trajectories
     if table.empty:
         return None
-    table = table[(table["split"] == "held_out") & (table["experiment"] != "texts")]
+    table = table[(table["split"] == "held_out") & (table["source"] != "text")]  # given texts have no continuation
     table = table.sort_values(["experiment", "seed"], kind="stable")
     table = table.drop_duplicates(["model", "strategy", "prompt", "source"])  # the first seed of each
-    one_layer = table[table["experiment"] == "one-layer"]
-    few = one_layer[one_layer["prompt"].isin(one_layer["prompt"].drop_duplicates()[:6])]
-    table = pd.concat([table[table["experiment"] != "one-layer"], few])
+    named = {model["name"] for model in run.manifest["models"]}
+    small = table[~table["model"].isin(named)]  # models that the run trained itself: a few prompts show them
+    few = small[small["prompt"].isin(small["prompt"].drop_duplicates()[:FEW])]
+    table = pd.concat([table[table["model"].isin(named)], few])
     left_out = max(0, len(table) - MOST_TEXTS)
     pieces: dict[str, int] = {}
     makers: dict[str, Callable[[int], str]] = {}
-    named = {model["name"] for model in run.manifest["models"]}
 
     def number(model: str, token: int) -> int:
         if model not in makers:

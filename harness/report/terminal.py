@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from harness.core.records import Table
+    from harness.report.render.layout import Line
+
+PIPE = 100  # columns of a file or a pipe
+NARROWEST = 40  # an interval needs 32
+
 
 def console(stderr: bool = False) -> Any:
-    """The terminal, or a wide sheet where there is none."""
+    """The terminal of rich: for styles and progress; a file or a pipe folds nothing."""
     from rich.console import Console
 
     screen = Console(stderr=stderr)
-    return screen if screen.is_terminal else Console(stderr=stderr, width=240)  # a file or a pipe folds nothing
+    return screen if screen.is_terminal else Console(stderr=stderr, width=240)
 
 
 @contextmanager
@@ -32,57 +42,59 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
-def print_tables(tables: list[Any], format_: str = "rich") -> None:
-    """Show summary tables on the terminal, or as Markdown."""
-    if format_ == "markdown":
-        typer.echo("\n".join(table.markdown() for table in tables).rstrip("\n"))
+def width() -> int:
+    """Columns of the terminal; 100 in a file or a pipe, where COLUMNS does not say otherwise."""
+    return max(shutil.get_terminal_size((PIPE, 24)).columns if sys.stdout.isatty() else _columns(), NARROWEST)
+
+
+def _columns() -> int:
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdigit() and int(given) else PIPE
+
+
+def print_lines(lines: Iterable[Line]) -> None:
+    """Write lines that fit already: with styles on a terminal, as plain text into a file or a pipe."""
+    from harness.report.render.layout import plain
+
+    if not sys.stdout.isatty():
+        for line in lines:
+            typer.echo(plain(line))
         return
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     screen = console()
-    for table in tables:
-        shown = Table(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-        for index, name in enumerate(table.header):
-            shown.add_column(Text(name), justify="left" if index == 0 else "right", overflow="fold", no_wrap=index == 0)
-        for row in table.rows:
-            shown.add_row(*(Text(cell) for cell in row))
-        screen.print(shown)
-        if table.note:
-            screen.print(Text(table.note, style="dim"), width=min(screen.width, 160))
-        screen.print()
+    for line in lines:
+        screen.print(Text.assemble(*line), soft_wrap=True)
 
 
-def print_pivots(pivots: list[Any]) -> None:
-    """Show pivots on the terminal, the best figures in bold; where nothing can be bold they end with a star."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def print_prose(text: str, first: str = "", rest: str = "", style: str = "") -> None:
+    """Write a text, wrapped to the width, behind a mark such as "- "."""
+    from harness.report.render.cells import visible
+    from harness.report.render.layout import Span, indented
 
-    from harness.analysis.pivot import column_names
-    from harness.core.format import interval
+    print_lines([Span(line, style)] for line in indented(visible(text), width(), first, rest))
 
-    screen = console()
-    for pivot in pivots:
-        shown = Table(title=Text(pivot.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-        for name in pivot.row_factors:
-            shown.add_column(Text(name), no_wrap=True)
-        for heading in column_names(pivot):
-            shown.add_column(Text(heading), justify="right")
-        for row in pivot.rows:
-            cells = [Text(name) for name in row]
-            for column in pivot.columns:
-                cell = pivot.cells.get((row, column))
-                best = cell is not None and cell.best
-                text = "–" if cell is None else interval(cell.interval)
-                mark = " *" if best and not screen.is_terminal else ""
-                cells.append(Text(text + mark, style="bold" if best else ""))
-            shown.add_row(*cells)
-        screen.print(shown)
-        note = pivot.note if screen.is_terminal else pivot.note.replace("Bold:", "*:")
-        screen.print(Text(note, style="dim"), width=min(screen.width, 160))
-        screen.print()
+
+def print_tables(tables: Sequence[Table], format_: str = "rich", more: str = "--format csv") -> None:
+    """Write tables: fitted to the width, or uncut in another format.
+
+    Args:
+        tables: in their order.
+        format_: rich, markdown, latex, csv, json or html.
+        more: the option that shows the columns which are left out.
+    """
+    if format_ != "rich":
+        from harness.report.render import render
+
+        typer.echo(render(tables, format_), nl=False)
+        return
+    from harness.report.render.layout import layout
+
+    star = not sys.stdout.isatty()
+    for index, table in enumerate(tables):
+        if index:
+            typer.echo()
+        print_lines(layout(table, width(), star, more))
 
 
 @contextmanager

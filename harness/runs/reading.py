@@ -9,10 +9,11 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness.core import registry
+from harness.core import registry, style
 from harness.core.errors import one_line
 from harness.core.records import Answer, Figure, Table
 
@@ -72,23 +73,29 @@ def _read(kind: str, part: pd.DataFrame) -> Reading:
     return Reading(kind, answers, tables, lost + gone)
 
 
-def _warn(problems: Iterable[str]) -> None:
-    for problem in problems:
-        warnings.warn(problem, stacklevel=3)
+def _all(rows: pd.DataFrame, what: str, make: Callable[[Any, pd.DataFrame], Iterable[T]]) -> list[T]:
+    """One kind of thing of every experiment; a warning for each that fails."""
+    found: list[T] = []
+    for kind, part in _parts(rows):
+        made, problems = _made(kind, what, partial(_make, make, kind, part))
+        found += made
+        for problem in problems:
+            warnings.warn(problem, stacklevel=3)
+    return found
+
+
+def _make(make: Callable[[Any, pd.DataFrame], Iterable[T]], kind: str, part: pd.DataFrame) -> Iterable[T]:
+    return make(registry.experiment(kind), part)
 
 
 def answers(rows: pd.DataFrame) -> list[Answer]:
     """What the rows say in words, by experiment; warns where an experiment fails."""
-    found = read(rows)
-    _warn(problem for one in found for problem in one.problems)
-    return [answer for one in found for answer in one.answers]
+    return _all(rows, "answers", lambda experiment, part: experiment.answers(part))
 
 
 def tables(rows: pd.DataFrame) -> list[Table]:
     """All tables about the rows, by experiment; warns where an experiment fails."""
-    found = read(rows)
-    _warn(problem for one in found for problem in one.problems)
-    return [table for one in found for table in one.tables]
+    return _all(rows, "tables", lambda experiment, part: experiment.tables(part))
 
 
 def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
@@ -98,16 +105,7 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
         rows: of a run.
         trajectories: its continuations, which experiments share; may be empty.
     """
-    found: list[Figure] = []
-    for kind, part in _parts(rows):
-        made, problems = _figures(kind, part, trajectories)
-        _warn(problems)
-        found += made
-    return found
-
-
-def _figures(kind: str, part: pd.DataFrame, trajectories: pd.DataFrame) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
-    return _made(kind, "figures", lambda: registry.experiment(kind).figures(part, trajectories))
+    return _all(rows, "figures", lambda experiment, part: experiment.figures(part, trajectories))
 
 
 def file_name(figure: Figure) -> str:
@@ -125,15 +123,13 @@ def write_figures(run_path: Path, figures: Iterable[Figure]) -> list[Path]:
     Returns:
         The files, one per figure.
     """
-    import matplotlib
-
     written = []
     for figure in figures:
         path = run_path / "plots" / file_name(figure)
         try:
-            drawn = figure.draw()
-            path.parent.mkdir(exist_ok=True)
-            with matplotlib.rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}):
+            with style.context(figure.name):
+                drawn = figure.draw()
+                path.parent.mkdir(exist_ok=True)
                 drawn.savefig(path, format="svg", metadata={"Date": None})
         except Exception as error:
             warnings.warn(f"figure {figure.name} cannot be drawn: {one_line(error)}", stacklevel=2)

@@ -217,6 +217,12 @@ def _blocks(columns: list[_Column], width: int) -> list[Line]:
     return lines
 
 
+def fits(table: Table, width: int) -> bool:
+    """Whether all columns of a table can be shown side by side."""
+    columns = [_column(table, index, star=True) for index in range(len(table.columns))]
+    return sum(min(one.soft, one.full) for one in columns) + GAP * (len(columns) - 1) <= width
+
+
 def layout(table: Table, width: int, star: bool = True, more: str = "--format csv") -> list[Line]:
     """A table as lines, none of them wider than `width`.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from harness.core.records import Table
 from harness.report.render.cells import body, caption, visible
 
 
 def escape(text: str) -> str:
     """Text in which no sign means anything to Markdown; a line break becomes `<br>`."""
-    for sign in "\\|*_`<>":
+    for sign in "\\|*`<>":
         text = text.replace(sign, "\\" + sign)
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word it means nothing
     return text.replace("\n", "<br>")
 
 

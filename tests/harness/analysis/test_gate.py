@@ -267,7 +267,7 @@ def test_the_command_and_its_files(finished: Any, tmp_path: Path, capsys: pytest
     assert invoke(arguments) == 1
     out = capsys.readouterr().out
     assert "ccmc-fit kl" in out
-    assert "+30.0 %" in out
+    assert "+30.0 " in out
     assert out.strip().splitlines()[-1].startswith("gate failed: ")
     suite = ElementTree.parse(xml).getroot()[0]
     assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure")) > 0

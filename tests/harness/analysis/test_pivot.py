@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.analysis.pivot import Pivot, pivots
+from harness.analysis.pivot import Pivot, frame, pivots
 from harness.cli.app import invoke
 from harness.core.errors import UsageError
 from harness.core.rows import Rows
-from harness.experiments._shared.tables import summary_tables
-from harness.report.pivot_formats import latex, markdown, render, to_csv, to_html
+from harness.report.render import render
+from harness.report.render.layout import fits, layout, plain
 from harness.runs.run import Run, load_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -99,12 +99,10 @@ def test_a_surrogate_of_infinite_kl_is_never_best() -> None:
     assert "1 of 36 rows have no value" in pivot.note
 
 
-def test_the_defaults_are_what_the_summary_says() -> None:
+def test_the_defaults_are_the_headlines() -> None:
     run = load_run(REFERENCE)
     found = {pivot.title: pivot for pivot in pivots([run])}
     assert set(found) == {"one-layer: excess_risk", "heads: explained", "generation: kl"}
-    summary = next(t for t in summary_tables(run.rows) if t.title.startswith("Heads of") and "greedy" in t.title)
-    assert {row[0]: row[4] for row in summary.rows}["ccmc-fit"] in markdown(found["heads: explained"])
     assert found["generation: kl"].rows[0] == ("counts",)
     layers = one(pivots([run], rows=["layer"], columns=["surrogate"], metrics=["explained"], where=["strategy=greedy"]))
     assert layers.rows == [("0",), ("1",), ("5",), ("12",), ("18",), ("29",)]
@@ -116,18 +114,37 @@ def test_the_defaults_are_what_the_summary_says() -> None:
 def test_every_format_says_the_same(finished: Any) -> None:
     run: Run = finished[0]
     found = pivots([run], metrics=["kl", "top_token"], where=["experiment=heads"])
-    lines = list(csv.DictReader(io.StringIO(to_csv(found))))
+    lines = list(csv.DictReader(io.StringIO(frame(found).to_csv(index=False))))
     assert len(lines) == 7 * 2 * 2
     assert {line["metric"] for line in lines} == {"kl", "top_token"}
     value = float(next(line["value"] for line in lines if line["surrogate"] == "counts" and line["metric"] == "kl"))
     own = run.rows[(run.rows["metric"] == "kl") & (run.rows["surrogate"] == "counts")]
     own = own[(own["experiment"] == "heads") & (own["strategy"] == lines[0]["strategy"])]
     assert value == pytest.approx(float(own.groupby("prompt")["value"].mean().mean()))
-    for text in (markdown(found[0]), latex(found[0]), to_html(found[0])):
-        assert text.count("pccmc") == 2  # weights and fit
-    assert latex(found[0]).count(r"top\_token") == 4
+    wide = [pivot.wide() for pivot in found]
+    for format_ in ("markdown", "latex", "html"):
+        assert render(wide, format_).count("pccmc") == 2  # weights and fit
+    assert render(wide, "latex").count(r"top\_token") == 4
     with pytest.raises(UsageError, match="is given twice"):
         pivots([run, run])
+
+
+def test_a_pivot_is_long_where_it_is_too_wide() -> None:
+    pivot = one(pivots([Fake(rows(0.05, 0.01))], columns=["surrogate"], metrics=["kl", "top_token"]))
+    wide, long = pivot.wide(), pivot.long()
+    assert [column.name for column in wide.columns][:2] == ["counts kl", "counts top_token"]
+    assert [column.name for column in long.columns] == ["surrogate", "metric", "value"]
+    assert not fits(wide, 80)
+    assert fits(long, 80)
+    best = {
+        long.rows[row][:2] == ["distance", "kl"] or long.rows[row][:2] == ["distance", "top_token"]
+        for row, column in long.marked
+        if column == 2
+    }
+    assert best == {True}
+    assert len(long.marked) == len(wide.marked) == 2
+    text = "\n".join(map(plain, layout(long, 80)))
+    assert "*: the best of its group" in text
 
 
 def test_texts_of_others_are_escaped(finished: Any, tmp_path: Path) -> None:
@@ -145,11 +162,12 @@ def test_texts_of_others_are_escaped(finished: Any, tmp_path: Path) -> None:
             self.seen.add(tag)
 
     parser = Tags()
-    parser.feed(render(found, "html"))
+    wide = [pivot.wide() for pivot in found]
+    parser.feed(render(wide, "html"))
     assert "script" not in parser.seen
-    assert r"<script>\_" not in render(found, "markdown")
-    assert r"\|\_$&\\" in render(found, "markdown")
-    assert r"|\_\$\&\textbackslash{}" in render(found, "latex")
+    assert r"<script>\_" not in render(wide, "markdown")
+    assert r"\|\_$&\\" in render(wide, "markdown")
+    assert r"|\_\$\&\textbackslash{}" in render(wide, "latex")
 
 
 @pytest.mark.parametrize("format_", ["rich", "markdown", "latex", "csv", "html"])
