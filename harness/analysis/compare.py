@@ -15,8 +15,8 @@ from harness.core.format import interval, number
 from harness.core.records import Interval
 from harness.core.rows import frames as frame_names
 from harness.experiments._shared.tables import Table
-from harness.stats.intervals import holm
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
+from harness.stats.significance import holm
 
 MOVERS = 3  # named for each figure
 MOVING_HEADS = 10

@@ -12,7 +12,8 @@ import pandas as pd
 from harness.core.format import interval, number
 from harness.core.records import Interval
 from harness.stats.correlation import mean_spearman_interval
-from harness.stats.intervals import explained_interval, mean_interval, median_interval
+from harness.stats.explained import explained_interval
+from harness.stats.intervals import mean_interval, median_interval
 from harness.surrogates import LADDER
 
 SEED = 0  # of the bootstrap: the same rows give the same table

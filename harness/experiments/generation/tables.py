@@ -11,7 +11,8 @@ import pandas as pd
 from harness.core.format import interval, number
 from harness.core.records import Interval
 from harness.experiments._shared.tables import FRAME, SEED, Table, _by, _ladder, _mean, _pick
-from harness.stats.intervals import holm, mean_interval, sign_flip_p
+from harness.stats.intervals import mean_interval
+from harness.stats.significance import holm, sign_flip_p
 from harness.stats.way import way_interval
 
 QUESTIONS = {"who": "winner_jaccard", "when": "dominance_area", "how much": "seq_rep_4"}

@@ -10,7 +10,8 @@ import pandas as pd
 from harness.core.format import interval
 from harness.core.records import Interval
 from harness.experiments._shared.tables import SEED, Table
-from harness.stats.intervals import holm, paired_difference, sign_flip_p
+from harness.stats.intervals import paired_difference
+from harness.stats.significance import holm, sign_flip_p
 
 SHRUNK_TO = {"ccmc-fit": "ccmc-weights", "pccmc-fit": "pccmc-weights"}
 LEVEL = 0.05
