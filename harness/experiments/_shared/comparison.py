@@ -10,20 +10,11 @@ import numpy as np
 from ccmc import CCMC, mean_field
 from harness.core.rows import Rows
 from harness.experiments._shared.continuations import Continuation
+from harness.measures.agreement import jaccard, lock_in_error, precision, recall, top_agreement, winner_measures
 from harness.measures.measurement import Measurement
 from harness.measures.repetition import repetition_measures
 from harness.measures.sequences import trailing_length
-from harness.measures.winners import (
-    jaccard,
-    lock_in_error,
-    loser_exponent_of_prompt,
-    own_winner_measures,
-    precision,
-    recall,
-    top_agreement,
-    winner_measures,
-    winner_set,
-)
+from harness.measures.winners import loser_exponent_of_prompt, own_winner_measures, winner_set
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 SHUFFLES = 5
