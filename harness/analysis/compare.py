@@ -14,8 +14,8 @@ from harness.core.errors import UsageError
 from harness.core.format import number
 from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import frames as frame_names
-from harness.stats.intervals import holm
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
+from harness.stats.significance import holm
 
 MOVERS = 3  # named for each figure
 MOVING_HEADS = 10

@@ -175,7 +175,7 @@ def verdicts(
     cli_results.one_of("--format", format_, FORMATS)
     import pandas as pd
 
-    from harness.experiments._shared.paper_tables import verdict_table
+    from harness.experiments._shared.claims_words import verdict_table
     from harness.runs.run import load_run
 
     table = verdict_table(pd.concat([load_run(run).rows for run in runs], ignore_index=True))

@@ -85,7 +85,8 @@ class MeasureDeclaration(Declaration):
     Attributes:
         unit: of its values, such as "nats".
         better: which values of a surrogate are better; None where neither are.
-        pooled: how a figure is made of many rows; "explained" is 1 - sum(n x of) / sum(n x of at the reference).
+        pooled: how a figure is made of many rows: "mean", or words that begin so; or "explained", which is
+            1 - sum(n x of) / sum(n x of at the reference).
         of: the measure whose rows are pooled, where it is not this one's own.
         reference: the surrogate or value that it is read against: a line in plots, the base of a share.
         absolute: differences up to this size are rounding.
@@ -104,6 +105,17 @@ class MeasureDeclaration(Declaration):
     headline_of: str = ""
 
     words: ClassVar[frozenset[str]] = Declaration.words | {"unit", "better", "pooled", "reference", "absolute", "of"}
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("better", self.better, ("lower", "higher", None)),
+            ("pooled", self.pooled.partition(" ")[0], ("mean", "explained")),
+            ("sees", self.sees, ("continuation", "distributions", "")),
+        ):
+            if value not in known:
+                raise ValueError(f"{what} is {value!r}: it must be one of {', '.join(repr(one) for one in known)}")
+        if self.pooled == "explained" and not (self.of and self.reference):
+            raise ValueError("pooled='explained' needs `of`, a measure, and `reference`, a surrogate")
 
     @property
     def sign(self) -> int:

@@ -146,8 +146,10 @@ def read_declarations(text: str, module: str, package: str = "", version: str = 
             raise BrokenDeclarationError(f"{where}: unknown field {unknown[0]!r}{nearest(unknown[0], known)}")
         try:
             made = KINDS[kind](*arguments, **about)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise BrokenDeclarationError(f"{where}: {one_line(error)}") from None
+        if isinstance(made, MeasureDeclaration) and made.sees and not attribute:
+            raise BrokenDeclarationError(f"{where}: sees={made.sees!r} needs a function below it: write @register")
         if isinstance(made, SurrogateDeclaration) and not made.of:
             made = replace(made, of=_role(bases))  # type: ignore[arg-type]
         found.append((kind, replace(made, module=module, attribute=attribute, package=package, version=version)))

@@ -9,10 +9,10 @@ import torch
 
 from harness.attention.block_rows import TINY, Rows, arrays
 from harness.attention.blocks import Block
+from harness.attention.log_weights import NO_VALUES, LogWeights
 from harness.core.registry import register
 from harness.measures import judge_kernels
 from harness.measures.judge_kernels import MATTERS, TIE
-from harness.surrogates._fitting.along import NO_VALUES, LogWeights
 
 register.measure(
     "kl_position",

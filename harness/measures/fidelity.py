@@ -7,13 +7,10 @@ model's distribution to the context means renormalising it first, and reporting 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.core.registry import register
-from harness.measures.measurement import Measurement
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -159,30 +156,6 @@ def in_context_mass(p: ArrayLike, context: ArrayLike) -> Floats:
     mask = _mask(context, target.shape)
     mass: Floats = np.where(mask, target, 0.0).sum(axis=1)
     return np.minimum(mass, 1.0)
-
-
-def explained(kl_surrogate: float, kl_counts: float) -> Measurement:
-    """Share of what a counts-only chain leaves unexplained that a surrogate explains: 1 - KL / KL(counts).
-
-    Args:
-        kl_surrogate: sum, or mean, of the surrogate's KL over some queries.
-        kl_counts: the same of the counts-only chain over the same queries.
-
-    Returns:
-        1 for a perfect surrogate, 0 for one no better than counts, below 0 (down to -inf) for a worse one. Missing
-        where counts alone leave nothing to explain, or an infinity.
-
-    Raises:
-        ValueError: a sum is negative or NaN.
-    """
-    for name, value in (("kl_surrogate", kl_surrogate), ("kl_counts", kl_counts)):
-        if not value >= 0:
-            raise ValueError(f"{name} is a sum of divergences, got {value}")
-    if kl_counts == 0:
-        return Measurement(None, "counts alone predict these queries exactly")
-    if math.isinf(kl_counts):
-        return Measurement(None, "KL of counts is infinite")
-    return Measurement(1.0 - kl_surrogate / kl_counts)
 
 
 def _pair(p: ArrayLike, q: ArrayLike, context: ArrayLike | None) -> tuple[Floats, Floats, Mask]:

@@ -1,4 +1,4 @@
-"""Repetition in one continuation: repeated n-grams, repeats within a window, entropy, loops.
+"""Repetition in one continuation: repeated n-grams, repeats within a window, entropy; loops are in `loops`.
 
 A continuation is what was generated after the prompt, T tokens long; the prompt is left out.
 A measure that a continuation is too short for is missing with a reason, never 0.
@@ -8,31 +8,16 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.core.registry import register
+from harness.measures.loops import loop_measures
 from harness.measures.measurement import Measurement, shorter_than
 from harness.measures.sequences import Tokens, as_tokens, ngram_counts, occurrences, return_gaps, trailing_length
 
 Counts = NDArray[np.int64]
-
-SHORTEST_LOOP = 16
-LOOP_ROUNDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """A tail of the continuation that repeats itself until the end."""
-
-    period: int
-    """Tokens in one round."""
-    onset: int
-    """Index, counted from 0, of the first token of the tail."""
-    share: float
-    """Share of the continuation that lies in the tail."""
 
 
 register.measure(
@@ -40,28 +25,28 @@ register.measure(
     unit="share",
     label="repeated tokens",
     about="share of repeated tokens in a continuation",
-    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+    source="Welleck et al., 2020",
 )
 register.measure(
     "seq_rep_2",
     unit="share",
     label="repeated 2-grams",
     about="share of repeated 2-grams in a continuation",
-    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+    source="Welleck et al., 2020",
 )
 register.measure(
     "seq_rep_3",
     unit="share",
     label="repeated 3-grams",
     about="share of repeated 3-grams in a continuation",
-    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+    source="Welleck et al., 2020",
 )
 register.measure(
     "seq_rep_4",
     unit="share",
     label="repeated 4-grams",
     about="share of repeated 4-grams in a continuation",
-    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+    source="Welleck et al., 2020",
 )
 
 
@@ -86,7 +71,7 @@ register.measure(
     unit="share",
     label="distinct 2-grams",
     about="share of distinct 2-grams in a continuation",
-    source="Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, 2016",
+    source="Li et al., 2016",
 )
 
 
@@ -108,10 +93,7 @@ def distinct(continuation: ArrayLike, n: int) -> Measurement:
 
 
 @register.measure(
-    "diversity",
-    unit="share",
-    about="product over n = 2..4 of the share of distinct n-grams",
-    source="Su et al., A Contrastive Framework for Neural Text Generation, 2022",
+    "diversity", unit="share", about="product over n = 2..4 of the share of distinct n-grams", source="Su et al., 2022"
 )
 def diversity(continuation: ArrayLike) -> Measurement:
     """Product of the distinct shares of 2-, 3- and 4-grams.
@@ -133,21 +115,21 @@ register.measure(
     unit="share",
     label="repeats within 16",
     about="share of positions whose token occurs among the 16 before",
-    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+    source="Welleck et al., 2020",
 )
 register.measure(
     "rep_32",
     unit="share",
     label="repeats within 32",
     about="share of positions whose token occurs among the 32 before",
-    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+    source="Welleck et al., 2020",
 )
 register.measure(
     "rep_128",
     unit="share",
     label="repeats within 128",
     about="share of positions whose token occurs among the 128 before",
-    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+    source="Welleck et al., 2020",
 )
 
 
@@ -178,7 +160,7 @@ def rep(continuation: ArrayLike, window: int) -> Measurement:
     unit="share",
     label="repeats of the likeliest token",
     about="share of positions whose likeliest token occurs among the 32 before",
-    source="Welleck et al., Neural Text Generation with Unlikelihood Training, 2020",
+    source="Welleck et al., 2020",
 )
 def argmax_repeat_rate(
     argmaxes: ArrayLike, continuation: ArrayLike, prompt: ArrayLike = (), window: int = 32
@@ -328,43 +310,6 @@ def compression_ratio(continuation: ArrayLike) -> Measurement:
     return Measurement(len(raw) / len(zlib.compress(raw, 9)))
 
 
-register.measure(
-    "loop_share", unit="share", label="share in a loop", about="share of a continuation inside its final loop"
-)
-register.measure("loop_onset", unit="tokens", label="onset of the loop", about="where the final loop starts")
-register.measure("loop_period", unit="tokens", label="period of the loop", about="length of the final loop")
-
-
-def find_loop(continuation: ArrayLike) -> Loop | None:
-    """The loop that a continuation ends in, if it does.
-
-    The period is the smallest p for which a tail of at least max(3p, 16) tokens repeats with period p, that is, each
-    of its tokens but the first p equals the one p before it. The onset is where the longest such tail begins.
-
-    Args:
-        continuation: [T] token ids.
-
-    Returns:
-        The loop; None where no period qualifies, as for every T < 16.
-    """
-    tokens = as_tokens(continuation, "continuation")
-    length = tokens.size
-    if length < SHORTEST_LOOP:
-        return None
-    # Only a period that brings the last token round again is a candidate: few, in text that does not loop.
-    earlier = tokens[length - 1 - length // LOOP_ROUNDS : length - 1]
-    candidates = (earlier.size - np.flatnonzero(earlier == tokens[-1]))[::-1]
-    raw = tokens.tobytes()
-    for period in candidates.tolist():
-        tail = max(LOOP_ROUNDS * period, SHORTEST_LOOP)
-        # Comparing bytes costs a tenth of comparing arrays of this size.
-        if raw[8 * (length - tail + period) :] == raw[8 * (length - tail) : 8 * (length - period)]:
-            breaks = np.flatnonzero(tokens[period:] != tokens[:-period])
-            onset = int(breaks[-1]) + 1 if breaks.size else 0
-            return Loop(period, onset, (length - onset) / length)
-    return None
-
-
 register.measure("length", unit="tokens", headline_of="continuations", about="tokens in a continuation")
 
 
@@ -393,7 +338,7 @@ def repetition_measures(continuation: ArrayLike) -> dict[str, Measurement]:
     measures["effective_vocabulary"] = _exponential(entropy)
     measures["zipf_slope"] = _zipf_slope(grams[1])
     measures["compression_ratio"] = compression_ratio(tokens)
-    measures |= _loop_measures(tokens)
+    measures |= loop_measures(tokens)
     measures["length"] = Measurement(float(tokens.size))
     return measures
 
@@ -435,20 +380,6 @@ def _zipf_slope(counts: Counts) -> Measurement:
     log_rank = np.log(np.arange(1, counts.size + 1))
     log_rank -= log_rank.mean()
     return Measurement(float(log_rank @ log_count / (log_rank @ log_rank)))
-
-
-def _loop_measures(tokens: Tokens) -> dict[str, Measurement]:
-    if tokens.size < SHORTEST_LOOP:
-        return dict.fromkeys(("loop_onset", "loop_period", "loop_share"), shorter_than(SHORTEST_LOOP))
-    loop = find_loop(tokens)
-    if loop is None:
-        none = Measurement(None, "no loop")
-        return {"loop_onset": none, "loop_period": none, "loop_share": Measurement(0.0)}
-    return {
-        "loop_onset": Measurement(float(loop.onset)),
-        "loop_period": Measurement(float(loop.period)),
-        "loop_share": Measurement(loop.share),
-    }
 
 
 def _check_window(window: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core.errors import UsageError, nearest
-from harness.experiments.heads.tables import Head, heads_of
+from harness.experiments.heads.single_heads import Head, heads_of
 from harness.models.catalogue import folder_of
 from harness.runs.directory import ATTENTION, RunDirectory
 from harness.runs.resume import unfinished

@@ -20,9 +20,9 @@ from harness.stats.intervals import (
     check_same_length,
     checked_values,
     resampled,
-    sign_flip_p,
     too_few,
 )
+from harness.stats.significance import sign_flip_p
 
 _TINY = 1e-12
 FEWEST_DRAWS = 5  # beyond an end of an interval, for that end to be read off the resamples

@@ -1,4 +1,4 @@
-"""Uncertainty over units: bootstrap intervals, a paired test, and Holm's correction.
+"""Uncertainty over units: bootstrap intervals of means, ratios and differences.
 
 A unit is what was drawn at random, a prompt as a rule; everything measured on one prompt is pooled first and resampled
 together. Means, ratios and differences share one interval: the bias-corrected accelerated (BCa) bootstrap with its
@@ -23,8 +23,6 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
 FEWEST_UNITS = 5
-FLAT = 1e-6  # nats
-_EXACT_UNITS = 13
 _CHUNK = 2_000_000
 
 
@@ -87,35 +85,6 @@ def ratio_interval(
     return _pooled(np.where(w > 0, a, 0.0) * w, b * w, seed, level)
 
 
-def explained_interval(
-    kl_surrogate: ArrayLike, kl_counts: ArrayLike, seed: int, level: float = 0.95, *, queries: float | None = None
-) -> Interval:
-    """Share explained, 1 - sum KL / sum KL(counts), over prompts.
-
-    Args:
-        kl_surrogate: [n] each prompt's sum of the surrogate's KL.
-        kl_counts: [n] each prompt's sum of KL(counts) over the same queries.
-        seed: of the resampling.
-        level: nominal coverage.
-        queries: how many the sums are over in all; where the mean KL(counts) is then below `FLAT`, which rounding in
-            float32 reaches, there is nothing to explain, and the value is missing.
-
-    Returns:
-        The share with its interval, as `ratio_interval`.
-
-    Raises:
-        ValueError: as `ratio_interval`.
-    """
-    if queries is not None and queries > 0 and np.sum(kl_counts) < FLAT * queries:
-        return Interval(None, None, None, np.size(kl_counts), f"counts alone predict these queries to {FLAT:g} nats")
-    ratio = ratio_interval(kl_surrogate, kl_counts, seed, level)
-
-    def complement(x: float | None) -> float | None:
-        return None if x is None else 1.0 - x
-
-    return Interval(complement(ratio.value), complement(ratio.high), complement(ratio.low), ratio.n, ratio.missing)
-
-
 def paired_difference(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95) -> Interval:
     """Mean of a - b over units that both were measured on.
 
@@ -170,66 +139,6 @@ def median_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     if trimmed == 0:
         return Interval(value, None, None, x.size, f"too few units for a {level:.0%} interval of a median")
     return Interval(value, float(x[trimmed - 1]), float(x[-trimmed]), x.size)
-
-
-def sign_flip_p(differences: ArrayLike, seed: int) -> float:
-    """Two-sided p-value of a mean paired difference under random signs.
-
-    Exact up to 13 units (all 2^n signs are tried); above, 10,000 random signs and the observed one.
-
-    Args:
-        differences: [n] one difference per unit, finite.
-        seed: of the random signs.
-
-    Returns:
-        A p-value, never 0; at least 2^(1 - n).
-
-    Raises:
-        ValueError: no differences, or one that is NaN or infinite (its index is named).
-
-    Source:
-        Fisher, "The Design of Experiments", 1935, section 21.
-    """
-    d = checked_values(differences, "differences", finite=True)
-    if d.size == 0:
-        raise ValueError("no differences to test")
-    # Equal sums reached in another order differ in the last digits; they count as extreme.
-    observed = abs(float(d.sum())) - 1e-12 * float(np.abs(d).sum())
-    if d.size <= _EXACT_UNITS:
-        signs = 1 - 2 * ((np.arange(2**d.size)[:, None] >> np.arange(d.size)) & 1)
-        return float(np.mean(np.abs(signs @ d) >= observed))
-    generator = np.random.default_rng(seed)
-    extreme = 1
-    for rows in _chunks(d.size):
-        signs = generator.integers(0, 2, size=(rows, d.size)) * 2 - 1
-        extreme += int(np.count_nonzero(np.abs(signs @ d) >= observed))
-    return extreme / (RESAMPLES + 1)
-
-
-def holm(p_values: ArrayLike) -> Floats:
-    """P-values corrected for being many, by Holm's step-down method.
-
-    Args:
-        p_values: [m] p-values of one family of tests.
-
-    Returns:
-        float64 [m], in the same order: reject where it is at most alpha, and the chance of any false rejection is at
-        most alpha.
-
-    Raises:
-        ValueError: a NaN or a value outside [0, 1] (its index is named).
-
-    Source:
-        Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
-    """
-    p = checked_values(p_values, "p_values")
-    wrong = np.flatnonzero((p < 0) | (p > 1))
-    if wrong.size:
-        raise ValueError(f"p_values[{wrong[0]}] is {p[wrong[0]]}; a p-value lies in [0, 1]")
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1.0)
-    return corrected
 
 
 def _pooled(numerators: Floats, denominators: Floats, seed: int, level: float) -> Interval:
@@ -292,10 +201,10 @@ def resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats
     `width`: numbers that it looks up for each index, which bounds how many draws it gets at once.
     """
     generator = np.random.default_rng(seed)
-    return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in _chunks(n * width)])
+    return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in chunks(n * width)])
 
 
-def _chunks(n: int) -> list[int]:
+def chunks(n: int) -> list[int]:
     """RESAMPLES cut into pieces whose arrays of n columns fit in a few dozen megabytes."""
     piece = max(1, _CHUNK // n)
     full, rest = divmod(RESAMPLES, piece)

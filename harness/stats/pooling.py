@@ -1,9 +1,9 @@
 """From rows to figures: which rows belong to one figure, what its units are, and how two figures differ.
 
 A unit is what was drawn at random: a prompt; where prompts are drawn anew in every repetition, the repetition; where
-a metric has no prompts, the repetition or the head. Everything measured on one unit is averaged first. `explained` of
-heads is pooled from the KL of its prompts, 1 - sum KL / sum KL(counts), as in every table; it is missing where counts
-alone are right to rounding, and there is nothing to explain.
+a metric has no prompts, the repetition or the head. Everything measured on one unit is averaged first. What declares
+itself pooled="explained" is pooled from the rows of prompts: 1 - sum KL / sum KL of the reference, as in every table;
+it is missing where the reference alone is right to rounding, and there is nothing to explain.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
+from harness.core.declarations import MeasureDeclaration
 from harness.core.records import Interval
 from harness.stats.differences import Pooled, paired_p, paired_pooled_difference, two_sample_difference, two_sample_p
-from harness.stats.intervals import FEWEST_UNITS, FLAT, ratio_interval
+from harness.stats.explained import FLAT, complement
+from harness.stats.intervals import FEWEST_UNITS, ratio_interval
 
 SEED = 0  # of the bootstrap: the same rows give the same figures
 REPEATS = ("real_seed",)  # factors of `condition` that are averaged over
@@ -57,10 +59,7 @@ class Sample:
         if self.pooled is None:
             return Interval(None, None, None, 0, self.reason or "no units")
         found = ratio_interval(self.pooled.numerators, self.pooled.denominators, SEED, level)
-        if not self.complement or found.value is None:
-            return found
-        low, high = (None if end is None else 1.0 - end for end in (found.high, found.low))
-        return Interval(1.0 - found.value, low, high, found.n, found.missing)
+        return complement(found) if self.complement else found
 
     def at(self, units: pd.Index) -> Pooled | None:
         """The sums of some of the units, in their order; None where nothing is left to divide by."""
@@ -281,20 +280,31 @@ def _units(frame: pd.DataFrame) -> pd.Series:
 
 
 def _with_explained(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put the KL of prompts in the place of the heads' own `explained`, so that it can be pooled over prompts."""
-    own = (frame["metric"] == "explained") & frame["prompt"].isna()
-    kl = frame[(frame["metric"] == "kl") & (frame["experiment"] == "heads") & frame["prompt"].notna()]
-    if not own.any() or kl.empty:
+    """Put the rows of prompts in the place of the shares explained that they add up to, so that these can be pooled."""
+    for one in registry.measures().values():
+        if one.pooled == "explained":
+            frame = _with_parts(frame, one)
+    return frame
+
+
+def _with_parts(frame: pd.DataFrame, share: MeasureDeclaration) -> pd.DataFrame:
+    """The same for one measure: its own rows give way where the experiment has rows of prompts to pool."""
+    own = (frame["metric"] == share.name) & frame["prompt"].isna()
+    of_prompts = (frame["metric"] == share.of) & frame["prompt"].notna()
+    parts = frame[of_prompts & frame["experiment"].isin(frame.loc[own, "experiment"])]
+    if parts.empty:
         return frame
     factors = ("run", "experiment", "model", "revision", "strategy", "layer", "head", "split", "prompt", "seed")
     same = [column for column in factors if column in frame]
-    against = kl.loc[kl["surrogate"] == "counts", [*same, "value", "n"]]
-    pairs = kl[kl["surrogate"] != "counts"].merge(against, on=same, how="inner", suffixes=("", "_counts"))
+    against = parts.loc[parts["surrogate"] == share.reference, [*same, "value", "n"]]
+    others = parts[parts["surrogate"] != share.reference]
+    pairs = others.merge(against, on=same, how="inner", suffixes=("", "_reference"))
     if pairs.empty:
         return frame
     # a surrogate whose KL is infinite somewhere explains nothing there: its figure has no value
-    pairs["queries"] = pairs["n_counts"].astype(float)
-    pairs["weight"] = pairs["value_counts"] * pairs["queries"]
+    pairs["queries"] = pairs["n_reference"].astype(float)
+    pairs["weight"] = pairs["value_reference"] * pairs["queries"]
     pairs["value"] = pairs["value"] * pairs["n"].astype(float)
-    pairs = pairs.assign(metric="explained", complement=True).reindex(columns=frame.columns)
-    return pd.concat([frame[~own], pairs], ignore_index=True)
+    pairs = pairs.assign(metric=share.name, complement=True).reindex(columns=frame.columns)
+    replaced = own & frame["experiment"].isin(pairs["experiment"])
+    return pd.concat([frame[~replaced], pairs], ignore_index=True)

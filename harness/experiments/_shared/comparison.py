@@ -10,20 +10,12 @@ import numpy as np
 from ccmc import CCMC, mean_field
 from harness.core.rows import Rows
 from harness.experiments._shared.continuations import Continuation
+from harness.measures.agreement import jaccard, lock_in_error, precision, recall, top_agreement, winner_measures
+from harness.measures.extra import measure_continuation
 from harness.measures.measurement import Measurement
 from harness.measures.repetition import repetition_measures
 from harness.measures.sequences import trailing_length
-from harness.measures.winners import (
-    jaccard,
-    lock_in_error,
-    loser_exponent_of_prompt,
-    own_winner_measures,
-    precision,
-    recall,
-    top_agreement,
-    winner_measures,
-    winner_set,
-)
+from harness.measures.winners import loser_exponent_of_prompt, own_winner_measures, winner_set
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 SHUFFLES = 5
@@ -39,6 +31,7 @@ class Comparison:
         seed: of the shuffles that make the floor.
         sizes: compare the most frequent tokens too, in sets of these sizes; with any, lock-in times and losers as well.
         about: what the condition of every row says.
+        extra: names of measures that are applied to every continuation beside the usual ones.
     """
 
     def __init__(
@@ -49,9 +42,10 @@ class Comparison:
         seed: int,
         sizes: Sequence[int] = (),
         about: dict[str, Any] | None = None,
+        extra: Sequence[str] = (),
     ) -> None:
         self.rows, self.real, self.reseeded, self.seed = rows, real, reseeded, seed
-        self.sizes, self.about = tuple(sizes), about or {}
+        self.sizes, self.about, self.extra = tuple(sizes), about or {}, tuple(extra)
 
     def _add(
         self,
@@ -78,6 +72,7 @@ class Comparison:
         measures = {**repetition_measures(tokens), **own_winner_measures(tokens, c.prompt_tokens)}
         if self.sizes:
             measures["loser_exponent"] = loser_exponent_of_prompt(tokens, c.prompt_tokens)
+        measures |= measure_continuation(self.extra, tokens)
         self._add(measures, surrogate, seed, c, condition, len(tokens))
 
     def _pair(self, surrogate: str, seed: int, c: Continuation, tokens: IntArray) -> None:

@@ -1,4 +1,4 @@
-"""What the settings of several experiments share: the limits of a smoke run, and the check of surrogates' names."""
+"""What the settings of several experiments share: the limits of a smoke run, and the check of names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from harness.config.strict import Strict
+from harness.core import registry
 from harness.core.errors import nearest
 
 
@@ -28,9 +29,7 @@ def known_surrogates(names: Sequence[str], known: Collection[str]) -> None:
 
 def default_surrogates(of: str) -> tuple[str, ...]:
     """The surrogates that are fitted where a config names none: those that declare themselves so, in their order."""
-    from harness.core.registry import surrogates
-
-    return tuple(name for name, one in surrogates(of).items() if one.default)
+    return tuple(name for name, one in registry.surrogates(of).items() if one.default)
 
 
 class PaperExperiment(Strict):
@@ -49,3 +48,20 @@ class PaperExperiment(Strict):
             less[name] = min(value, most) if isinstance(value, int) else tuple(x for x in value if x <= most)
             less[name] = less[name] or value[:1]
         return self.model_copy(update=less)
+
+
+def known_measures(names: Sequence[str]) -> None:
+    """Refuse measures that cannot be applied by name, or are listed twice.
+
+    Raises:
+        ValueError: names the measure, and the nearest that can be applied.
+    """
+    known = {name for name, one in registry.measures().items() if one.sees}
+    for name in names:
+        if name in known:
+            continue
+        if registry.measure(name) is not None:
+            raise ValueError(f"measure {name!r} is computed wherever it can be: leave it out")
+        raise ValueError(f"unknown measure {name!r}{nearest(name, known)}; see `ccmc list measures`")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a measure is listed twice: {list(names)}")

@@ -23,7 +23,7 @@ def _of_strategy(request: Request, model: Model, strategy: Strategy) -> list[Uni
     if not single:
         texts.append(continuation_unit(config, model, held_out, strategy, config.generation.seeds, device))
     name = texts[0].settings["strategy"]
-    known = registry.surrogates("next-token")
+    known, measures = registry.surrogates("next-token"), registry.measures()
     about = {
         **model.settings(),
         "strategy": name,
@@ -36,6 +36,7 @@ def _of_strategy(request: Request, model: Model, strategy: Strategy) -> list[Uni
         "mean_field": settings.mean_field,
         "head_layers": settings.head_layers if settings.head_layers == "all" else list(settings.head_layers),
         "mixture_heads": settings.mixture_heads,
+        "measures": list(settings.measures),
         "rollout_seeds": 1 if single else settings.rollout_seeds,
         "reseeded": None if single else config.generation.seeds,
         "seed": config.seed,
@@ -46,6 +47,6 @@ def _of_strategy(request: Request, model: Model, strategy: Strategy) -> list[Uni
         about,
         tuple(texts),
         local(model, device),
-        uses=tuple(known[name] for name in settings.surrogates),
+        uses=(*(known[name] for name in settings.surrogates), *(measures[name] for name in settings.measures)),
     )
     return [*texts, judged]

@@ -16,9 +16,9 @@ import pandas as pd
 from harness.core.records import Interval
 from harness.experiments.generation.parts import CEILING, FLOOR, MODEL, Part, real_seeds
 from harness.stats.differences import Pooled
-from harness.stats.intervals import holm
 from harness.stats.pooling import SEED, Observed, Sample, difference
 from harness.stats.recovered import recovered_interval
+from harness.stats.significance import holm
 
 QUESTIONS = {"who": "winner_jaccard", "when": "dominance_area", "how much": "seq_rep_4"}
 ALL = "all"

@@ -8,13 +8,15 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.config.strict import Growing
 from harness.core import registry
-from harness.experiments._shared.settings import default_surrogates, known_surrogates
+from harness.experiments._shared.settings import default_surrogates, known_measures, known_surrogates
 
 
 class GenerationExperiment(Growing):
     """A model's own continuations against those of surrogates fitted to its next-token distributions."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"escape", "winners_at", "mean_field", "head_layers", "mixture_heads"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"escape", "winners_at", "mean_field", "head_layers", "mixture_heads", "measures"}
+    )
 
     kind: Literal["generation"]
     surrogates: tuple[str, ...] = Field(
@@ -28,6 +30,7 @@ class GenerationExperiment(Growing):
         default="all", description="layers whose chains ccmc-head and ccmc-mixture take"
     )
     mixture_heads: int = Field(default=16, ge=1, description="heads that ccmc-mixture mixes, the best in training")
+    measures: tuple[str, ...] = Field(default=(), description="more measures, such as a plugin's, by name")
 
     @field_validator("surrogates")
     @classmethod
@@ -40,6 +43,12 @@ class GenerationExperiment(Growing):
     def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(k < 1 for k in value) or len(set(value)) < len(value):
             raise ValueError(f"sizes of winner sets are distinct and at least 1, got {list(value)}")
+        return value
+
+    @field_validator("measures")
+    @classmethod
+    def _measures(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known_measures(value)
         return value
 
     @model_validator(mode="after")

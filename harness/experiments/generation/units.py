@@ -32,6 +32,7 @@ from harness.experiments._shared.continuations import (
     read_continuations,
 )
 from harness.experiments._shared.fidelity_rows import add_finite, add_ridge, fidelity_means
+from harness.measures.extra import measure_distributions
 from harness.measures.fidelity import kl
 from harness.runs.directory import write_parquet
 from harness.runs.units import Work
@@ -204,12 +205,12 @@ def strategy(work: Work) -> pd.DataFrame:
         if isinstance(surrogate, HeadMixture):
             _add_weights(rows, surrogate)
         for entry in held_out:
-            _one_step(rows, name, surrogate, entry, escape)
+            _one_step(rows, name, surrogate, entry, escape, s["measures"])
 
     judged = [c for c in real if c.split == "held_out"]
     floor_seed = derive_seed(s["seed"], "floor", s["strategy"])
     about = decoding_condition(s["ignore_eos"])
-    comparison = Comparison(rows, judged, reseeded, floor_seed, s["winners_at"], about)
+    comparison = Comparison(rows, judged, reseeded, floor_seed, s["winners_at"], about, s["measures"])
     comparison.frame_rows()
     if s["mean_field"]:
         chain = fitted["ccmc-fit"]
@@ -247,13 +248,17 @@ def strategy(work: Work) -> pd.DataFrame:
     return rows.frame()
 
 
-def _one_step(rows: Rows, name: str, surrogate: Surrogate, entry: Scored, escape: Escape | None) -> None:
+def _one_step(
+    rows: Rows, name: str, surrogate: Surrogate, entry: Scored, escape: Escape | None, measures: Sequence[str]
+) -> None:
     """Rows of one surrogate one token ahead, along one held-out text."""
     c, text = entry.continuation, entry.text
     where: dict[str, Any] = {"surrogate": name, "prompt": c.prompt, "seed": c.seed, "n": len(text)}
     predicted = surrogate.predict(text)
     for metric, values in fidelity_means(entry.restricted[None], predicted).items():
         add_finite(rows, metric, float(values[0]), **where)
+    for metric, found in measure_distributions(measures, entry.restricted, predicted[0]).items():
+        rows.add(metric, found.value, missing=found.missing, **where)
     if isinstance(surrogate, Bigram) and surrogate.open:
         leaving = surrogate.leaving(text)
     elif escape is not None:

@@ -17,7 +17,7 @@ from harness.experiments._shared.fidelity_rows import INFINITE, add_finite
 from harness.experiments.heads.looks import Patterns
 from harness.measures.block_fidelity import Comparison
 from harness.measures.head_patterns import PatternSums
-from harness.stats.intervals import explained_interval
+from harness.stats.explained import explained_interval
 from harness.surrogates._fitting.along import HeadLike
 
 EXPLAINED = {"kl": "explained", "kl_with_sink": "explained_with_sink"}

@@ -9,8 +9,8 @@ import pandas as pd
 
 from harness.core import registry
 from harness.core.records import Interval
-from harness.stats.intervals import holm, sign_flip_p
 from harness.stats.pooling import SEED, Observed, Sample, difference
+from harness.stats.significance import holm, sign_flip_p
 
 LEVEL = 0.05
 

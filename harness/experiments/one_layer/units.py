@@ -18,7 +18,8 @@ from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.sampling import count_tokens, excess_risk, sample_rows
 from harness.experiments.one_layer.settings import OneLayer
-from harness.measures.winners import winner_measures, winner_set
+from harness.measures.agreement import winner_measures
+from harness.measures.winners import winner_set
 from harness.models.one_layer import FloatArray, IntArray, OneLayerAttention, Training, continue_prompts, train
 from harness.runs.directory import write_parquet
 from harness.runs.units import Work

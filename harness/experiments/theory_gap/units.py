@@ -42,6 +42,7 @@ from harness.models.one_layer_config import OneLayerConfig
 from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.models.training import IGNORED, Examples, Recipe, train
 from harness.runs.units import Work
+from harness.stats.explained import explained_interval
 from harness.surrogates.base import Decoding, Observations, Surrogate, pair_mass
 from harness.surrogates.next_token.head_chains import HeadChain, HeadMixture
 
@@ -175,7 +176,11 @@ def _one_step(rows: Rows, model: Any, data: Data, s: dict[str, Any], seed: int) 
             add_finite(rows, metric, value, surrogate=name, n=len(each))
         kl[name] = means["kl"]
     for name, divergence in kl.items():
-        add_finite(rows, "explained", 1 - divergence / kl["counts"], surrogate=name, n=len(held_out))
+        share = explained_interval([divergence], [kl["counts"]], seed)
+        if share.value is None:
+            rows.add("explained", None, missing=share.missing, surrogate=name, n=len(held_out))
+        else:
+            add_finite(rows, "explained", share.value, surrogate=name, n=len(held_out))
     if s["rung"] in MANY:
         reason = "several heads or layers, or positions: no single chain stands in the weights"
         rows.add("kl", None, missing=reason, surrogate="ccmc-weights")

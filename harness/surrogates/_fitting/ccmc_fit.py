@@ -19,7 +19,7 @@ from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogat
 
 if TYPE_CHECKING:
     from harness.attention.blocks import Block, View
-    from harness.surrogates._fitting.along import LogWeights
+    from harness.attention.log_weights import LogWeights
 
 RIDGES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 
@@ -149,7 +149,8 @@ class CCMCFit(Surrogate):
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         """As every surrogate of heads; the prior must be one."""
-        from harness.surrogates._fitting.along import LogWeights, delta_tables, fitted_odds, sink_along
+        from harness.attention.log_weights import LogWeights
+        from harness.surrogates._fitting.along import delta_tables, fitted_odds, sink_along
 
         prior, change, sink = self.prior.along(view), delta_tables(self.delta_, view), sink_along(self.sink_, view)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.attention.blocks import Block, View
-    from harness.surrogates._fitting.along import LogWeights
+    from harness.attention.log_weights import LogWeights
 
 
 @register.surrogate(
@@ -44,7 +44,7 @@ class Counts(Surrogate):
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         """As every surrogate of heads; the first position counts as one more token."""
-        from harness.surrogates._fitting.along import LogWeights
+        from harness.attention.log_weights import LogWeights
 
         def of(block: Block) -> LogWeights:
             flat = block.counts.new_zeros(1, *block.counts.shape)

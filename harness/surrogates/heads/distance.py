@@ -11,9 +11,10 @@ from scipy import sparse
 
 from ccmc import Contexts, fit_pairs
 from harness.attention.blocks import Block, View
+from harness.attention.log_weights import NO_VALUES, LogWeights
 from harness.core.registry import register
 from harness.data.texts import Text
-from harness.surrogates._fitting.along import NO_VALUES, HeadSurrogate, LogWeights, on
+from harness.surrogates._fitting.along import HeadSurrogate, on
 from harness.surrogates._fitting.sink_fit import fit_level
 from harness.surrogates.base import FloatArray, IntArray, Observations
 

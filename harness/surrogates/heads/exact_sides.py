@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Self
 
 from harness.attention.blocks import Asked, Block, View
+from harness.attention.log_weights import LogWeights
 from harness.attention.static_inputs import StaticHeads
 from harness.core.registry import register
-from harness.surrogates._fitting.along import LogWeights
 from harness.surrogates.base import Observations
 from harness.surrogates.heads.from_weights import asked_along
 

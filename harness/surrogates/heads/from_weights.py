@@ -10,9 +10,10 @@ import torch
 
 from harness.attention.blocks import Asked, Block, View
 from harness.attention.capture import key_heads, scores
+from harness.attention.log_weights import LogWeights
 from harness.attention.static_inputs import StaticHeads
 from harness.core.registry import register
-from harness.surrogates._fitting.along import HeadSurrogate, LogWeights
+from harness.surrogates._fitting.along import HeadSurrogate
 from harness.surrogates.base import FloatArray, IntArray
 
 

@@ -24,10 +24,11 @@ import torch
 from scipy import sparse
 
 from harness.attention.blocks import Block, View
+from harness.attention.log_weights import LogWeights
 from harness.attention.static_inputs import StaticHeads
 from harness.core.registry import register
 from harness.core.seeds import derive_seed
-from harness.surrogates._fitting.along import HeadSurrogate, LogWeights, delta_tables, fitted_odds, on, sink_along
+from harness.surrogates._fitting.along import HeadSurrogate, delta_tables, fitted_odds, on, sink_along
 from harness.surrogates._fitting.ccmc_fit import inner_folds
 from harness.surrogates._fitting.minimise import minimise_each
 from harness.surrogates._fitting.pair_effects import TokenFeatures

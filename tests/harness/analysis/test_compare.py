@@ -20,8 +20,8 @@ from harness.cli.app import invoke
 from harness.core.errors import UsageError
 from harness.core.rows import Rows
 from harness.runs.run import load_run
-from harness.stats.intervals import holm
 from harness.stats.pooling import CELL, Observed, difference
+from harness.stats.significance import holm
 
 ROOT = Path(__file__).resolve().parents[3]
 REFERENCE = ROOT / "results" / "reference" / "quickstart"

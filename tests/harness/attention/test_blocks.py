@@ -21,13 +21,13 @@ from harness.attention.block_rows import Rows, softmax_, sum_, weigh_
 from harness.attention.blocks import Asked, Block, View
 from harness.attention.capture import LayerCall
 from harness.attention.eager import eager_rows
+from harness.attention.log_weights import NO_VALUES, LogWeights
 from harness.data.texts import LocalVocabulary, Text
 from harness.experiments.heads.scores import score_text
 from harness.experiments.heads.sums import LayerSums, PriorSums, sum_text
 from harness.experiments.heads.units import head_text
 from harness.measures.block_fidelity import _judge, judge
 from harness.measures.fidelity import kl, top_token, total_variation
-from harness.surrogates._fitting.along import NO_VALUES, LogWeights
 from harness.surrogates._fitting.counts import Counts
 from harness.surrogates.base import pair_mass
 from harness.surrogates.heads.distance import BUCKETS, Distance, bucket_sums

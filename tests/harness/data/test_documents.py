@@ -214,7 +214,7 @@ def test_intervals_are_over_documents_not_over_pieces(read_run: Any) -> None:
     own = rows[(rows["layer"] == 1) & (rows["head"] == 2) & (rows["split"] == "held_out")]
     explained = own[(own["metric"] == "explained") & (own["surrogate"] == "ccmc-fit")].iloc[0]
     from harness.experiments.heads.units import derive_seed
-    from harness.stats.intervals import explained_interval
+    from harness.stats.explained import explained_interval
 
     def totals(name: str) -> Any:
         part = own[(own["metric"] == "kl") & (own["surrogate"] == name)]

@@ -10,8 +10,9 @@ from harness.core.records import Interval
 from harness.core.rows import Rows
 from harness.experiments.heads.shrinkage import fits, shrinkage
 from harness.experiments.heads.tables import shrinkage_tables
-from harness.stats.intervals import holm, paired_difference, sign_flip_p
+from harness.stats.intervals import paired_difference
 from harness.stats.pooling import SEED
+from harness.stats.significance import holm, sign_flip_p
 
 
 def made(shift: dict[int, float], heads: int = 20, prompts: int = 30) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from harness.measures.fidelity import explained, in_context_mass, kl, kl_from_logs, top_token, total_variation
+from harness.measures.fidelity import in_context_mass, kl, kl_from_logs, top_token, total_variation
 
 K = 4
 weights = st.lists(st.integers(0, 3), min_size=K, max_size=K).filter(any)
@@ -94,18 +94,6 @@ def test_values_apart_by_round_off_are_tied() -> None:
     third = 1 / 3
     assert top_token([[third, third, third]], [[third, third + 1e-16, third]])[0] == 1
     assert top_token([[1.0, 0.0, 0.0]], [[third, third + 1e-16, third]])[0] == pytest.approx(third)
-
-
-def test_explained() -> None:
-    assert explained(0.0, 2.0).value == 1
-    assert explained(2.0, 2.0).value == 0
-    assert explained(3.0, 2.0).value == pytest.approx(-0.5)
-    assert explained(math.inf, 2.0).value == -math.inf
-    assert explained(0.0, 0.0).missing == "counts alone predict these queries exactly"
-    assert explained(1.0, math.inf).missing == "KL of counts is infinite"
-    for wrong in (-1.0, math.nan):
-        with pytest.raises(ValueError, match="kl_surrogate is a sum of divergences"):
-            explained(wrong, 1.0)
 
 
 def test_rows_that_are_no_distributions_are_named() -> None:

@@ -12,15 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.measures.loops import Loop, find_loop
 from harness.measures.measurement import Measurement
 from harness.measures.repetition import (
-    Loop,
     argmax_repeat_rate,
     compression_ratio,
     distinct,
     diversity,
     effective_vocabulary,
-    find_loop,
     rep,
     repetition_measures,
     seq_rep,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.measures.winners import lock_in_error, loser_exponent_of_prompt, top_agreement, top_tokens
+from harness.measures.agreement import lock_in_error, top_agreement
+from harness.measures.winners import loser_exponent_of_prompt, top_tokens
 
 
 def plain_top(tokens: list[int], k: int) -> list[int]:

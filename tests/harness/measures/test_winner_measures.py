@@ -12,18 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.measures.agreement import jaccard, precision, recall, winner_measures
 from harness.measures.measurement import Measurement
 from harness.measures.winners import (
     dominance,
     dominance_area,
-    jaccard,
     loser_exponent,
     own_winner_measures,
-    precision,
-    recall,
     return_time,
     time_to_dominance,
-    winner_measures,
     winner_set,
     winner_size,
 )

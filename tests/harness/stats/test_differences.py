@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from harness.stats.differences import Pooled, paired_p, paired_pooled_difference, two_sample_difference, two_sample_p
-from harness.stats.intervals import paired_difference, sign_flip_p
+from harness.stats.intervals import paired_difference
+from harness.stats.significance import sign_flip_p
 
 
 def mean(values: list[float] | np.ndarray) -> Pooled:

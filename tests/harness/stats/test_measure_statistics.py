@@ -16,15 +16,9 @@ from scipy import stats
 from harness.core.records import Interval
 from harness.stats import intervals as statistics
 from harness.stats.correlation import spearman_interval
-from harness.stats.intervals import (
-    explained_interval,
-    holm,
-    mean_interval,
-    median_interval,
-    paired_difference,
-    ratio_interval,
-    sign_flip_p,
-)
+from harness.stats.explained import explained_interval
+from harness.stats.intervals import mean_interval, median_interval, paired_difference, ratio_interval
+from harness.stats.significance import holm, sign_flip_p
 
 Draw = Callable[[np.random.Generator], Interval]
 numbers = st.floats(-100, 100).map(lambda x: round(x, 3))
@@ -117,6 +111,16 @@ def test_a_ratio_pools_and_weighs() -> None:
     ratio, explained = ratio_interval(a, b, seed=0), explained_interval(a, b, seed=0)
     assert explained.value == pytest.approx(1 - 19 / 17)
     assert ends(explained) == tuple(1 - end for end in reversed(ends(ratio)))
+
+
+def test_the_share_explained() -> None:
+    for divergence, share in ((0.0, 1.0), (2.0, 0.0), (3.0, -0.5), (math.inf, -math.inf)):
+        assert explained_interval([divergence], [2.0], seed=0).value == share
+    assert explained_interval([0.0], [0.0], seed=0).value is None
+    with pytest.raises(ValueError, match=r"denominators\[0\] is inf"):
+        explained_interval([1.0], [math.inf], seed=0)
+    with pytest.raises(ValueError, match=r"numerators\[0\] is nan"):
+        explained_interval([math.nan], [1.0], seed=0)
 
 
 def test_nothing_is_explained_where_counts_leave_nothing_to_explain() -> None:

@@ -1,4 +1,4 @@
-"""Tables: figures from rows by hand, and how numbers are shown."""
+"""How numbers and intervals are shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 
 from harness.core.format import interval, number, percent
 from harness.core.records import Interval
-from harness.experiments._shared.tables import Table
 
 
 @pytest.mark.parametrize(
@@ -42,8 +41,3 @@ def test_an_interval_has_the_same_decimals_throughout() -> None:
 )  # fmt: skip
 def test_percent_has_the_decimals_of_its_interval(found: Interval, shown: str) -> None:
     assert percent(found) == shown
-
-
-def test_markdown_keeps_cells_apart() -> None:
-    text = Table("T", ["a", "b"], [["x|y", "1\n2"]], "note").markdown()
-    assert text == "**T**\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1<br>2 |\n\nnote\n"
