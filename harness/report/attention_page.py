@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.core.errors import UsageError, nearest
 from harness.experiments.heads.single_heads import Head, heads_of
+from harness.models import pieces as token_pieces
 from harness.models.catalogue import folder_of
 from harness.runs.directory import ATTENTION, RunDirectory
 from harness.runs.resume import unfinished
@@ -61,8 +62,6 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
     Raises:
         UsageError: a head that the run does not have; names the nearest.
     """
-    from harness.report.page_data import piece_maker
-
     table = samples(run)
     if table.empty:
         return None
@@ -75,7 +74,7 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
     texts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for (model, strategy, prompt), own in table.groupby(["model", "strategy", "prompt"], sort=False):
-        tokens, piece = own["tokens"].iloc[0], piece_maker(folder_of(run.manifest, str(model)))
+        tokens, piece = own["tokens"].iloc[0], token_pieces.piece_maker(folder_of(run.manifest, str(model)))
         columns = np.unique(tokens[1:], return_inverse=True)[1]
         about = {head.name: head for head in heads_of(rows, str(model), str(strategy))}
         wanted = list(dict.fromkeys(heads or telling(list(about.values()))))[: None if heads else MOST_HEADS]
@@ -115,7 +114,7 @@ def write_page(run: Run, path: Path, heads: Sequence[str] = ()) -> None:
     Raises:
         UsageError: a run without kept attention, an unknown head, or a file that cannot be written.
     """
-    from harness.report.page import render, safe_json, write_page_file
+    from harness.report.document import render, safe_json, write_page_file
 
     def page() -> str:
         data = page_data(run, heads)

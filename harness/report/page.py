@@ -6,12 +6,9 @@ one script of the file by its hash, and no request to anywhere.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +18,10 @@ from harness.core import registry
 from harness.core.errors import UsageError, one_line
 from harness.core.records import Answer, Figure, Table
 from harness.report.attention_page import ABOUT, page_data
+from harness.report.document import render, safe_json, write_page_file
 from harness.report.overview import answer_text, in_order
 from harness.report.page_data import head_table, viewer
 from harness.report.pictures import inline_svg
-from harness.report.render.html import TEMPLATES, environment
-from harness.runs.directory import now, write_atomic
 from harness.runs.reading import figures, read
 from harness.runs.run import Run
 
@@ -59,14 +55,6 @@ class Section:
     config: str
     failures: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-
-
-def safe_json(value: Any) -> str:
-    """JSON that may stand inside a `<script>`: no sign in it can end the element or start another."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
 
 
 def _pictures(found: Sequence[Figure], prefix: str, problems: list[str]) -> list[Picture]:
@@ -140,28 +128,6 @@ def render_report(runs: Sequence[Run]) -> str:
     )
 
 
-def render(template: str, **content: Any) -> str:
-    """One document that needs nothing else: a template with its style, its script and what it shows.
-
-    Args:
-        template: its name in the folder of templates.
-        **content: what it shows; texts are escaped.
-    """
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
-    page: str = (
-        environment()
-        .get_template(template)
-        .render(
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            style=re.sub(r"\n\s*", "\n", (TEMPLATES / "report.css").read_text(encoding="utf-8")),
-            made=now(),
-            **content,
-        )
-    )
-    return page
-
-
 def write_report(runs: Sequence[Run], path: Path) -> None:
     """Write the report of runs to a file, as a whole or not at all.
 
@@ -169,19 +135,3 @@ def write_report(runs: Sequence[Run], path: Path) -> None:
         UsageError: as `render_report`, or the file cannot be written.
     """
     write_page_file(path, lambda: render_report(runs))
-
-
-def write_page_file(path: Path, page: Callable[[], str]) -> None:
-    """Write a page to a file, as a whole or not at all; it is made only where it can be written.
-
-    Raises:
-        UsageError: a folder, or a place that cannot be written to.
-    """
-    if path.is_dir():
-        raise UsageError(f"--output {path}: is a folder; name a file such as report.html")
-    text = page()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -49,30 +48,6 @@ def head_table(rows: pd.DataFrame) -> dict[str, Any] | None:
     }
 
 
-def piece_maker(folder: Path | None) -> Callable[[int], str]:
-    """Text of a token id: by the model's own tokenizer where it is on this machine, else the id.
-
-    Args:
-        folder: of the model's files; None where they are not on this machine.
-    """
-    from harness.models import loading
-
-    if folder is None or not (folder / "tokenizer_config.json").is_file():
-        return lambda token: f" {token}"
-    tokenizer = loading.load_tokenizer(folder)
-    made: dict[int, str] = {}
-
-    def piece(token: int) -> str:
-        if token not in made:
-            text = str(tokenizer.decode([token], skip_special_tokens=False))
-            first = str(tokenizer.decode([token, token], skip_special_tokens=False))
-            # word-level decoders put the blank between two tokens, not into one
-            made[token] = text if first == text + text else f"{text} "
-        return made[token]
-
-    return piece
-
-
 def viewer(run: Run) -> dict[str, Any] | None:
     """Held-out continuations of model and surrogates, token by token, with the winners of each.
 
@@ -95,7 +70,11 @@ def viewer(run: Run) -> dict[str, Any] | None:
 
     def number(model: str, token: int) -> int:
         if model not in makers:
-            makers[model] = piece_maker(folder_of(run.manifest, model)) if model in named else lambda token: f" {token}"
+            makers[model] = (
+                token_pieces.piece_maker(folder_of(run.manifest, model))
+                if model in named
+                else lambda token: f" {token}"
+            )
         return pieces.setdefault(makers[model](token), len(pieces))
 
     texts = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
 
-from harness.report import page_data as report_data
+from harness.models import pieces
 from harness.report.attention_page import page_data, samples, write_page
 from harness.runs.run import Run
 
@@ -28,7 +28,7 @@ def run(finished: Any) -> Run:
 def page(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target: Path = tmp_path_factory.mktemp("attention") / "attention.html"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_data, "piece_maker", lambda *_: lambda token: f" {token}" if token % 5 else HOSTILE)
+        patch.setattr(pieces, "piece_maker", lambda *_: lambda token: f" {token}" if token % 5 else HOSTILE)
         write_page(run, target, HEADS)
     return target
 

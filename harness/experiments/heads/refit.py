@@ -144,7 +144,7 @@ def refit(
     from harness.core.rows import Rows
     from harness.experiments.heads.units import fit_heads
     from harness.models.loading import pick_device
-    from harness.report.page_data import piece_maker
+    from harness.models.pieces import piece_maker
     from harness.runs.units import Work
 
     layer, number = parse_head(head)

@@ -273,9 +273,9 @@ def test_tokens_are_shown_escaped() -> None:
 
 
 def test_the_page_holds_data_and_nothing_that_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.report.page import page_data as report_data
+    from harness.models import pieces
 
-    monkeypatch.setattr(report_data, "piece_maker", lambda *_: lambda token: HOSTILE)
+    monkeypatch.setattr(pieces, "piece_maker", lambda *_: lambda token: HOSTILE)
     target = tmp_path / "page.html"
     assert invoke(["attention", str(run.path), "--head", "0.1,2.3", "-o", str(target)]) == 0
     page = target.read_text(encoding="utf-8")

@@ -19,7 +19,8 @@ from harness.cli.app import invoke
 from harness.core.errors import UsageError
 from harness.core.records import Interval, Table
 from harness.core.style import INK
-from harness.report.page import render_report, safe_json, write_report
+from harness.report.document import safe_json
+from harness.report.page import render_report, write_report
 from harness.report.page_data import head_table, viewer
 from harness.report.pictures import curves_svg
 from harness.runs.directory import write_parquet
