@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.measures.winners import winner_set
+from harness.models import pieces as token_pieces
 from harness.models.catalogue import folder_of
 from harness.runs.run import Run
 
@@ -70,11 +71,8 @@ def viewer(run: Run) -> dict[str, Any] | None:
 
     def number(model: str, token: int) -> int:
         if model not in makers:
-            makers[model] = (
-                token_pieces.piece_maker(folder_of(run.manifest, model))
-                if model in named
-                else lambda token: f" {token}"
-            )
+            folder = folder_of(run.manifest, model) if model in named else None
+            makers[model] = token_pieces.piece_maker(folder)
         return pieces.setdefault(makers[model](token), len(pieces))
 
     texts = []
