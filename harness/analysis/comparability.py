@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# settings that change how much is computed, not what a figure means
-HARMLESS = {
-    "surrogates",
-    "layers_per_unit",
-    "repetitions",
-    "rollout_seeds",
-    "seeds",
-    "strategies",
-    "batch_size",
-    "kind",
-}
+from harness.config.decoding import Generation
+from harness.config.strict import Strict
+from harness.core import registry
+
 PACKAGES = ("ccmc-harness", "torch", "transformers", "numpy", "scipy", "numba")
 MACHINE = ("architecture", "device", "gpu")
 
@@ -45,8 +38,13 @@ def _settings(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {experiment["kind"]: experiment for experiment in manifest["config"]["experiments"]}
 
 
-def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str) -> list[str]:
-    keys = sorted((a.keys() | b.keys()) - HARMLESS)
+def _model(kind: str) -> type[Strict]:
+    """The settings model of an experiment; one that says nothing where its package is not installed."""
+    return registry.experiment(kind).Settings if kind in registry.experiments() else Strict
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str, model: type[Strict]) -> list[str]:
+    keys = sorted((a.keys() | b.keys()) - model.harmless - {"kind"})
     return [f"{prefix}.{key} is {a.get(key)} and {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
 
 
@@ -66,9 +64,9 @@ def compare_manifests(a: dict[str, Any], b: dict[str, Any]) -> Comparability:
         refusals.append(f"no experiment in common: {', '.join(mine)} and {', '.join(theirs)}")
     data: list[str] = []
     for kind in common:
-        data += _differences(mine[kind], theirs[kind], kind)
-    if {"heads", "generation"} & set(common):
-        data += _differences(a["config"]["generation"], b["config"]["generation"], "generation")
+        data += _differences(mine[kind], theirs[kind], kind, _model(kind))
+    if any(_model(kind).continues for kind in common):
+        data += _differences(a["config"]["generation"], b["config"]["generation"], "generation", Generation)
     refusals += data
     warnings: list[str] = []
     for name, manifest in (("first", a), ("second", b)):

@@ -74,6 +74,7 @@ class Generation(Growing):
     """How a language model continues its prompts."""
 
     later: ClassVar[frozenset[str]] = frozenset({"chat", "record"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"seeds", "strategies", "batch_size"})
 
     max_new_tokens: int = Field(default=128, ge=1, le=8192)
     strategies: tuple[Strategy, ...] = Field(default=("greedy", Sampling(temperature=1.0)), min_length=1)

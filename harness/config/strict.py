@@ -14,6 +14,11 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    harmless: ClassVar[frozenset[str]] = frozenset()
+    """Names of the fields that change how much is computed, not what a figure means: runs that differ compare."""
+    continues: ClassVar[bool] = False
+    """Of an experiment: its figures depend on the `generation` settings of the run."""
+
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, data: Any) -> Any:

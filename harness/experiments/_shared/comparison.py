@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ccmc import CCMC, mean_field
-from harness.core.rows import Rows
+from harness.core.rows import MODEL, RESEEDED, SHUFFLED, Rows
 from harness.experiments._shared.continuations import Continuation
 from harness.measures.agreement import jaccard, lock_in_error, precision, recall, top_agreement, winner_measures
 from harness.measures.extra import measure_continuation
@@ -90,16 +90,16 @@ class Comparison:
     def frame_rows(self) -> None:
         """The real measures, the ceiling and the floor."""
         for c in self.real:
-            self._own("model", c.seed, c, c.continuation, {})
+            self._own(MODEL, c.seed, c, c.continuation, {})
             other = self.reseeded.get(c.prompt, c)  # greedy decoding repeats itself: its ceiling is perfect
-            self._pair("model-reseeded", other.seed, c, other.continuation)
+            self._pair(RESEEDED, other.seed, c, other.continuation)
         for seed in sorted({c.seed for c in self.real}):
             group = [c for c in self.real if c.seed == seed]
             order = np.random.default_rng(self.seed).permutation(len(group))
             for shift in range(1, min(SHUFFLES, len(group) - 1) + 1):
                 for place, index in enumerate(order):
                     other = group[order[(place + shift) % len(group)]]
-                    self._pair("model-shuffled", shift, group[index], other.continuation)
+                    self._pair(SHUFFLED, shift, group[index], other.continuation)
 
     def add(self, surrogate: str, seed: int, made: dict[str, IntArray]) -> None:
         """Compare a surrogate's rollouts, prompt -> token ids, with every real continuation of the prompt."""

@@ -37,6 +37,7 @@ class PaperExperiment(Strict):
 
     smoke: ClassVar[Mapping[str, int]] = {}
     """Per setting: a smoke run with `limit` N takes at most N times this, of a list the entries up to that."""
+    harmless: ClassVar[frozenset[str]] = frozenset({"repetitions"})
 
     def limited(self, limit: int | None) -> Self:
         """The settings of a smoke run; those of a full one as they are."""

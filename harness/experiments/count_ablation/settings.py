@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,8 @@ from harness.config.texts import Prose
 
 class CountAblation(Growing):
     """log(count of a token so far) is taken from the attention scores: does a model repeat less without it?"""
+
+    continues: ClassVar[bool] = True
 
     kind: Literal["count-ablation"]
     strengths: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)

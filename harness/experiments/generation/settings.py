@@ -17,6 +17,8 @@ class GenerationExperiment(Growing):
     later: ClassVar[frozenset[str]] = frozenset(
         {"escape", "winners_at", "mean_field", "head_layers", "mixture_heads", "measures"}
     )
+    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "rollout_seeds", "measures"})
+    continues: ClassVar[bool] = True
 
     kind: Literal["generation"]
     surrogates: tuple[str, ...] = Field(

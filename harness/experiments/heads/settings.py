@@ -16,6 +16,8 @@ class Heads(Growing):
     """Attention heads of language models against chains with and without positions."""
 
     later: ClassVar[frozenset[str]] = frozenset({"texts"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "layers_per_unit"})
+    continues: ClassVar[bool] = True
 
     kind: Literal["heads"]
     layers: Literal["all"] | tuple[int, ...] = Field(default="all", description="`all`, or a list such as [0, 5]")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from harness.config.strict import Strict
 
 class OneLayer(Strict):
     """A one-layer attention model is trained on a teacher chain; chains are read off it and fitted to it."""
+
+    harmless: ClassVar[frozenset[str]] = frozenset({"repetitions", "rollout_seeds"})
 
     kind: Literal["one-layer"]
     vocab_size: int = Field(default=16, ge=2, le=512, description="tokens K of the teacher chain")

@@ -37,6 +37,7 @@ class TheoryGap(PaperExperiment):
         "surrogate_sequences": 8,
         "held_out_sequences": 4,
     }
+    harmless: ClassVar[frozenset[str]] = frozenset({"repetitions", "surrogates"})
 
     kind: Literal["theory-gap"]
     data: tuple[Literal["ccmc", "text"], ...] = Field(default=("ccmc", "text"), min_length=1)

@@ -132,8 +132,21 @@ def test_what_differs_is_said(tmp_path: Path) -> None:
     assert refused.refusals == ("one-layer.observations is 25600 and 1",)
     assert not refused.paired(of_language_model=False)
     assert compare_manifests(manifest, changed(config__generation__batch_size=1)).refusals == ()
-    harmless = changed(config__experiments__1__surrogates=["counts"])
-    assert compare_manifests(manifest, harmless).refusals == ()
+    for harmless in (
+        changed(config__experiments__1__surrogates=["counts"]),
+        changed(config__experiments__1__layers_per_unit=1),
+        changed(config__experiments__0__repetitions=1),
+        changed(config__experiments__2__measures=["a-plugin's"]),
+        changed(config__generation__seeds=9),
+    ):
+        assert compare_manifests(manifest, harmless).refusals == ()
+    other = changed(config__generation__max_new_tokens=9)
+    assert compare_manifests(manifest, other).refusals[0].startswith("generation.max_new_tokens is ")
+    alone = changed(config__experiments=[manifest["config"]["experiments"][0]], config__generation__max_new_tokens=9)
+    assert compare_manifests(manifest, alone).refusals == ()  # one-layer continues no prompts of the run
+    gone = {"kind": "of-a-plugin-that-is-gone", "size": 1}
+    a, b = (changed(config__experiments=[{**gone, "size": size}]) for size in (1, 2))
+    assert compare_manifests(a, b).refusals == ("of-a-plugin-that-is-gone.size is 1 and 2",)
 
 
 def test_runs_that_mean_something_else_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
