@@ -115,12 +115,12 @@ def picked(found: Iterable[Comparison], metric: str, **where: object) -> list[Co
 
 
 def furthest(found: Iterable[Comparison]) -> Comparison:
-    """The comparison that is furthest from its prediction.
+    """The comparison that is furthest from its prediction, in widths of its interval; without one, as it is.
 
     Raises:
         ValueError: there is none.
     """
-    return max(found, key=lambda one: one.distance)
+    return max(found, key=lambda one: (one.distance, abs((one.found.value or 0.0) - (one.predicted or 0.0))))
 
 
 def groups(found: Iterable[Comparison]) -> list[list[Comparison]]:
@@ -268,9 +268,14 @@ def _reasons(found: Sequence[Comparison]) -> str:
     """Why comparisons have no verdict."""
     few = [one for one in found if one.verdict == WITHOUT_INTERVAL]
     most = max((one.found.n for one in few), default=0)
-    said = [f"an interval needs {FEWEST_UNITS} repetitions with a value, at most {most} have one"] if few else []
+    said = [needs_repetitions(most)] if few else []
     others = (one.found.missing or "no value" for one in found if one not in few)
     return "; ".join([*said, *dict.fromkeys("no repetition has a value" if x == "no units" else x for x in others)])
+
+
+def needs_repetitions(most: int) -> str:
+    """Why there is no interval, where at most so many repetitions have a value."""
+    return f"an interval needs {FEWEST_UNITS} repetitions with a value, and there {'is' if most == 1 else 'are'} {most}"
 
 
 def _room(one: Comparison) -> float | None:

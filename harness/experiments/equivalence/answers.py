@@ -28,8 +28,9 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
         exact = [worst, *exact]
         said.append(
             "For d >= K the theory makes both the same up to round-off: the largest error is "
-            f"{number(worst.found.value)} units of eps cond(E), with a bound of {number(worst.bound)}, in "
-            f"{counted(len(exact) - 1, 'setting')} of {counted(worst.found.n, 'repetition')}."
+            f"{number(worst.found.value)} units of eps cond(E); the bound of {number(worst.bound)} "
+            f"{'holds' if worst.right else 'does not hold'}, in {counted(len(exact) - 1, 'setting')} of "
+            f"{counted(worst.found.n, 'repetition')}."
         )
     random = [one for one in lost if one.factors.get("weights") == "random"] or lost
     if random:

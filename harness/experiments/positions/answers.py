@@ -39,7 +39,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
     kinds = dict.fromkeys(str(one.factors["positions"]) for one in picked(found, "excess_risk"))
     for kind in kinds:
         pair = [picked(found, "excess_risk", surrogate=name, positions=kind) for name in ("ccmc-fit", "pccmc-weights")]
-        if all(pair):
+        if all(one and one[0].found.value is not None for one in pair):
             blind, aware = (interval(one[0].found) for one in pair)
             said.append(f"Excess risk with {kind} positions: {blind} nats for a chain without them, {aware} with them.")
     fading = [one for one in left if one.verdict is not None]

@@ -21,7 +21,7 @@ from harness.experiments._shared.teachers import gaussian_chain
 from harness.runs.units import Work
 
 STREAMS = "streams.json"
-OTHER = "\N{REPLACEMENT CHARACTER}"  # stands for every character that is not frequent enough
+OTHER = "\N{REPLACEMENT CHARACTER}"  # in place of every character that is not frequent enough
 _STOPPING = 32  # sequences kept back from training, for early stopping
 
 

@@ -14,12 +14,12 @@ from harness.experiments._shared.claims_words import (
     answer,
     comparisons,
     furthest,
+    needs_repetitions,
     picked,
     place,
     verdict_answer,
 )
 from harness.experiments.winners.tables import LABELS
-from harness.stats.intervals import FEWEST_UNITS
 
 QUESTION = "Does the mean field know which tokens win?"
 SETTLED = 1000
@@ -71,10 +71,7 @@ def _mean_field(found: Sequence[Comparison], gaps: Sequence[Comparison]) -> Answ
             f"second simulation's: smaller in {nearer}, larger in {further} of {len(known)} settings (95 % intervals)."
         )
     else:
-        said.append(
-            f"Not answered: an interval needs {FEWEST_UNITS} repetitions with a value, at most "
-            f"{max(one.found.n for one in gaps)} have one."
-        )
+        said.append(f"Not answered: {needs_repetitions(max(one.found.n for one in gaps))}.")
     if all(overlap.values()):
         field, second = (interval(overlap[metric][0].found) for metric in ("jaccard", "jaccard_ceiling"))
         said.append(

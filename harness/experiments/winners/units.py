@@ -8,7 +8,7 @@ The ceiling is a second simulation from the same state at t0: what chance alone 
     dirichlet   rows of P from Dirichlet(1)
     dominant    gaussian with 2 added on the diagonal: every single token can win
     cyclic      weights 1 to itself, 1.3 to the next, .1 to all others: it may never settle
-    heads       a first-layer head of a language model, asked about random tokens: logits of rank below K
+    heads       a first-layer head of a language model, with random tokens as queries: logits of rank below K
 """
 
 from __future__ import annotations

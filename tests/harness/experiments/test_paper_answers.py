@@ -56,7 +56,7 @@ def test_too_few_repetitions_are_no_answer() -> None:
     answer = verdicts(FEW, FEW, NONE)
     assert not answer.answered
     assert answer.text == (
-        "None of 3 comparisons could be judged: an interval needs 5 repetitions with a value, at most 2 have one; no "
+        "None of 3 comparisons could be judged: an interval needs 5 repetitions with a value, and there are 2; no "
         "repetition has a value."
     )
     some = verdicts(TRUE, FEW)
@@ -70,6 +70,10 @@ def test_the_furthest_is_the_one_that_differs_most() -> None:
     for found, K in ((TRUE, 1), (Interval(1.5, 1.1, 2.0, 8), 2), (FALSE, 3), (FEW, 4), (NONE, 5)):
         made.compare("m", "a claim", found, 1.0, K=K)
     assert furthest(comparisons(made.frame())).factors == {"K": 3}
+    without = Interval(1.3, None, None, 2, "2 units")
+    made.compare("few", "a claim", FEW, 1.0, K=8)
+    made.compare("few", "a claim", without, 1.0, K=9)
+    assert furthest(one for one in comparisons(made.frame()) if one.metric == "few").factors == {"K": 9}
     made.bound("b", "a bound", 0.2, 0.1, 3, K=6)
     made.bound("b", "a bound", 0.3, 1.0, 3, K=7)
     assert furthest(one for one in comparisons(made.frame()) if one.metric == "b").factors == {"K": 6}
@@ -88,10 +92,11 @@ def test_equivalence_says_how_large_the_error_is() -> None:
     said = answers("equivalence", equivalence(9.97, TRUE))
     assert [answer.answered for answer in said] == [True, True]
     assert said[0].estimate == Interval(9.97, None, None, 12)
-    assert "largest error is 9.97 units of eps cond(E), with a bound of 128" in said[0].text
+    assert "largest error is 9.97 units of eps cond(E); the bound of 128 holds" in said[0].text
     assert "1.00 [0.90, 1.20] of the mass at d = 4" in said[0].text
     assert "4 of 4 comparisons" in said[1].text
     wrong = answers("equivalence", equivalence(1000.0, FEW))
+    assert "the bound of 128 does not hold" in wrong[0].text
     assert "Not as predicted: model = chain, error / (eps cond(E)) (2 of 2)." in wrong[1].text
     assert "2 comparisons could not be judged" in wrong[1].text
 
@@ -160,7 +165,7 @@ def test_winners_compares_the_mean_field_with_chance() -> None:
     assert "a second simulation's by 0.710" in nearer.text
     assert "smaller in 0, larger in 3 of 3 settings" in further.text
     assert (nearer.answered, few.answered) == (True, False)
-    assert "at most 2 have one" in few.text
+    assert "an interval needs 5 repetitions with a value, and there are 2" in few.text
 
 
 def theory_gap(repetitions: int, lead: float, noise: float = 0.01) -> pd.DataFrame:
