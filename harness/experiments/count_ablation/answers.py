@@ -78,7 +78,7 @@ def _cost(part: Part, question: str) -> Answer:
         word = "rises" if found.sure > 0 else "falls"
         text += f"{word} by {beyond(found.interval, 'nats')} per token ({found.interval.n} texts)."
     else:
-        text += f"changes little: {not_found(found.interval, 'the model with it', 'nats')}."
+        text = f"{part.model}, loss on prose {_taken(part)}: {not_found(found.interval, 'the model with it', 'nats')}."
     return Answer(question, text, found.interval, answered=testable(found))
 
 
@@ -96,7 +96,7 @@ def _penalty(part: Part, question: str) -> Answer:
         word = "above" if found.sure > 0 else "below"
         text += f"is {beyond(found.interval)} {word} that of {penalty} ({found.interval.n} held-out prompts)."
     else:
-        text += f"is near that of {penalty}: {not_found(found.interval, 'it')}."
+        text = f"{part.model}, seq_rep_4 {_taken(part)}: {not_found(found.interval, penalty)}."
     return Answer(question, text, found.interval, answered=testable(found))
 
 
@@ -112,5 +112,6 @@ def _place(part: Part, question: str, one: str, other: str) -> Answer:
         word = "more" if found.sure > 0 else "less"
         text += f"it repeats {beyond(found.interval)} {word} than without it in {second} ({found.interval.n} prompts)."
     else:
-        text += f"seq_rep_4 is near that of {second}: {not_found(found.interval, 'it')}."
+        missed = not_found(found.interval, f"the {place_name(other)}")
+        text = f"{part.model}, seq_rep_4 without the count in {first}: {missed}."
     return Answer(question, text, found.interval, answered=testable(found))

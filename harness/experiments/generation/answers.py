@@ -13,6 +13,7 @@ from harness.experiments.generation.recovered import BASELINE, NO_ROOM, recovere
 from harness.stats.intervals import FEWEST_UNITS
 from harness.stats.pooling import Sample, difference
 
+DISTANCE = "the distance from another prompt's continuation to the model's own"
 MOST_NAMED = 3  # surrogates that one sentence lists
 
 
@@ -100,17 +101,16 @@ def _winners(part: Part, question: str) -> Answer:
     best = found[order[0]]
     lead = difference(best, floor, metric, paired=True)
     text = f"{part.what}: {order[0]} agrees best, with an overlap of {with_unit(best.interval())}"
-    other = f"the model's continuation of another prompt ({with_unit(floor.interval())})"
+    other = "the model's continuation of another prompt"
     if lead.sure:
-        text += f", {beyond(lead.interval)} {'better' if lead.sure > 0 else 'worse'} than {other}"
+        text += f", {beyond(lead.interval)} {'better' if lead.sure > 0 else 'worse'} than {other}."
     else:
-        text += f"; {not_found(lead.interval, other)}"
+        text += f"; {not_found(lead.interval, other)}."
+    text += f" The model itself: {with_unit(floor.interval())} on another prompt"
     if part.one_continuation:
-        text += ". The model has one continuation: it agrees with itself by construction."
-    elif ceiling.value is not None:
-        text += f". The model with another seed: {with_unit(ceiling.interval())}."
+        text += ", 1 with another seed by construction, since it has one continuation."
     else:
-        text += "."
+        text += f", {with_unit(ceiling.interval())} with another seed." if ceiling.value is not None else "."
     return Answer(question, text, best.interval(), answered=testable(lead))
 
 
@@ -150,16 +150,16 @@ def _recovered(part: Part, question: str) -> Answer:
         if reason == NO_ROOM:
             reason += f" (difference of their errors {with_unit(of.room, signed=True)}, {of.prompts} prompts)"
         return _unanswered(question, part, reason)
-    what = f"over winners, their timing and repetition together ({of.prompts} prompts)"
-    between = "the distance from another prompt's continuation to the model's own"
+    what = f"over winners, timing and repetition ({of.prompts} prompts)"
     low, high = (share.low, share.high) if share.low is not None and share.high is not None else (share.value,) * 2
     if low > 0:
-        text = f"{best.surrogate} recovers {with_unit(share)} of {between}, {what}."
+        text = f"{best.surrogate} recovers {with_unit(share)} of {DISTANCE}, {what}."
     elif high < 0:
-        text = f"none does better than another prompt's continuation; the best, {best.surrogate}, recovers "
-        text += f"{with_unit(share)} of {between}, {what}."
+        text = "none does better than another prompt's continuation. "
+        text += f"The best, {best.surrogate}, recovers {with_unit(share)} of {DISTANCE}, {what}."
     else:
-        text = f"{best.surrogate} has the least error, {what}; {not_found(share, 'a recovered share of 0')}."
+        text = f"{best.surrogate} has the least error, {what}. "
+        text += f"Of {DISTANCE}: {not_found(share, 'a recovered share of 0')}."
     if counts is not None and counts is not best and counts.all.value is not None:
         text += f" {BASELINE} recovers {with_unit(counts.all)}."
     if of.ties:

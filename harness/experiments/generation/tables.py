@@ -93,7 +93,7 @@ def _best(found: list[Part], shares: list[Recovered]) -> Table:
     more = f" {left_out} more lines are in generation.recovered." if left_out else ""
     return Table(
         "generation.best",
-        f"Which surrogate repeats what {lead.same} repeats?",
+        f"Which surrogate repeats what the model repeats? {lead.same}",
         [
             *lead.columns,
             Column("best", left=True),
@@ -114,7 +114,7 @@ def _in_context(found: list[Part]) -> Table:
     body = [[*lead.cells(p.key), i := p.interval("in_context_mass", MODEL), i.n] for p in found]
     return Table(
         "generation.in-context",
-        f"How much of the probability of {lead.same} is on tokens of its context?",
+        f"Probability on tokens of the context: {lead.same}",
         [*lead.columns, Column("in_context_mass", "share"), Column("prompts")],
         body,
         f"The part of its behaviour that a chain on the context can describe. {BOOTSTRAP}",
@@ -132,7 +132,7 @@ def _next_token(found: list[Part]) -> Table:
     numbers = [part.interval("in_context_mass", MODEL).n for part in found]
     return Table(
         "generation.next-token",
-        f"Next tokens of {lead.same}, restricted to the context",
+        f"Next tokens, restricted to the context: {lead.same} against its surrogates",
         [
             *lead.columns,
             Column("surrogate", left=True),
@@ -195,7 +195,7 @@ def _agreement(found: list[Part]) -> Table:
 
     return Table(
         "generation.agreement",
-        f"Repetition of {lead.same} and of its surrogates",
+        f"Repetition: {lead.same} against its surrogates",
         [
             *lead.columns,
             Column("measure", left=True),
@@ -221,7 +221,7 @@ def _recovered(found: list[Part], shares: list[Recovered]) -> Table:
     ]
     return Table(
         "generation.recovered",
-        f"How much of the distance from another prompt to {lead.same} itself does each surrogate recover?",
+        f"What each surrogate recovers of the distance from another prompt to the model itself: {lead.same}",
         [
             *lead.columns,
             Column("surrogate", left=True),
@@ -320,7 +320,7 @@ def _mean_field(found: list[Part]) -> Table:
                 body.append([*lead.cells(part.key), name, jaccard, *others, part.sample("winner_size", MODEL).value])
     return Table(
         "generation.mean-field",
-        f"Winners of {lead.same} that the mean field of a fitted chain predicts",
+        f"Winners that the mean field of a fitted chain predicts: {lead.same}",
         [
             *lead.columns,
             Column("chain of", left=True),
@@ -352,7 +352,7 @@ def _leaving(found: list[Part]) -> Table:
             body.append([*lead.cells(part.key), name, leaves, whole])
     return Table(
         "generation.leaving",
-        f"Leaving the context: {lead.same} and surrogates one token ahead",
+        f"Leaving the context one token ahead: {lead.same} against its surrogates",
         [*lead.columns, Column("surrogate", left=True), Column("leaves", "share"), Column("kl_with_escape", "nats")],
         body,
         "leaves: probability of a token that is not in the context. kl_with_escape: divergence over the tokens of the "

@@ -34,7 +34,7 @@ def test_the_truth_is_found() -> None:
     assert "could not be answered: the best heads and the random heads were not both measured" in found[HEADS].text
     assert [answer.answered for answer in found] == [True, True, True, True, False]
     for answer in found:
-        assert max(map(len, re.split(r"(?<=[.;:]) (?=[a-zA-Z])", answer.text))) <= 200
+        assert max(map(len, re.split(r"(?<=[.?]) (?=[A-Za-z])", answer.text))) <= 200
     assert answers(ablation_rows().iloc[:0]) == []
 
 
@@ -55,7 +55,7 @@ def test_a_penalty_that_costs_as_much_may_be_missing() -> None:
     assert not found[PENALTY].answered
     assert "could not be answered: no penalty that was measured costs as much" in found[PENALTY].text
     equal = answers(ablation_rows({**ABLATED, ALL: (0.3, 3.1)}, spread=0.1))
-    assert "near that of a repetition penalty that costs as much on prose: no difference found" in equal[PENALTY].text
+    assert "no difference found to a repetition penalty that costs as much on prose" in equal[PENALTY].text
 
 
 def test_too_few_prompts_cannot_be_tested() -> None:

@@ -86,7 +86,7 @@ def test_what_the_figures_show() -> None:
     assert "surrogate - model" in found["repetition-m-temperature=1"]
     assert all(label in found["temperature-m"] for label in (">model<", ">near<", "temperature (0: greedy)"))
     without = {figure.name: svg(figure) for figure in figures(generation_rows(ceiling=1.0), trajectories())}
-    assert "agrees with" in without["recovered-m"]  # the reason stands where no share can be given
+    assert "agrees with" in without["recovered-m"]  # the reason is shown where no share can be given
 
 
 def test_nothing_is_drawn_before_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
