@@ -15,9 +15,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.core.declarations import Declaration
+from harness.core import registry
+from harness.core.declarations import KINDS, Declaration
 from harness.core.hashing import canonical_hash
-from harness.core.registry import KINDS
 
 COMPUTING = ("numpy", "scipy", "numba", "torch", "transformers", "tokenizers")
 """Packages whose version is part of every unit's identity."""
@@ -114,5 +114,6 @@ def identity(task: str, uses: Iterable[Declaration] = ()) -> str:
     """
     used = tuple(uses)
     modules = [task.partition(":")[0], *(one.module for one in used)]
-    plugins = sorted({f"{one.package} {one.version}" for one in used if one.package != "ccmc-harness"})
-    return canonical_hash([sources(modules), _versions(), plugins])
+    plugins = {f"{one.package} {one.version}" for one in used if one.package != registry.OWN}
+    plugins |= set(registry.packages(modules[:1]))  # a plugin's own experiment
+    return canonical_hash([sources(modules), _versions(), sorted(plugins)])
