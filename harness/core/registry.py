@@ -164,6 +164,12 @@ def problems() -> tuple[str, ...]:
     return _all()[1]
 
 
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What an error about an unknown name adds: the nearest name, and which plugins were left out."""
+    broken = problems()
+    return nearest(name, known) + (f" ({'; '.join(broken)})" if broken else "")
+
+
 def packages(modules: Iterable[str]) -> list[str]:
     """ "name version" of the plugins that declare something in one of some modules, or in a module beside it.
 
@@ -252,15 +258,18 @@ def load(declaration: Declaration) -> Any:
     """What a declaration stands for: imports its module.
 
     Raises:
-        UsageError: the module cannot be imported; names the package.
+        UsageError: a plugin's module cannot be imported, or its class is not finished; names the package.
     """
-    try:
+    if declaration.package == OWN:
         return getattr(importlib.import_module(declaration.module), declaration.attribute)
+    what = f"{declaration.name!r} of {declaration.package}"
+    try:
+        found = getattr(importlib.import_module(declaration.module), declaration.attribute)
     except Exception as error:
-        if declaration.package == OWN:
-            raise
-        what = f"{declaration.name!r} of {declaration.package}"
         raise UsageError(f"{what} cannot be imported: {type(error).__name__}: {one_line(error)}") from None
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        raise UsageError(f"{what} is not finished: {declaration.attribute} does not define {', '.join(lacking)}")
+    return found
 
 
 def surrogate(name: str, of: str) -> Any:
@@ -271,7 +280,7 @@ def surrogate(name: str, of: str) -> Any:
     """
     known = surrogates(of)
     if name not in known:
-        raise UsageError(f"unknown surrogate {name!r}{nearest(name, known)}")
+        raise UsageError(f"unknown surrogate {name!r}{unknown(name, known)}")
     return load(known[name])
 
 
@@ -283,7 +292,7 @@ def experiment(kind: str) -> Any:
     """
     known = experiments()
     if kind not in known:
-        raise UsageError(f"unknown experiment {kind!r}{nearest(kind, known)}")
+        raise UsageError(f"unknown experiment {kind!r}{unknown(kind, known)}")
     return load(known[kind])()
 
 
