@@ -68,10 +68,12 @@ def skeleton(kind: str, name: str, of: str, into: Path) -> Skeleton:
     """
     snake = name.replace("-", "_")
     title = "".join(part.capitalize() for part in snake.split("_"))
-    if not NAME.fullmatch(name) or keyword.iskeyword(snake) or keyword.iskeyword(title):
+    if not NAME.fullmatch(name):
         raise UsageError(
-            f"new {kind} {name!r}: a name is lower-case letters and digits with - or _ between, as my-{kind}"
+            f"new {kind} {name!r}: a name is lower-case letters and digits with - or _ between, such as my-{kind}"
         )
+    if keyword.iskeyword(snake) or keyword.iskeyword(title):
+        raise UsageError(f"new {kind}: {name!r} is a word of Python; choose another name")
     name = snake if kind == "measure" else snake.replace("_", "-")
     declared = {
         "surrogate": registry.surrogates(of) if kind == "surrogate" else {},
@@ -79,7 +81,8 @@ def skeleton(kind: str, name: str, of: str, into: Path) -> Skeleton:
         "experiment": registry.experiments(),
     }[kind]
     if name in declared:
-        raise UsageError(f"new {kind} {name!r}: {declared[name].package} has a {kind} of this name")
+        article = "an" if kind == "experiment" else "a"
+        raise UsageError(f"new {kind} {name!r}: {declared[name].package} has {article} {kind} of this name")
     package = f"ccmc-{snake.replace('_', '-')}"
     folder = into / package
     if folder.exists():

@@ -1,7 +1,7 @@
 """What the rows of a unit depend on beside its settings: source text and packages, as hashes.
 
 Source counts as what it computes: the syntax tree without docstrings, without the functions that only show results, and
-without the words of declarations. So a change of a docstring, a label, a table, an answer
+without imports for types and the words of declarations. So a change of a docstring, a label, a table, an answer
 or a figure computes nothing again.
 """
 
@@ -53,6 +53,11 @@ class _Computing(ast.NodeTransformer):
         return self.generic_visit(node)
 
     visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            return ast.Pass()
+        return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         function = node.func

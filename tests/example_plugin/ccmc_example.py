@@ -19,8 +19,11 @@ class Recency(HeadSurrogate):
 )
 class RecentToken(NextTokenSurrogate):
     def fit(self, observations):
-        rates = (0.5, 0.8, 0.9, 0.95, 0.99)
-        self.rate_ = min(rates, key=lambda rate: observations.loss(type(self).at(rate)))
+        def loss(rate):
+            self.rate_ = rate
+            return self.loss(observations)
+
+        self.rate_ = min((0.5, 0.8, 0.9, 0.95, 0.99), key=loss)
         return self
 
     def next_token(self, types, counts, history):
