@@ -16,6 +16,7 @@ import typer
 from harness.cli import heads as cli_heads
 from harness.cli import lists as cli_lists
 from harness.cli import models as cli_models
+from harness.cli import new as cli_new
 from harness.cli import results as cli_results
 from harness.cli.completion import complete_config
 from harness.cli.progress import Bars
@@ -186,6 +187,7 @@ def verdicts(
 
 cli_results.register(app)
 cli_heads.register(app)
+cli_new.register(app)
 cli_lists.register(app)
 cli_models.register(app)
 

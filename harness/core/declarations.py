@@ -155,3 +155,11 @@ class ModelDeclaration(Declaration):
     cost: str = ""
 
     words: ClassVar[frozenset[str]] = Declaration.words | {"form", "license", "cost"}
+
+
+KINDS: dict[str, type[Declaration]] = {
+    "surrogate": SurrogateDeclaration,
+    "measure": MeasureDeclaration,
+    "experiment": ExperimentDeclaration,
+    "model": ModelDeclaration,
+}

@@ -15,16 +15,16 @@ modules (or `module:object`) in the entry points ccmc.surrogates, ccmc.measures,
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.core.declarations import (
+    KINDS,
     Declaration,
     ExperimentDeclaration,
     MeasureDeclaration,
@@ -32,14 +32,11 @@ from harness.core.declarations import (
     SurrogateDeclaration,
 )
 from harness.core.errors import UsageError, nearest, one_line
+from harness.core.source import BrokenDeclarationError, read_declarations
 
 T = TypeVar("T")
-KINDS: dict[str, type[Declaration]] = {
-    "surrogate": SurrogateDeclaration,
-    "measure": MeasureDeclaration,
-    "experiment": ExperimentDeclaration,
-    "model": ModelDeclaration,
-}
+OWN = "ccmc-harness"
+"""The distribution of the project itself; all others are plugins."""
 HOMES = {
     "surrogate": ("surrogates/heads", "surrogates/next_token", "surrogates/_fitting"),
     "measure": ("measures", "experiments/*"),
@@ -82,80 +79,6 @@ class _Register:
 register = _Register()
 
 
-class BrokenDeclarationError(UsageError):
-    """A declaration that cannot be read; says where."""
-
-
-def _calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call, str, tuple[str, ...]]]:
-    """(kind, call, name of what it decorates, its bases) of every `register.<kind>(...)` at the top of a module."""
-
-    def kind_of(node: ast.AST) -> str | None:
-        call = node if isinstance(node, ast.Call) else None
-        function = call.func if call else None
-        named = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name)
-        if named and function.value.id == "register" and function.attr in KINDS:  # type: ignore[union-attr]
-            return str(function.attr)  # type: ignore[union-attr]
-        return None
-
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            bases = tuple(ast.unparse(base) for base in getattr(node, "bases", ()))
-            for decorator in node.decorator_list:
-                if (kind := kind_of(decorator)) is not None:
-                    assert isinstance(decorator, ast.Call)
-                    yield kind, decorator, node.name, bases
-        elif isinstance(node, ast.Expr) and (kind := kind_of(node.value)) is not None:
-            assert isinstance(node.value, ast.Call)
-            yield kind, node.value, "", ()
-
-
-def _role(bases: Iterable[str]) -> str:
-    """What a surrogate stands in for, by its base class; empty where that does not tell."""
-    ends = {base.rpartition(".")[2] for base in bases}
-    return "heads" if "HeadSurrogate" in ends else "next-token" if "NextTokenSurrogate" in ends else ""
-
-
-def read_declarations(text: str, module: str, package: str = "", version: str = "") -> list[tuple[str, Declaration]]:
-    """The declarations in the source text of a module.
-
-    Args:
-        text: Python source.
-        module: its name.
-        package, version: the distribution that it belongs to.
-
-    Returns:
-        (kind, declaration) in the order of the text.
-
-    Raises:
-        BrokenDeclarationError: no valid Python, an argument that is no literal, or an unknown field.
-    """
-    try:
-        tree = ast.parse(text)
-    except SyntaxError as error:
-        raise BrokenDeclarationError(f"{module}: not valid Python: {one_line(error)}") from None
-    found: list[tuple[str, Declaration]] = []
-    for kind, call, attribute, bases in _calls(tree):
-        where = f"{module}, line {call.lineno}: register.{kind}"
-        try:
-            arguments = [ast.literal_eval(value) for value in call.args]
-            about = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg is not None}
-        except ValueError:
-            raise BrokenDeclarationError(f"{where}: every argument must be a literal") from None
-        known = {one.name for one in fields(KINDS[kind])}
-        if unknown := sorted(set(about) - known):
-            raise BrokenDeclarationError(f"{where}: unknown field {unknown[0]!r}{nearest(unknown[0], known)}")
-        try:
-            made = KINDS[kind](*arguments, **about)
-        except (TypeError, ValueError) as error:
-            raise BrokenDeclarationError(f"{where}: {one_line(error)}") from None
-        if isinstance(made, MeasureDeclaration) and made.sees and not attribute:
-            raise BrokenDeclarationError(f"{where}: sees={made.sees!r} needs a function below it: write @register")
-        if isinstance(made, SurrogateDeclaration) and not made.of:
-            made = replace(made, of=_role(bases))  # type: ignore[arg-type]
-        found.append((kind, replace(made, module=module, attribute=attribute, package=package, version=version)))
-    return found
-
-
 def _own() -> Iterator[tuple[str, Declaration]]:
     """The declarations of the project itself."""
     stated = re.search(r'^__version__ = "(.+)"', (_ROOT.parent / "ccmc" / "__init__.py").read_text("utf-8"), re.M)
@@ -166,7 +89,7 @@ def _own() -> Iterator[tuple[str, Declaration]]:
             text = file.read_text(encoding="utf-8")
             if "register." in text:
                 module = ".".join(("harness", *file.relative_to(_ROOT).with_suffix("").parts))
-                yield from read_declarations(text, module, "ccmc-harness", version)
+                yield from read_declarations(text, module, OWN, version)
 
 
 def _of_plugins() -> tuple[list[tuple[str, Declaration]], list[str]]:
@@ -186,7 +109,7 @@ def _of_plugins() -> tuple[list[tuple[str, Declaration]], list[str]]:
                 if not own:
                     raise BrokenDeclarationError(f"{entry.value}: declares no {kind}")
                 found += [(kind, one) for one in own]
-            except (UsageError, ImportError, OSError) as error:
+            except Exception as error:  # whatever is wrong with a plugin, the rest works
                 problems.append(f"plugin {package}: {one_line(error)}; it is left out (see: ccmc doctor)")
     return found, problems
 
@@ -219,7 +142,8 @@ def _all() -> tuple[dict[str, tuple[Declaration, ...]], tuple[str, ...]]:
         else:
             taken.add(place)
             own.append((kind, one))
-    return {kind: tuple(one for k, one in own if k == kind) for kind in KINDS}, tuple(problems)
+    # a module that is named in several entry points is broken once
+    return {kind: tuple(one for k, one in own if k == kind) for kind in KINDS}, tuple(dict.fromkeys(problems))
 
 
 def _place(kind: str, one: Declaration) -> tuple[str, str, str]:
@@ -238,6 +162,27 @@ def forget() -> None:
 def problems() -> tuple[str, ...]:
     """One line for each plugin that could not be read, naming its package."""
     return _all()[1]
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What an error about an unknown name adds: the nearest name, and which plugins were left out."""
+    broken = problems()
+    return nearest(name, known) + (f" ({'; '.join(broken)})" if broken else "")
+
+
+def packages(modules: Iterable[str]) -> list[str]:
+    """ "name version" of the plugins that declare something in one of some modules, or in a module beside it.
+
+    Args:
+        modules: names; only what comes before the first dot counts.
+    """
+    tops = {module.partition(".")[0] for module in modules}
+    found = {f"{one.package} {one.version}" for kind in _all()[0].values() for one in kind if _top(one) in tops}
+    return sorted(name for name in found if not name.startswith(f"{OWN} "))
+
+
+def _top(one: Declaration) -> str:
+    return one.module.partition(".")[0]
 
 
 def surrogates(of: str | None = None) -> dict[str, SurrogateDeclaration]:
@@ -313,15 +258,18 @@ def load(declaration: Declaration) -> Any:
     """What a declaration stands for: imports its module.
 
     Raises:
-        UsageError: the module cannot be imported; names the package.
+        UsageError: a plugin's module cannot be imported, or its class is not finished; names the package.
     """
-    try:
+    if declaration.package == OWN:
         return getattr(importlib.import_module(declaration.module), declaration.attribute)
+    what = f"{declaration.name!r} of {declaration.package}"
+    try:
+        found = getattr(importlib.import_module(declaration.module), declaration.attribute)
     except Exception as error:
-        if declaration.package == "ccmc-harness":
-            raise
-        what = f"{declaration.name!r} of {declaration.package}"
         raise UsageError(f"{what} cannot be imported: {type(error).__name__}: {one_line(error)}") from None
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        raise UsageError(f"{what} is not finished: {declaration.attribute} does not define {', '.join(lacking)}")
+    return found
 
 
 def surrogate(name: str, of: str) -> Any:
@@ -332,7 +280,7 @@ def surrogate(name: str, of: str) -> Any:
     """
     known = surrogates(of)
     if name not in known:
-        raise UsageError(f"unknown surrogate {name!r}{nearest(name, known)}")
+        raise UsageError(f"unknown surrogate {name!r}{unknown(name, known)}")
     return load(known[name])
 
 
@@ -344,7 +292,7 @@ def experiment(kind: str) -> Any:
     """
     known = experiments()
     if kind not in known:
-        raise UsageError(f"unknown experiment {kind!r}{nearest(kind, known)}")
+        raise UsageError(f"unknown experiment {kind!r}{unknown(kind, known)}")
     return load(known[kind])()
 
 

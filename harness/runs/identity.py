@@ -1,7 +1,7 @@
 """What the rows of a unit depend on beside its settings: source text and packages, as hashes.
 
 Source counts as what it computes: the syntax tree without docstrings, without the functions that only show results, and
-without the words of declarations. So a change of a docstring, a label, a table, an answer
+without imports for types and the words of declarations. So a change of a docstring, a label, a table, an answer
 or a figure computes nothing again.
 """
 
@@ -15,9 +15,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.core.declarations import Declaration
+from harness.core import registry
+from harness.core.declarations import KINDS, Declaration
 from harness.core.hashing import canonical_hash
-from harness.core.registry import KINDS
 
 COMPUTING = ("numpy", "scipy", "numba", "torch", "transformers", "tokenizers")
 """Packages whose version is part of every unit's identity."""
@@ -53,6 +53,11 @@ class _Computing(ast.NodeTransformer):
         return self.generic_visit(node)
 
     visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            return ast.Pass()
+        return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         function = node.func
@@ -114,5 +119,6 @@ def identity(task: str, uses: Iterable[Declaration] = ()) -> str:
     """
     used = tuple(uses)
     modules = [task.partition(":")[0], *(one.module for one in used)]
-    plugins = sorted({f"{one.package} {one.version}" for one in used if one.package != "ccmc-harness"})
-    return canonical_hash([sources(modules), _versions(), plugins])
+    plugins = {f"{one.package} {one.version}" for one in used if one.package != registry.OWN}
+    plugins |= set(registry.packages(modules[:1]))  # a plugin's own experiment
+    return canonical_hash([sources(modules), _versions(), sorted(plugins)])

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from harness.config.strict import Strict
 from harness.core import registry
-from harness.core.errors import nearest
+from harness.core.declarations import Declaration
+from harness.core.errors import UsageError
 
 
-def known_surrogates(names: Sequence[str], known: Collection[str]) -> None:
-    """Refuse names that are not known, or listed twice.
+def known_surrogates(names: Sequence[str], known: Mapping[str, Declaration]) -> None:
+    """Refuse names that are not known, or listed twice, and plugins that cannot be imported.
 
     Args:
         names: as a config lists them.
-        known: those that are possible, such as the keys of `harness.core.registry.surrogates(of="heads")`.
+        known: those that are possible, such as `harness.core.registry.surrogates(of="heads")`.
 
     Raises:
-        ValueError: names the nearest.
+        ValueError: names the nearest, or the package.
     """
     for name in names:
         if name not in known:
-            raise ValueError(f"unknown surrogate {name!r}{nearest(name, known)}")
+            raise ValueError(f"unknown surrogate {name!r}{registry.unknown(name, known)}")
+    _usable("surrogate", names, known)
+
+
+def _usable(kind: str, names: Sequence[str], known: Mapping[str, Declaration]) -> None:
+    """Refuse what is listed twice, and plugins that cannot be imported, before anything is computed."""
     if len(set(names)) < len(names):
-        raise ValueError(f"a surrogate is listed twice: {list(names)}")
+        raise ValueError(f"a {kind} is listed twice: {list(names)}")
+    for name in names:
+        if known[name].package != registry.OWN:
+            try:
+                registry.load(known[name])
+            except UsageError as error:
+                raise ValueError(str(error)) from None
 
 
 def default_surrogates(of: str) -> tuple[str, ...]:
@@ -57,12 +69,11 @@ def known_measures(names: Sequence[str]) -> None:
     Raises:
         ValueError: names the measure, and the nearest that can be applied.
     """
-    known = {name for name, one in registry.measures().items() if one.sees}
+    known = {name: one for name, one in registry.measures().items() if one.sees}
     for name in names:
         if name in known:
             continue
         if registry.measure(name) is not None:
             raise ValueError(f"measure {name!r} is computed wherever it can be: leave it out")
-        raise ValueError(f"unknown measure {name!r}{nearest(name, known)}; see `ccmc list measures`")
-    if len(set(names)) < len(names):
-        raise ValueError(f"a measure is listed twice: {list(names)}")
+        raise ValueError(f"unknown measure {name!r}{registry.unknown(name, known)}; see `ccmc list measures`")
+    _usable("measure", names, known)

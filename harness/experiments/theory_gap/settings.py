@@ -65,7 +65,7 @@ class TheoryGap(PaperExperiment):
     @classmethod
     def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         declared = surrogates(of="next-token")
-        known_surrogates(value, [name for name, one in declared.items() if not one.needs])
+        known_surrogates(value, {name: one for name, one in declared.items() if not one.needs})
         for name in ("counts", "ccmc-fit"):
             if name not in value:
                 raise ValueError(f"{name!r} must be among the surrogates: the others are measured against it")

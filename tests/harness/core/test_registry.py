@@ -13,8 +13,8 @@ import pytest
 from harness.core import registry
 from harness.core.declarations import MeasureDeclaration, SurrogateDeclaration
 from harness.core.errors import UsageError
-from harness.core.registry import BrokenDeclarationError, read_declarations
 from harness.core.rows import RESEEDED, SHUFFLED, frames
+from harness.core.source import BrokenDeclarationError, read_declarations
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = """
@@ -65,6 +65,11 @@ def test_declarations_are_read_from_text_that_cannot_be_imported() -> None:
             "line 1: register.measure: sees='continuation' needs a function",
         ),
         ('register.measure(unit="nats")', "things, line 1: register.measure: .*missing 1 required .*'name'"),
+        ('register.measure("a", better="more")', "register.measure: better='more' is not one of 'lower', 'higher'"),
+        ('register.measure("a", absolute="1")', "register.measure: absolute='1' is not of type float"),
+        ('register.surrogate("a", sees="order")', r"register.surrogate: sees='order' is not a tuple of texts, such as"),
+        ('register.surrogate("a", rung=True)', "register.surrogate: rung=True is not of type int"),
+        ('register.surrogate("a", of="head")', "register.surrogate: of='head' is not one of 'heads', 'next-token', ''"),
     ],
 )
 def test_a_broken_declaration_is_one_line_that_says_where(text: str, said: str) -> None:
