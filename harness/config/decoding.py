@@ -20,13 +20,32 @@ class Sampling(Growing):
 
     later: ClassVar[frozenset[str]] = frozenset(_OPTIONS)
 
-    temperature: float | None = Field(default=None, gt=0, le=10)
-    top_k: int | None = Field(default=None, ge=1)
-    top_p: float | None = Field(default=None, gt=0, lt=1)
-    min_p: float | None = Field(default=None, gt=0, lt=1)
-    beams: int | None = Field(default=None, ge=2, le=64)
-    repetition_penalty: float | None = Field(default=None, gt=1, le=10)
-    no_repeat_ngram: int | None = Field(default=None, ge=2, le=64)
+    temperature: float | None = Field(
+        default=None, gt=0, le=10, description="the next token is sampled from softmax(logits / temperature)"
+    )
+    top_k: int | None = Field(default=None, ge=1, description="only the k most likely tokens are sampled from")
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="only the most likely tokens that together have this probability are sampled from",
+    )
+    min_p: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="only tokens with at least this share of the largest probability are sampled from",
+    )
+    beams: int | None = Field(default=None, ge=2, le=64, description="beam search of this width, without sampling")
+    repetition_penalty: float | None = Field(
+        default=None,
+        gt=1,
+        le=10,
+        description="logits of tokens of the context are divided by it where positive, multiplied where negative",
+    )
+    no_repeat_ngram: int | None = Field(
+        default=None, ge=2, le=64, description="no n-gram of this length is written twice"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Sampling:
@@ -76,11 +95,21 @@ class Generation(Growing):
     later: ClassVar[frozenset[str]] = frozenset({"chat", "record"})
     harmless: ClassVar[frozenset[str]] = frozenset({"seeds", "strategies", "batch_size"})
 
-    max_new_tokens: int = Field(default=128, ge=1, le=8192)
-    strategies: tuple[Strategy, ...] = Field(default=("greedy", Sampling(temperature=1.0)), min_length=1)
-    seeds: int = Field(default=1, ge=1, le=1000)
-    batch_size: int = Field(default=16, ge=1)
-    ignore_eos: bool = False
+    max_new_tokens: int = Field(default=128, ge=1, le=8192, description="tokens of a continuation, at most")
+    strategies: tuple[Strategy, ...] = Field(
+        default=("greedy", Sampling(temperature=1.0)),
+        min_length=1,
+        description="how the next token is chosen: `greedy`, or mappings of sampling settings",
+    )
+    seeds: int = Field(
+        default=1, ge=1, le=1000, description="continuations of each prompt by the model, where the strategy samples"
+    )
+    batch_size: int = Field(
+        default=16,
+        ge=1,
+        description="prompts that are continued at once; changes memory and speed, not results beyond rounding",
+    )
+    ignore_eos: bool = Field(default=False, description="continue past the end token")
     chat: bool = Field(default=False, description="every prompt is a user's turn of the model's chat template")
     record: bool = Field(default=False, description="score the continuations and keep the figures of each token")
 

@@ -23,8 +23,10 @@ from harness.core.errors import UsageError, nearest, one_line
 class DatasetPrompts(Dataset):
     """Prompts out of a dataset."""
 
-    kind_column: str | None = None
-    limit: int | None = Field(default=None, ge=2)
+    kind_column: str | None = Field(
+        default=None, description="the column that holds the kind of a prompt, by which splits are stratified"
+    )
+    limit: int | None = Field(default=None, ge=2, description="rows that are read, at most")
 
 
 def _settings_of_experiments() -> Any:
@@ -42,15 +44,32 @@ Experiment: Any = _settings_of_experiments()
 class Config(Strict):
     """One run: which models, which prompts, which experiments."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    models: tuple[str, ...] = ()
-    prompts: str | tuple[str, ...] | DatasetPrompts | None = None
-    held_out: float = Field(default=0.25, gt=0, lt=1)
-    generation: Generation = Generation()
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    limit: int | None = Field(default=None, ge=1)
-    experiments: tuple[Experiment, ...] = Field(min_length=1)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=80,
+        description="of the run; the run directory is named after it",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="all random numbers of the run derive from it")
+    models: tuple[str, ...] = Field(
+        default=(), description="aliases, hub ids `owner/name[@revision]`, or folders that `save_pretrained` wrote"
+    )
+    prompts: str | tuple[str, ...] | DatasetPrompts | None = Field(
+        default=None, description="a file of {id, kind, text}, a list of such files, or a dataset"
+    )
+    held_out: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="share of the prompts that surrogates are judged on; the others are fitted to. Stratified by kind",
+    )
+    generation: Generation = Field(default=Generation(), description="how models continue prompts")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="where models run")
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="a smoke run: at most this many prompts per split and repetitions per condition; also `--limit N`",
+    )
+    experiments: tuple[Experiment, ...] = Field(min_length=1, description="what is computed; each kind at most once")
 
     @field_validator("experiments", mode="before")
     @classmethod

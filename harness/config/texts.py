@@ -14,17 +14,17 @@ class Dataset(Growing):
 
     later: ClassVar[frozenset[str]] = frozenset({"subset", "streaming"})
 
-    dataset: str = Field(min_length=1)
+    dataset: str = Field(min_length=1, description="a hub id, or a local .txt, .json, .jsonl, .csv or .parquet file")
     subset: str | None = Field(default=None, description="of a hub dataset that has several")
-    split: str = "train"
-    column: str = "text"
+    split: str = Field(default="train", description="such as `train` or `train[:100]`; a local file is one split")
+    column: str = Field(default="text", description="the column that holds the text")
     streaming: bool = Field(default=False, description="read from the start, and no further than needed")
 
 
 class Prose(Dataset):
     """Texts that people wrote."""
 
-    streaming: bool = True
+    streaming: bool = Field(default=True, description="read from the start, and no further than needed")
     documents: int = Field(default=160, ge=2, description="so many from the start that are not empty")
     sample_by: Literal["line", "paragraph", "document"] = Field(
         default="paragraph", description="what a document is in a .txt file"

@@ -16,11 +16,19 @@ class CountAblation(Growing):
     continues: ClassVar[bool] = True
 
     kind: Literal["count-ablation"]
-    strengths: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)
+    strengths: tuple[float, ...] = Field(
+        default=(0.5, 1.0),
+        min_length=1,
+        description="s: how much of s log(count) is subtracted from the attention scores",
+    )
     heads: int = Field(default=32, ge=1, description="size of the sets of best and of random heads")
-    random_draws: int = Field(default=3, ge=1)
-    repetition_penalties: tuple[float, ...] = (1.02, 1.05, 1.1, 1.2)
-    no_repeat_ngrams: tuple[int, ...] = (4,)
+    random_draws: int = Field(default=3, ge=1, description="sets of random heads")
+    repetition_penalties: tuple[float, ...] = Field(
+        default=(1.02, 1.05, 1.1, 1.2), description="penalties that the ablation is compared with at the same loss"
+    )
+    no_repeat_ngrams: tuple[int, ...] = Field(
+        default=(4,), description="n-gram lengths that are forbidden to repeat, for comparison"
+    )
     prose: str | Prose = Field(
         description="texts that people wrote, to measure the loss on: a file of {id, kind, text}, or {dataset: ...}"
     )

@@ -40,26 +40,37 @@ class TheoryGap(PaperExperiment):
     harmless: ClassVar[frozenset[str]] = frozenset({"repetitions", "surrogates"})
 
     kind: Literal["theory-gap"]
-    data: tuple[Literal["ccmc", "text"], ...] = Field(default=("ccmc", "text"), min_length=1)
+    data: tuple[Literal["ccmc", "text"], ...] = Field(
+        default=("ccmc", "text"), min_length=1, description="`ccmc`: paths of a chain; `text`: characters of texts"
+    )
     streams: Literal["generations", "prompts"] = Field(
         default="generations",
         description="characters of the prompts and the model's continuations, or of prompts alone",
     )
     characters: int = Field(default=32, ge=4, le=256, description="tokens of the streams of characters")
-    rungs: tuple[RungName, ...] = Field(default=get_args(RungName), min_length=1)
-    vocab_size: int = Field(default=12, ge=2, le=128, description="of the teacher chain")
-    logit_sd: float = Field(default=1.0, gt=0, le=5)
-    dimension: int = Field(default=32, ge=4, le=512)
-    prompt_length: int = Field(default=16, ge=4, le=512)
+    rungs: tuple[RungName, ...] = Field(
+        default=get_args(RungName),
+        min_length=1,
+        description="the models that are trained, each one assumption further from the theory",
+    )
+    vocab_size: int = Field(default=12, ge=2, le=128, description="tokens K of the teacher chain")
+    logit_sd: float = Field(default=1.0, gt=0, le=5, description="standard deviation of the teacher's logits")
+    dimension: int = Field(
+        default=32, ge=4, le=512, description="embedding dimension d: a multiple of 4, at least the number of tokens"
+    )
+    prompt_length: int = Field(default=16, ge=4, le=512, description="tokens of a prompt")
     steps: int = Field(default=48, ge=16, le=512, description="tokens after a prompt, in training and in rollouts")
-    sequences: int = Field(default=512, ge=8)
+    sequences: int = Field(default=512, ge=8, description="sequences that models are trained on")
     surrogate_sequences: int = Field(default=48, ge=4, description="training sequences that surrogates are fitted to")
-    held_out_sequences: int = Field(default=20, ge=4)
-    training_steps: int = Field(default=120, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=0.01, gt=0, le=1)
-    surrogates: tuple[str, ...] = GAP_SURROGATES
-    repetitions: int = Field(default=5, ge=1)
+    held_out_sequences: int = Field(default=20, ge=4, description="sequences that surrogates are judged on")
+    training_steps: int = Field(default=120, ge=1, description="steps of the optimiser")
+    batch_size: int = Field(default=16, ge=1, description="sequences per training step")
+    learning_rate: float = Field(default=0.01, gt=0, le=1, description="of the optimiser")
+    surrogates: tuple[str, ...] = Field(
+        default=GAP_SURROGATES,
+        description="next-token surrogates that need nothing but a seed; `counts` and `ccmc-fit` are required",
+    )
+    repetitions: int = Field(default=5, ge=1, description="models per rung, each with its own data and initial weights")
 
     @field_validator("surrogates")
     @classmethod
