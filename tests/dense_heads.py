@@ -10,7 +10,7 @@ import torch
 from harness.attention.capture import LayerCall, key_heads, visible_scores
 from harness.attention.static_inputs import StaticHeads
 from harness.data.texts import Text
-from harness.surrogates.heads.distance import BUCKETS, bucket_table
+from harness.surrogates._fitting.buckets import BUCKETS, bucket_table
 
 
 def rows_without_sink(call: LayerCall) -> tuple[Any, Any]:

@@ -1,29 +1,31 @@
-"""Log weights over one block of attention, whoever made them: what surrogates of heads give, and what is judged."""
+"""What is said about the attention of one block of queries: log weights of tokens or positions, before counts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
-from harness.attention.blocks import Block
+from harness.attention.blocks import Block, View
 
 NO_VALUES = torch.empty(0, 0, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LogWeights:
     """Log weights of one block, before counts: the sum of their parts, of which some may be missing.
 
     Attributes:
-        values: [H, u, B] per token seen so far, to be multiplied by counts, or [H, L, B] per position; H may be 1 where
+        values: [H, u, B] per token met so far, to be multiplied by counts, or [H, L, B] per position; H may be 1 where
             all heads get the same, 0 where there are none. Keys that a query does not see may hold anything.
         by_token: which of the two.
         scale: [H] a factor of the values; of positions only.
         profile: [H, T] per distance; of positions only.
         place: [H, T] per position of the key; of positions only.
-        change: [H, U, U] per pair of tokens, see `delta_tables`.
-        sink: [H, B] log weight of the first position as a state of its own; None where the surrogate has no word on it.
+        change: [H, U, U] per pair of tokens, in the order in which they come.
+        sink: [H, B] log weight of the first position as a state of its own; None where nothing is said about it.
         sink_odds: [H, B] its log odds against all others instead, where these do not follow from the weights.
     """
 
@@ -54,7 +56,7 @@ class LogWeights:
 
 
 def sink_odds(given: LogWeights, block: Block) -> torch.Tensor | None:
-    """[H, B] log odds of the first position that follow from log weights; None where there is no word on it."""
+    """[H, B] log odds of the first position that follow from log weights; None where nothing is said about it."""
     if given.sink is None:
         return None
     return block.where_sink_is_seen(given.sink - torch.logsumexp(given.summed(block), 1))
@@ -63,3 +65,8 @@ def sink_odds(given: LogWeights, block: Block) -> torch.Tensor | None:
 def of_queries(tables: torch.Tensor, block: Block) -> torch.Tensor:
     """Look tables of types up at every query: [H, U, U] by query and key -> [H, u, B]."""
     return tables.index_select(1, block.queries)[:, :, : block.met].transpose(1, 2).contiguous()
+
+
+def on(view: View, values: np.ndarray[Any, Any]) -> torch.Tensor:
+    """An array as float32 on the device of the view."""
+    return torch.as_tensor(values, dtype=torch.float32, device=view.types.device)

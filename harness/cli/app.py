@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import docs as cli_docs
 from harness.cli import heads as cli_heads
 from harness.cli import lists as cli_lists
 from harness.cli import models as cli_models
@@ -190,6 +191,7 @@ cli_heads.register(app)
 cli_new.register(app)
 cli_lists.register(app)
 cli_models.register(app)
+cli_docs.register(app)
 
 
 def main() -> None:

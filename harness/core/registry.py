@@ -38,7 +38,7 @@ T = TypeVar("T")
 OWN = "ccmc-harness"
 """The distribution of the project itself; all others are plugins."""
 HOMES = {
-    "surrogate": ("surrogates/heads", "surrogates/next_token", "surrogates/_fitting"),
+    "surrogate": ("surrogates/heads", "surrogates/next_token"),
     "measure": ("measures", "experiments/*"),
     "experiment": ("experiments/*",),
     "model": ("models/sources",),

@@ -1,174 +1,100 @@
-"""What a surrogate is: fit on observations, predict on contexts, roll out from prompts."""
+"""What a surrogate is: made from what its declaration needs, fitted to observations; it predicts and rolls out."""
 
 from __future__ import annotations
 
-import os
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
-from scipy import sparse
+import torch
 
-from ccmc import Contexts
-from harness.data.texts import Text, stack
-from harness.surrogates._fitting.chain_walk import ChainTerms, walk
+from harness.attention.blocks import Block, View
+from harness.attention.log_weights import LogWeights
+from harness.core.declarations import SurrogateDeclaration
+from harness.data.texts import FloatArray, IntArray, Text
+from harness.surrogates._fitting.chain_walk import ChainTerms, Leaving, walk
 from harness.surrogates._fitting.decoding import Decoding, continue_one
+from harness.surrogates.observations import HeadObservations, NextTokenObservations, Observations
 
 if TYPE_CHECKING:
-    from harness.surrogates._fitting.escape import Escape
+    from ccmc import CCMC
+    from harness.attention.static_inputs import StaticHeads
 
-__all__ = ["Decoding", "Observations", "PairMass", "Spilled", "Surrogate", "chain_rows", "pair_codes", "pair_mass"]
+__all__ = [
+    "Decoding",
+    "Fact",
+    "FloatArray",
+    "HeadObservations",
+    "HeadSurrogate",
+    "Ingredients",
+    "IntArray",
+    "NextTokenObservations",
+    "NextTokenSurrogate",
+    "Observations",
+    "Surrogate",
+    "chain_rows",
+]
 
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-
-
-class Spilled:
-    """An array on disk, read anew each time it is asked for.
-
-    Args:
-        file: an open binary file that may be read and appended to; it must outlive the array.
-        array: what to keep.
-    """
-
-    def __init__(self, file: IO[bytes], array: np.ndarray[Any, Any]) -> None:
-        self.file, self.shape, self.dtype = file, array.shape, array.dtype
-        self.offset = file.seek(0, os.SEEK_END)
-        file.write(np.ascontiguousarray(array).data)
-
-    def read(self) -> np.ndarray[Any, Any]:
-        """The array."""
-        found = np.empty(self.shape, self.dtype)
-        self.file.seek(self.offset)
-        if self.file.readinto(found.reshape(-1).view(np.uint8).data) != found.nbytes:  # type: ignore[attr-defined]
-            raise OSError("the sums of attention on disk are shorter than they were written")
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class PairMass:
-    """Target mass of one text, summed per (query, key) pair.
-
-    Attributes:
-        pair: [p] query * K + key, sorted, every pair that co-occurs in a context of the text.
-        kept: [H, p] what the H heads (1 for a language model) gave to the pair in all; in memory or on disk.
-    """
-
-    pair: IntArray
-    kept: np.ndarray[Any, Any] | Spilled
-
-    @property
-    def mass(self) -> np.ndarray[Any, Any]:
-        """[H, p] the mass itself."""
-        return self.kept.read() if isinstance(self.kept, Spilled) else self.kept
-
-    @property
-    def heads(self) -> int:
-        return int(self.kept.shape[0])
-
-
-def pair_codes(text: Text, vocab_size: int) -> IntArray:
-    """[p] query * K + key of every pair that co-occurs in a context of the text, sorted."""
-    query, key = text.pairs
-    codes: IntArray = text.types[query] * vocab_size + text.types[key]
-    return codes
-
-
-def pair_mass(text: Text, targets: FloatArray, vocab_size: int) -> PairMass:
-    """Sum targets [H, n, U] over the queries of a text, per (query token, key token)."""
-    asks = np.zeros((len(text.types), len(text)))
-    asks[text.query, np.arange(len(text))] = 1.0
-    query, key = text.pairs
-    return PairMass(pair_codes(text, vocab_size), np.matmul(asks, targets)[:, query, key])
+Seen = TypeVar("Seen", bound=Observations)
 
 
 @dataclass(frozen=True)
-class Observations:
-    """What surrogates are fitted to: the contexts along texts, and the mass that the model put on their tokens.
+class Ingredients:
+    """What surrogates are made of. A declaration names in `needs` what it takes beside the seed.
 
     Attributes:
-        texts: training texts, in local ids.
-        groups: the prompt that each text continues; folds never cut a prompt in two.
-        wins: per text, the target mass per pair.
-        vocab_size: K, size of the local vocabulary.
-        distance_mass: per text [H, D], target mass per distance bucket; only for heads.
-        targets: per text [n, U], the distributions themselves; only for language models.
-        in_context_mass: per text [n], what the model gave to the context in all; only where surrogates may leave it.
-        outside: per text [n, K] (CSR), what it gave to tokens outside the context; only where surrogates may leave it.
-        place_mass: per text [H, D], target mass per bucket of the key's position; only where a fit asks for it.
-        score_mass: per text [H], sum of attention x the score read off the weights; only where a fit asks for it.
-        sink_odds: per text [H, n], log odds of the first position; only for heads.
-        prior_sink_odds: the same as surrogates read off the weights predict them, by their name; only for heads.
+        seed: of everything that is drawn or split at random.
+        heads: of heads: those of the layer, with one static input per token.
+        embeddings: of next-token surrogates: [K, D] of the local vocabulary.
+        chains: of next-token surrogates: `HeadChain` of single heads, the best in training first.
     """
 
-    texts: Sequence[Text]
-    groups: Sequence[str]
-    wins: Sequence[PairMass]
-    vocab_size: int
-    distance_mass: Sequence[FloatArray] = ()
-    targets: Sequence[FloatArray] = ()
-    in_context_mass: Sequence[FloatArray] = ()
-    outside: Sequence[sparse.csr_array] = ()
-    score_mass: Sequence[FloatArray] = ()
-    place_mass: Sequence[FloatArray] = ()
-    sink_odds: Sequence[FloatArray] = ()
-    prior_sink_odds: Mapping[str, Sequence[FloatArray]] = field(default_factory=dict)
-
-    @property
-    def heads(self) -> int:
-        return self.wins[0].heads
-
-    def part(self, groups: set[str]) -> Observations:
-        """The observations of some prompts only; nothing is said of the first position."""
-        keep = [index for index, group in enumerate(self.groups) if group in groups]
-        return Observations(
-            [self.texts[i] for i in keep],
-            [self.groups[i] for i in keep],
-            [self.wins[i] for i in keep],
-            self.vocab_size,
-            [self.distance_mass[i] for i in keep] if self.distance_mass else (),
-            [self.targets[i] for i in keep] if self.targets else (),
-            [self.in_context_mass[i] for i in keep] if self.in_context_mass else (),
-            [self.outside[i] for i in keep] if self.outside else (),
-            [self.score_mass[i] for i in keep] if self.score_mass else (),
-            [self.place_mass[i] for i in keep] if self.place_mass else (),
-        )
-
-    @cached_property
-    def contexts(self) -> Contexts:
-        """All contexts, one row each, over the local vocabulary."""
-        return stack(self.texts, self.vocab_size)
-
-    @cached_property
-    def pattern(self) -> sparse.csr_array:
-        """[K, K] the pairs that co-occur; values of `pair_wins` are in its order."""
-        return self.contexts.pairs()
-
-    @cached_property
-    def pair_wins(self) -> FloatArray:
-        """[H, nnz] target mass per pair of the pattern, summed over the texts."""
-        pattern = self.pattern
-        rows = np.repeat(np.arange(self.vocab_size, dtype=np.int64), np.diff(pattern.indptr))
-        known = rows * self.vocab_size + pattern.indices
-        total = np.zeros((self.heads, len(known)))
-        for win in self.wins:
-            total[:, np.searchsorted(known, win.pair)] += win.mass
-        return total
+    seed: int
+    heads: StaticHeads | None = None
+    embeddings: FloatArray | None = None
+    chains: Sequence[Any] = ()
 
 
-class Surrogate(ABC):
+@dataclass(frozen=True)
+class Fact:
+    """A number that a fit has found, such as a ridge: a row about the training texts.
+
+    Attributes:
+        metric: its name.
+        value: may be infinite.
+        where: other columns of the row, such as the head.
+    """
+
+    metric: str
+    value: float
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+class Surrogate(ABC, Generic[Seen]):
     """A stand-in for a model. `fit` returns self; what it learned ends in an underscore."""
 
-    name: str
-    open = False
-    """Does it speak about all tokens, those outside the context too?"""
-    vocab_size_: int
-    """K, of an open surrogate."""
+    declaration: ClassVar[SurrogateDeclaration] = SurrogateDeclaration("")
+    name: str = ""
 
-    def fit(self, observations: Observations) -> Self:
+    @classmethod
+    def make(cls, given: Ingredients) -> Self:
+        """Make a surrogate: its constructor gets what its declaration needs, and a seed where it takes one.
+
+        Raises:
+            ValueError: something that it needs is not given.
+        """
+        wanted = {name: getattr(given, name, None) for name in cls.declaration.needs}
+        for name, value in wanted.items():
+            if value is None:
+                raise ValueError(f"surrogate {cls.name!r} needs {name!r}, which is not given")
+        if "seed" in inspect.signature(cls).parameters:
+            wanted["seed"] = given.seed
+        return cls(**wanted)
+
+    def fit(self, observations: Seen) -> Self:
         """Learn from training texts. Surrogates that learn nothing only return themselves."""
         return self
 
@@ -178,6 +104,66 @@ class Surrogate(ABC):
 
         H is the number of heads, or 1 where all heads get the same.
         """
+
+    def extra_rows(self) -> Iterable[Fact]:
+        """What the fit has found, for rows about the training texts."""
+        return ()
+
+
+class HeadSurrogate(Surrogate[HeadObservations]):
+    """A surrogate of the heads of a layer."""
+
+    predicts: ClassVar[bool] = True
+    """False for a control that reads the model's own attention along the text, and so predicts nothing."""
+
+    @abstractmethod
+    def along(self, view: View) -> Callable[[Block], LogWeights]:
+        """Get ready for a text, whose blocks then may come in any order."""
+
+    def predict(self, text: Text) -> FloatArray:
+        view, parts = View(text, self.device), []
+        weights = self.along(view)
+        for block in view.blocks(None):
+            given = weights(block)
+            log = given.summed(block).double()  # float32 would make zeros of what lies 88 nats below the best
+            weight = torch.exp(log - log.amax(1, keepdim=True))
+            token = view.by_type(weight if given.by_token else block.per_token(weight))
+            parts.append((token / token.sum(1, keepdim=True)).cpu().numpy().transpose(0, 2, 1))
+        return np.concatenate(parts, axis=1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the surrogate computes."""
+        return torch.device("cpu")
+
+
+class Escapes(Protocol):
+    """How a surrogate leaves its context: `_fitting.escape.Escape`."""
+
+    vocab_size: int
+
+    def mix(self, inside: FloatArray, counts: FloatArray, query: int) -> FloatArray: ...
+    def leaving(self) -> Leaving: ...
+
+
+class NextTokenSurrogate(Surrogate[NextTokenObservations]):
+    """A surrogate of a language model's next token."""
+
+    vocab_size_: int
+    """K, of an open surrogate."""
+
+    @property
+    def open(self) -> bool:
+        """Does it speak about all tokens, those outside the context too?"""
+        return self.declaration.open
+
+    def leaving(self, text: Text) -> FloatArray | None:
+        """[n] what it gives to tokens outside the context along a text; None where it gives them nothing."""
+        return None
+
+    def chain(self, types: IntArray) -> CCMC | None:
+        """The chain over some tokens, by local id; None where the surrogate is no single chain."""
+        return None
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         """One distribution while a text grows: [U].
@@ -203,7 +189,7 @@ class Surrogate(ABC):
         steps: Sequence[int],
         seed: int,
         decoding: Decoding,
-        escape: Escape | None = None,
+        escape: Escapes | None = None,
     ) -> list[IntArray]:
         """Continue prompts with tokens of their own contexts, or with an escape also with others.
 
@@ -231,7 +217,7 @@ class Surrogate(ABC):
             found.append(types[continue_one(follow, columns, len(types), draws, decoding)])
         return found
 
-    def _table(self, prompt: IntArray, escape: Escape | None) -> tuple[IntArray, IntArray]:
+    def _table(self, prompt: IntArray, escape: Escapes | None) -> tuple[IntArray, IntArray]:
         """The tokens that may come, and the prompt as columns of them."""
         if escape is None and not self.open:
             types, columns = np.unique(prompt, return_inverse=True)

@@ -47,14 +47,15 @@ def fitted_surrogates(heads: Any, text: Any, vocab_size: int, seed: int) -> dict
     from scipy import sparse
 
     from harness.experiments._shared.settings import default_surrogates
-    from harness.experiments.heads.units import make_surrogate
+    from harness.surrogates._fitting.buckets import BUCKETS
     from harness.surrogates._fitting.sink_fit import SinkFit
-    from harness.surrogates.heads.distance import BUCKETS
+    from harness.surrogates.base import Ingredients
+    from harness.surrogates.make import make
 
     rng, number = np.random.default_rng(seed), heads.at_start.query.shape[0]
     query, key = text.pairs
     pairs = (text.types[query], text.types[key])
-    made: dict[str, Any] = {name: make_surrogate(name, heads, seed) for name in default_surrogates("heads")}
+    made = {name: make(name, "heads", Ingredients(seed, heads)) for name in default_surrogates("heads")}
     pattern = sparse.csr_array((np.ones(len(query)), pairs), shape=(vocab_size, vocab_size))
     at, shape = (pattern.indices, pattern.indptr), pattern.shape
     for name in ("ccmc-fit", "pccmc-fit"):
@@ -75,9 +76,11 @@ def scoring(model: Any, ids: Any) -> Callable[[], dict[int, Any]]:
     What heads look at is summed too, as in a run.
     """
     from harness.attention import capture
+    from harness.attention.static_layers import static_layers
+    from harness.attention.windows import Windows
     from harness.data.texts import LocalVocabulary
     from harness.experiments.heads.scores import score_text
-    from harness.experiments.heads.units import Windows, static_layers, training_pass
+    from harness.experiments.heads.units import training_pass
     from harness.measures.head_patterns import PatternSums
 
     layers, vocabulary = list(range(model.config.num_hidden_layers)), LocalVocabulary([ids])

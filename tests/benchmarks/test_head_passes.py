@@ -29,12 +29,13 @@ from ratios import record
 from harness.attention import capture
 from harness.attention.capture import LayerCall
 from harness.attention.eager import eager_rows
+from harness.attention.windows import head_text
 from harness.data.texts import LocalVocabulary
-from harness.experiments.heads.units import head_text, training_pass
+from harness.experiments.heads.units import training_pass
 from harness.measures.fidelity import kl
 from harness.models import loading
-from harness.surrogates.base import pair_mass
-from harness.surrogates.heads.distance import bucket_sums
+from harness.surrogates._fitting.buckets import bucket_sums
+from harness.surrogates.observations import pair_mass
 
 LENGTH = 2048
 CASE = f"heads of smollm2, {LENGTH} tokens"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from harness.core.rows import Rows
 from harness.measures.fidelity import kl, top_token, total_variation
+from harness.surrogates.base import Fact
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 INFINITE = "infinite: probability 0 for a token that the model gives some"
+PRIOR_ITSELF = "infinite: the prior itself predicts kept-back texts best"
 
 
 def fidelity_means(truth: FloatArray, predicted: FloatArray) -> dict[str, FloatArray]:
@@ -29,14 +32,17 @@ def add_finite(rows: Rows, metric: str, value: float, **columns: Any) -> None:
         rows.add(metric, value, **columns)
 
 
-def add_ridge(rows: Rows, ridge: float, **columns: Any) -> None:
-    """Add the row that tells which ridge was chosen inside the training texts."""
-    if np.isinf(ridge):
-        rows.add(
-            "ridge",
-            None,
-            missing="infinite: the prior itself predicts kept-back texts best",
-            **{**columns, "split": "train"},
-        )
-    else:
-        rows.add("ridge", ridge, **{**columns, "split": "train"})
+def add_facts(rows: Rows, facts: Iterable[Fact], **columns: Any) -> None:
+    """Add what a fit has found inside the training texts, such as the ridge that it has chosen.
+
+    Args:
+        rows: where they go.
+        facts: of `Surrogate.extra_rows`.
+        columns: of all of them.
+    """
+    for fact in facts:
+        where = {**columns, **fact.where, "split": "train"}
+        if np.isinf(fact.value):
+            rows.add(fact.metric, None, missing=PRIOR_ITSELF if fact.metric == "ridge" else "infinite", **where)
+        else:
+            rows.add(fact.metric, fact.value, **where)

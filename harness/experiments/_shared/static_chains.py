@@ -9,9 +9,9 @@ import numpy as np
 
 from harness.attention import capture
 from harness.attention.static_inputs import StaticInputs
+from harness.attention.static_layers import static_layers
 from harness.data.texts import LocalVocabulary
-from harness.experiments.heads.units import static_layers
-from harness.surrogates.next_token.head_chains import HeadChain, head_chains
+from harness.surrogates._fitting.head_chains import HeadChain, head_chains
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 Progress = Callable[[float, str], None]

@@ -26,7 +26,7 @@ from harness.measures.winners import own_winner_measures
 from harness.runs.directory import write_parquet
 from harness.runs.units import Work
 from harness.surrogates._fitting.decoding import followers_of_tail
-from harness.surrogates.next_token.head_chains import single_losses
+from harness.surrogates._fitting.head_chains import single_losses
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]

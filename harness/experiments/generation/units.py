@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from scipy.special import rel_entr
 
-from ccmc import CCMC
 from harness.core import registry
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
@@ -31,48 +30,20 @@ from harness.experiments._shared.continuations import (
     decoding_condition,
     read_continuations,
 )
-from harness.experiments._shared.fidelity_rows import add_finite, add_ridge, fidelity_means
+from harness.experiments._shared.fidelity_rows import add_facts, add_finite, fidelity_means
 from harness.measures.extra import measure_distributions
 from harness.measures.fidelity import kl
 from harness.runs.directory import write_parquet
 from harness.runs.units import Work
-from harness.surrogates._fitting.ccmc_fit import CCMCFit, FlatPrior
-from harness.surrogates._fitting.counts import Counts
+from harness.surrogates._fitting.decoding import Decoding
 from harness.surrogates._fitting.escape import Escape
-from harness.surrogates.base import Decoding, Observations, Surrogate, pair_mass
-from harness.surrogates.next_token.bigram import Bigram, BigramRestricted
-from harness.surrogates.next_token.ccmc_bilinear import CCMCBilinear, features
-from harness.surrogates.next_token.head_chains import HeadChain, HeadMixture, single_losses
-from harness.surrogates.next_token.in_context_bigram import InContextBigram
-from harness.surrogates.next_token.n_gram import NGram
+from harness.surrogates._fitting.head_chains import HeadChain, single_losses
+from harness.surrogates.base import Ingredients, NextTokenSurrogate
+from harness.surrogates.make import make, needed
+from harness.surrogates.observations import NextTokenObservations, pair_mass
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def make_surrogate(
-    name: str, seed: int, embeddings: FloatArray | None = None, chains: Sequence[HeadChain] = ()
-) -> Surrogate:
-    """A surrogate of generation by its name in the ladder.
-
-    Args:
-        name: of the surrogate.
-        seed: of the choices that it makes inside the training texts.
-        embeddings: [K, D] of the local vocabulary, for `ccmc-bilinear`.
-        chains: of heads, the best in training first, for `ccmc-head` and `ccmc-mixture`.
-    """
-    if name == "ccmc-fit":
-        return CCMCFit(FlatPrior(), seed)
-    if name == "ccmc-bilinear":
-        assert embeddings is not None
-        return CCMCBilinear(features(embeddings), seed)
-    if name in {"ccmc-head", "ccmc-mixture"}:
-        mixed = name == "ccmc-mixture"
-        return HeadMixture(name, chains if mixed else chains[:1], with_counts=mixed)
-    if name in {"bigram", "bigram-restricted"}:
-        return (Bigram if name == "bigram" else BigramRestricted)(seed)
-    plain: dict[str, type[Surrogate]] = {"counts": Counts, "in-context-bigram": InContextBigram, "n-gram": NGram}
-    return plain[name]()
 
 
 def _best_chains(work: Work, chains: list[HeadChain], train: list[Scored], rows: Rows) -> list[HeadChain]:
@@ -85,20 +56,6 @@ def _best_chains(work: Work, chains: list[HeadChain], train: list[Scored], rows:
         where: dict[str, Any] = {"layer": chain.layer, "head": chain.head, "surrogate": "ccmc-head", "split": "train"}
         add_finite(rows, "cross_entropy", float(loss), n=n, **where)
     return [chains[index] for index in np.argsort(losses, kind="stable")[: s["mixture_heads"]]]
-
-
-def _add_weights(rows: Rows, surrogate: HeadMixture) -> None:
-    """Which heads a mixture is made of."""
-    for chain, weight in zip(surrogate.chains, surrogate.weights_, strict=False):
-        place: dict[str, Any] = {
-            "layer": chain.layer,
-            "head": chain.head,
-            "surrogate": surrogate.name,
-            "split": "train",
-        }
-        rows.add("mixture_weight", float(weight), **place)
-    if surrogate.with_counts:
-        rows.add("mixture_weight", float(surrogate.weights_[-1]), surrogate=surrogate.name, split="train")
 
 
 def leaving_kl(mass: FloatArray, kl: FloatArray, leaving: FloatArray) -> FloatArray:
@@ -148,9 +105,10 @@ def strategy(work: Work) -> pd.DataFrame:
         split="held_out",
     )
 
-    wide = s["escape"] or "bigram" in s["surrogates"]
+    known, needs = registry.surrogates("next-token"), needed(s["surrogates"], "next-token")
+    wide = s["escape"] or any(known[name].open for name in s["surrogates"])
     reader = None
-    if any("chains" in registry.surrogates("next-token")[name].needs for name in s["surrogates"]):
+    if "chains" in needs:
         longest = max((len(c.tokens) for c in real if c.split == "train" and len(c.continuation)), default=0)
         reader = ChainReader(model, s["head_layers"], vocabulary, longest)
     scored: list[Scored] = []
@@ -181,7 +139,7 @@ def strategy(work: Work) -> pd.DataFrame:
         raise ValueError(
             "the model ended every training or every held-out prompt at once; there is nothing to fit or judge"
         )
-    observations = Observations(
+    observations = NextTokenObservations(
         texts=[entry.text for entry in train],
         groups=[entry.continuation.prompt for entry in train],
         wins=[pair_mass(entry.text, entry.restricted[None], len(vocabulary)) for entry in train],
@@ -192,18 +150,16 @@ def strategy(work: Work) -> pd.DataFrame:
     )
     chains = _best_chains(work, reader.chains(), train, rows) if reader is not None else []
     embeddings = None
-    if "ccmc-bilinear" in s["surrogates"]:
+    if "embeddings" in needs:
         embeddings = model.get_input_embeddings().weight[torch.as_tensor(vocabulary.ids)].double().cpu().numpy()
     seed = derive_seed(s["seed"], "generation", s["strategy"])
     escape = Escape(seed).fit(observations) if s["escape"] else None
-    fitted: dict[str, Surrogate] = {}
+    given = Ingredients(seed, embeddings=embeddings, chains=chains)
+    fitted: dict[str, NextTokenSurrogate] = {}
     for index, name in enumerate(s["surrogates"]):
         work.progress(0.7 + 0.1 * index / len(s["surrogates"]), f"fitting {name}")
-        surrogate = fitted[name] = make_surrogate(name, seed, embeddings, chains).fit(observations)
-        for ridge in getattr(surrogate, "ridge_", ()):
-            add_ridge(rows, float(ridge), surrogate=name)
-        if isinstance(surrogate, HeadMixture):
-            _add_weights(rows, surrogate)
+        surrogate = fitted[name] = make(name, "next-token", given).fit(observations)
+        add_facts(rows, surrogate.extra_rows(), surrogate=name)
         for entry in held_out:
             _one_step(rows, name, surrogate, entry, escape, s["measures"])
 
@@ -213,9 +169,7 @@ def strategy(work: Work) -> pd.DataFrame:
     comparison = Comparison(rows, judged, reseeded, floor_seed, s["winners_at"], about, s["measures"])
     comparison.frame_rows()
     if s["mean_field"]:
-        chain = fitted["ccmc-fit"]
-        assert isinstance(chain, CCMCFit)
-        comparison.add_mean_field("ccmc-fit", _mean_field(chain, vocabulary, s))
+        comparison.add_mean_field("ccmc-fit", _mean_field(fitted["ccmc-fit"], vocabulary, s))
     decoding = Decoding.of(s["temperature"], s["options"])
     trajectories = []
     prompts = {c.prompt: vocabulary.local(c.prompt_tokens) for c in judged}
@@ -249,7 +203,12 @@ def strategy(work: Work) -> pd.DataFrame:
 
 
 def _one_step(
-    rows: Rows, name: str, surrogate: Surrogate, entry: Scored, escape: Escape | None, measures: Sequence[str]
+    rows: Rows,
+    name: str,
+    surrogate: NextTokenSurrogate,
+    entry: Scored,
+    escape: Escape | None,
+    measures: Sequence[str],
 ) -> None:
     """Rows of one surrogate one token ahead, along one held-out text."""
     c, text = entry.continuation, entry.text
@@ -259,11 +218,10 @@ def _one_step(
         add_finite(rows, metric, float(values[0]), **where)
     for metric, found in measure_distributions(measures, entry.restricted, predicted[0]).items():
         rows.add(metric, found.value, missing=found.missing, **where)
-    if isinstance(surrogate, Bigram) and surrogate.open:
-        leaving = surrogate.leaving(text)
-    elif escape is not None:
+    leaving = surrogate.leaving(text)
+    if leaving is None and escape is not None:
         leaving = escape.rates(text)
-    else:
+    if leaving is None:
         return
     rows.add("escape", float(leaving.mean()), **where)
     whole = leaving_kl(entry.in_context_mass, kl(entry.restricted, predicted[0]), leaving)
@@ -271,7 +229,7 @@ def _one_step(
 
 
 def _mean_field(
-    fit: CCMCFit, vocabulary: LocalVocabulary, settings: dict[str, Any]
+    fit: NextTokenSurrogate, vocabulary: LocalVocabulary, settings: dict[str, Any]
 ) -> Callable[[Continuation], IntArray] | str:
     """What the mean field of a fitted chain says about the winners of a prompt, in the model's token ids."""
     if settings["temperature"] != 1.0 or settings["options"]:
@@ -279,7 +237,8 @@ def _mean_field(
 
     def predict(c: Continuation) -> IntArray:
         types, columns = np.unique(vocabulary.local(c.prompt_tokens), return_inverse=True)
-        chain = CCMC(np.stack([fit.row(int(query), types) for query in types]))
+        chain = fit.chain(types)
+        assert chain is not None
         return vocabulary.ids[types[mean_field_winners(chain, columns, len(c.continuation))]]
 
     return predict

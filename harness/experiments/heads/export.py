@@ -28,8 +28,8 @@ def as_attention(fit: HeadFit) -> AttentionCCMC:
     Raises:
         UsageError: a chain that is no product of keys and queries.
     """
-    from harness.surrogates.heads.from_weights import CCMCWeights
-    from harness.surrogates.next_token.head_chains import head_chains
+    from harness.surrogates._fitting.head_chains import head_chains
+    from harness.surrogates.heads.ccmc_weights import CCMCWeights
 
     if not isinstance(fit.fitted, CCMCWeights):
         raise UsageError(

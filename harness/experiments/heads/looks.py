@@ -18,7 +18,7 @@ from harness.experiments._shared.continuations import Continuation
 from harness.measures.head_kinds import PATTERNS
 from harness.measures.head_patterns import PatternSums, content_scores
 from harness.runs.directory import ATTENTION, write_parquet
-from harness.surrogates.base import Surrogate
+from harness.surrogates.base import HeadSurrogate
 
 SAMPLE = 48  # tokens of the text that is kept to look at
 
@@ -77,7 +77,7 @@ class Samples:
         self._kept: list[dict[str, Any]] = []
 
     def add(
-        self, call: LayerCall, tokens: IntArray, text: Text, c: Continuation, surrogates: Mapping[str, Any]
+        self, call: LayerCall, tokens: IntArray, text: Text, c: Continuation, surrogates: Mapping[str, HeadSurrogate]
     ) -> None:
         """Keep one layer of the text that is to be looked at; any other text is passed over.
 
@@ -95,7 +95,7 @@ class Samples:
         rows = torch.softmax(visible_scores(short)[:, 1:, 1:], dim=-1).cpu().numpy()
         truth = view.per_token(rows)  # [H, n, U]
         shared = {"strategy": c.strategy, "prompt": c.prompt, "tokens": tokens[:SAMPLE].tolist()}
-        predicting = {name: s for name, s in surrogates.items() if isinstance(s, Surrogate)}  # controls do not
+        predicting = {name: s for name, s in surrogates.items() if s.predicts}
         found = {"model": truth} | {name: surrogate.predict(view) for name, surrogate in predicting.items()}
         for source, values in found.items():
             for head, of_head in enumerate(np.broadcast_to(values, truth.shape)):

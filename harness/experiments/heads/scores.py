@@ -18,13 +18,13 @@ from harness.experiments.heads.looks import Patterns
 from harness.measures.block_fidelity import Comparison
 from harness.measures.head_patterns import PatternSums
 from harness.stats.explained import explained_interval
-from harness.surrogates._fitting.along import HeadLike
+from harness.surrogates.base import HeadSurrogate
 
 EXPLAINED = {"kl": "explained", "kl_with_sink": "explained_with_sink"}
 
 
 def score_text(
-    call: LayerCall, view: View, surrogates: Mapping[str, HeadLike], patterns: PatternSums | None = None
+    call: LayerCall, view: View, surrogates: Mapping[str, HeadSurrogate], patterns: PatternSums | None = None
 ) -> tuple[np.ndarray[Any, Any], dict[str, dict[str, np.ndarray[Any, Any]]]]:
     """Score surrogates of one layer on one text.
 
@@ -76,7 +76,7 @@ class Scores:
         call: LayerCall,
         view: View,
         continuation: Continuation,
-        fitted: Mapping[str, HeadLike],
+        fitted: Mapping[str, HeadSurrogate],
         seen: np.ndarray[Any, np.dtype[np.bool_]],
     ) -> None:
         """Score every surrogate of one layer on one text; `seen` [K] tells the tokens that have a static input."""

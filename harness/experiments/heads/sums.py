@@ -17,9 +17,10 @@ from harness.attention.capture import FloatArray, IntArray, LayerCall
 from harness.attention.static_inputs import StaticHeads
 from harness.core.rows import Rows
 from harness.measures.block_fidelity import judge
-from harness.surrogates.base import PairMass, Spilled, pair_codes
-from harness.surrogates.heads.distance import bucket_sums
-from harness.surrogates.heads.from_weights import CCMCWeights, PCCMCWeights
+from harness.surrogates._fitting.buckets import bucket_sums
+from harness.surrogates.heads.ccmc_weights import CCMCWeights
+from harness.surrogates.heads.pccmc_weights import PCCMCWeights
+from harness.surrogates.observations import PairMass, Spilled, pair_codes
 
 
 @dataclass

@@ -16,119 +16,31 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from harness.attention import capture, static_inputs
-from harness.attention.blocks import View
+from harness.attention import static_inputs
 from harness.attention.capture import IntArray, LayerCall
 from harness.attention.packing import listen_windows, window_width
-from harness.attention.static_inputs import StaticHeads, StaticInputs
+from harness.attention.static_inputs import StaticInputs
+from harness.attention.static_layers import static_layers
+from harness.attention.windows import Windows
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.data.texts import LocalVocabulary, Text
+from harness.data.texts import LocalVocabulary
 from harness.experiments._shared.continuations import (
     Continuation,
     read_continuations,
 )
-from harness.experiments._shared.fidelity_rows import add_ridge
+from harness.experiments._shared.fidelity_rows import add_facts
 from harness.experiments.heads.looks import Samples
 from harness.experiments.heads.scores import Scores
 from harness.experiments.heads.sums import LayerSums, PriorSums
 from harness.runs.units import Work
-from harness.surrogates._fitting.along import HeadLike
-from harness.surrogates._fitting.ccmc_fit import CCMCFit
-from harness.surrogates._fitting.counts import Counts
-from harness.surrogates.base import Observations
-from harness.surrogates.heads.distance import Distance
-from harness.surrogates.heads.exact_sides import ExactKeys, ExactQueries
-from harness.surrogates.heads.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
-from harness.surrogates.heads.pccmc_fit import PCCMCFit
-
-
-def head_text(tokens: Any, vocabulary: LocalVocabulary, window: int | None = None) -> Text:
-    """A text as heads see it without the sink: every position from 1 on asks, and is asked."""
-    return Text(vocabulary.local(tokens), start=1, first=1, window=window)
-
-
-class Windows:
-    """One text as layers of each kind see it: as a whole, or through a sliding window.
-
-    Args:
-        tokens: [T] ids in the model's vocabulary.
-        vocabulary: of the run's texts.
-        device: of the model.
-    """
-
-    def __init__(self, tokens: Any, vocabulary: LocalVocabulary, device: Any = "cpu") -> None:
-        self.tokens, self.vocabulary, self.device = tokens, vocabulary, device
-        self._views: dict[int | None, View] = {}
-
-    def seen_by(self, call: LayerCall) -> View:
-        """The text of one layer; layers whose window is not shorter than the text share one."""
-        window = call.window if call.window is not None and call.window < len(self.tokens) else None
-        if window not in self._views:
-            self._views[window] = View(head_text(self.tokens, self.vocabulary, window), self.device)
-        return self._views[window]
-
-
-def make_surrogate(name: str, heads: StaticHeads, seed: int) -> HeadLike:
-    """A surrogate of heads by its name in the ladder."""
-    if name == "ccmc-fit":
-        return CCMCFit(CCMCWeights(heads), seed)
-    if name == "pccmc-fit":
-        return PCCMCFit(heads, seed)
-    if name == "shuffled-weights":
-        return ShuffledWeights(heads, derive_seed(seed, name))
-    plain: dict[str, Any] = {"counts": Counts, "distance": Distance}
-    if name in plain:
-        made: HeadLike = plain[name]()
-        return made
-    read: dict[str, Any] = {
-        "ccmc-weights": CCMCWeights,
-        "pccmc-weights": PCCMCWeights,
-        "exact-keys": ExactKeys,
-        "exact-queries": ExactQueries,
-    }
-    surrogate: HeadLike = read[name](heads)
-    return surrogate
+from harness.surrogates.base import HeadSurrogate, Ingredients
+from harness.surrogates.make import make
+from harness.surrogates.observations import HeadObservations
 
 
 def _share(work: Work, start: float, stop: float, index: int, count: int, what: str) -> None:
     work.progress(start + (stop - start) * index / count, what)
-
-
-def _templates(model: Any, layers: list[int], length: int) -> dict[int, LayerCall]:
-    """A call of each layer over a text as long as the longest: how its attention is called, position by position."""
-    found: dict[int, LayerCall] = {}
-
-    def keep(call: LayerCall) -> None:
-        found[call.layer] = call.bare()
-
-    capture.listen(model, np.zeros(length, dtype=np.int64), layers, keep)
-    return found
-
-
-def static_layers(
-    model: Any, static: StaticInputs, wanted: list[int], vocabulary: LocalVocabulary, length: int
-) -> dict[int, StaticHeads]:
-    """The heads of each layer, asked with the static inputs of training texts.
-
-    Args:
-        model: a causal language model.
-        static: the inputs of the training texts.
-        wanted: which layers.
-        vocabulary: of the run's texts.
-        length: of the longest text that the heads will be asked about.
-    """
-    templates = _templates(model, wanted, length)
-    learned = static_inputs.has_learned_positions(model, model.config.get_text_config().vocab_size, min(length, 16))
-    places = np.unique(np.linspace(1, length - 1, 16 if learned else 1).astype(np.int64))
-    embedding = static_inputs.embedding_inputs(model, vocabulary.ids, places)
-    heads = {}
-    for layer in wanted:
-        inputs = static.inputs(layer, embedding)
-        effect = static.position_effect(layer, inputs) if learned else None
-        sink = static.sink(layer)
-        heads[layer] = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect, sink)
-    return heads
 
 
 @dataclass
@@ -145,7 +57,7 @@ class FittedHeads:
 
     model: Any
     vocabulary: LocalVocabulary
-    surrogates: dict[int, dict[str, HeadLike]]
+    surrogates: dict[int, dict[str, HeadSurrogate]]
     held_out: list[tuple[Continuation, IntArray]]
     counts: IntArray
 
@@ -248,7 +160,7 @@ def _fit_layers(
     vocabulary: LocalVocabulary,
     file: IO[bytes],
     rows: Rows,
-) -> tuple[dict[int, dict[str, HeadLike]], IntArray]:
+) -> tuple[dict[int, dict[str, HeadSurrogate]], IntArray]:
     """Fit the surrogates of every layer; also how often each token [K] has added to its static input."""
     s, wanted, count = work.settings, list(work.settings["layers"]), len(train)
 
@@ -268,10 +180,10 @@ def _fit_layers(
             prior[call.layer].add(call, sums[call.layer].views[number])
 
         listen_windows(model, of_train, wanted, take, width)
-    fitted: dict[int, dict[str, HeadLike]] = {}
+    fitted: dict[int, dict[str, HeadSurrogate]] = {}
     for index, layer in enumerate(wanted):
         of_layer, of_prior = sums.pop(layer), prior.pop(layer)
-        observations = Observations(
+        observations = HeadObservations(
             [view.text for view in of_layer.views],
             [c.prompt for c, _ in train],
             of_layer.wins,
@@ -286,8 +198,7 @@ def _fit_layers(
         fitted[layer] = {}
         for name in s["surrogates"]:
             _share(work, 0.5, 0.7, index, len(wanted), f"fitting {name}, layer {layer}")
-            made: Any = make_surrogate(name, heads[layer], derive_seed(s["seed"], "heads", layer))
+            made = make(name, "heads", Ingredients(derive_seed(s["seed"], "heads", layer), heads[layer]))
             fitted[layer][name] = made.fit(observations)
-            for head, ridge in enumerate(getattr(made, "ridge_", ())):
-                add_ridge(rows, float(ridge), layer=layer, head=head, surrogate=name)
+            add_facts(rows, made.extra_rows(), layer=layer, surrogate=name)
     return fitted, static.count.astype(np.int64)

@@ -35,7 +35,6 @@ from harness.experiments._shared.claims import Claims, mean, read_rows, values
 from harness.experiments._shared.comparison import Comparison
 from harness.experiments._shared.continuations import Continuation
 from harness.experiments._shared.fidelity_rows import add_finite, fidelity_means
-from harness.experiments.generation.units import make_surrogate
 from harness.experiments.theory_gap.streams import Data, teacher_paths, windows
 from harness.models.language_model import generate, next_token_distributions
 from harness.models.one_layer_config import OneLayerConfig
@@ -43,8 +42,12 @@ from harness.models.one_layer_hf import OneLayerForCausalLM
 from harness.models.training import IGNORED, Examples, Recipe, train
 from harness.runs.units import Work
 from harness.stats.explained import explained_interval
-from harness.surrogates.base import Decoding, Observations, Surrogate, pair_mass
-from harness.surrogates.next_token.head_chains import HeadChain, HeadMixture
+from harness.surrogates._fitting.decoding import Decoding
+from harness.surrogates._fitting.head_chains import HeadChain
+from harness.surrogates._fitting.head_mixture import HeadMixture
+from harness.surrogates.base import Ingredients, NextTokenSurrogate
+from harness.surrogates.make import make
+from harness.surrogates.observations import NextTokenObservations, pair_mass
 
 RUNGS: dict[str, dict[str, Any]] = {
     "tied": {},
@@ -88,9 +91,7 @@ def weights_chain(model: OneLayerForCausalLM) -> HeadMixture:
         x = layer.norm(model.E) if model.config.norm else model.E  # [K, d]
         scale = model.config.dimension**-0.5 if model.config.norm else 1.0
         asked = scale * x @ layer.W[0].T  # [K, d]
-    return HeadMixture(
-        "ccmc-weights", [HeadChain(0, 0, asked.double().numpy(), x.double().numpy(), None)], with_counts=False
-    )
+    return HeadMixture([HeadChain(0, 0, asked.double().numpy(), x.double().numpy(), None)], with_counts=False)
 
 
 def next_tokens(tokens: np.ndarray[Any, Any], prompt_length: int, inside: bool) -> Examples:
@@ -149,12 +150,12 @@ def _texts(model: Any, sequences: Any, s: dict[str, Any]) -> list[tuple[Text, An
     return [(text, next_token_distributions(model, text.tokens, text, vocabulary)) for text in texts]
 
 
-def _one_step(rows: Rows, model: Any, data: Data, s: dict[str, Any], seed: int) -> dict[str, Surrogate]:
+def _one_step(rows: Rows, model: Any, data: Data, s: dict[str, Any], seed: int) -> dict[str, NextTokenSurrogate]:
     """Fit every surrogate on training sequences; rows of what it says of the held-out ones, one token ahead."""
     size = s["surrogate_sequences"]
     train_, held_out = _texts(model, data.train[:size], s), _texts(model, data.held_out, s)
     rows.add("in_context_mass", float(np.mean([f.in_context_mass for _, f in held_out])), surrogate="model")
-    observations = Observations(
+    observations = NextTokenObservations(
         texts=[text for text, _ in train_],
         groups=data.groups[:size],
         wins=[pair_mass(text, found.restricted[None], data.vocab_size) for text, found in train_],
@@ -163,11 +164,11 @@ def _one_step(rows: Rows, model: Any, data: Data, s: dict[str, Any], seed: int) 
         in_context_mass=[found.in_context_mass for _, found in train_],
         outside=[found.outside for _, found in train_],
     )
-    fitted: dict[str, Surrogate] = {}
+    fitted: dict[str, NextTokenSurrogate] = {}
     if s["rung"] not in MANY:
         fitted["ccmc-weights"] = weights_chain(model).fit(observations)
     for name in s["surrogates"]:
-        fitted[name] = make_surrogate(name, seed).fit(observations)
+        fitted[name] = make(name, "next-token", Ingredients(seed)).fit(observations)
     kl = {}
     for name, surrogate in fitted.items():
         each = [fidelity_means(found.restricted[None], surrogate.predict(text)) for text, found in held_out]
@@ -187,7 +188,9 @@ def _one_step(rows: Rows, model: Any, data: Data, s: dict[str, Any], seed: int) 
     return fitted
 
 
-def _rollouts(rows: Rows, model: Any, fitted: dict[str, Surrogate], data: Data, s: dict[str, Any], seed: int) -> None:
+def _rollouts(
+    rows: Rows, model: Any, fitted: dict[str, NextTokenSurrogate], data: Data, s: dict[str, Any], seed: int
+) -> None:
     """Rows of repetition and winner agreement: means over the held-out prompts."""
     prompts = [tokens[: s["prompt_length"]] for tokens in data.held_out]
     nothing = SimpleNamespace(pad_token_id=None, eos_token_id=None)

@@ -1,11 +1,9 @@
-"""Surrogates of heads: what they give to the tokens or positions of a text, one block of queries at a time."""
+"""What fits add to log weights along a text: tables of pairs of tokens, and fitted odds of the first position."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -13,16 +11,8 @@ import torch
 from scipy import sparse
 
 from harness.attention.blocks import Block, View
-from harness.attention.log_weights import LogWeights, of_queries, sink_odds
-from harness.data.texts import Text
+from harness.attention.log_weights import LogWeights, on, sink_odds
 from harness.surrogates._fitting.sink_fit import SinkFit
-from harness.surrogates.base import FloatArray, Surrogate
-
-
-class HeadLike(Protocol):
-    """Whatever speaks about the heads of a layer."""
-
-    def along(self, view: View) -> Callable[[Block], LogWeights]: ...
 
 
 @dataclass(frozen=True)
@@ -81,37 +71,3 @@ def fill_table(types, column, start, keys, values, table):  # type: ignore[no-un
             at = column[keys[place]]
             if at >= 0:
                 row[at] = values[place]
-
-
-def added(tables: torch.Tensor, block: Block) -> torch.Tensor:
-    """[H, u, B] what `delta_tables` add in one block."""
-    return of_queries(tables[block.heads], block)
-
-
-def on(view: View, values: np.ndarray[Any, Any]) -> torch.Tensor:
-    """An array as float32 where the text stands."""
-    return torch.as_tensor(values, dtype=torch.float32, device=view.types.device)
-
-
-class HeadSurrogate(Surrogate):
-    """A surrogate of the heads of a layer."""
-
-    @abstractmethod
-    def along(self, view: View) -> Callable[[Block], LogWeights]:
-        """Get ready for a text, whose blocks then may come in any order."""
-
-    def predict(self, text: Text) -> FloatArray:
-        view, parts = View(text, self.device), []
-        weights = self.along(view)
-        for block in view.blocks(None):
-            given = weights(block)
-            log = given.summed(block).double()  # float32 would make zeros of what lies 88 nats below the best
-            weight = torch.exp(log - log.amax(1, keepdim=True))
-            token = view.by_type(weight if given.by_token else block.per_token(weight))
-            parts.append((token / token.sum(1, keepdim=True)).cpu().numpy().transpose(0, 2, 1))
-        return np.concatenate(parts, axis=1)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the surrogate computes."""
-        return torch.device("cpu")

@@ -1,25 +1,22 @@
-"""`ccmc-fit`: P by maximum likelihood, shrunk to a prior with a ridge that is chosen inside the training texts."""
+"""P by maximum likelihood, shrunk to a prior with a ridge that is chosen inside the training texts.
+
+theta = prior + delta, delta on the pairs that co-occur in training texts; per head its own ridge. An infinite ridge,
+the prior itself, is among the candidates. With fewer than two training prompts the strongest finite ridge is taken.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
 
 from ccmc import fit_pairs
-from harness.core.registry import register
 from harness.core.seeds import derive_seed
-from harness.data.texts import Text
-from harness.surrogates._fitting.chain_walk import ChainTerms
-from harness.surrogates._fitting.counts import Counts
-from harness.surrogates._fitting.sink_fit import SinkFit, fit_sink
-from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate, chain_rows
-
-if TYPE_CHECKING:
-    from harness.attention.blocks import Block, View
-    from harness.attention.log_weights import LogWeights
+from harness.data.texts import FloatArray, IntArray, Text
+from harness.surrogates._fitting.folds import inner_folds
+from harness.surrogates.base import chain_rows
+from harness.surrogates.observations import Observations
 
 RIDGES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 
@@ -29,75 +26,42 @@ class Prior(Protocol):
 
     def logits(self, query: IntArray, key: IntArray) -> FloatArray: ...
     def pair_logits(self, query: IntArray, key: IntArray) -> FloatArray: ...
-    def along(self, view: View) -> Callable[[Block], LogWeights]: ...
 
 
 class FlatPrior:
     """Every logit 0: the fit is shrunk to `counts`."""
 
     def logits(self, query: IntArray, key: IntArray) -> FloatArray:
+        """[1, len(query), len(key)] zeros."""
         return np.zeros((1, len(query), len(key)))
 
     def pair_logits(self, query: IntArray, key: IntArray) -> FloatArray:
+        """[1, len(query)] zeros."""
         return np.zeros((1, len(query)))
 
-    def along(self, view: View) -> Callable[[Block], LogWeights]:
-        return Counts().along(view)
 
-
-def inner_folds(groups: Sequence[str], folds: int, seed: int) -> list[set[str]]:
-    """Cut the distinct prompts of training texts into folds of like size."""
-    names = sorted(set(groups))
-    order = np.random.default_rng(seed).permutation(len(names))
-    return [{names[i] for i in order[k::folds]} for k in range(min(folds, len(names)))]
-
-
-@register.surrogate(
-    "ccmc-fit",
-    of="heads",
-    sees=("counts", "query", "weights"),
-    parameters="K(K-1)",
-    rung=100,
-    default=True,
-    prior="ccmc-weights",
-    about="the chain by maximum likelihood, shrunk to the one read off the weights",
-    source="Ildiz et al., From Self-Attention to Markov Models, 2024",
-)
-@register.surrogate(
-    "ccmc-fit",
-    of="next-token",
-    sees=("counts", "query"),
-    parameters="K(K-1)",
-    rollout=True,
-    rung=100,
-    default=True,
-    prior="counts",
-    about="the chain by maximum likelihood, shrunk to counts",
-    source="Ildiz et al., From Self-Attention to Markov Models, 2024",
-)
-class CCMCFit(Surrogate):
-    """theta = prior + delta, delta on the pairs that co-occur in training texts; per head its own ridge.
-
-    An infinite ridge, the prior itself, is among the candidates. With fewer than two training prompts the strongest
-    finite ridge is taken.
+class PairFit:
+    """The fit itself.
 
     Args:
         prior: what the fit is shrunk to.
         seed: of the inner split.
         folds: one of so many parts of the training prompts is kept back to choose the ridge.
         tol: of the fit.
+
+    Attributes:
+        ridge_: [H] the ridges chosen.
+        delta_: per head [K, K] (CSR), what is added to the prior.
     """
 
     ridge_: FloatArray
     delta_: list[sparse.csr_array]
-    sink_: SinkFit | None = None
-    _types: IntArray
-    _rows: dict[int, FloatArray]
 
     def __init__(self, prior: Prior, seed: int, folds: int = 4, tol: float = 1e-4) -> None:
         self.prior, self.seed, self.folds, self.tol = prior, seed, folds, tol
 
-    def fit(self, observations: Observations) -> Self:
+    def learn(self, observations: Observations) -> None:
+        """Choose the ridges, then fit to all texts."""
         self.ridge_ = self._choose_ridge(observations)
         query, key = _pairs(observations.pattern)
         prior = np.broadcast_to(self.prior.pair_logits(query, key), observations.pair_wins.shape)
@@ -109,12 +73,7 @@ class CCMCFit(Surrogate):
             delta[heads] = found.delta
         pattern = observations.pattern
         shape = pattern.shape
-        prior_odds = observations.prior_sink_odds.get("ccmc-weights", ())
-        if prior_odds:
-            size = observations.vocab_size
-            self.sink_ = fit_sink(observations.texts, observations.sink_odds, prior_odds, size)
         self.delta_ = [sparse.csr_array((row, pattern.indices, pattern.indptr), shape=shape) for row in delta]
-        return self
 
     def _choose_ridge(self, observations: Observations) -> FloatArray:
         folds = inner_folds(observations.groups, self.folds, derive_seed(self.seed, "inner"))
@@ -142,47 +101,11 @@ class CCMCFit(Surrogate):
         best: FloatArray = candidates[np.argmin(np.stack(losses), axis=0)]
         return best
 
-    def predict(self, text: Text) -> FloatArray:
+    def rows(self, text: Text) -> FloatArray:
+        """[H, n, U] distributions over the context of each query."""
         change = np.stack([delta[text.types][:, text.types].toarray() for delta in self.delta_])
         logits = self.prior.logits(text.types, text.types) + change
         return chain_rows(text.counts, logits[:, text.query])
-
-    def along(self, view: View) -> Callable[[Block], LogWeights]:
-        """As every surrogate of heads; the prior must be one."""
-        from harness.attention.log_weights import LogWeights
-        from harness.surrogates._fitting.along import delta_tables, fitted_odds, sink_along
-
-        prior, change, sink = self.prior.along(view), delta_tables(self.delta_, view), sink_along(self.sink_, view)
-
-        def of(block: Block) -> LogWeights:
-            given = prior(block)
-            odds = fitted_odds(sink, given, block, "ccmc-weights")
-            return LogWeights(given.values, by_token=True, change=change[block.heads], sink_odds=odds)
-
-        return of
-
-    def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
-        if getattr(self, "_types", None) is not types:
-            self._types, self._rows = types, {}
-        query = int(history[-1])
-        if query not in self._rows:
-            self._rows[query] = self.row(int(types[query]), types)
-        return chain_rows(counts, self._rows[query])
-
-    def chain_terms(self, vocab_size: int) -> ChainTerms | None:
-        if not isinstance(self.prior, FlatPrior):
-            return None
-        nothing = np.zeros((self.delta_[0].shape[0], 0))
-        return ChainTerms.single(nothing, nothing, self.delta_[0])
-
-    def row(self, query: int, types: IntArray) -> FloatArray:
-        """[U] base logits of one query over some tokens, by local id; of the first head."""
-        delta = self.delta_[0]
-        change = np.zeros(delta.shape[1])
-        stored = slice(delta.indptr[query], delta.indptr[query + 1])
-        change[delta.indices[stored]] = delta.data[stored]
-        found: FloatArray = self.prior.logits(np.array([query]), types)[0, 0] + change[types]
-        return found
 
 
 def _pairs(pattern: sparse.csr_array) -> tuple[IntArray, IntArray]:

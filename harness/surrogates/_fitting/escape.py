@@ -13,10 +13,10 @@ from scipy import sparse
 from scipy.special import xlog1py, xlogy
 
 from harness.core.seeds import derive_seed
-from harness.data.texts import Text
-from harness.surrogates._fitting.ccmc_fit import inner_folds
+from harness.data.texts import FloatArray, Text
 from harness.surrogates._fitting.chain_walk import Leaving
-from harness.surrogates.base import FloatArray, Observations
+from harness.surrogates._fitting.folds import inner_folds
+from harness.surrogates.observations import NextTokenObservations
 
 SHRINKAGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FLOOR = 0.01  # mass that every training token has outside, so that none is impossible
@@ -39,12 +39,12 @@ class Escape:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def fit(self, observations: Observations) -> Self:
+    def fit(self, observations: NextTokenObservations) -> Self:
         """Learn from training texts with `in_context_mass` and `outside`."""
         self.shrinkage_ = self._choose(observations)
         return self._learn(observations, self.shrinkage_)
 
-    def _learn(self, observations: Observations, shrinkage: float) -> Self:
+    def _learn(self, observations: NextTokenObservations, shrinkage: float) -> Self:
         size = self.vocab_size = observations.vocab_size
         queries = np.concatenate([t.types[t.query] for t in observations.texts])
         left = np.maximum(1.0 - np.concatenate(list(observations.in_context_mass)), 0.0)  # up to round-off
@@ -98,7 +98,7 @@ class Escape:
         found: FloatArray = self.rate_[text.types[text.query]]
         return found
 
-    def _choose(self, observations: Observations) -> float:
+    def _choose(self, observations: NextTokenObservations) -> float:
         folds = inner_folds(observations.groups, 4, derive_seed(self.seed, "escape"))
         if len(folds) < 2:
             return SHRINKAGES[-1]
@@ -110,7 +110,7 @@ class Escape:
             losses.append(sum(self._loss(outer, index) for index in range(len(outer.texts))))
         return SHRINKAGES[int(np.argmin(losses))]
 
-    def _loss(self, observations: Observations, index: int) -> float:
+    def _loss(self, observations: NextTokenObservations, index: int) -> float:
         """Cross-entropy of staying, leaving and where to, over one text; tokens it cannot reach are left out."""
         text, inside = observations.texts[index], observations.in_context_mass[index]
         outside, rate = observations.outside[index], self.rates(text)

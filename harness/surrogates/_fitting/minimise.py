@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.surrogates.base import FloatArray, IntArray
+from harness.data.texts import FloatArray, IntArray
 
 Direction = np.ndarray[Any, np.dtype[np.float32]]
 Objective = Callable[[IntArray, FloatArray], tuple[FloatArray, FloatArray]]

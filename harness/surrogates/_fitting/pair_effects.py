@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.attention.capture import key_heads
 from harness.attention.static_inputs import StaticHeads
-from harness.surrogates.base import FloatArray, IntArray
+from harness.data.texts import FloatArray, IntArray
 
 CONSTANT = 3.0  # a ridge on M holds the ranking of keys less than what depends on the query
 Features = np.ndarray[Any, np.dtype[np.float64]]

@@ -19,9 +19,8 @@ import numpy as np
 from harness.attention.blocks import Asked, View
 from harness.attention.fast_exp import exp64
 from harness.attention.static_inputs import StaticHeads
-from harness.data.texts import Text
-from harness.surrogates.base import IntArray
-from harness.surrogates.heads.distance import bucket_table
+from harness.data.texts import IntArray, Text
+from harness.surrogates._fitting.buckets import bucket_table
 
 
 @dataclass(frozen=True)

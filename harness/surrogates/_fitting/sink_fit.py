@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from harness.data.texts import Text
+from harness.data.texts import FloatArray, IntArray, Text
 from harness.surrogates._fitting.minimise import minimise_each
-from harness.surrogates.base import FloatArray, IntArray
 
 UNSEEN = -1e29  # log odds below it mean that a query does not see the first position
 RIDGE, TOKEN_RIDGE = 1.0, 10.0

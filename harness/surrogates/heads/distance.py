@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Self
 
 import numpy as np
@@ -11,35 +10,13 @@ from scipy import sparse
 
 from ccmc import Contexts, fit_pairs
 from harness.attention.blocks import Block, View
-from harness.attention.log_weights import NO_VALUES, LogWeights
+from harness.attention.log_weights import NO_VALUES, LogWeights, on
 from harness.core.registry import register
-from harness.data.texts import Text
-from harness.surrogates._fitting.along import HeadSurrogate, on
+from harness.data.texts import FloatArray, Text
+from harness.surrogates._fitting.buckets import BUCKETS, bucket_table, profile_of
 from harness.surrogates._fitting.sink_fit import fit_level
-from harness.surrogates.base import FloatArray, IntArray, Observations
-
-_EDGES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
-BUCKETS = len(_EDGES) + 1
-
-
-@cache
-def bucket_table(length: int) -> IntArray:
-    """[T] the bucket of each distance 0 ... T - 1."""
-    table: IntArray = np.searchsorted(_EDGES, np.arange(length), side="right").astype(np.int64)
-    return table
-
-
-def bucket_sums(by_distance: FloatArray) -> FloatArray:
-    """Sum a quantity per distance [H, T] over the distances of each bucket: [H, D]."""
-    table = np.zeros((by_distance.shape[1], BUCKETS))
-    table[np.arange(len(table)), bucket_table(len(table))] = 1.0
-    summed: FloatArray = by_distance @ table
-    return summed
-
-
-def profile_of(buckets: FloatArray, length: int) -> FloatArray:
-    """[H, T] the value of each distance 0 ... T - 1 from those of the buckets [H, D]."""
-    return buckets[:, bucket_table(length)]
+from harness.surrogates.base import HeadSurrogate
+from harness.surrogates.observations import HeadObservations
 
 
 @register.surrogate(
@@ -47,9 +24,11 @@ def profile_of(buckets: FloatArray, length: int) -> FloatArray:
     of="heads",
     sees=("distance",),
     parameters="24",
-    rung=20,
+    rung=10,
     default=True,
     about="a profile over distances alone, the same for all tokens",
+    cost="seconds",
+    source="this project",
 )
 class Distance(HeadSurrogate):
     """Position-level weights exp(b[bucket of the distance]), b by maximum likelihood per head.
@@ -62,10 +41,10 @@ class Distance(HeadSurrogate):
     sink_: FloatArray | None = None
     """[H] log weight of the first position."""
 
-    def fit(self, observations: Observations) -> Self:
+    def fit(self, observations: HeadObservations) -> Self:
         counts = np.concatenate([_bucket_counts(text) for text in observations.texts])
         rows_, weight = np.unique(counts, axis=0, return_counts=True)
-        # one query, number 0, asks the D buckets; the D x D shape is what the pairwise fit expects
+        # one query, number 0, and the D buckets as keys; the D x D shape is what the pairwise fit expects
         contexts = Contexts(sparse.csr_array(rows_), np.zeros(len(rows_), dtype=np.int64))
         used = contexts.pairs().indices
         wins = np.sum(observations.distance_mass, axis=0)[:, used]

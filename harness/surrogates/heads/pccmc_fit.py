@@ -24,19 +24,21 @@ import torch
 from scipy import sparse
 
 from harness.attention.blocks import Block, View
-from harness.attention.log_weights import LogWeights
+from harness.attention.log_weights import LogWeights, on
 from harness.attention.static_inputs import StaticHeads
 from harness.core.registry import register
 from harness.core.seeds import derive_seed
-from harness.surrogates._fitting.along import HeadSurrogate, delta_tables, fitted_odds, on, sink_along
-from harness.surrogates._fitting.ccmc_fit import inner_folds
+from harness.data.texts import FloatArray, IntArray
+from harness.surrogates._fitting.along import delta_tables, fitted_odds, sink_along
+from harness.surrogates._fitting.buckets import BUCKETS, profile_of
+from harness.surrogates._fitting.folds import inner_folds
 from harness.surrogates._fitting.minimise import minimise_each
 from harness.surrogates._fitting.pair_effects import TokenFeatures
 from harness.surrogates._fitting.position_loss import Entries, gather, log_normalisers
 from harness.surrogates._fitting.sink_fit import SinkFit, fit_sink
-from harness.surrogates.base import FloatArray, IntArray, Observations
-from harness.surrogates.heads.distance import BUCKETS, profile_of
-from harness.surrogates.heads.from_weights import PCCMCWeights
+from harness.surrogates.base import HeadSurrogate
+from harness.surrogates.heads.pccmc_weights import PCCMCWeights
+from harness.surrogates.observations import HeadObservations
 
 RIDGE = 1.0  # of scale, places and distances
 LEVEL_RIDGE, FORM_RIDGE = 10.0, 2.5  # of a key's level; of the form, per number of it: levels of .3, effects of .6 nats
@@ -81,7 +83,7 @@ class _Data:
     pair: FloatArray
 
     @classmethod
-    def of(cls, heads: StaticHeads, observations: Observations) -> _Data:
+    def of(cls, heads: StaticHeads, observations: HeadObservations) -> _Data:
         pattern = observations.pattern
         query = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
         key = pattern.indices.astype(np.int64)
@@ -97,7 +99,7 @@ class _Data:
         )
 
 
-def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -> Observations:
+def affordable(observations: HeadObservations, seed: int, most: int = MOST_SCORES) -> HeadObservations:
     """As many prompts, drawn at random, as have at most so many scores in all; two at least, where there are two."""
     cost: dict[str, int] = {}
     for group, text in zip(observations.groups, observations.texts, strict=True):
@@ -114,11 +116,14 @@ def affordable(observations: Observations, seed: int, most: int = MOST_SCORES) -
     "pccmc-fit",
     of="heads",
     sees=("counts", "query", "distance", "weights"),
-    parameters="K(K-1) + 50",
-    rung=110,
+    parameters="K(K-1) + 49",
+    rung=100,
     default=True,
+    needs=("heads",),
     prior="pccmc-weights",
     about="pccmc-weights with a fitted scale, distances and effects of tokens on top",
+    cost="grows with the squared length of the training texts",
+    source="this project",
 )
 class PCCMCFit(HeadSurrogate):
     """Position-aware weights with a fitted scale, places, distances and effects of tokens.
@@ -143,7 +148,7 @@ class PCCMCFit(HeadSurrogate):
         self.heads, self.seed, self.folds, self.tol, self.threads = heads, seed, folds, tol, threads
         self.features = TokenFeatures.of(heads)
 
-    def fit(self, observations: Observations) -> Self:
+    def fit(self, observations: HeadObservations) -> Self:
         if not len(observations.score_mass) == len(observations.place_mass) == len(observations.texts):
             raise ValueError("pccmc-fit needs the score mass and the place mass of every text")
         prior_odds = observations.prior_sink_odds.get(PCCMCWeights.name, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -10,10 +11,11 @@ from scipy.optimize import minimize
 
 from harness.core.registry import register
 from harness.core.seeds import derive_seed
-from harness.data.texts import Text
-from harness.surrogates._fitting.ccmc_fit import inner_folds
+from harness.data.texts import FloatArray, IntArray, Text
 from harness.surrogates._fitting.chain_walk import ChainTerms
-from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate, chain_rows
+from harness.surrogates._fitting.folds import inner_folds
+from harness.surrogates.base import Fact, Ingredients, NextTokenSurrogate, chain_rows
+from harness.surrogates.observations import NextTokenObservations
 
 RIDGES = (300.0, 30.0, 3.0)
 DIMENSION = 24
@@ -40,7 +42,7 @@ def features(embeddings: FloatArray, dimension: int = DIMENSION) -> FloatArray:
 class _Problem:
     """Cross-entropy of soft targets under theta[i, j] = x_j^T W x_i, and its gradient in W."""
 
-    def __init__(self, observations: Observations, x: FloatArray) -> None:
+    def __init__(self, observations: NextTokenObservations, x: FloatArray) -> None:
         counts: Any = observations.contexts.counts
         pattern = observations.pattern
         size = observations.vocab_size
@@ -73,13 +75,15 @@ class _Problem:
     "ccmc-bilinear",
     of="next-token",
     sees=("counts", "query", "weights"),
-    parameters="d^2",
+    parameters="625",
     rollout=True,
-    rung=120,
-    prior="counts",
+    rung=110,
+    needs=("embeddings",),
     about="the chain with logits bilinear in token embeddings",
+    cost="minutes",
+    source="this project",
 )
-class CCMCBilinear(Surrogate):
+class CCMCBilinear(NextTokenSurrogate):
     """W by penalised maximum likelihood, the ridge chosen on training prompts that are kept back.
 
     Args:
@@ -89,10 +93,17 @@ class CCMCBilinear(Surrogate):
     """
 
     W_: FloatArray
-    ridge_: tuple[float, ...]
+    ridge_: float
 
     def __init__(self, x: FloatArray, seed: int, steps: int = 60) -> None:
         self.x, self.seed, self.steps = x, seed, steps
+
+    @classmethod
+    def make(cls, given: Ingredients) -> Self:
+        """On principal components of the token embeddings."""
+        if given.embeddings is None:
+            raise ValueError(f"surrogate {cls.name!r} needs 'embeddings', which is not given")
+        return cls(features(given.embeddings), given.seed)
 
     def _solve(self, problem: _Problem, ridge: float, start: FloatArray) -> FloatArray:
         options: Any = {"maxiter": self.steps, "ftol": 1e-7}
@@ -100,7 +111,7 @@ class CCMCBilinear(Surrogate):
         best: FloatArray = found.x
         return best
 
-    def fit(self, observations: Observations) -> Self:
+    def fit(self, observations: NextTokenObservations) -> Self:
         width = self.x.shape[1]
         start = np.zeros(width * width)
         ridge = RIDGES[0]
@@ -115,9 +126,12 @@ class CCMCBilinear(Surrogate):
                 losses.append(outer(start, 0.0)[0])
             best = int(np.argmin(losses))
             ridge, start = RIDGES[best], solutions[best]
-        self.ridge_ = (ridge,)
+        self.ridge_ = ridge
         self.W_ = self._solve(_Problem(observations, self.x), ridge, start).reshape(width, width)
         return self
+
+    def extra_rows(self) -> Iterable[Fact]:
+        return [Fact("ridge", self.ridge_)]
 
     def row(self, query: int, types: IntArray) -> FloatArray:
         """[U] base logits of one query over some tokens, by local id."""

@@ -8,22 +8,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from harness.core.registry import register
-from harness.data.texts import Text
-from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
-
-
-def followers(text: Text) -> FloatArray:
-    """[n, U] how often each type has followed the type of the query before, within the context of the query."""
-    size = len(text.types)
-    table = np.zeros((size, size))
-    rows = np.zeros((len(text), size))
-    row_at = {int(position): row for row, position in enumerate(text.positions)}
-    for index, column in enumerate(text.key_index):
-        if index:
-            table[text.key_index[index - 1], column] += 1.0
-        if index + text.first in row_at:
-            rows[row_at[index + text.first]] = table[column]
-    return rows
+from harness.data.texts import FloatArray, IntArray, Text
+from harness.surrogates.base import NextTokenSurrogate
+from harness.surrogates.observations import NextTokenObservations
+from harness.surrogates.statistics import Statistics
 
 
 def _mix(follow: FloatArray, counts: FloatArray, alpha: float) -> FloatArray:
@@ -38,11 +26,13 @@ def _mix(follow: FloatArray, counts: FloatArray, alpha: float) -> FloatArray:
     sees=("counts", "query", "order"),
     parameters="1",
     rollout=True,
-    rung=50,
+    rung=40,
     default=True,
     about="induction: what followed this query before in this context, backed off to counts",
+    cost="seconds",
+    source="Olsson et al., In-context Learning and Induction Heads, 2022",
 )
-class InContextBigram(Surrogate):
+class InContextBigram(NextTokenSurrogate):
     """p(j) = (c_ij + alpha m_j / |m|) / (c_i + alpha), with c_ij the times that j has followed the query i so far.
 
     alpha, the weight of the counts, minimises the cross-entropy on the training texts; it is the mass of a Dirichlet
@@ -51,10 +41,10 @@ class InContextBigram(Surrogate):
 
     alpha_: float
 
-    def fit(self, observations: Observations) -> Self:
+    def fit(self, observations: NextTokenObservations) -> Self:
         texts = [
-            (followers(text), text.counts, target)
-            for text, target in zip(observations.texts, observations.targets, strict=True)
+            (of.followed(1), of.counts, target)
+            for of, target in zip(observations.statistics, observations.targets, strict=True)
         ]
 
         def loss(log_alpha: float) -> float:
@@ -68,7 +58,7 @@ class InContextBigram(Surrogate):
         return self
 
     def predict(self, text: Text) -> FloatArray:
-        return _mix(followers(text), text.counts, self.alpha_)[None]
+        return _mix(Statistics(text).followed(1), text.counts, self.alpha_)[None]
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         after = history[1:][history[:-1] == history[-1]]

@@ -8,28 +8,13 @@ import numpy as np
 from scipy.optimize import minimize
 
 from harness.core.registry import register
-from harness.data.texts import Text
+from harness.data.texts import FloatArray, IntArray, Text
 from harness.surrogates._fitting.decoding import followers_of_tail
-from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate
+from harness.surrogates.base import NextTokenSurrogate
+from harness.surrogates.observations import NextTokenObservations
+from harness.surrogates.statistics import Statistics
 
 ORDERS = (2, 3, 4)
-
-
-def followers(text: Text, length: int) -> FloatArray:
-    """[n, U] how often each type has followed the last `length` tokens before, within the context of each query."""
-    size = len(text.types)
-    table: dict[tuple[int, ...], FloatArray] = {}
-    rows = np.zeros((len(text), size))
-    row_at = {int(position) - text.first: row for row, position in enumerate(text.positions)}
-    columns = text.key_index.tolist()
-    for index, column in enumerate(columns):
-        if index >= length:
-            table.setdefault(tuple(columns[index - length : index]), np.zeros(size))[column] += 1.0
-        if index in row_at and index + 1 >= length:
-            found = table.get(tuple(columns[index + 1 - length : index + 1]))
-            if found is not None:
-                rows[row_at[index]] = found
-    return rows
 
 
 def _back_off(follow: list[FloatArray], counts: FloatArray, alpha: FloatArray) -> FloatArray:
@@ -46,11 +31,12 @@ def _back_off(follow: list[FloatArray], counts: FloatArray, alpha: FloatArray) -
     sees=("counts", "query", "order"),
     parameters="3",
     rollout=True,
-    rung=60,
+    rung=50,
     about="induction over the last one to three tokens, backed off to counts",
+    cost="seconds",
     source="MacKay and Bauman Peto, A hierarchical Dirichlet language model, 1995",
 )
-class NGram(Surrogate):
+class NGram(NextTokenSurrogate):
     """p_n(j) = (c_n(j) + alpha_n p_{n-1}(j)) / (c_n + alpha_n) for n = 2, 3, 4; p_1 is the share of the counts.
 
     c_n(j) counts how often j has followed the last n - 1 tokens so far. The alphas minimise the cross-entropy on the
@@ -61,8 +47,8 @@ class NGram(Surrogate):
 
     alpha_: FloatArray
 
-    def fit(self, observations: Observations) -> Self:
-        tables = [([followers(t, n - 1) for n in ORDERS], t.counts) for t in observations.texts]
+    def fit(self, observations: NextTokenObservations) -> Self:
+        tables = [([of.followed(n - 1) for n in ORDERS], of.counts) for of in observations.statistics]
         held = [target > 0 for target in observations.targets]
         mass = np.concatenate([target[h] for target, h in zip(observations.targets, held, strict=True)])
 
@@ -76,7 +62,8 @@ class NGram(Surrogate):
         return self
 
     def predict(self, text: Text) -> FloatArray:
-        return _back_off([followers(text, n - 1) for n in ORDERS], text.counts, self.alpha_)[None]
+        of = Statistics(text)
+        return _back_off([of.followed(n - 1) for n in ORDERS], of.counts, self.alpha_)[None]
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         follow = [np.bincount(followers_of_tail(history, n - 1), minlength=len(types)).astype(float) for n in ORDERS]

@@ -22,17 +22,21 @@ from harness.attention.blocks import Asked, Block, View
 from harness.attention.capture import LayerCall
 from harness.attention.eager import eager_rows
 from harness.attention.log_weights import NO_VALUES, LogWeights
+from harness.attention.windows import head_text
 from harness.data.texts import LocalVocabulary, Text
 from harness.experiments.heads.scores import score_text
 from harness.experiments.heads.sums import LayerSums, PriorSums, sum_text
-from harness.experiments.heads.units import head_text
 from harness.measures.block_fidelity import _judge, judge
 from harness.measures.fidelity import kl, top_token, total_variation
-from harness.surrogates._fitting.counts import Counts
-from harness.surrogates.base import pair_mass
-from harness.surrogates.heads.distance import BUCKETS, Distance, bucket_sums
-from harness.surrogates.heads.exact_sides import ExactKeys, ExactQueries
-from harness.surrogates.heads.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
+from harness.surrogates._fitting.buckets import BUCKETS, bucket_sums
+from harness.surrogates.heads.ccmc_weights import CCMCWeights
+from harness.surrogates.heads.counts import Counts
+from harness.surrogates.heads.distance import Distance
+from harness.surrogates.heads.exact_keys import ExactKeys
+from harness.surrogates.heads.exact_queries import ExactQueries
+from harness.surrogates.heads.pccmc_weights import PCCMCWeights
+from harness.surrogates.heads.shuffled_weights import ShuffledWeights
+from harness.surrogates.observations import pair_mass
 
 
 @pytest.fixture(autouse=True)

@@ -20,14 +20,14 @@ from harness.attention import capture
 from harness.attention.capture import LayerCall
 from harness.attention.eager import eager_rows
 from harness.attention.static_inputs import StaticHeads, embedding_inputs, static_heads
+from harness.attention.windows import head_text
 from harness.config.load import load_config
 from harness.data.prompts import load_prompts
 from harness.data.texts import LocalVocabulary
-from harness.experiments.heads.units import head_text
 from harness.measures.fidelity import kl
 from harness.models import loading
-from harness.surrogates._fitting.counts import Counts
-from harness.surrogates.heads.from_weights import PCCMCWeights
+from harness.surrogates.heads.counts import Counts
+from harness.surrogates.heads.pccmc_weights import PCCMCWeights
 
 
 @pytest.fixture(autouse=True)

@@ -16,16 +16,22 @@ from ccmc import CCMC
 from harness.attention.capture import LayerCall
 from harness.attention.static_inputs import StaticHeads
 from harness.data.texts import Text, stack
-from harness.surrogates._fitting.ccmc_fit import CCMCFit, FlatPrior
 from harness.surrogates._fitting.chain_walk import walk
-from harness.surrogates._fitting.counts import Counts
-from harness.surrogates._fitting.decoding import continue_one, followers_of_tail
+from harness.surrogates._fitting.decoding import Decoding, continue_one, followers_of_tail
 from harness.surrogates._fitting.escape import Escape
-from harness.surrogates.base import Decoding, Observations, chain_rows, pair_mass
-from harness.surrogates.next_token.bigram import Bigram, BigramRestricted
+from harness.surrogates._fitting.head_chains import head_chains, single_losses
+from harness.surrogates._fitting.head_mixture import em_weights
+from harness.surrogates.base import chain_rows
+from harness.surrogates.next_token.bigram import Bigram
+from harness.surrogates.next_token.bigram_restricted import BigramRestricted
 from harness.surrogates.next_token.ccmc_bilinear import CCMCBilinear, _Problem, features
-from harness.surrogates.next_token.head_chains import HeadMixture, em_weights, head_chains, single_losses
-from harness.surrogates.next_token.n_gram import NGram, followers
+from harness.surrogates.next_token.ccmc_fit import CCMCFit
+from harness.surrogates.next_token.ccmc_head import CCMCHead
+from harness.surrogates.next_token.ccmc_mixture import CCMCMixture
+from harness.surrogates.next_token.counts import Counts
+from harness.surrogates.next_token.n_gram import NGram
+from harness.surrogates.observations import NextTokenObservations, pair_mass
+from harness.surrogates.statistics import Statistics
 
 K = 9
 
@@ -34,7 +40,7 @@ def text(seed: int, length: int = 24) -> Text:
     return Text(np.random.default_rng(seed).integers(0, K - 1, length), start=2)  # token K - 1 is in no text
 
 
-def observations(count: int = 8) -> Observations:
+def observations(count: int = 8) -> NextTokenObservations:
     """Texts of a chain, which gives a part of its mass to tokens outside the context."""
     chain = CCMC(np.random.default_rng(0).normal(size=(K, K)))
     texts = [text(seed) for seed in range(count)]
@@ -52,7 +58,7 @@ def observations(count: int = 8) -> Observations:
         outsides.append(sparse.csr_array(out))
     wins = [pair_mass(t, target[None], K) for t, target in zip(texts, targets, strict=True)]
     groups = [f"p{i}" for i in range(count)]
-    return Observations(texts, groups, wins, K, (), targets, masses, outsides)
+    return NextTokenObservations(texts, groups, wins, K, targets, masses, outsides)
 
 
 OBSERVED = observations()
@@ -70,7 +76,7 @@ def static_layers() -> dict[int, StaticHeads]:
 
 def test_longer_histories_by_hand() -> None:
     of = Text([1, 2, 3, 1, 2, 4, 1, 2], start=1)
-    rows = followers(of, 2)
+    rows = Statistics(of).followed(2)
     assert rows[of.positions.tolist().index(4)].tolist() == [0, 0, 1, 0]  # after 1 2 came 3
     assert rows[-1].tolist() == [0, 0, 1, 1]  # after 1 2 came 3 and 4
     assert followers_of_tail(np.array([1, 2, 3, 1, 2, 4, 1, 2]), 2).tolist() == [3, 4]
@@ -214,12 +220,12 @@ def test_the_bilinear_gradient_and_optimum() -> None:
         slope = (plain(W + step, 2.0) - plain(W - step, 2.0)) / 2e-5
         assert gradient[index] == pytest.approx(slope, rel=1e-5, abs=1e-6)
     made = CCMCBilinear(x, 0, steps=500).fit(OBSERVED)
-    best = minimize(lambda w: plain(w, made.ridge_[0]), np.zeros(16), method="BFGS")
-    assert plain(made.W_.ravel(), made.ridge_[0]) == pytest.approx(float(best.fun), rel=1e-6)
+    best = minimize(lambda w: plain(w, made.ridge_), np.zeros(16), method="BFGS")
+    assert plain(made.W_.ravel(), made.ridge_) == pytest.approx(float(best.fun), rel=1e-6)
 
 
 def test_head_chains_are_those_of_the_weights() -> None:
-    from harness.surrogates.heads.from_weights import CCMCWeights
+    from harness.surrogates.heads.ccmc_weights import CCMCWeights
 
     layers = static_layers()
     chains = head_chains(layers)
@@ -249,20 +255,20 @@ def test_em_finds_the_weights_of_a_mixture() -> None:
 
 
 def test_a_mixture_predicts_the_weighted_mean_and_rolls_out_what_it_predicts() -> None:
-    made = HeadMixture("ccmc-mixture", head_chains(static_layers())[:3], with_counts=True).fit(OBSERVED)
+    made = CCMCMixture(head_chains(static_layers())[:3]).fit(OBSERVED)
     assert made.weights_.sum() == pytest.approx(1.0)
     of = text(11)
     terms = [c.predict(of) for c in made.chains] + [of.counts / of.counts.sum(axis=1, keepdims=True)]
     expected = sum(w * t for w, t in zip(made.weights_, terms, strict=True))
     np.testing.assert_allclose(made.predict(of)[0], expected, atol=1e-12)
-    single = HeadMixture("ccmc-head", head_chains(static_layers())[:1], with_counts=False).fit(OBSERVED)
+    single = CCMCHead(head_chains(static_layers())).fit(OBSERVED)
     np.testing.assert_allclose(single.predict(of)[0], terms[0], atol=1e-12)
 
 
 def every_surrogate() -> list[Any]:
     x = features(np.random.default_rng(3).normal(size=(K, 12)), 3)
     chains = head_chains(static_layers())
-    made = [NGram(), BigramRestricted(0), CCMCBilinear(x, 0), HeadMixture("ccmc-mixture", chains[:3], True)]
+    made = [NGram(), BigramRestricted(0), CCMCBilinear(x, 0), CCMCMixture(chains[:3])]
     return [s.fit(OBSERVED) for s in made]
 
 
@@ -297,9 +303,9 @@ def chains_of_all_kinds() -> list[Any]:
     made = [
         Counts(),
         BigramRestricted(0),
-        CCMCFit(FlatPrior(), 0),
-        HeadMixture("ccmc-head", heads[1:2], with_counts=False),
-        HeadMixture("ccmc-mixture", [*heads[:3], *capped], with_counts=True),
+        CCMCFit(0),
+        CCMCHead(heads[1:]),
+        CCMCMixture([*heads[:3], *capped]),
         CCMCBilinear(features(np.random.default_rng(3).normal(size=(K, 12)), 3), 0),
     ]
     return [surrogate.fit(OBSERVED) for surrogate in made]

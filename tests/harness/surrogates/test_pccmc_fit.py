@@ -22,12 +22,12 @@ from scipy.optimize import approx_fprime
 
 from harness.data.texts import Text
 from harness.measures.fidelity import kl
+from harness.surrogates._fitting.buckets import BUCKETS
 from harness.surrogates._fitting.pair_effects import TokenFeatures
 from harness.surrogates._fitting.position_loss import gather, log_normalisers, pair_numbers
-from harness.surrogates.base import Observations, pair_mass
-from harness.surrogates.heads.distance import BUCKETS
-from harness.surrogates.heads.from_weights import PCCMCWeights
 from harness.surrogates.heads.pccmc_fit import PCCMCFit, affordable
+from harness.surrogates.heads.pccmc_weights import PCCMCWeights
+from harness.surrogates.observations import HeadObservations, pair_mass
 
 NOTHING = np.zeros(BUCKETS)
 SCORED = 6 + 1  # roundings of a score: six channels, and the scaling
@@ -40,14 +40,14 @@ def rows_of(of: Text, b: Any, delta: Any, c: float = 1.0, a: Any = NOTHING) -> A
     return position_rows(c * text_scores(static_heads(), of) + a[place_matrix(of)] + b[bucket_matrix(of)] + extra, of)
 
 
-def observe(texts: list[Text], *truth: Any) -> Observations:
+def observe(texts: list[Text], *truth: Any) -> HeadObservations:
     rows = [rows_of(t, *truth) for t in texts]
     wins = [pair_mass(t, t.per_token(r), K) for t, r in zip(texts, rows, strict=True)]
     distance = [distance_mass(t, r) for t, r in zip(texts, rows, strict=True)]
     scored = [score_mass(static_heads(), t, r) for t, r in zip(texts, rows, strict=True)]
     placed = [place_mass(t, r) for t, r in zip(texts, rows, strict=True)]
     groups = [f"p{i // 2}" for i in range(len(texts))]
-    return Observations(texts, groups, wins, K, distance, score_mass=scored, place_mass=placed)
+    return HeadObservations(texts, groups, wins, K, distance, score_mass=scored, place_mass=placed)
 
 
 def texts(count: int, first: int = 0) -> list[Text]:

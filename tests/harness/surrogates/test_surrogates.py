@@ -16,13 +16,21 @@ from random_heads import K, static_heads, text
 from ccmc import CCMC, fit_mle
 from ccmc import Observations as TokenObservations
 from harness.data.texts import LocalVocabulary, Text, stack
-from harness.experiments.generation.units import make_surrogate as make_generation
-from harness.surrogates._fitting.ccmc_fit import CCMCFit, FlatPrior, inner_folds
-from harness.surrogates._fitting.counts import Counts
-from harness.surrogates.base import Decoding, Observations, pair_mass
-from harness.surrogates.heads.distance import _EDGES, Distance, bucket_sums
-from harness.surrogates.heads.from_weights import CCMCWeights, PCCMCWeights, ShuffledWeights
+from harness.surrogates._fitting.buckets import _EDGES, bucket_sums
+from harness.surrogates._fitting.decoding import Decoding
+from harness.surrogates._fitting.folds import inner_folds
+from harness.surrogates.base import Ingredients
+from harness.surrogates.heads import ccmc_fit as heads_ccmc_fit
+from harness.surrogates.heads.ccmc_weights import CCMCWeights
+from harness.surrogates.heads.counts import Counts as HeadCounts
+from harness.surrogates.heads.distance import Distance
+from harness.surrogates.heads.pccmc_weights import PCCMCWeights
+from harness.surrogates.heads.shuffled_weights import ShuffledWeights
+from harness.surrogates.make import make
+from harness.surrogates.next_token.ccmc_fit import CCMCFit
+from harness.surrogates.next_token.counts import Counts
 from harness.surrogates.next_token.in_context_bigram import InContextBigram
+from harness.surrogates.observations import HeadObservations, NextTokenObservations, pair_mass
 
 
 def soft_targets(of: Text, chain: CCMC) -> Any:
@@ -30,12 +38,21 @@ def soft_targets(of: Text, chain: CCMC) -> Any:
     return chain.next_token(np.asarray(contexts.counts.todense()), contexts.query)[:, of.types]
 
 
-def observations(texts: list[Text], targets: list[Any], distance: list[Any] | None = None) -> Observations:
-    wins = [
-        pair_mass(t, target if target.ndim == 3 else target[None], K) for t, target in zip(texts, targets, strict=True)
-    ]
-    plain = [target for target in targets if target.ndim == 2]
-    return Observations(texts, [f"p{i}" for i in range(len(texts))], wins, K, distance or (), plain)
+def groups(texts: list[Text]) -> list[str]:
+    return [f"p{i}" for i in range(len(texts))]
+
+
+def observations(texts: list[Text], targets: list[Any]) -> NextTokenObservations:
+    """What a model gave to the tokens of contexts, targets [n, U]."""
+    wins = [pair_mass(t, target[None], K) for t, target in zip(texts, targets, strict=True)]
+    return NextTokenObservations(texts, groups(texts), wins, K, targets)
+
+
+def head_observations(texts: list[Text], rows: list[Any]) -> HeadObservations:
+    """What heads attended to: rows [H, n, m] over positions."""
+    wins = [pair_mass(t, t.per_token(r), K) for t, r in zip(texts, rows, strict=True)]
+    distance = [distance_mass(t, r) for t, r in zip(texts, rows, strict=True)]
+    return HeadObservations(texts, groups(texts), wins, K, distance)
 
 
 def test_contexts_of_a_text_by_hand() -> None:
@@ -81,7 +98,7 @@ def test_local_vocabulary_numbers_types_by_their_ids() -> None:
 def fitted(name: str) -> Any:
     chain = CCMC(np.random.default_rng(0).normal(size=(K, K)))
     texts = [text(seed) for seed in range(6)]
-    return make_generation(name, 0).fit(observations(texts, [soft_targets(t, chain) for t in texts]))
+    return make(name, "next-token", Ingredients(0)).fit(observations(texts, [soft_targets(t, chain) for t in texts]))
 
 
 def all_surrogates() -> list[Any]:
@@ -90,18 +107,14 @@ def all_surrogates() -> list[Any]:
     rng = np.random.default_rng(0)
     rows = [rng.random((4, len(t), len(t.key_index))) * t.visible for t in texts]
     rows = [row / row.sum(-1, keepdims=True) for row in rows]
-    of_heads = observations(
-        texts,
-        [t.per_token(r) for t, r in zip(texts, rows, strict=True)],
-        [distance_mass(t, r) for t, r in zip(texts, rows, strict=True)],
-    )
+    of_heads = head_observations(texts, rows)
     made = [
         CCMCWeights(heads),
         PCCMCWeights(heads),
         ShuffledWeights(heads, 3),
         Distance(),
-        CCMCFit(CCMCWeights(heads), 0),
-        Counts(),
+        heads_ccmc_fit.CCMCFit(CCMCWeights(heads), 0),
+        HeadCounts(),
     ]
     return [fitted(name) for name in ("counts", "in-context-bigram", "ccmc-fit")] + [s.fit(of_heads) for s in made]
 
@@ -185,13 +198,7 @@ def test_a_distance_profile_is_recovered() -> None:
     for of in texts:
         weight = np.exp(truth[bucket_matrix(of)]) * of.visible
         rows.append((weight / weight.sum(-1, keepdims=True))[None])
-    fit = Distance().fit(
-        observations(
-            texts,
-            [t.per_token(r) for t, r in zip(texts, rows, strict=True)],
-            [distance_mass(t, r) for t, r in zip(texts, rows, strict=True)],
-        )
-    )
+    fit = Distance().fit(head_observations(texts, rows))
     of = text(99, length=48, first=1, start=1)
     weight = np.exp(truth[bucket_matrix(of)]) * of.visible
     np.testing.assert_allclose(fit.predict(of)[0], of.per_token(weight / weight.sum(-1, keepdims=True)), atol=0.01)
@@ -214,7 +221,7 @@ def test_ccmc_fit_is_the_maximum_likelihood_fit_under_its_ridge() -> None:
     chain = CCMC(np.random.default_rng(5).normal(size=(K, K)))
     texts = [text(seed, length=40) for seed in range(8)]
     targets = [soft_targets(t, chain) for t in texts]
-    surrogate = CCMCFit(FlatPrior(), seed=0, tol=1e-8)
+    surrogate = CCMCFit(seed=0, tol=1e-8)
     surrogate.fit(observations(texts, targets))
     contexts = stack(texts, K)
     dense = np.zeros((len(contexts.query), K))
@@ -233,16 +240,15 @@ def test_ccmc_fit_is_the_maximum_likelihood_fit_under_its_ridge() -> None:
 def test_the_ridge_is_chosen_by_kept_back_prompts() -> None:
     strong = CCMC(np.random.default_rng(5).normal(0, 3, (K, K)))
     texts = [text(seed, length=200) for seed in range(8)]
-    sharp = CCMCFit(FlatPrior(), 0).fit(observations(texts, [soft_targets(t, strong) for t in texts]))
-    flat = CCMCFit(FlatPrior(), 0).fit(observations(texts, [t.counts / t.counts.sum(-1, keepdims=True) for t in texts]))
+    sharp = CCMCFit(0).fit(observations(texts, [soft_targets(t, strong) for t in texts]))
+    flat = CCMCFit(0).fit(observations(texts, [t.counts / t.counts.sum(-1, keepdims=True) for t in texts]))
     assert sharp.ridge_[0] < 1.0
     apart = np.abs(flat.predict(text(50)) - Counts().predict(text(50))).max()
     assert flat.ridge_[0] == np.inf or apart < tolerance(np.log(20), 3)  # log counts of 20 tokens in float32
 
 
 def test_folds_never_cut_a_prompt() -> None:
-    groups = ["a", "b", "a", "c", "d", "b"]
-    folds = inner_folds(groups, 3, 0)
+    folds = inner_folds(["a", "b", "a", "c", "d", "b"], 3, 0)
     assert sorted(name for fold in folds for name in fold) == ["a", "b", "c", "d"]
     assert inner_folds(["a"], 3, 0) == [{"a"}]
 

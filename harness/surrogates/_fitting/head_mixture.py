@@ -1,95 +1,23 @@
-"""`ccmc-head`, `ccmc-mixture`: chains read off attention heads, used as they are to say the next token.
-
-A head's static chain tells which tokens of the context it looks at; a head that copies what it looks at makes it a
-prediction. `ccmc-head` is the single chain that predicts the training texts best, `ccmc-mixture` a convex mixture of
-the best ones and of the counts, its weights by expectation-maximisation.
-"""
+"""A convex mixture of chains of heads and of the counts, its weights by expectation-maximisation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from harness.attention.capture import key_heads
-from harness.attention.static_inputs import StaticHeads
-from harness.core.registry import register
-from harness.data.texts import Text
+from harness.data.texts import FloatArray, IntArray, Text
 from harness.surrogates._fitting.chain_walk import ChainTerms
-from harness.surrogates.base import FloatArray, IntArray, Observations, Surrogate, chain_rows
+from harness.surrogates._fitting.head_chains import HeadChain
+from harness.surrogates.base import Fact, NextTokenSurrogate, chain_rows
+from harness.surrogates.observations import NextTokenObservations
 
 TOLERANCE = 1e-7
 ROUNDS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class HeadChain:
-    """theta[i, j] = query_i . key_j (capped where the head caps), for one head: query and key [K, d], scaled."""
-
-    layer: int
-    head: int
-    query: FloatArray
-    key: FloatArray
-    softcap: float | None
-
-    def logits(self, query: IntArray, key: IntArray) -> FloatArray:
-        """[len(query), len(key)] base logits of tokens by local id."""
-        score: FloatArray = self.query[query] @ self.key[key].T
-        return score if self.softcap is None else self.softcap * np.tanh(score / self.softcap)
-
-    def predict(self, text: Text) -> FloatArray:
-        """[n, U] distributions over the context of each query."""
-        return chain_rows(text.counts, self.logits(text.types, text.types)[text.query])
-
-
-def head_chains(layers: Mapping[int, StaticHeads]) -> list[HeadChain]:
-    """The chains of all heads of some layers, in their order."""
-    chains = []
-    for layer, heads in sorted(layers.items()):
-        call = heads.at_start
-        query = call.query.double().cpu().numpy() * call.scaling
-        key = call.key.double().cpu().numpy()
-        chains += [
-            HeadChain(layer, head, query[head], key[group], call.softcap)
-            for head, group in enumerate(key_heads(len(query), len(key)).tolist())
-        ]
-    return chains
-
-
-def single_losses(chains: Sequence[HeadChain], texts: Sequence[Text], targets: Sequence[FloatArray]) -> FloatArray:
-    """[H] cross-entropy of each chain, nats per query, where soft targets [n, U] are the model's distributions."""
-    queries = sum(len(text) for text in texts)
-    losses = np.zeros(len(chains))
-    for text, target in zip(texts, targets, strict=True):
-        held = target > 0
-        mass = target[held]
-        for index, chain in enumerate(chains):
-            with np.errstate(divide="ignore"):
-                losses[index] -= mass @ np.log(chain.predict(text)[held])
-    return losses / queries
-
-
-@register.surrogate(
-    "ccmc-head",
-    of="next-token",
-    sees=("counts", "query", "weights"),
-    parameters="0",
-    rollout=True,
-    rung=130,
-    about="the chain of the single head that predicts the training texts best",
-)
-@register.surrogate(
-    "ccmc-mixture",
-    of="next-token",
-    sees=("counts", "query", "weights"),
-    parameters="heads",
-    rollout=True,
-    rung=140,
-    about="a mixture of the chains of heads and of counts",
-)
-class HeadMixture(Surrogate):
+class HeadMixture(NextTokenSurrogate):
     """sum_h w_h p_h(j | context), one term of which may be the counts.
 
     Args:
@@ -97,13 +25,13 @@ class HeadMixture(Surrogate):
         with_counts: is the share of the counts one of the terms?
     """
 
-    def __init__(self, name: str, chains: Sequence[HeadChain], with_counts: bool) -> None:
-        self.name, self.chains, self.with_counts = name, list(chains), with_counts
+    def __init__(self, chains: Sequence[HeadChain], with_counts: bool) -> None:
+        self.chains, self.with_counts = list(chains), with_counts
 
     weights_: FloatArray
     """[H], or [H + 1] with that of the counts last; sums to 1."""
 
-    def fit(self, observations: Observations) -> Self:
+    def fit(self, observations: NextTokenObservations) -> Self:
         terms = len(self.chains) + self.with_counts
         self.weights_ = np.full(terms, 1.0 / terms)
         if terms == 1:
@@ -115,6 +43,12 @@ class HeadMixture(Surrogate):
             masses.append(target[held])
         self.weights_ = em_weights(np.concatenate(parts, axis=1), np.concatenate(masses))
         return self
+
+    def extra_rows(self) -> Iterable[Fact]:
+        for chain, weight in zip(self.chains, self.weights_, strict=False):
+            yield Fact("mixture_weight", float(weight), {"layer": chain.layer, "head": chain.head})
+        if self.with_counts:
+            yield Fact("mixture_weight", float(self.weights_[-1]))
 
     def _terms(self, text: Text) -> FloatArray:
         """[H, n, U] the distribution of each term."""

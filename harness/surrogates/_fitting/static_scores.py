@@ -1,0 +1,29 @@
+"""What the surrogates of a layer share that are read off its weights: the heads, and scores along a text."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.attention.blocks import Asked, View
+from harness.attention.static_inputs import StaticHeads
+from harness.surrogates.base import HeadSurrogate
+
+
+def asked_along(heads: StaticHeads, view: View) -> Asked:
+    """Queries and keys of static inputs along a text, asked once for all surrogates of a layer."""
+    key = id(heads)
+    if key not in view.memo:
+        view.memo[key] = Asked.of(heads.of_text(view.text.tokens))
+    asked: Asked = view.memo[key]
+    return asked
+
+
+class ReadOffWeights(HeadSurrogate):
+    """A surrogate that reads a layer's heads."""
+
+    def __init__(self, heads: StaticHeads) -> None:
+        self.heads = heads
+
+    @property
+    def device(self) -> torch.device:
+        return self.heads.at_start.key.device

@@ -1,0 +1,53 @@
+"""`shuffled-weights`: control. What a chain explains that pairs no token with another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Self
+
+import numpy as np
+import torch
+
+from harness.attention.static_inputs import StaticHeads
+from harness.core.registry import register
+from harness.core.seeds import derive_seed
+from harness.surrogates.base import Ingredients
+from harness.surrogates.heads.ccmc_weights import CCMCWeights
+
+
+@register.surrogate(
+    "shuffled-weights",
+    of="heads",
+    sees=("counts", "query", "weights"),
+    parameters="0",
+    control=True,
+    rung=60,
+    default=True,
+    needs=("heads",),
+    about="control: ccmc-weights of a head whose channels are permuted",
+    cost="no fit",
+    source="this project",
+)
+class ShuffledWeights(CCMCWeights):
+    """`ccmc-weights` of a head whose rows of Q and of K are permuted, each on its own.
+
+    The rows of a head's query and key matrices are its channels. Permuted apart, they keep their sizes and lose what
+    pairs them, so whatever the control explains is not the head's matching of tokens.
+
+    Args:
+        heads: the layer's heads, asked per token.
+        seed: of the permutations.
+    """
+
+    def __init__(self, heads: StaticHeads, seed: int) -> None:
+        rng, call = np.random.default_rng(seed), heads.at_start
+        width = call.query.shape[-1]
+        query = torch.stack([q[:, torch.as_tensor(rng.permutation(width))] for q in call.query])
+        key = torch.stack([k[:, torch.as_tensor(rng.permutation(width))] for k in call.key])
+        super().__init__(replace(heads, at_start=replace(call, query=query, key=key)))
+
+    @classmethod
+    def make(cls, given: Ingredients) -> Self:
+        """With permutations of its own, whatever else the seed is used for."""
+        assert given.heads is not None
+        return cls(given.heads, derive_seed(given.seed, cls.name))
