@@ -16,6 +16,7 @@ from harness.report.render.cells import DASH, caption, cell_text, is_number, vis
 
 GAP = 2
 WORDS = 16  # a column of words is narrowed to this before another column is left out
+DEEP, MOST = 4, 40  # or to a width in which its cells have about 4 lines, at most 40
 LONGEST = 24  # longer words, such as paths, are broken
 NARROW = 8  # a column of words is narrowed to this before rows become blocks
 PROSE = 110  # captions are not wider, however wide the terminal is
@@ -114,7 +115,8 @@ def _column(table: Table, index: int, star: bool) -> _Column:
     natural = max(lengths, default=0)
     needed = min(max((_longest_word(text) for text in words), default=0), LONGEST)
     full = max(figures, natural, cell_len(header), 1)
-    soft = max(figures, min(natural, max(WORDS, needed)), min(_longest_word(header), LONGEST), 1)
+    comfortable = max(WORDS, needed, min(natural // DEEP, MOST))
+    soft = max(figures, min(natural, comfortable), min(_longest_word(header), LONGEST), 1)
     hard = max(figures, min(natural, NARROW), min(_longest_word(header), NARROW), 2)
     return _Column(index, header, cells, numeric, marked, column.left, column.priority, full, soft, hard)
 

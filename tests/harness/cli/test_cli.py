@@ -152,7 +152,7 @@ def test_verdicts_are_one_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["verdicts", str(REFERENCE / "paper" / "coverage"), "--format", "markdown"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("**What the theory says and what was measured**")
-    assert "| coverage | dimension of the solution set | 0 to 32.0 | 0 to 32.0 | 4 of 4 agree |" in out
+    assert "| coverage | dimension of the solution set | = | 0 | 0 | 4 | 0 |" in out
 
 
 def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path) -> None:
@@ -165,7 +165,7 @@ def test_figures_are_drawn_again(capsys: pytest.CaptureFixture[str], place: Path
     shutil.copytree(REFERENCE / "generation" / "iglm-s", place / "other", ignore=shutil.ignore_patterns("plots"))
     assert invoke(["plot", "other"]) == 0
     names = {Path(line).name for line in capsys.readouterr().out.split()}
-    assert names == {f"{kind}-iglm-s.svg" for kind in ("dominance", "strip", "temperature", "agreement")}
+    assert names > {f"{kind}-iglm-s.svg" for kind in ("dominance", "strip", "temperature")}
     assert all((place / "other" / "plots" / name).stat().st_size > 10_000 for name in names)
 
 
