@@ -77,7 +77,8 @@ class Config(Strict):
         for index, item in enumerate(value if isinstance(value, list | tuple) else ()):
             kind = item.get("kind") if isinstance(item, dict) else None
             if isinstance(item, dict) and kind not in registry.experiments():
-                raise ValueError(f"experiment {index} has kind {kind!r}{registry.unknown(str(kind), registry.experiments())}")
+                hint = registry.unknown(str(kind), registry.experiments())
+                raise ValueError(f"experiment {index} has kind {kind!r}{hint}")
             if isinstance(item, dict):
                 try:
                     registry.experiment(str(kind))

@@ -40,8 +40,9 @@ def _usable(kind: str, names: Sequence[str], known: Mapping[str, Declaration]) -
 
 
 def default_surrogates(of: str) -> tuple[str, ...]:
-    """The surrogates that are fitted where a config names none: those that declare themselves so, in their order."""
-    return tuple(name for name, one in registry.surrogates(of).items() if one.default)
+    """The surrogates that are fitted where a config names none: those that declare themselves so, controls last."""
+    found = [one for one in registry.surrogates(of).values() if one.default]
+    return tuple(one.name for one in sorted(found, key=lambda one: one.control))
 
 
 class PaperExperiment(Strict):

@@ -68,7 +68,7 @@ def _next_token(part: Part, question: str) -> Answer:
     leads = {name: difference(found[name], best, "kl", paired=True) for name in order[1:]}
     same = [order[0], *(name for name, lead in leads.items() if lead.identical)]
     behind = [name for name in order if name not in same]
-    verb = "is closest" if len(same) == 1 else "are closest and equal"
+    verb = "is closest one token ahead" if len(same) == 1 else "are closest one token ahead, and equal"
     text = f"{part.what}: {' and '.join(same)} {verb}, KL {with_unit(best.interval(), 'nats')} on tokens of the context"
     if infinite:
         text += f" (infinite somewhere: {_listed(infinite)})"
@@ -100,7 +100,7 @@ def _winners(part: Part, question: str) -> Answer:
     order = sorted(found, key=lambda name: -_value(found[name]))
     best = found[order[0]]
     lead = difference(best, floor, metric, paired=True)
-    text = f"{part.what}: {order[0]} agrees best, with an overlap of {with_unit(best.interval())}"
+    text = f"{part.what}: the winners of {order[0]} agree best, overlap {with_unit(best.interval())}"
     other = "the model's continuation of another prompt"
     if lead.sure:
         text += f", {beyond(lead.interval)} {'better' if lead.sure > 0 else 'worse'} than {other}."

@@ -31,6 +31,7 @@ from harness.experiments._shared.continuations import (
     read_continuations,
 )
 from harness.experiments._shared.fidelity_rows import add_facts, add_finite, fidelity_means
+from harness.experiments._shared.static_chains import ChainReader
 from harness.measures.extra import measure_distributions
 from harness.measures.fidelity import kl
 from harness.runs.directory import write_parquet
@@ -84,10 +85,7 @@ class Scored:
 
 def strategy(work: Work) -> pd.DataFrame:
     """Do one strategy."""
-    from harness.attention import capture
-    from harness.experiments._shared.static_chains import ChainReader
     from harness.models import loading
-    from harness.models.language_model import distributions_of, next_token_distributions
 
     s = work.settings
     work.progress(0.0, "loading the model")
@@ -97,57 +95,19 @@ def strategy(work: Work) -> pd.DataFrame:
     reseeded = {c.prompt: c for c in continuations if c.seed == s["reseeded"]}
     real = [c for c in continuations if c.seed != s["reseeded"]]
     vocabulary = LocalVocabulary(c.tokens for c in real)
-    rows = Rows(
-        experiment="generation",
-        model=s["model"],
-        revision=s["revision"],
-        strategy=s["strategy"],
-        split="held_out",
-    )
-
+    shared = {"model": s["model"], "revision": s["revision"], "strategy": s["strategy"]}
+    rows = Rows(experiment="generation", split="held_out", **shared)
     known, needs = registry.surrogates("next-token"), needed(s["surrogates"], "next-token")
     wide = s["escape"] or any(known[name].open for name in s["surrogates"])
-    reader = None
-    if "chains" in needs:
-        longest = max((len(c.tokens) for c in real if c.split == "train" and len(c.continuation)), default=0)
-        reader = ChainReader(model, s["head_layers"], vocabulary, longest)
-    scored: list[Scored] = []
-    for index, c in enumerate(real):
-        work.progress(0.6 * index / len(real), f"scoring text {index + 1} of {len(real)}")
-        if len(c.continuation) == 0:
-            continue  # the model ended at once: nothing was continued
-        text = Text(vocabulary.local(c.tokens), start=len(c.prompt_tokens) - 1, stop=len(c.tokens) - 1)
-        kept = vocabulary.ids if wide else None
-        if reader is not None and c.split == "train":  # one pass for the inputs of heads and for what they lead to
-            logits = capture.listen_through(model, c.tokens, reader.layers, reader.text(c.tokens))
-            found = distributions_of(logits, c.tokens, text, kept)
-        else:
-            found = next_token_distributions(model, c.tokens, text, kept)
-        rows.add(
-            "in_context_mass",
-            float(found.in_context_mass.mean()),
-            surrogate="model",
-            split=c.split,
-            prompt=c.prompt,
-            seed=c.seed,
-            n=len(text),
-        )
-        scored.append(Scored(c, text, found.restricted, found.in_context_mass, found.outside))
+    reader = _chain_reader(model, s, real, vocabulary) if "chains" in needs else None
+    scored = _score(work, model, real, vocabulary, rows, reader, wide)
     train = [entry for entry in scored if entry.continuation.split == "train"]
     held_out = [entry for entry in scored if entry.continuation.split == "held_out"]
     if not train or not held_out:
         raise ValueError(
             "the model ended every training or every held-out prompt at once; there is nothing to fit or judge"
         )
-    observations = NextTokenObservations(
-        texts=[entry.text for entry in train],
-        groups=[entry.continuation.prompt for entry in train],
-        wins=[pair_mass(entry.text, entry.restricted[None], len(vocabulary)) for entry in train],
-        vocab_size=len(vocabulary),
-        targets=[entry.restricted for entry in train],
-        in_context_mass=[entry.in_context_mass for entry in train] if wide else (),
-        outside=[entry.outside for entry in train] if wide else (),
-    )
+    observations = _observe(train, len(vocabulary), wide)
     chains = _best_chains(work, reader.chains(), train, rows) if reader is not None else []
     embeddings = None
     if "embeddings" in needs:
@@ -170,36 +130,112 @@ def strategy(work: Work) -> pd.DataFrame:
     comparison.frame_rows()
     if s["mean_field"]:
         comparison.add_mean_field("ccmc-fit", _mean_field(fitted["ccmc-fit"], vocabulary, s))
+    trajectories = _continue(work, fitted, comparison, vocabulary, tokenizer, escape)
+    write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
+    return rows.frame()
+
+
+def _chain_reader(
+    model: Any, s: dict[str, Any], real: Sequence[Continuation], vocabulary: LocalVocabulary
+) -> ChainReader:
+    """What gathers the inputs of heads over the training texts."""
+    longest = max((len(c.tokens) for c in real if c.split == "train" and len(c.continuation)), default=0)
+    return ChainReader(model, s["head_layers"], vocabulary, longest)
+
+
+def _score(
+    work: Work,
+    model: Any,
+    real: Sequence[Continuation],
+    vocabulary: LocalVocabulary,
+    rows: Rows,
+    reader: ChainReader | None,
+    wide: bool,
+) -> list[Scored]:
+    """The model's distributions along its continuations; those that it ended at once are left out.
+
+    Args:
+        work: of the unit.
+        model: of `loading`.
+        real: continuations.
+        vocabulary: of all of them.
+        rows: get the share of probability inside the context, per continuation.
+        reader: takes the inputs of heads on the same pass over a training text.
+        wide: keep what lies outside the context too.
+    """
+    from harness.attention import capture
+    from harness.models.language_model import distributions_of, next_token_distributions
+
+    scored: list[Scored] = []
+    for index, c in enumerate(real):
+        work.progress(0.6 * index / len(real), f"scoring text {index + 1} of {len(real)}")
+        if len(c.continuation) == 0:
+            continue
+        text = Text(vocabulary.local(c.tokens), start=len(c.prompt_tokens) - 1, stop=len(c.tokens) - 1)
+        kept = vocabulary.ids if wide else None
+        if reader is not None and c.split == "train":
+            logits = capture.listen_through(model, c.tokens, reader.layers, reader.text(c.tokens))
+            found = distributions_of(logits, c.tokens, text, kept)
+        else:
+            found = next_token_distributions(model, c.tokens, text, kept)
+        where: dict[str, Any] = {"split": c.split, "prompt": c.prompt, "seed": c.seed, "n": len(text)}
+        rows.add("in_context_mass", float(found.in_context_mass.mean()), surrogate="model", **where)
+        scored.append(Scored(c, text, found.restricted, found.in_context_mass, found.outside))
+    return scored
+
+
+def _observe(train: Sequence[Scored], vocab_size: int, wide: bool) -> NextTokenObservations:
+    """What surrogates are fitted to."""
+    return NextTokenObservations(
+        texts=[entry.text for entry in train],
+        groups=[entry.continuation.prompt for entry in train],
+        wins=[pair_mass(entry.text, entry.restricted[None], vocab_size) for entry in train],
+        vocab_size=vocab_size,
+        targets=[entry.restricted for entry in train],
+        in_context_mass=[entry.in_context_mass for entry in train] if wide else (),
+        outside=[entry.outside for entry in train] if wide else (),
+    )
+
+
+def _continue(
+    work: Work,
+    fitted: dict[str, NextTokenSurrogate],
+    comparison: Comparison,
+    vocabulary: LocalVocabulary,
+    tokenizer: Any,
+    escape: Escape | None,
+) -> list[dict[str, Any]]:
+    """Every surrogate continues the held-out prompts and is compared with the model; returns the trajectories."""
+    s, judged = work.settings, comparison.real
     decoding = Decoding.of(s["temperature"], s["options"])
-    trajectories = []
-    prompts = {c.prompt: vocabulary.local(c.prompt_tokens) for c in judged}
+    prompts = {c.prompt: c.prompt_tokens for c in judged}
+    local = [vocabulary.local(tokens) for tokens in prompts.values()]
     steps = [max(len(c.continuation) for c in judged if c.prompt == prompt) for prompt in prompts]
-    for index, (name, surrogate) in enumerate(fitted.items()):
+    shared = {"experiment": "generation", "model": s["model"], "strategy": s["strategy"], "split": "held_out"}
+    trajectories: list[dict[str, Any]] = []
+    total = len(fitted) * s["rollout_seeds"]
+    for name, surrogate in fitted.items():
         for seed in range(s["rollout_seeds"]):
-            done = index * s["rollout_seeds"] + seed
-            work.progress(0.8 + 0.2 * done / (len(fitted) * s["rollout_seeds"]), f"continuing with {name}, seed {seed}")
+            done = len(trajectories) // max(len(prompts), 1)
+            work.progress(0.8 + 0.2 * done / total, f"continuing with {name}, seed {seed}")
             rollout_seed = derive_seed(s["seed"], "rollout", s["strategy"], name, seed)
-            rollouts = surrogate.rollout(list(prompts.values()), steps, rollout_seed, decoding, escape)
+            rollouts = surrogate.rollout(local, steps, rollout_seed, decoding, escape)
             made = {prompt: vocabulary.ids[tokens] for prompt, tokens in zip(prompts, rollouts, strict=True)}
             comparison.add(name, seed, made)
             trajectories += [
                 {
-                    "experiment": "generation",
-                    "model": s["model"],
-                    "strategy": s["strategy"],
+                    **shared,
                     "source": name,
                     "seed": seed,
-                    "split": "held_out",
                     "prompt": prompt,
                     "kind": None,
-                    "prompt_tokens": next(c.prompt_tokens for c in judged if c.prompt == prompt).tolist(),
+                    "prompt_tokens": prompts[prompt].tolist(),
                     "continuation": tokens.tolist(),
                     "text": tokenizer.decode(tokens, skip_special_tokens=False),
                 }
                 for prompt, tokens in made.items()
             ]
-    write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
-    return rows.frame()
+    return trajectories
 
 
 def _one_step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.core import registry
 from harness.experiments._shared.claims import repetitions
 from harness.experiments._shared.continuations import real_units
 from harness.experiments._shared.plans import on_one_thread
@@ -19,12 +20,14 @@ def plan(request: Request) -> list[Unit]:
     total = repetitions(config, settings.repetitions)
     shared = settings.model_dump(mode="json", exclude={"repetitions", "data", "rungs", "streams", "characters"})
     texts = _streams(request, settings) if "text" in settings.data else []
+    known = registry.surrogates("next-token")
     rungs = [
         Unit(
             f"{module}:rung",
             f"theory-gap, {data}, {rung}, repetition {index + 1} of {total}",
             {**shared, "data": data, "rung": rung, "seed": config.seed, "repetition": index},
             (texts[-1],) if data == "text" else (),
+            uses=tuple(known[name] for name in settings.surrogates),
         )
         for data in settings.data
         for rung in settings.rungs

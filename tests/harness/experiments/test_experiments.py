@@ -14,7 +14,7 @@ import pytest
 import harness
 from ccmc import CCMC, Contexts, Observations, fit_mle, identifiability, simulate
 from harness.config.load import load_config, shipped_configs
-from harness.core.declarations import SurrogateDeclaration
+from harness.core import registry
 from harness.experiments._shared.sampling import count_tokens
 from harness.experiments._shared.settings import PaperExperiment
 from harness.experiments._shared.teachers import dirichlet_chain, hessians
@@ -116,15 +116,6 @@ def test_before_the_pooling_there_is_nothing_to_show(run: Any, kind: str) -> Non
     assert "has not pooled" in answer.text
 
 
-@pytest.fixture
-def surrogates_that_need_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Declared surrogates, whatever the project declares."""
-    names = (*GAP_SURROGATES, "of-a-plugin")
-    declared = {name: SurrogateDeclaration(name, of="next-token") for name in names}
-    declared["ccmc-head"] = SurrogateDeclaration("ccmc-head", of="next-token", needs=("chains",))
-    monkeypatch.setattr("harness.experiments.theory_gap.settings.surrogates", lambda of: declared)
-
-
 def settings_of(kind: str, **changed: Any) -> Any:
     """The settings of a shipped config of the paper, as the experiment reads them."""
     (made,) = (
@@ -136,7 +127,6 @@ def settings_of(kind: str, **changed: Any) -> Any:
     return made.model_validate({**given, **changed})
 
 
-@pytest.mark.usefixtures("surrogates_that_need_a_seed")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_smoke_run_takes_less_and_a_full_run_everything(kind: str) -> None:
     settings = settings_of(kind)
@@ -148,10 +138,10 @@ def test_a_smoke_run_takes_less_and_a_full_run_everything(kind: str) -> None:
     assert settings.limited(10**9) == settings
 
 
-@pytest.mark.usefixtures("surrogates_that_need_a_seed")
 def test_theory_gap_takes_every_declared_surrogate_that_needs_a_seed_alone() -> None:
-    taken = settings_of("theory-gap", surrogates=["counts", "ccmc-fit", "of-a-plugin"])
-    assert taken.surrogates[-1] == "of-a-plugin"
+    alone = [name for name, one in registry.surrogates("next-token").items() if not one.needs]
+    assert set(GAP_SURROGATES) <= set(alone)
+    assert settings_of("theory-gap", surrogates=alone).surrogates == tuple(alone)
     with pytest.raises(ValueError, match="unknown surrogate 'ccmc-head'"):
         settings_of("theory-gap", surrogates=["counts", "ccmc-fit", "ccmc-head"])
     with pytest.raises(ValueError, match="did you mean 'ccmc-fit'"):

@@ -43,7 +43,7 @@ def test_the_truth_is_found() -> None:
     assert "near is closest" in found[NEXT].text
     assert "counts is 0." in found[NEXT].text  # the runner-up, further away
     assert "further away" in found[NEXT].text
-    assert "near agrees best" in found[WINNERS].text
+    assert "the winners of near agree best, overlap 0." in found[WINNERS].text
     assert "better than the model's continuation of another prompt" in found[WINNERS].text
     assert "1.00 with another seed." in found[WINNERS].text
     assert "near comes closest" in found[REPETITION].text
@@ -116,7 +116,7 @@ def test_surrogates_that_are_equal_everywhere_are_named_together() -> None:
     import pandas as pd
 
     text = answers(pd.concat([rows, twin], ignore_index=True))[NEXT].text
-    assert "near and twin are closest and equal" in text
+    assert "near and twin are closest one token ahead, and equal" in text
     assert "counts is" in text
 
 

@@ -13,7 +13,6 @@ from float32 import FLOAT64, assert_close32
 
 import harness
 from harness.config.load import load_config
-from harness.core.declarations import SurrogateDeclaration
 from harness.core.errors import UsageError
 from harness.data.texts import Text
 from harness.experiments.theory_gap import streams as theory_gap_data
@@ -177,14 +176,6 @@ def test_models_and_loss_curves_stand_in_the_units(run: Any) -> None:
         assert len((folder.parent / "loss.csv").read_text().splitlines()) == 1 + SMALL["training_steps"]  # type: ignore[operator]
 
 
-@pytest.fixture
-def declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The surrogates of the default, declared."""
-    found = {name: SurrogateDeclaration(name, of="next-token") for name in GAP_SURROGATES}
-    monkeypatch.setattr("harness.experiments.theory_gap.settings.surrogates", lambda of: found)
-
-
-@pytest.mark.usefixtures("declared")
 def test_a_smoke_run_takes_the_first_and_the_last_of_the_ladder() -> None:
     settings = TheoryGap.model_validate(SMALL)
     assert settings.limited(1).rungs == ("tied", "residual", "positions")
@@ -192,7 +183,6 @@ def test_a_smoke_run_takes_the_first_and_the_last_of_the_ladder() -> None:
     assert settings.limited(4).rungs == settings.rungs == tuple(theory_gap.RUNGS)
 
 
-@pytest.mark.usefixtures("declared")
 def test_what_cannot_be_is_refused() -> None:
     for changed, message in (
         ({"dimension": 10}, "multiple of 4"),

@@ -19,6 +19,7 @@ from harness.core.errors import UsageError
 from harness.experiments._shared.settings import known_measures
 from harness.measures.extra import measure_continuation, measure_distributions
 from harness.measures.measurement import Measurement
+from harness.runs import identity
 from harness.stats.pooling import Observed
 
 PLUGIN = """
@@ -151,3 +152,8 @@ def test_a_run_has_the_measures_of_a_plugin(plugin: Path, small_config: Path, tm
     assert registry.sign("odd_tokens") == registry.sign("hellinger") == -1
     figure = Observed(rows).figure(metric="hellinger", surrogate="counts", strategy="greedy")
     assert figure.value == pytest.approx(apart[apart["strategy"] == "greedy"]["value"].mean())
+    plugin.write_text(PLUGIN.replace("continuation % 2", "continuation % 3"))
+    identity._read.cache_clear()
+    again = harness.run(small_config, out=tmp_path / "again")
+    mine, other = ({unit.name for unit in (one.path / "units").iterdir()} for one in (run, again))
+    assert len(mine & other) == len(mine) - 2  # the texts of both strategies stay, what is measured on them does not
