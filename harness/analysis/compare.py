@@ -26,6 +26,7 @@ class Line:
     """One figure of both sides.
 
     Attributes:
+        experiment: that it comes from.
         figure: its factors but the metric, such as "heads greedy ccmc-fit".
         metric: what it is.
         a, b: the figures of both sides with their intervals.
@@ -33,6 +34,7 @@ class Line:
         corrected: its p-value after Holm's correction for the number of lines; None where there is none.
     """
 
+    experiment: str
     figure: str
     metric: str
     a: Interval
@@ -90,7 +92,8 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False)
         paired = found.paired(named["model"] == ANY_MODEL)
         x, y = new[key], old[key]
         made = difference(x, y, str(named["metric"]), paired)
-        lines.append(Line(_figure(named), str(named["metric"]), x.interval(), y.interval(), made))
+        kind, name = str(named["experiment"]), str(named["metric"])
+        lines.append(Line(kind, _figure(named), name, x.interval(), y.interval(), made))
     if not lines:
         raise UsageError(f"{a.name} and {b.name} have no figure in common; see `ccmc show` of each")
     tested = [index for index, line in enumerate(lines) if line.difference.p is not None]
@@ -131,7 +134,7 @@ def _heads(mine: Observed, theirs: Observed, lines: list[Line]) -> tuple[tuple[s
         return ()
     experiment, metric = about[0].headline_of, about[0].of
     shown = {metric, about[0].name}
-    if not any(line.metric in shown and line.figure.startswith(f"{experiment} ") for line in lines):
+    if not any(line.metric in shown and line.experiment == experiment for line in lines):
         return ()
     new = dict(mine.cells(by, experiment=experiment, metric=metric))
     old = dict(theirs.cells(by, experiment=experiment, metric=metric))

@@ -26,6 +26,7 @@ class Entry:
     """One side's figure in a ranking."""
 
     side: Side
+    experiment: str
     surrogate: str
     sample: Sample
     of_language_model: bool
@@ -77,7 +78,9 @@ def _entries(sides: Sequence[Side], wanted: str | None) -> dict[tuple[str, str],
                     continue
                 parts = (named["experiment"], named["strategy"], factors(named["condition"]))
                 place = " ".join(str(part) for part in parts if part is not None)
-                entry = Entry(side, str(named["surrogate"]), sample, named["model"] == ANY_MODEL)
+                entry = Entry(
+                    side, str(named["experiment"]), str(named["surrogate"]), sample, named["model"] == ANY_MODEL
+                )
                 groups.setdefault((place, name), []).append(entry)
     return groups
 
@@ -163,15 +166,15 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
     note = (
         "A rank is shared where neither the difference to the one above nor that to the first of the rank excludes "
         f"zero. Intervals: 95 %, bootstrap over units, differences {how}. The best surrogate of a run is chosen on the "
-        f"same data.{_other_settings(place, ranked)}"
+        f"same data.{_other_settings(ranked)}"
     )
     title = f"{place}: {name} ({better} is better)"
     return Table(f"leaderboard.{place}.{name}".replace(" ", "-"), title, columns, rows, note)
 
 
-def _other_settings(place: str, ranked: list[Entry]) -> str:
+def _other_settings(ranked: list[Entry]) -> str:
     """A warning where the figures of a ranking were made with other settings."""
-    kind = place.split()[0]
+    kind = ranked[0].experiment
     said: list[str] = []
     for entry in ranked[1:]:
         found = compare_manifests(ranked[0].side.manifest, entry.side.manifest).refusals
