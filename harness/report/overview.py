@@ -87,10 +87,11 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
     if (run.path / "plots").is_dir():
         print_prose(f"figures: {run.path / 'plots'}", rest="  ")
     if run.state != "complete":
-        from harness.runs.resume import missing_lines
+        from harness.runs.resume import missing_lines, resume_command
 
         for line in missing_lines(run):
             print_prose(line.strip(), "  " if line.startswith(" ") else "", "    ")
+        typer.echo(f"  {resume_command(run)}")  # in one piece, to be copied
 
 
 def chosen(readings: Sequence[Reading], names: Sequence[str]) -> list[Table]:

@@ -9,6 +9,8 @@ from harness.config.load import shipped_configs
 from harness.runs.directory import RunDirectory
 
 SHOWN = 10
+NO_NAME = "CONFIG.yaml"
+"""In a command, in the place of a config that is not one of those shipped."""
 
 
 def missing_units(run: Any) -> list[str]:
@@ -21,7 +23,7 @@ def resume_command(run: Any) -> str:
     """The command that goes on with a run; `CONFIG.yaml` where its config is not one of those shipped."""
     config = run.manifest["config"]
     shipped = (shipped_configs() / f"{run.name}.yaml").is_file()
-    name = run.name if shipped else "CONFIG.yaml"
+    name = run.name if shipped else NO_NAME
     limit = f" --limit {config['limit']}" if config["limit"] is not None else ""
     return f"ccmc run {shlex.quote(name)}{limit} --out {shlex.quote(str(run.path))}"
 
@@ -41,7 +43,7 @@ def missing_lines(run: Any) -> list[str]:
         run: an opened run.
 
     Returns:
-        Lines for the terminal: the missing units by label, failures with their errors, the command.
+        Lines for the terminal: the missing units by label, failures with their errors, and what `resume_command` is for.
     """
     if run.state == "complete":
         return []
@@ -53,7 +55,6 @@ def missing_lines(run: Any) -> list[str]:
         lines.append(f"  {label}" + (f": failed: {errors[label]}" if label in errors else ""))
     if len(missing) > SHOWN:
         lines.append(f"  and {len(missing) - SHOWN} more")
-    command = resume_command(run)
-    where = " (its config is in manifest.json, config_as_given)" if "CONFIG.yaml" in command else ""
-    lines.append(f"go on where it stopped, with the overrides it was started with: {command}{where}")
+    where = " (its config is in manifest.json, config_as_given)" if NO_NAME in resume_command(run) else ""
+    lines.append(f"to go on where it stopped, with the overrides that it was started with{where}:")
     return lines

@@ -184,7 +184,7 @@ def test_other_prompts_are_two_samples(tmp_path: Path, capsys: pytest.CaptureFix
 def test_many_against_one_and_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(copy(tmp_path / name, better_fit)) for name in ("x", "y")]
     arguments = ["compare", *paths, "--baseline", str(REFERENCE), "--metric", "kl"]
-    assert invoke(arguments) == 0
+    assert invoke([*arguments, "--format", "markdown"]) == 0
     out = capsys.readouterr().out
     assert out.count("heads greedy ccmc-fit") == 2
     assert invoke([*arguments, "--format", "csv"]) == 0

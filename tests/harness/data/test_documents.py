@@ -206,7 +206,9 @@ def test_heads_are_read_on_the_documents(read_run: Any, small_model: Path) -> No
     assert kl.max() <= kl_tolerance(16)  # positions restart with every piece, or the first layer would not be exact
     heads = rows[rows["experiment"] == "heads"]
     assert set(heads["strategy"].dropna()) == {"text"}
-    assert any("its held-out texts, text" in table.title for table in run.tables())
+    headline = next(table for table in run.tables() if table.headline)
+    assert headline.name.startswith("heads.")
+    assert "text" in f"{headline.title} {headline.caption} {headline.rows}"
 
 
 def test_intervals_are_over_documents_not_over_pieces(read_run: Any) -> None:

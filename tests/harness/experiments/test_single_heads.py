@@ -261,7 +261,7 @@ def test_rows_in_words(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["heads", str(run.path), "--head", "2.1"]) == 0
     assert "Top keys of the most frequent queries" in capsys.readouterr().out
     assert invoke(["heads", str(run.path)]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "by what their best surrogate explains" in printed
     assert "What surrogates explain of each kind of heads" in printed
 
