@@ -43,7 +43,7 @@ def missing_lines(run: Any) -> list[str]:
         run: an opened run.
 
     Returns:
-        Lines for the terminal: the missing units by label, failures with their errors, and what `resume_command` is for.
+        Lines for the terminal: the missing units by label, failures with their errors.
     """
     if run.state == "complete":
         return []
