@@ -8,16 +8,16 @@ attention sink, is never a key of a block: its score stands beside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from harness.attention.capture import IntArray, LayerCall, key_heads
+from harness.attention.capture import LayerCall, key_heads
 from harness.data.texts import Text
 
 ENTRIES = 640_000  # numbers in one [H, L, B] array: a few megabytes at most
@@ -25,8 +25,36 @@ MOST_QUERIES, FEWEST_QUERIES = 128, 32  # powers of two: kernels are slower on r
 HIDDEN = -1e30  # score of a key that a query does not see; finite, so that 0 times it is 0
 
 
+T = TypeVar("T")
+
+
+class Once:
+    """Quantities that the surrogates of a layer share, each computed once.
+
+    A quantity is known by the object that it belongs to, such as the heads of the layer, and by a name.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[object, str, Any]] = []
+
+    def get(self, of: object, name: str, compute: Callable[[], T]) -> T:
+        """The quantity of an object; computed where it is not kept yet."""
+        for owner, known, value in self._kept:
+            if owner is of and known == name:
+                kept: T = value
+                return kept
+        made = compute()
+        self._kept.append((of, name, made))
+        return made
+
+    def keep(self, of: object, name: str, value: Any) -> None:
+        """Keep a quantity that has been computed elsewhere, instead of one that is kept already."""
+        self._kept = [one for one in self._kept if not (one[0] is of and one[1] == name)]
+        self._kept.append((of, name, value))
+
+
 class View:
-    """One text as a layer sees it, on the device of the model; every position from 1 on asks, and is asked.
+    """One text as a layer sees it, on the device of the model: each position t >= 1 is a query and a key.
 
     Args:
         text: the contexts along the text (`head_text`).
@@ -35,7 +63,7 @@ class View:
 
     def __init__(self, text: Text, device: torch.device | str = "cpu") -> None:
         if text.first != 1 or len(text) != len(text.tokens) - 1:
-            raise ValueError("blocks need a text whose positions from 1 on all ask and are asked")
+            raise ValueError("blocks need a text in which each position t >= 1 is a query and a key")
         self.text, self.length = text, len(text.tokens)
         # types in the order in which they come: those that a block has met are the first ones
         _, first = np.unique(text.key_index, return_index=True)
@@ -46,15 +74,14 @@ class View:
         self.types = torch.as_tensor(text.types[order], device=device)  # [U]
         self.rank = torch.as_tensor(rank, device=device)  # [U] where each of the sorted types stands among them
         self.column = self.rank[torch.as_tensor(text.key_index, device=device)]  # [T - 1] of each position from 1 on
-        self.memo: dict[Any, Any] = {}
-        self.asked: Asked | None = None  # what the model asked, where a control is to be told
-        self.last_counts: tuple[tuple[int, int], Any] = ((0, 0), None)
-        self.codes: dict[int, IntArray] = {}  # by size of vocabulary, what all layers share
+        self.shared = Once()  # along the text, by the surrogates of a layer
+        self.asked: Asked | None = None  # the model's own queries and keys, for controls
+        self.of_all_layers = Once()  # along the text, by all layers that see it so
 
     def apart(self, asked: Asked) -> View:
-        """The same text with nothing remembered: for one layer, whose surrogates share what they remember."""
+        """The same text for one layer, with its own queries and keys, and nothing shared yet."""
         other = copy(self)
-        other.memo, other.asked = {}, asked
+        other.shared, other.asked = Once(), asked
         return other
 
     def by_type(self, values: torch.Tensor) -> torch.Tensor:
@@ -72,7 +99,7 @@ class View:
         """The queries of the text in order, and heads in order, so many at once that arrays over them stay small.
 
         Args:
-            heads: H; None where blocks are to be met with all heads at once, however many there are.
+            heads: H; None for blocks of all heads at once, however many there are.
         """
         size = MOST_QUERIES
         while size > FEWEST_QUERIES and size * self.length > ENTRIES:
@@ -86,7 +113,7 @@ class View:
                 continue
             together = max(1, ENTRIES // ((stop - low) * size))
             for first in range(0, heads, together):
-                yield replace(block, heads=slice(first, min(first + together, heads)), memo={})
+                yield replace(block, heads=slice(first, min(first + together, heads)), shared=Once())
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +127,8 @@ class Block:
         start, stop: B = stop - start query positions.
         low: the first key position; L = stop - low.
         heads: which.
-        memo: what surrogates of one layer share.
+        shared: by the surrogates of one layer.
+        counted: by the blocks that differ in their heads alone.
     """
 
     view: View
@@ -108,7 +136,8 @@ class Block:
     stop: int
     low: int
     heads: slice
-    memo: dict[Any, Any] = field(default_factory=dict)
+    shared: Once = field(default_factory=Once)
+    counted: Once = field(default_factory=Once)
 
     @property
     def met(self) -> int:
@@ -167,22 +196,15 @@ class Block:
     @property
     def counts(self) -> torch.Tensor:
         """[u, B] float32, how often each type stands in the context of each query."""
-        return self._counted[0]
+        return self.counted.get(self.view, "counts", self._counts)
 
     @property
     def log_counts(self) -> torch.Tensor:
         """[u, B] logarithm of the counts; a huge negative number where a type is not in the context."""
-        return self._counted[1]
-
-    @property
-    def _counted(self) -> tuple[torch.Tensor, torch.Tensor]:
-        place = self.start, self.stop
-        if self.view.last_counts[0] != place:  # blocks that differ in their heads alone share them
-            counts = self._counts()
-            log_counts = torch.where(counts > 0, counts.clamp(min=1.0).log(), HIDDEN)
-            self.view.last_counts = place, (counts, log_counts)
-        found: tuple[torch.Tensor, torch.Tensor] = self.view.last_counts[1]
-        return found
+        counts = self.counts
+        return self.counted.get(
+            self.view, "log counts", lambda: torch.where(counts > 0, counts.clamp(min=1.0).log(), HIDDEN)
+        )
 
     def _counts(self) -> torch.Tensor:
         seen = self._up_to(self.start, self.stop)

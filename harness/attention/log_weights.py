@@ -11,6 +11,7 @@ import torch
 from harness.attention.blocks import Block, View
 
 NO_VALUES = torch.empty(0, 0, 0)
+SINK_ODDS = "sink odds"  # of log weights, by which they are shared in a block
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class LogWeights:
             all heads get the same, 0 where there are none. Keys that a query does not see may hold anything.
         by_token: which of the two.
         scale: [H] a factor of the values; of positions only.
-        profile: [H, T] per distance; of positions only.
+        profile: [H, T] per distance, or [1, T] where all heads get the same; of positions only.
         place: [H, T] per position of the key; of positions only.
         change: [H, U, U] per pair of tokens, in the order in which they come.
         sink: [H, B] log weight of the first position as a state of its own; None where nothing is said about it.

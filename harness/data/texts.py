@@ -73,11 +73,15 @@ class Text:
         number: IntArray = self.positions - self.first + 1
         return number if self.window is None else np.minimum(number, self.window)
 
+    @property
+    def keys(self) -> IntArray:
+        """[T - first] the key positions."""
+        return np.arange(self.first, len(self.tokens))
+
     @cached_property
     def visible(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """[n, T - first] is a key position in the context of a query?"""
-        keys = np.arange(self.first, len(self.tokens))
-        distance = self.positions[:, None] - keys[None, :]
+        distance = self.positions[:, None] - self.keys[None, :]
         seen: np.ndarray[Any, np.dtype[np.bool_]] = distance >= 0
         return seen if self.window is None else seen & (distance < self.window)
 

@@ -121,7 +121,7 @@ def judge(given: LogWeights, rows: Rows, block: Block) -> torch.Tensor:
         judge_kernels.types(*parts)
         return found
     scale = NO_VALUES.view(0) if given.scale is None else given.scale
-    profile = NO_VALUES.view(0, 0) if given.profile is None else given.profile
+    profile = NO_VALUES.view(0, 0) if given.profile is None else given.profile.expand(heads, -1).contiguous()
     place = NO_VALUES.view(0, 0) if given.place is None else given.place[:, block.low : block.stop].contiguous()
     parts = arrays(values, scale, profile, place, change, block.queries, block.columns)
     judge_kernels.positions(*parts, *block.shape, *arrays(rows.weight, rows.token, rows.facts, found))

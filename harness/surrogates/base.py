@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import numpy as np
 import torch
 
-from harness.attention.blocks import Block, View
-from harness.attention.log_weights import LogWeights
+from harness.attention.blocks import HIDDEN, Block, View
+from harness.attention.log_weights import LogWeights, on
 from harness.core.declarations import SurrogateDeclaration
 from harness.data.texts import FloatArray, IntArray, Text
 from harness.surrogates._fitting.chain_walk import ChainTerms, Leaving, walk
@@ -86,13 +86,23 @@ class Surrogate(ABC, Generic[Seen]):
         Raises:
             ValueError: something that it needs is not given.
         """
-        wanted = {name: getattr(given, name, None) for name in cls.declaration.needs}
-        for name, value in wanted.items():
-            if value is None:
-                raise ValueError(f"surrogate {cls.name!r} needs {name!r}, which is not given")
+        wanted = cls.needed(given)
         if "seed" in inspect.signature(cls).parameters:
             wanted["seed"] = given.seed
         return cls(**wanted)
+
+    @classmethod
+    def needed(cls, given: Ingredients) -> dict[str, Any]:
+        """What the declaration needs, by name.
+
+        Raises:
+            ValueError: something is not given.
+        """
+        wanted = {name: getattr(given, name, None) for name in cls.declaration.needs}
+        for name, value in wanted.items():
+            if value is None or (name == "chains" and not value):
+                raise ValueError(f"surrogate {cls.name!r} needs {name!r}, which is not given")
+        return wanted
 
     def fit(self, observations: Seen) -> Self:
         """Learn from training texts. Surrogates that learn nothing only return themselves."""
@@ -111,14 +121,39 @@ class Surrogate(ABC, Generic[Seen]):
 
 
 class HeadSurrogate(Surrogate[HeadObservations]):
-    """A surrogate of the heads of a layer."""
+    """A surrogate of the heads of a layer. A subclass defines `log_weights`, or `along` where speed matters."""
 
     predicts: ClassVar[bool] = True
     """False for a control that reads the model's own attention along the text, and so predicts nothing."""
 
-    @abstractmethod
+    def __init_subclass__(cls, partial: bool = False, **more: Any) -> None:
+        """Refuse a class that says nothing about attention; `partial` for a base of others."""
+        super().__init_subclass__(**more)
+        if not partial and cls.along is HeadSurrogate.along and cls.log_weights is HeadSurrogate.log_weights:
+            raise TypeError(f"{cls.__name__} defines neither log_weights nor along")
+
+    def log_weights(self, text: Text) -> FloatArray:
+        """Log attention before normalisation, position by position.
+
+        Args:
+            text: `positions` [n] of the queries, `keys` [T - 1] positions of the keys; position 0 is left out.
+
+        Returns:
+            [n, T - 1], or [H, n, T - 1] with one table per head. Keys that a query does not see may hold anything.
+        """
+        raise NotImplementedError(f"{self.name} has no log weights of positions")
+
     def along(self, view: View) -> Callable[[Block], LogWeights]:
-        """Get ready for a text, whose blocks then may come in any order."""
+        """Get ready for a text, whose blocks then may come in any order. By default, from `log_weights`."""
+        table = np.maximum(self.log_weights(view.text), HIDDEN)  # 0 times a hidden key is 0, times infinity is nothing
+        of_keys = on(view, np.swapaxes(table if table.ndim == 3 else table[None], 1, 2))
+
+        def of(block: Block) -> LogWeights:
+            heads = block.heads if len(of_keys) > 1 else slice(None)
+            part = of_keys[heads, block.low - 1 : block.stop - 1, block.start - 1 : block.stop - 1]
+            return LogWeights(part.contiguous(), by_token=False)
+
+        return of
 
     def predict(self, text: Text) -> FloatArray:
         view, parts = View(text, self.device), []
@@ -147,10 +182,36 @@ class Escapes(Protocol):
 
 
 class NextTokenSurrogate(Surrogate[NextTokenObservations]):
-    """A surrogate of a language model's next token."""
+    """A surrogate of a language model's next token. A subclass defines `next_token`, or `predict` where speed matters.
+
+    Attributes:
+        vocab_size_: K, of an open surrogate.
+    """
 
     vocab_size_: int
-    """K, of an open surrogate."""
+
+    def __init_subclass__(cls, partial: bool = False, **more: Any) -> None:
+        """Refuse a class that predicts nothing; `partial` for a base of others."""
+        super().__init_subclass__(**more)
+        own = NextTokenSurrogate
+        if not partial and cls.predict is own.predict and cls.next_token is own.next_token:
+            raise TypeError(f"{cls.__name__} defines neither next_token nor predict")
+
+    def predict(self, text: Text) -> FloatArray:
+        rows = [
+            self.next_token(text.types, counts, text.key_index[: position + 1 - text.first])
+            for counts, position in zip(text.counts, text.positions.tolist(), strict=True)
+        ]
+        return np.stack(rows)[None]
+
+    def loss(self, observations: NextTokenObservations) -> float:
+        """Mean cross-entropy over the queries of some texts, nats: what a fit may minimise."""
+        total = 0.0
+        for text, target in zip(observations.texts, observations.targets, strict=True):
+            held = target > 0
+            with np.errstate(divide="ignore"):
+                total -= float(target[held] @ np.log(self.predict(text)[0][held]))
+        return total / sum(len(text) for text in observations.texts)
 
     @property
     def open(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from harness.attention import block_rows
 from harness.attention.blocks import Asked, View
 from harness.attention.capture import LayerCall
+from harness.attention.log_weights import SINK_ODDS
 from harness.core.rows import Rows
 from harness.experiments._shared.continuations import Continuation
 from harness.experiments._shared.fidelity_rows import INFINITE, add_finite
@@ -50,8 +51,9 @@ def score_text(
             patterns.add(rows.weight, block.low, block.start, block.heads)
         comparison.see(rows, block)
         for name, weights in ready.items():
-            # what is fitted on top of a surrogate need not ask again for its odds
-            block.memo[name] = comparison.add(name, weights(block), rows, block)
+            given = weights(block)
+            # what is fitted on top of a surrogate need not compute its odds again
+            block.shared.keep(given, SINK_ODDS, comparison.add(name, given, rows, block))
 
     def mean(values: torch.Tensor) -> np.ndarray[Any, Any]:
         found: np.ndarray[Any, Any] = values.double().mean(1).cpu().numpy()

@@ -106,9 +106,8 @@ class LayerSums:
 
     def _codes(self, view: View) -> IntArray:
         """[p] the pairs of a text; one array for all layers that share its view."""
-        if self.vocab_size not in view.codes:
-            view.codes[self.vocab_size] = pair_codes(view.text, self.vocab_size)
-        return view.codes[self.vocab_size]
+        name = f"pairs of {self.vocab_size} tokens"
+        return view.of_all_layers.get(view.text, name, lambda: pair_codes(view.text, self.vocab_size))
 
     def add_rows(self, rows: Rows, layer: int) -> None:
         """Add how spread attention over the training texts is, per head."""

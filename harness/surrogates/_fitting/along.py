@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from harness.attention.blocks import Block, View
-from harness.attention.log_weights import LogWeights, on, sink_odds
+from harness.attention.log_weights import SINK_ODDS, LogWeights, on, sink_odds
 from harness.surrogates._fitting.sink_fit import SinkFit
 
 
@@ -32,13 +32,11 @@ def sink_along(fitted: SinkFit | None, view: View) -> SinkAlong | None:
     return SinkAlong(on(view, fitted.a)[:, None], on(view, fitted.c)[:, None], on(view, effect))
 
 
-def fitted_odds(fitted: SinkAlong | None, prior: LogWeights, block: Block, name: str) -> torch.Tensor | None:
-    """[H, B] fitted log odds of the first position, from what the weights give, which is remembered under a name."""
+def fitted_odds(fitted: SinkAlong | None, prior: LogWeights, block: Block) -> torch.Tensor | None:
+    """[H, B] fitted log odds of the first position, from those of the prior, which are computed once per block."""
     if fitted is None:
         return None
-    if name not in block.memo:
-        block.memo[name] = sink_odds(prior, block)
-    odds: torch.Tensor | None = block.memo[name]
+    odds = block.shared.get(prior, SINK_ODDS, lambda: sink_odds(prior, block))
     if odds is None:
         return None
     part = block.heads

@@ -10,15 +10,11 @@ from harness.surrogates.base import HeadSurrogate
 
 
 def asked_along(heads: StaticHeads, view: View) -> Asked:
-    """Queries and keys of static inputs along a text, asked once for all surrogates of a layer."""
-    key = id(heads)
-    if key not in view.memo:
-        view.memo[key] = Asked.of(heads.of_text(view.text.tokens))
-    asked: Asked = view.memo[key]
-    return asked
+    """Queries and keys of static inputs along a text, computed once for all surrogates of a layer."""
+    return view.shared.get(heads, "static inputs", lambda: Asked.of(heads.of_text(view.text.tokens)))
 
 
-class ReadOffWeights(HeadSurrogate):
+class ReadOffWeights(HeadSurrogate, partial=True):
     """A surrogate that reads a layer's heads."""
 
     def __init__(self, heads: StaticHeads) -> None:

@@ -52,7 +52,7 @@ class CCMCFit(PairFit, HeadSurrogate):
     @classmethod
     def make(cls, given: Ingredients) -> Self:
         """Shrunk to `ccmc-weights` of the same heads."""
-        return cls(CCMCWeights.make(given), given.seed)
+        return cls(CCMCWeights(cls.needed(given)["heads"]), given.seed)
 
     def fit(self, observations: HeadObservations) -> Self:
         self.learn(observations)
@@ -73,7 +73,7 @@ class CCMCFit(PairFit, HeadSurrogate):
 
         def of(block: Block) -> LogWeights:
             given = prior(block)
-            odds = fitted_odds(sink, given, block, self.declaration.prior)
+            odds = fitted_odds(sink, given, block)
             return LogWeights(given.values, by_token=True, change=change[block.heads], sink_odds=odds)
 
         return of

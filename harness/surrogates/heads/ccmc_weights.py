@@ -64,14 +64,12 @@ class CCMCWeights(ReadOffWeights):
         key = call.key[:, chosen][self._key_head]  # [H, U, d], or [H, 1 + U, d] with the first position first
         query = call.query[:, view.types].mul(call.scaling).transpose(1, 2)  # [H, d, U]
         before = len(chosen) - len(view.types)
-        place = self.name, id(self.heads)  # what is fitted on top of it need not ask again
 
-        def of(block: Block) -> LogWeights:
-            if place not in block.memo:
-                found = torch.bmm(key[block.heads, : block.met + before], query[block.heads][:, :, block.queries])
-                cap = call.softcap
-                block.memo[place] = found if cap is None else found.div_(cap).tanh_().mul_(cap)
-            found = block.memo[place]
+        def weights(block: Block) -> LogWeights:
+            found = torch.bmm(key[block.heads, : block.met + before], query[block.heads][:, :, block.queries])
+            cap = call.softcap
+            found = found if cap is None else found.div_(cap).tanh_().mul_(cap)
             return LogWeights(found[:, before:], by_token=True, sink=found[:, 0] if before else None)
 
-        return of
+        # what is fitted on top of it need not compute it again
+        return lambda block: block.shared.get(self.heads, "by token", lambda: weights(block))

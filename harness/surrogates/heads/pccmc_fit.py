@@ -322,7 +322,7 @@ class PCCMCFit(HeadSurrogate):
 
         def of(block: Block) -> LogWeights:
             given = prior(block)
-            odds = fitted_odds(sink, given, block, PCCMCWeights.name)
+            odds = fitted_odds(sink, given, block)
             part = block.heads
             parts = {"scale": c[part], "profile": profile[part], "place": place[part], "change": change[part]}
             return LogWeights(given.values, by_token=False, sink_odds=odds, **parts)

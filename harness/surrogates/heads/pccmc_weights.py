@@ -30,12 +30,11 @@ class PCCMCWeights(ReadOffWeights):
     """
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
-        key, sink, asked = id(self.heads), self.heads.sink_type is not None, asked_along(self.heads, view)
+        sink, asked = self.heads.sink_type is not None, asked_along(self.heads, view)
 
-        def of(block: Block) -> LogWeights:
-            if key not in block.memo:
-                block.memo[key] = asked.scores(block), asked.sink_scores(block) if sink else None
-            values, of_sink = block.memo[key]
-            return LogWeights(values, by_token=False, sink=of_sink)
+        def weights(block: Block) -> LogWeights:
+            of_sink = asked.sink_scores(block) if sink else None
+            return LogWeights(asked.scores(block), by_token=False, sink=of_sink)
 
-        return of
+        # what is fitted on top of it need not compute it again
+        return lambda block: block.shared.get(self.heads, "by position", lambda: weights(block))

@@ -49,5 +49,4 @@ class ShuffledWeights(CCMCWeights):
     @classmethod
     def make(cls, given: Ingredients) -> Self:
         """With permutations of its own, whatever else the seed is used for."""
-        assert given.heads is not None
-        return cls(given.heads, derive_seed(given.seed, cls.name))
+        return super().make(replace(given, seed=derive_seed(given.seed, cls.name)))

@@ -101,9 +101,7 @@ class CCMCBilinear(NextTokenSurrogate):
     @classmethod
     def make(cls, given: Ingredients) -> Self:
         """On principal components of the token embeddings."""
-        if given.embeddings is None:
-            raise ValueError(f"surrogate {cls.name!r} needs 'embeddings', which is not given")
-        return cls(features(given.embeddings), given.seed)
+        return cls(features(cls.needed(given)["embeddings"]), given.seed)
 
     def _solve(self, problem: _Problem, ridge: float, start: FloatArray) -> FloatArray:
         options: Any = {"maxiter": self.steps, "ftol": 1e-7}
