@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -68,3 +69,37 @@ def random_texts(count: int, length: int, seed: int = 0) -> list[str]:
 def random_ids(length: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Token ids of the small models."""
     return np.random.default_rng(seed).integers(2, VOCAB_SIZE, length)
+
+
+def write_config(folder: Path, model: Path) -> Path:
+    """A config that goes through every experiment in seconds: 12 prompts of 2 kinds, 4 of them held out."""
+    texts = random_texts(12, 12)
+    prompts = [{"id": f"p{i:02}", "kind": "ab"[i % 2], "text": text} for i, text in enumerate(texts)]
+    (folder / "prompts.yaml").write_text(yaml.safe_dump(prompts))
+    one_layer = {
+        "kind": "one-layer",
+        "vocab_size": 6,
+        "dimension": 8,
+        "observations": 2000,
+        "prompt_length": 8,
+        "repetitions": 2,
+        "held_out_prompts": 500,
+        "rollout_prompts": 3,
+        "rollout_steps": 40,
+        "rollout_seeds": 2,
+    }
+    config = {
+        "name": "small",
+        "models": [str(model)],
+        "prompts": "prompts.yaml",
+        "held_out": 0.34,
+        "generation": {"max_new_tokens": 24, "batch_size": 5},
+        "experiments": [
+            one_layer,
+            {"kind": "heads", "layers": [0, 2], "layers_per_unit": 1},
+            {"kind": "generation", "rollout_seeds": 2},
+        ],
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path

@@ -141,9 +141,11 @@ def show(
 
 
 def _warn(run: Any, readings: Sequence[Reading]) -> None:
-    """One line for each experiment that is not installed here, and for each part that could not be made."""
+    """One line for each plugin that is left out, experiment that is not installed and part that could not be made."""
     from harness.core import registry
 
+    for problem in registry.problems():
+        cli_results.warn(problem)
     known = registry.experiments()
     for kind in dict.fromkeys(experiment["kind"] for experiment in run.manifest["config"]["experiments"]):
         if kind not in known:

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -75,7 +75,7 @@ def skeleton(kind: str, name: str, of: str, into: Path) -> Skeleton:
     if keyword.iskeyword(snake) or keyword.iskeyword(title):
         raise UsageError(f"new {kind}: {name!r} is a word of Python; choose another name")
     name = snake if kind == "measure" else snake.replace("_", "-")
-    declared = {
+    declared: Any = {
         "surrogate": registry.surrogates(of) if kind == "surrogate" else {},
         "measure": registry.measures(),
         "experiment": registry.experiments(),

@@ -65,6 +65,12 @@ class Part:
         return [name for name in self.surrogates if name not in registry.controls()]
 
     @property
+    def named(self) -> list[str]:
+        """The measures that the config names: those of the rows that are functions of what they see."""
+        declared = {metric: registry.measure(metric) for metric in dict.fromkeys(metric for metric, _ in self.samples)}
+        return [metric for metric, one in declared.items() if one is not None and one.sees]
+
+    @property
     def compared(self) -> list[str]:
         """Everything whose continuations are compared with the model's: floor, surrogates, ceiling."""
         names = {name for metric, name in self.samples if metric == "winner_jaccard"}

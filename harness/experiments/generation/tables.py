@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from harness.core import registry
 from harness.core.records import Cell, Column, Interval, Table
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import counted
@@ -56,6 +57,8 @@ def tables(rows: pd.DataFrame) -> list[Table]:
         made.append(_mean_field(found))
     if any(metric == "kl_with_escape" for part in found for metric, _ in part.samples):
         made.append(_leaving(found))
+    if any(part.named for part in found):
+        made.append(_named(found))
     return made
 
 
@@ -333,6 +336,29 @@ def _mean_field(found: list[Part]) -> Table:
         body,
         f"{_prompts(found)}. Predicted from the counts of the prompt alone; the mean field describes sampling at "
         f"temperature 1 with nothing cut off. {BOOTSTRAP}",
+    )
+
+
+def _named(found: list[Part]) -> Table:
+    """Measures that the config names, such as a plugin's."""
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    units: dict[str, str] = {}
+    for part in found:
+        for metric in part.named:
+            declared = registry.measure(metric)
+            units[metric] = declared.unit if declared else ""
+            for name in (MODEL, *part.surrogates, *LABELS):
+                if (metric, name) in part.samples:
+                    shown = LABELS.get(name, name)
+                    body.append([*lead.cells(part.key), metric, shown, part.interval(metric, name)])
+    about = ", ".join(f"{metric} ({unit})" for metric, unit in units.items())
+    return Table(
+        "generation.named-measures",
+        f"Measures that the config names: {lead.same} against its surrogates",
+        [*lead.columns, Column("measure", left=True), Column("surrogate", left=True), Column("value")],
+        body,
+        f"{about}. {_prompts(found)}. {BOOTSTRAP}",
     )
 
 

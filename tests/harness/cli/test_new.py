@@ -10,7 +10,7 @@ import pandas as pd
 import plugins
 import pytest
 import yaml
-from conftest import write_small_config
+from small_models import write_config as write_small_config
 
 from harness.cli import app
 
@@ -68,8 +68,7 @@ def test_a_skeleton_passes_its_own_tests_and_runs(
             {"kind": "generation", "surrogates": ["counts"], "rollout_seeds": 1},
         ]
         config.write_text(yaml.safe_dump(given))
-        more = [commands[2].split("--set ")[1].strip("'")]
-        more = ["--set", *more]
+        more = ["--set", commands[2].split("--set ")[1].strip("'")]
     run = plugins.ccmc(["run", str(config), *more, "--limit", "3", "--out", "run"], site, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     rows = pd.read_parquet(tmp_path / "run" / "rows.parquet")
