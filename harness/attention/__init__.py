@@ -1,4 +1,4 @@
 """Attention of real models: capture, blocks of queries, parity with eager, packing, static inputs, ablations.
 
-Nothing here knows a surrogate. Start with `capture.py`, then `blocks.py`.
+Nothing here depends on a surrogate. Start with `capture.py`, then `blocks.py`.
 """

@@ -20,7 +20,7 @@ class Rows:
 
     Attributes:
         weight: [H, L, B] over the positions from 1 on, each query's summing to 1; 0 where a key is not seen.
-        token: [H, u, B] the same summed per token, over the types met so far.
+        token: [H, u, B] the same summed per token, over the types seen so far.
         facts: [H, 5, B] logarithm of the normaliser; entropy over positions, and over tokens, in nats; mean logarithm
             of the count; weight of the most attended token.
         sink_odds: [H, B] log of the attention on position 0 over that on all others; `HIDDEN` where it is not seen.
@@ -123,7 +123,7 @@ def add_rows(
     """Add the attention of one call in one block to sums over a text.
 
     Args:
-        asked: by all heads.
+        asked: the queries and keys of all heads.
         block: some heads in some queries.
         pairs, distance: [H, U, U] and [H, T] of all heads, see `sum_`.
 

@@ -3,7 +3,7 @@
 The layout is keys down, queries across: [H, L, B]. Summing over the positions of a token is then adding contiguous
 rows (`per_token`), and a table of (key token, query) is spread over positions by copying rows (`spread`); both are
 several times faster than a product with a one-hot matrix, and need no more room than the block. Position 0, the
-attention sink, is never a key of a block: its score stands beside.
+attention sink, is never a key of a block: its score is kept separately.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class View:
         if text.first != 1 or len(text) != len(text.tokens) - 1:
             raise ValueError("blocks need a text in which each position t >= 1 is a query and a key")
         self.text, self.length = text, len(text.tokens)
-        # types in the order in which they come: those that a block has met are the first ones
+        # types in the order in which they come: those that a block has seen are the first ones
         _, first = np.unique(text.key_index, return_index=True)
         order = np.argsort(first)
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         self.met = np.maximum.accumulate(rank[text.key_index]) + 1  # [T - 1] how many types have come
         self.types = torch.as_tensor(text.types[order], device=device)  # [U]
-        self.rank = torch.as_tensor(rank, device=device)  # [U] where each of the sorted types stands among them
+        self.rank = torch.as_tensor(rank, device=device)  # [U] the place of each of the sorted types among them
         self.column = self.rank[torch.as_tensor(text.key_index, device=device)]  # [T - 1] of each position from 1 on
         self.shared = Once()  # along the text, by the surrogates of a layer
         self.asked: Asked | None = None  # the model's own queries and keys, for controls
@@ -85,7 +85,7 @@ class View:
         return other
 
     def by_type(self, values: torch.Tensor) -> torch.Tensor:
-        """[H, u, B] over the types met so far -> [H, U, B] over the types of the text, sorted; 0 for the others."""
+        """[H, u, B] over the types seen so far -> [H, U, B] over the types of the text, sorted; 0 for the others."""
         whole = values.new_zeros(values.shape[0], len(self.types), values.shape[2])
         whole[:, : values.shape[1]] = values
         return whole.index_select(1, self.rank)
@@ -190,12 +190,12 @@ class Block:
         return summed.index_add_(1, self.columns, values)
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """What stands at the type of each key position: [H, u, B] -> [H, L, B]."""
+        """The value at the type of each key position: [H, u, B] -> [H, L, B]."""
         return values.index_select(1, self.columns)
 
     @property
     def counts(self) -> torch.Tensor:
-        """[u, B] float32, how often each type stands in the context of each query."""
+        """[u, B] float32, how often each type occurs in the context of each query."""
         return self.counted.get(self.view, "counts", self._counts)
 
     @property
@@ -215,7 +215,7 @@ class Block:
         """[u, stop - start] counts of the types at positions 1 ... p, for p = start ... stop - 1."""
         column, size = self.view.column, self.met
         step = torch.zeros(size, stop - start, device=column.device)
-        before = max(start, 1)  # position 0 and what stands before it count nothing
+        before = max(start, 1)  # position 0 and those before it count nothing
         step[:, 0] = torch.bincount(column[: before - 1], minlength=size)
         places = torch.arange(before, max(stop, before), device=column.device)
         step[column[before - 1 : before - 1 + len(places)], places - start] += 1.0

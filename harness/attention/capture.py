@@ -1,10 +1,10 @@
 """What attention heads do over a text: queries and keys of every layer, as the model itself makes them.
 
 A custom attention function, registered with transformers, sees query and key of every layer after rotation and norms;
-the model runs on its fast kernel beside it. Three older families and the one-layer model do not ask that registry and
-are met where they take the product themselves. Everything that a layer adds to the plain product (grouped key heads,
-scaling, soft cap, window) is read from the call; `eager.check_capture` holds the rows that come out against those of
-eager transformers, so whatever is not understood here is refused by name instead of being measured wrongly.
+the model runs on its fast kernel beside it. Three older families and the one-layer model do not use that registry and
+are captured where the layer takes the product itself. Everything that a layer adds to the plain product (grouped key
+heads, scaling, soft cap, window) is read from the call; `eager.check_capture` compares the resulting rows with those of
+eager transformers, so anything that is not understood here is refused by name instead of being measured wrongly.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ OLD_FAMILIES = {
 
 
 def attention_modules(model: Any) -> dict[int, torch.nn.Module]:
-    """Layer index -> attention module of a model; empty where it has none that can be heard."""
+    """Layer index -> attention module of a model; empty where it has none that can be captured."""
     kind = model.config.get_text_config().model_type
     if kind in OLD_FAMILIES:
         found = [m for m in model.modules() if type(m).__name__ == OLD_FAMILIES[kind]]
@@ -211,7 +211,7 @@ def _own_product(model: Any) -> Iterator[None]:
     finally:
         for module, outer in before:
             del module._attn
-            if outer is not None:  # a layer is asked again while the model is being heard
+            if outer is not None:  # a layer is called again while the model is being captured
                 module._attn = outer
 
 
@@ -333,7 +333,7 @@ def ask(model: Any, call: LayerCall, hidden: torch.Tensor, positions: Sequence[i
         model: the model of the call.
         call: an earlier call of the layer, over a text at least as long as the largest position.
         hidden: [n, D] inputs.
-        positions: [n] the position at which each input stands; all 0 leaves rotary inputs unrotated.
+        positions: [n] the position of each input; all 0 leaves rotary inputs unrotated.
     """
     found: list[LayerCall] = []
     options, at = dict(call.options), torch.as_tensor(np.asarray(positions), device=hidden.device)

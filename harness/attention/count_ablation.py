@@ -1,6 +1,6 @@
 """Attention without the count: strength x log(count of a token so far) is taken from the scores of its positions.
 
-A head that attends to tokens by what they are gives a token that stands m times m times the weight. Taking log m from
+A head that attends to tokens by what they are gives a token that occurs m times m times the weight. Taking log m from
 each of its scores removes exactly that factor, and nothing else; the first position, the attention sink, is left alone.
 Works through `generate` with a cache, and in one pass over a text.
 """
@@ -43,12 +43,12 @@ def count_bias(ids: torch.Tensor, valid: torch.Tensor, queries: int, strength: f
 
     Args:
         ids: [B, T] tokens.
-        valid: bool [B, T], False for padding, which stands on the left.
+        valid: bool [B, T], False for padding, which is on the left.
         queries: how many of the last positions ask.
         strength: lambda.
 
     Returns:
-        -strength log m, m how often the key's token stands among the positions up to the query, the first left out;
+        -strength log m, m how often the key's token occurs among the positions up to the query, the first left out;
         0 for the first position; -inf for padding and for what comes after the query.
     """
     length = ids.shape[1]
@@ -78,7 +78,7 @@ def _attend(
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     if options.get("softcap") is not None or options.get("s_aux") is not None:
         raise UsageError(
-            f"layer {layer}: {type(module).__name__} caps its scores; the count ablation does not know how"
+            f"layer {layer}: {type(module).__name__} caps its scores, which the count ablation does not support"
         )
     window = options.get("sliding_window")
     if window is not None and key.shape[2] > window:

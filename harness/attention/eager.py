@@ -43,7 +43,7 @@ def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
     return [rows[0] for rows in given.values()]
 
 
-# what models of other architectures raise when they are heard, or asked again
+# what models of other architectures raise when they are captured, or called again
 REFUSING = (UsageError, TypeError, ValueError, AttributeError, NotImplementedError, IndexError, KeyError, RuntimeError)
 TOLERANCE = 1e-4  # of sums of a row, and of what must be 0
 
@@ -129,7 +129,7 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
                 f"{refused}: layer {layer}, head {head}, position {position}: rows of attention differ from those of "
                 f"transformers by up to {float(worst.max()):.1e}"
             )
-    for call in reversed(calls):  # the last first: none may lean on what an earlier layer was asked just before
+    for call in reversed(calls):  # the last first: none may depend on the call of an earlier layer just before
         _check_again(model, call, refused)
 
 
@@ -198,7 +198,7 @@ def check_rotation(config: Any, name: str, longest: int) -> None:
 def _check_again(model: Any, call: LayerCall, refused: str) -> None:
     """Surrogates ask a layer again, away from its text: each input at its position must give the query and key it gave.
 
-    They are asked in another order, so that a layer that also looks at an input's neighbours, or hands on keys that
+    They are called in another order, so that a layer that also reads an input's neighbours, or hands on keys that
     another layer made, does not pass.
 
     Raises:

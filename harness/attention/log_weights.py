@@ -19,7 +19,7 @@ class LogWeights:
     """Log weights of one block, before counts: the sum of their parts, of which some may be missing.
 
     Attributes:
-        values: [H, u, B] per token met so far, to be multiplied by counts, or [H, L, B] per position; H may be 1 where
+        values: [H, u, B] per token seen so far, to be multiplied by counts, or [H, L, B] per position; H may be 1 where
             all heads get the same, 0 where there are none. Keys that a query does not see may hold anything.
         by_token: which of the two.
         scale: [H] a factor of the values; of positions only.

@@ -1,7 +1,7 @@
 """Several short texts in one forward pass, each for itself: positions restart, and no query sees another text.
 
 transformers takes positions that restart for the start of another text and masks accordingly; some families do not,
-and are met one text at a time. A probe tells which.
+and read one text at a time. A probe finds out which.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Heads asked with one fixed input per token: what a layer would attend to if it saw tokens and positions alone.
+"""Heads with one fixed input per token: what a layer would attend to if it saw tokens and positions alone.
 
 The static input of a token at a layer is its mean normalised residual stream over training texts. In the first layer
 nothing has to be estimated: its inputs are a function of token and position, and are computed as the model does.
@@ -41,7 +41,7 @@ def first_layer_inputs(model: Any, ids: torch.Tensor, positions: torch.Tensor | 
 
 
 def has_learned_positions(model: Any, vocab_size: int, length: int) -> bool:
-    """Does the first layer's input of a token depend on where it stands?"""
+    """Does the first layer's input of a token depend on its position?"""
     ids = torch.full((1, length), vocab_size // 2, dtype=torch.long)
     inputs = first_layer_inputs(model, ids)[0]
     return not torch.allclose(inputs, inputs[:1].expand_as(inputs), atol=1e-6)
@@ -75,7 +75,7 @@ MOST_PULL = 100.0  # occurrences
 class StaticInputs:
     """Mean normalised residual stream of each token, per layer, over training texts.
 
-    What stands first is left out, whatever token it is, and has a mean of its own: the sink.
+    The first position is left out, whichever token it holds, and has a mean of its own: the sink.
 
     Args:
         vocab_size: size K of the local vocabulary.
@@ -181,7 +181,7 @@ class StaticInputs:
 
 @dataclass(frozen=True)
 class StaticHeads:
-    """The heads of a layer, asked with one fixed input per token of the local vocabulary.
+    """The heads of a layer, given one fixed input per token of the local vocabulary.
 
     Attributes:
         model: the model that the layer belongs to.
@@ -234,7 +234,7 @@ def static_heads(
 
     Args:
         model: a causal language model.
-        call: a call of the layer over a text as long as any that will be asked for.
+        call: a call of the layer over a text as long as the longest that will be needed.
         ids: [K] the local vocabulary in the model's own ids.
         inputs: [K, D] static inputs.
         effect: [T, D] of `StaticInputs.position_effect`, for models with learned positions.

@@ -1,4 +1,4 @@
-"""The settings of generation: how models continue prompts, and the experiments that look at the continuations."""
+"""The settings of generation: how models continue prompts, and how strategies are named in rows."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class DatasetPrompts(Dataset):
 
 
 def _settings_of_experiments() -> Any:
-    """The settings of every declared experiment, told apart by their kind; a plugin that is broken has none."""
+    """The settings of every declared experiment, distinguished by their kind; those of a broken plugin are left out."""
     found = []
     for kind in registry.experiments():
         with suppress(UsageError):  # said where a config names it
@@ -104,7 +104,7 @@ class Config(Strict):
 
 
 class LoadedConfig:
-    """A checked config, with what the run needs to find its files and to tell what it was.
+    """A checked config, with what the run needs to find its files and to record what it was.
 
     Attributes:
         config: the resolved settings.

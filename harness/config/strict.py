@@ -1,4 +1,4 @@
-"""Settings models that know their keys, and that a setting added later does not change the record of older runs."""
+"""Settings models that refuse unknown keys, and whose later additions do not change the record of older runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.core.errors import nearest
 
 
 class Strict(BaseModel):
-    """A settings model that knows its keys: an unknown one is an error that names the nearest."""
+    """A settings model that refuses unknown keys and names the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 

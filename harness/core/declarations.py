@@ -50,7 +50,7 @@ class SurrogateDeclaration(Declaration):
     """A surrogate of attention heads or of next-token distributions.
 
     Attributes:
-        of: what it stands in for; empty: told by its base class.
+        of: what it stands in for; empty: given by its base class.
         sees: the statistics of the context that it reads: counts, query, order, distance, weights, ...
         parameters: how many numbers are fitted, such as "K(K-1)".
         rollout: it can continue prompts.

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class HarnessError(Exception):
-    """Something that is told to the user in one line. `exit_code` is what the command ends with."""
+    """An error that is shown to the user in one line. `exit_code` is what the command ends with."""
 
     exit_code = 4
 

@@ -109,7 +109,7 @@ def _of_plugins() -> tuple[list[tuple[str, Declaration]], list[str]]:
                 if not own:
                     raise BrokenDeclarationError(f"{entry.value}: declares no {kind}")
                 found += [(kind, one) for one in own]
-            except Exception as error:  # whatever is wrong with a plugin, the rest works
+            except Exception as error:  # a broken plugin must not stop the rest
                 problems.append(f"plugin {package}: {one_line(error)}; it is left out (see: ccmc doctor)")
     return found, problems
 

@@ -12,7 +12,7 @@ from harness.core import registry
 
 SCHEMA_VERSION = 1
 
-# What stands under `surrogate` in rows of the model itself: its own text, with another seed, and of another prompt.
+# Values of `surrogate` in rows of the model itself: its own text, with another seed, and of another prompt.
 MODEL, RESEEDED, SHUFFLED = "model", "model-reseeded", "model-shuffled"
 
 COLUMNS: dict[str, str] = {
@@ -27,7 +27,7 @@ COLUMNS: dict[str, str] = {
     "split": "string",  # train or held_out; "pooled" for what was pooled over repetitions, with a verdict
     "prompt": "string",
     "metric": "string",
-    "value": "Float64",  # missing where the quantity is undefined; the reason stands in `missing`
+    "value": "Float64",  # missing where the quantity is undefined; the reason is in `missing`
     "low": "Float64",
     "high": "Float64",
     "n": "Int64",  # how many observations the value is a mean of

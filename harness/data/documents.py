@@ -111,7 +111,7 @@ def read_documents(spec: Dataset, base: Path, where: str, most: int, sample_by: 
         sample_by: what a text is in a text file: line, paragraph or document.
 
     Returns:
-        (id, text): the number of the row, or what stands in its column `id`.
+        (id, text): the number of the row, or the value of its column `id`.
 
     Raises:
         UsageError: as `read_rows`; a text that is none; nothing but empty texts.

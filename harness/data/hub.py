@@ -21,14 +21,14 @@ def is_name(name: str) -> bool:
 
 
 def no_retries_told() -> None:
-    """The hub's client warns of each of its retries; what comes of them is told in one line."""
+    """The hub's client warns of each of its retries; their outcome is reported in one line."""
     import huggingface_hub  # sets the level itself when it is imported
 
     logging.getLogger(huggingface_hub.__name__).setLevel(logging.ERROR)
 
 
 def missing(folder: Path) -> list[str]:
-    """Files that a snapshot lacks: an interrupted download leaves a folder that looks like a model."""
+    """Files that a snapshot lacks: an interrupted download leaves a folder that could be taken for a model."""
     wanted = {"config.json"}
     if (folder / INDEX).is_file():
         wanted |= set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
@@ -48,7 +48,7 @@ def cached(repository: str, revision: str | None) -> Path | None:
 
 
 def _known(repository: str) -> str:
-    """The revisions of a repository that the cache knows, for a message."""
+    """The revisions of a repository in the cache, for a message."""
     from huggingface_hub import constants
 
     refs = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "refs"
@@ -64,7 +64,7 @@ def fetch(name: str) -> Path:
     """
     repository, _, revision = name.partition("@")
     if re.fullmatch(COMMIT, revision) and (found := cached(repository, revision)) is not None:
-        return found  # a commit never changes: the hub need not be asked
+        return found  # a commit never changes: no request is needed
     no_retries_told()
     try:
         from huggingface_hub import snapshot_download

@@ -25,7 +25,7 @@ class Prompt:
     chat: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """The prompt as a JSON-able mapping; `chat` stands in it only where it is set."""
+        """The prompt as a JSON-able mapping; `chat` is written only where it is set."""
         written = asdict(self)
         if not self.chat:
             del written["chat"]
@@ -119,7 +119,7 @@ def split(prompts: list[Prompt], held_out: float, seed: int) -> list[Prompt]:
     """Assign each prompt to training or held-out data, stratified by kind.
 
     Each kind gives its share, rounded down; the places still missing to round(held_out * all) go to the kinds
-    with the largest remainders. A kind of two prompts or more stands in both splits.
+    with the largest remainders. A kind of two prompts or more occurs in both splits.
     """
     kinds: dict[str, list[Prompt]] = {}
     for prompt in sorted(prompts, key=lambda p: _rank(seed, p)):

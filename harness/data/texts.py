@@ -1,4 +1,4 @@
-"""Texts as contexts: each chosen position of a sequence asks (query), the tokens up to it are asked (keys)."""
+"""Texts as contexts: each chosen position of a sequence is a query, the tokens up to it are its keys."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Text:
     ) -> None:
         self.tokens: IntArray = np.asarray(tokens, dtype=np.int64)
         if not first <= start:
-            raise ValueError(f"start {start} stands before the first key position {first}")
+            raise ValueError(f"start {start} is before the first key position {first}")
         self.first = first
         self.window = window
         self.positions: IntArray = np.arange(start, len(self.tokens) if stop is None else stop)
@@ -57,7 +57,7 @@ class Text:
 
     @cached_property
     def counts(self) -> FloatArray:
-        """[n, U] how often each type stands in the context of each query, the query itself included."""
+        """[n, U] how often each type occurs in the context of each query, the query itself included."""
         seen = np.zeros((len(self.key_index), len(self.types)))
         seen[np.arange(len(self.key_index)), self.key_index] = 1.0
         before = np.cumsum(seen, axis=0)

@@ -17,7 +17,7 @@ def cache_folder() -> Path:
     """`CCMC_CACHE`, or the platform's cache folder.
 
     Raises:
-        UsageError: where a file stands there or the folder cannot be made or written to.
+        UsageError: where a file is in its place, or the folder cannot be made or written to.
     """
     given = os.environ.get("CCMC_CACHE")
     if given:

@@ -29,7 +29,7 @@ def aliases() -> dict[str, ModelDeclaration]:
 
 
 def what_is(name: str) -> Wheel | Path:
-    """What an alias stands for: a wheel, or a folder that transformers loads.
+    """What an alias refers to: a wheel, or a folder that transformers loads.
 
     Raises:
         UsageError: no such alias; names the nearest.
@@ -89,7 +89,7 @@ class ModelFiles:
 
 
 def _folder(name: str, base: Path | None) -> Path | None:
-    """The folder of that name, seen from here or from where the config stands; None where there is none.
+    """The folder of that name, relative to the working directory or to the config; None where there is none.
 
     `folder@revision` is a checkpoint below a folder: its subfolder of that name.
     """

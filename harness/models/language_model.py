@@ -87,7 +87,7 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
 
 
 def _decoding(temperature: float | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A strategy as arguments of `model.generate`: what is not given is off, whatever the model's own defaults are."""
+    """A strategy as arguments of `model.generate`: what is not given is off, also against the model's defaults."""
     how: dict[str, Any] = (
         {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
     )
@@ -138,7 +138,7 @@ class NextTokens:
     Attributes:
         restricted: [n, U] probability of each type of the text, restricted to the context and renormalised.
         in_context_mass: [n] probability that the model gave to the tokens of the context in all.
-        outside: [n, K] the largest probabilities of local tokens outside the context, as they are; where asked for.
+        outside: [n, K] the largest probabilities of local tokens outside the context, unchanged; only on request.
     """
 
     restricted: FloatArray

@@ -47,7 +47,7 @@ def load_config(path: Path) -> Any:
     """The (text) config of a model folder.
 
     Raises:
-        UsageError: an architecture that transformers does not know, a config that it refuses, an encoder-decoder, or no
+        UsageError: an architecture that transformers does not have, a config that it refuses, an encoder-decoder, or no
             language model at all.
     """
     name = f"model {called(path)!r}"
@@ -187,7 +187,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def check_known(tokenizer: Any, ids: list[int], what: str, name: str, size: int) -> None:
-    """Refuse a text with a token that the model has not, or of which the tokenizer knows nothing.
+    """Refuse a text with a token that the model has not, or whose tokens are all unknown to the tokenizer.
 
     Args:
         tokenizer: of the model.

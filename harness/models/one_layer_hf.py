@@ -259,7 +259,7 @@ class OneLayerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         mass = torch.zeros(*log_attention.shape[:2], self.config.vocab_size, dtype=top.dtype, device=top.device)
         index = tokens[:, None, :].expand(-1, log_attention.shape[1], -1)
         mass = mass.scatter_add(2, index, torch.exp(log_attention - top))
-        # log 0 has no gradient, and a loss never asks for it
+        # log 0 has no gradient, and no loss needs it
         return torch.where(mass > 0, torch.log(mass.clamp(min=torch.finfo(mass.dtype).tiny)) + top, -torch.inf)
 
     def forward(
@@ -276,7 +276,7 @@ class OneLayerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
         Args:
             input_ids: [n, L].
-            attention_mask: [n, L], 0 at padding, which stands on the left.
+            attention_mask: [n, L], 0 at padding, which is on the left.
             labels: [n, L] next tokens to score, -100 where none; gives a loss in nats per scored token.
             logits_to_keep: only so many last positions, 0 for all.
             position_ids: [1 or n, L] where tokens stand; None for 0 to L - 1, counted from the first that is no

@@ -1,4 +1,4 @@
-"""What a model thought of each token that it wrote: kept while it writes, or found in one pass afterwards."""
+"""The model's log-probability of each token that it wrote: kept while it writes, or found in one pass afterwards."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, starts: Sequence[int]) -> None:
         self.starts = list(starts)
-        self._seen: torch.Tensor | None = None  # [B, V] 1 where a token stands in the context
+        self._seen: torch.Tensor | None = None  # [B, V] 1 where a token is in the context
         self._log: torch.Tensor | None = None  # [B, V] log-probabilities of the last step
         self._kept: list[torch.Tensor] = []  # per step [3, B]: entropy, mass in the context, most probable token
         self._chosen: list[torch.Tensor] = []  # per step but the last [B] log-probability of the token that was taken

@@ -143,7 +143,7 @@ def train(
         seed: of the order of the batches.
         held_out: for early stopping.
         folder: gets checkpoint/ (config and safetensors, where the model can save itself) and loss.csv.
-        progress: told the share of the steps that are done.
+        progress: called with the share of the steps that are done.
 
     Returns:
         What happened.

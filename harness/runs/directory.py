@@ -145,7 +145,7 @@ class RunDirectory:
         """Refuse a place where no run can be, before anything is downloaded or computed. Writes nothing.
 
         Raises:
-            UsageError: a file stands there or above it, no permission, or a folder with other things in it.
+            UsageError: a file is in its place or above it, no permission, or a folder with other things in it.
         """
         for place in (self.path, *self.path.absolute().parents):
             if place.exists() or place.is_symlink():

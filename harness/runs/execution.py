@@ -24,7 +24,7 @@ Progress = Callable[[float, str], None]
 
 
 class Watcher(Protocol):
-    """What is told about the progress of a plan."""
+    """Is notified of the progress of a plan."""
 
     def started(self, unit: Unit) -> None: ...
     def moved(self, unit: Unit, share: float, what: str) -> None: ...
@@ -135,8 +135,8 @@ def execute(
 
     Args:
         store: where finished units are.
-        plan: units in an order in which each stands after those that it needs.
-        watcher: told what happens.
+        plan: units in an order in which each comes after those that it needs.
+        watcher: notified of each event.
         workers: how many units at once.
         executor: `local` or `ray`.
 

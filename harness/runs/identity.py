@@ -68,7 +68,7 @@ class _Computing(ast.NodeTransformer):
 
 
 def _is_text(part: ast.AST) -> bool:
-    """A string on its own: a docstring, of whatever."""
+    """A string on its own: a docstring, of a module, class, function or field."""
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
 
 
