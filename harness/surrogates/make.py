@@ -28,3 +28,9 @@ def needed(names: Iterable[str], of: Literal["heads", "next-token"]) -> frozense
     """What some surrogates need beside a seed, all together."""
     known = registry.surrogates(of)
     return frozenset(need for name in names if name in known for need in known[name].needs)
+
+
+def priors_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The surrogates of heads that the fits among some surrogates are shrunk to, as declared, each once."""
+    known = registry.surrogates("heads")
+    return tuple(dict.fromkeys(known[name].prior for name in names if name in known and known[name].prior))

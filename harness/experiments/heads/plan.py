@@ -26,6 +26,8 @@ def _of_model(request: Request, model: Model) -> list[Unit]:
     size = settings.layers_per_unit
     groups = [layers[first : first + size] for first in range(0, len(layers), size)]
     known = registry.surrogates("heads")
+    priors = [known[name].prior for name in settings.surrogates if known[name].prior in known]
+    used = tuple(known[name] for name in dict.fromkeys([*settings.surrogates, *priors]))
     return texts + [
         Unit(
             "harness.experiments.heads.units:layers",
@@ -39,7 +41,7 @@ def _of_model(request: Request, model: Model) -> list[Unit]:
             },
             tuple(texts),
             local(model, device),
-            uses=tuple(known[name] for name in settings.surrogates),
+            uses=used,
         )
         for group in groups
     ]

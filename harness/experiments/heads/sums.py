@@ -5,6 +5,7 @@ The mass of a text on its pairs goes to disk when its layer is done; what stays 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -14,12 +15,10 @@ import torch
 from harness.attention import block_rows
 from harness.attention.blocks import Asked, View
 from harness.attention.capture import FloatArray, IntArray, LayerCall
-from harness.attention.static_inputs import StaticHeads
 from harness.core.rows import Rows
 from harness.measures.block_fidelity import judge
 from harness.surrogates._fitting.buckets import bucket_sums
-from harness.surrogates.heads.ccmc_weights import CCMCWeights
-from harness.surrogates.heads.pccmc_weights import PCCMCWeights
+from harness.surrogates.base import HeadSurrogate
 from harness.surrogates.observations import PairMass, Spilled, pair_codes
 
 
@@ -119,19 +118,19 @@ class LayerSums:
 
 
 class PriorSums:
-    """What fits that are shrunk to the weights also need of a layer, once its static inputs are known.
+    """What fits need of a layer that are shrunk to other surrogates, once its static inputs are known.
 
     Args:
-        heads: of the layer, asked per token.
+        surrogates: those that fits are shrunk to; none of them is fitted itself.
 
     Attributes:
-        score: per text [H], attention times the scores read off the weights.
+        score: per text [H], attention times the scores of positions read off the weights.
         place: per text [H, D], attention per bucket of the key's position.
         sink_odds: per surrogate read off the weights, per text [H, n] log odds of the first position.
     """
 
-    def __init__(self, heads: StaticHeads) -> None:
-        self.surrogates = [CCMCWeights(heads), PCCMCWeights(heads)]
+    def __init__(self, surrogates: Sequence[HeadSurrogate]) -> None:
+        self.surrogates = tuple(surrogates)
         self.score: list[FloatArray] = []
         self.place: list[FloatArray] = []
         self.sink_odds: dict[str, list[FloatArray]] = {surrogate.name: [] for surrogate in self.surrogates}

@@ -35,7 +35,7 @@ from harness.experiments.heads.scores import Scores
 from harness.experiments.heads.sums import LayerSums, PriorSums
 from harness.runs.units import Work
 from harness.surrogates.base import HeadSurrogate, Ingredients
-from harness.surrogates.make import make
+from harness.surrogates.make import make, priors_of
 from harness.surrogates.observations import HeadObservations
 
 
@@ -170,8 +170,10 @@ def _fit_layers(
     of_train, width = [tokens for _, tokens in train], window_width(model, s["max_length"])
     sums, static = training_pass(model, of_train, wanted, vocabulary, file, told(0.0, 0.3, "attention over"), width)
     heads = static_layers(model, static, wanted, vocabulary, max(len(tokens) for _, tokens in texts))
-    prior = {layer: PriorSums(heads[layer]) for layer in wanted}
-    if {"ccmc-fit", "pccmc-fit"} & set(s["surrogates"]):
+    given = {layer: Ingredients(derive_seed(s["seed"], "heads", layer), heads[layer]) for layer in wanted}
+    priors = priors_of(s["surrogates"])
+    prior = {layer: PriorSums([make(name, "heads", given[layer]) for name in priors]) for layer in wanted}
+    if priors:
         tell = told(0.3, 0.5, "scores over")
 
         def take(call: LayerCall, number: int) -> None:
@@ -198,7 +200,7 @@ def _fit_layers(
         fitted[layer] = {}
         for name in s["surrogates"]:
             _share(work, 0.5, 0.7, index, len(wanted), f"fitting {name}, layer {layer}")
-            made = make(name, "heads", Ingredients(derive_seed(s["seed"], "heads", layer), heads[layer]))
+            made = make(name, "heads", given[layer])
             fitted[layer][name] = made.fit(observations)
             add_facts(rows, made.extra_rows(), layer=layer, surrogate=name)
     return fitted, static.count.astype(np.int64)

@@ -353,7 +353,8 @@ def test_sums_that_went_to_disk_come_back() -> None:
 
 def test_scores_of_the_weights_are_summed_with_attention() -> None:
     call, text = random_call(), random_text()
-    sums = PriorSums(static_heads())
+    of_layer = static_heads()
+    sums = PriorSums([CCMCWeights(of_layer), PCCMCWeights(of_layer)])
     sums.add(call, View(text))
     parts = rows_without_sink(call)[0] * text_scores(static_heads(), text)
     allowed = tolerance(np.abs(parts).sum((1, 2)), WEIGHT + KEYS) + len(text) * of_scores()

@@ -132,6 +132,15 @@ def test_editing_the_kernel_of_a_surrogate_computes_its_units_again_and_no_other
     assert other == with_surrogates(small_config, "[counts]")
 
 
+def test_editing_what_a_fit_is_shrunk_to_computes_the_fit_again_and_counts_not(
+    small_config: Path, source: Path
+) -> None:
+    fit, other = with_surrogates(small_config, "[ccmc-fit]"), with_surrogates(small_config, "[counts]")
+    edit(source / "harness/surrogates/heads/ccmc_weights.py", constant)
+    assert not fit & with_surrogates(small_config, "[ccmc-fit]")
+    assert other == with_surrogates(small_config, "[counts]")
+
+
 def test_editing_what_a_surrogate_imports_computes_its_units_again(small_config: Path, source: Path) -> None:
     own = with_surrogates(small_config, "[counts, ccmc-fit]")
     edit(source / "ccmc/fit.py", constant)
