@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.results import one_of
-from harness.core import registry
 from harness.core.errors import UsageError
 
 KINDS = ("surrogate", "measure", "experiment")
@@ -66,6 +65,8 @@ def skeleton(kind: str, name: str, of: str, into: Path) -> Skeleton:
     Raises:
         UsageError: a bad name, one that is declared already, or a folder that exists.
     """
+    from harness.core import registry
+
     snake = name.replace("-", "_")
     title = "".join(part.capitalize() for part in snake.split("_"))
     if not NAME.fullmatch(name):
