@@ -130,7 +130,8 @@ def strategy(work: Work) -> pd.DataFrame:
     comparison.frame_rows()
     if s["mean_field"]:
         comparison.add_mean_field("ccmc-fit", _mean_field(fitted["ccmc-fit"], vocabulary, s))
-    trajectories = _continue(work, fitted, comparison, vocabulary, tokenizer, escape)
+    writers = {name: surrogate for name, surrogate in fitted.items() if known[name].rollout}
+    trajectories = _continue(work, writers, comparison, vocabulary, tokenizer, escape)
     write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
     return rows.frame()
 
