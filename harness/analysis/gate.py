@@ -83,11 +83,8 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
         The verdict; it passes only where something was compared and nothing failed.
     """
     found = compare_manifests(baseline.manifest, run.manifest)
-    notes = [warning for warning in found.warnings if not warning.startswith("source at ")]
-    whole = [
-        Finding(f"experiments {reason.partition(' is ')[0]}", "another experiment", detail=reason)
-        for reason in found.refusals
-    ]
+    notes = [one.text for one in found.warnings if one.kind != "source"]
+    whole = [Finding(f"experiments {one.place}", "another experiment", detail=one.text) for one in found.refusals]
     lost = {e["kind"] for e in baseline.manifest["config"]["experiments"]} - {
         e["kind"] for e in run.manifest["config"]["experiments"]
     }
