@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -14,6 +15,7 @@ import typer
 
 from harness.cli.results import one_of
 from harness.core import registry
+from harness.core.declarations import Declaration
 from harness.core.errors import UsageError
 
 KINDS = ("surrogate", "measure", "experiment")
@@ -75,11 +77,12 @@ def skeleton(kind: str, name: str, of: str, into: Path) -> Skeleton:
     if keyword.iskeyword(snake) or keyword.iskeyword(title):
         raise UsageError(f"new {kind}: {name!r} is a word of Python; choose another name")
     name = snake if kind == "measure" else snake.replace("_", "-")
-    declared = {
+    known: dict[str, Mapping[str, Declaration]] = {
         "surrogate": registry.surrogates(of) if kind == "surrogate" else {},
         "measure": registry.measures(),
         "experiment": registry.experiments(),
-    }[kind]
+    }
+    declared = known[kind]
     if name in declared:
         article = "an" if kind == "experiment" else "a"
         raise UsageError(f"new {kind} {name!r}: {declared[name].package} has {article} {kind} of this name")
