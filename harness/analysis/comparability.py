@@ -1,9 +1,10 @@
-"""What two runs differ in, told apart by what it means for a comparison of their figures."""
+"""What two runs differ in, and what that means for a comparison of their figures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.config.decoding import Generation
 from harness.config.strict import Strict
@@ -11,6 +12,75 @@ from harness.core import registry
 
 PACKAGES = ("ccmc-harness", "torch", "transformers", "numpy", "scipy", "numba")
 MACHINE = ("architecture", "device", "gpu")
+
+Kind = Literal[
+    "setting",
+    "experiments",
+    "only here",
+    "prompts",
+    "seed",
+    "weights",
+    "models",
+    "package",
+    "machine",
+    "source",
+    "uncommitted",
+    "state",
+    "same run",
+]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One thing that two runs differ in.
+
+    Attributes:
+        kind: of what; "only here" is an experiment that one run has, "experiments" that they have none in common.
+        scope: the experiment whose setting it is; empty for the settings of generation, and for what is no setting.
+        name: the setting, model, package or part of the machine; "first" or "second" where it concerns one run.
+        mine, theirs: the two values; what concerns one run has only `mine`.
+    """
+
+    kind: Kind
+    scope: str = ""
+    name: str = ""
+    mine: Any = None
+    theirs: Any = None
+
+    @property
+    def place(self) -> str:
+        """A setting as configs write it, such as "heads.max_length"; else the whole text."""
+        return f"{self.scope or 'generation'}.{self.name}" if self.kind == "setting" else self.text
+
+    @property
+    def text(self) -> str:
+        """The difference in words."""
+        pair = f"{self.mine} and {self.theirs}"
+        match self.kind:
+            case "setting":
+                return f"{self.place} is {pair}"
+            case "experiments":
+                return f"no experiment in common: {pair}"
+            case "only here":
+                return f"only in the {self.name} run: {self.mine}"
+            case "prompts":
+                return "other prompts: what was measured on them is compared as two samples, not pair by pair"
+            case "seed":
+                return f"seeds {pair}: repetitions are compared as two samples, not pair by pair"
+            case "weights":
+                return f"{self.name} has other weights on each side (revision {pair})"
+            case "models":
+                return f"other models: {pair}"
+            case "source":
+                return f"source at {str(self.mine)[:8]} and {str(self.theirs)[:8]}"
+            case "uncommitted":
+                return f"the {self.name} run's source had changes that were not committed"
+            case "state":
+                return f"the {self.name} run is {self.mine}: only its finished units are compared"
+            case "same run":
+                return "both sides are one and the same run"
+            case _:
+                return f"{self.name} {pair}"
 
 
 @dataclass(frozen=True)
@@ -24,14 +94,19 @@ class Comparability:
         same_repetitions: repetition i drew the same data on both sides.
     """
 
-    refusals: tuple[str, ...]
-    warnings: tuple[str, ...]
+    refusals: tuple[Mismatch, ...]
+    warnings: tuple[Mismatch, ...]
     same_prompts: bool
     same_repetitions: bool
 
     def paired(self, of_language_model: bool) -> bool:
         """Can units of the same name be paired?"""
         return self.same_prompts if of_language_model else self.same_repetitions
+
+    def settings_of(self, experiment: str) -> list[Mismatch]:
+        """The settings that differ and that figures of an experiment depend on."""
+        scopes = {experiment, ""} if _model(experiment).continues else {experiment}
+        return [one for one in self.refusals if one.kind == "setting" and one.scope in scopes]
 
 
 def _settings(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -43,13 +118,13 @@ def _model(kind: str) -> type[Strict]:
     return registry.experiment(kind).Settings if kind in registry.experiments() else Strict
 
 
-def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str, model: type[Strict]) -> list[str]:
+def _differences(a: dict[str, Any], b: dict[str, Any], scope: str, model: type[Strict]) -> list[Mismatch]:
     keys = sorted((a.keys() | b.keys()) - model.harmless - {"kind"})
-    return [f"{prefix}.{key} is {a.get(key)} and {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
+    return [Mismatch("setting", scope, key, a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)]
 
 
 def compare_manifests(a: dict[str, Any], b: dict[str, Any]) -> Comparability:
-    """Tell what differs between two runs.
+    """Find what differs between two runs.
 
     Args:
         a, b: manifests of two runs.
@@ -59,66 +134,59 @@ def compare_manifests(a: dict[str, Any], b: dict[str, Any]) -> Comparability:
     """
     mine, theirs = _settings(a), _settings(b)
     common = sorted(mine.keys() & theirs.keys())
-    refusals: list[str] = []
+    refusals: list[Mismatch] = []
     if not common:
-        refusals.append(f"no experiment in common: {', '.join(mine)} and {', '.join(theirs)}")
-    data: list[str] = []
+        refusals.append(Mismatch("experiments", mine=", ".join(mine), theirs=", ".join(theirs)))
+    data: list[Mismatch] = []
     for kind in common:
         data += _differences(mine[kind], theirs[kind], kind, _model(kind))
     if any(_model(kind).continues for kind in common):
-        data += _differences(a["config"]["generation"], b["config"]["generation"], "generation", Generation)
+        data += _differences(a["config"]["generation"], b["config"]["generation"], "", Generation)
     refusals += data
-    warnings: list[str] = []
-    for name, manifest in (("first", a), ("second", b)):
-        if manifest["state"] != "complete":
-            warnings.append(f"the {name} run is {manifest['state']}: only its finished units are compared")
-    warnings += _experiments_on_one_side(mine, theirs)
+    warnings = [
+        Mismatch("state", name=name, mine=manifest["state"])
+        for name, manifest in (("first", a), ("second", b))
+        if manifest["state"] != "complete"
+    ]
+    for name, only in (("first", mine.keys() - theirs.keys()), ("second", theirs.keys() - mine.keys())):
+        if only:
+            warnings.append(Mismatch("only here", name=name, mine=", ".join(sorted(only))))
     same_prompts = a["prompts"]["sha256"] == b["prompts"]["sha256"]
     same_seed = a["config"]["seed"] == b["config"]["seed"]
     if not same_prompts:
-        warnings.append("other prompts: what was measured on them is compared as two samples, not pair by pair")
+        warnings.append(Mismatch("prompts", mine=a["prompts"]["sha256"], theirs=b["prompts"]["sha256"]))
     if not same_seed:
-        seeds = f"{a['config']['seed']} and {b['config']['seed']}"
-        warnings.append(f"seeds {seeds}: repetitions are compared as two samples, not pair by pair")
+        warnings.append(Mismatch("seed", mine=a["config"]["seed"], theirs=b["config"]["seed"]))
     warnings += _weights(a, b)
     warnings += _surroundings(a, b)
     return Comparability(tuple(refusals), tuple(warnings), same_prompts, same_seed and not data)
 
 
-def _experiments_on_one_side(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    found = []
-    for name, only in (("first", mine.keys() - theirs.keys()), ("second", theirs.keys() - mine.keys())):
-        if only:
-            found.append(f"only in the {name} run: {', '.join(sorted(only))}")
-    return found
-
-
-def _weights(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+def _weights(a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
     mine = {model["name"]: model for model in a["models"]}
     theirs = {model["name"]: model for model in b["models"]}
-    found = []
-    for name in mine.keys() & theirs.keys():
-        if mine[name]["weights_sha256"] != theirs[name]["weights_sha256"]:
-            revisions = f"revision {mine[name]['revision']} and {theirs[name]['revision']}"
-            found.append(f"{name} has other weights on each side ({revisions})")
+    found = [
+        Mismatch("weights", name=name, mine=mine[name]["revision"], theirs=theirs[name]["revision"])
+        for name in mine
+        if name in theirs and mine[name]["weights_sha256"] != theirs[name]["weights_sha256"]
+    ]
     if mine.keys() != theirs.keys():
-        found.append(f"models are {', '.join(mine) or 'none'} and {', '.join(theirs) or 'none'}")
+        found.append(Mismatch("models", mine=", ".join(mine) or "none", theirs=", ".join(theirs) or "none"))
     return found
 
 
-def _surroundings(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    found = []
-    for name in PACKAGES:
-        one, other = a["packages"].get(name), b["packages"].get(name)
-        if one != other:
-            found.append(f"{name} {one} and {other}")
-    for name in MACHINE:
-        one, other = a["machine"].get(name), b["machine"].get(name)
-        if one != other:
-            found.append(f"{name} {one} and {other}")
+def _surroundings(a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
+    found = [*_unequal("package", PACKAGES, a["packages"], b["packages"])]
+    found += _unequal("machine", MACHINE, a["machine"], b["machine"])
     if a["git"]["commit"] != b["git"]["commit"]:
-        found.append(f"source at {str(a['git']['commit'])[:8]} and {str(b['git']['commit'])[:8]}")
+        found.append(Mismatch("source", mine=a["git"]["commit"], theirs=b["git"]["commit"]))
     for name, manifest in (("first", a), ("second", b)):
         if manifest["git"]["dirty"]:
-            found.append(f"the {name} run's source had changes that were not committed")
+            found.append(Mismatch("uncommitted", name=name, mine=True))
     return found
+
+
+def _unequal(kind: Kind, names: Iterable[str], a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
+    return [
+        Mismatch(kind, name=name, mine=a.get(name), theirs=b.get(name)) for name in names if a.get(name) != b.get(name)
+    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from harness.analysis.comparability import Comparability, compare_manifests
+from harness.analysis.comparability import Comparability, Mismatch, compare_manifests
 from harness.analysis.sides import ANY_MODEL, Side
 from harness.core import registry
 from harness.core.errors import UsageError
@@ -72,17 +72,9 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False)
     found = compare_manifests(a.manifest, b.manifest)
     if found.refusals and not anyway:
         more = f" (and {len(found.refusals) - 1} more)" if len(found.refusals) > 1 else ""
-        raise UsageError(
-            f"{a.name} and {b.name} cannot be compared: {found.refusals[0]}{more}; --anyway compares them all the same"
-        )
-    if a.model != b.model and a.model and b.model:
-        said = [warning for warning in found.warnings if not warning.startswith(ANY_MODEL)]
-        found = replace(found, warnings=(*said, f"other models: {a.model} and {b.model}"))
-    elif a.model:
-        said = [warning.replace(ANY_MODEL, a.model, 1) for warning in found.warnings]
-        found = replace(found, warnings=tuple(said))
-    if a.run.path.resolve() == b.run.path.resolve() and a.model == b.model:
-        found = replace(found, warnings=(*found.warnings, "both sides are one and the same run"))
+        why = f"{found.refusals[0].text}{more}; --anyway compares them all the same"
+        raise UsageError(f"{a.name} and {b.name} cannot be compared: {why}")
+    found = _between_sides(found, a, b)
     mine, theirs = Observed(a.rows), Observed(b.rows)
     registry.check_metrics(metrics, {*mine.metrics, *theirs.metrics})
     new, old = _figures(mine, metrics), _figures(theirs, metrics)
@@ -103,6 +95,23 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False)
     heads = _heads(mine, theirs, lines) if same_model and found.same_prompts else ()
     lonely = [_figure(dict(zip(CELL, key, strict=True))) + f" {key[-1]}" for key in new.keys() ^ old.keys()]
     return Comparison(a, b, found, tuple(lines), heads, tuple(sorted(lonely)))
+
+
+def _between_sides(found: Comparability, a: Side, b: Side) -> Comparability:
+    """What differs between two runs, with their language models under their own names."""
+    same_model = a.model == b.model
+    said: list[Mismatch] = []
+    for one in found.warnings:
+        of_model = one.kind == "weights" and one.name == ANY_MODEL
+        if of_model and same_model:
+            said.append(replace(one, name=str(a.model)))
+        elif not of_model and one.kind != "models":
+            said.append(one)
+    if not same_model:
+        said.append(Mismatch("models", mine=a.model or "none", theirs=b.model or "none"))
+    elif a.run.path.resolve() == b.run.path.resolve():
+        said.append(Mismatch("same run"))
+    return replace(found, warnings=tuple(said))
 
 
 def _figures(seen: Observed, metrics: Sequence[str]) -> dict[tuple[object, ...], Sample]:
@@ -280,7 +289,7 @@ def baseline_table(found: Sequence[Comparison]) -> Table:
 def warnings(found: Comparison) -> list[str]:
     """What a reader of the comparison must know, one line each."""
     c = found.comparability
-    said = [*(f"not the same figure: {reason}" for reason in c.refusals), *c.warnings]
+    said = [*(f"not the same figure: {one.text}" for one in c.refusals), *(one.text for one in c.warnings)]
     if found.only_one:
         shown = ", ".join(found.only_one[:3]) + (" ..." if len(found.only_one) > 3 else "")
         said.append(f"{len(found.only_one)} figures on one side only: {shown}")

@@ -83,11 +83,8 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
         The verdict; it passes only where something was compared and nothing failed.
     """
     found = compare_manifests(baseline.manifest, run.manifest)
-    notes = [warning for warning in found.warnings if not warning.startswith("source at ")]
-    whole = [
-        Finding(f"experiments {reason.partition(' is ')[0]}", "another experiment", detail=reason)
-        for reason in found.refusals
-    ]
+    notes = [one.text for one in found.warnings if one.kind != "source"]
+    whole = [Finding(f"experiments {one.place}", "another experiment", detail=one.text) for one in found.refusals]
     lost = {e["kind"] for e in baseline.manifest["config"]["experiments"]} - {
         e["kind"] for e in run.manifest["config"]["experiments"]
     }
@@ -154,7 +151,7 @@ def gate_rows(
     if paired_prompts:
         levels.append((*CELL[:3], "layer", *CELL[3:]))
     findings: list[Finding] = []
-    moved: list[tuple[int, Sample, Sample, str, bool]] = []
+    moved: list[_Moved] = []
     for by in levels:
         new, old = dict(mine.cells(by)), dict(theirs.cells(by))
         changes = _row_changes(mine, theirs, by)
@@ -167,9 +164,9 @@ def gate_rows(
             finding = _presence(named, new.get(key), old.get(key), tolerance, paired, lost, more)
             if finding is None:
                 a, b = new[key], old[key]
-                moved.append((len(findings), a, b, str(named["metric"]), paired))
+                moved.append(_Moved(len(findings), a, b, str(named["metric"]), str(named["surrogate"]), paired))
                 allowed = None if b.value is None else tolerance.allowed(str(named["metric"]), b.value)
-                finding = Finding(_label(named), "ok", b.value, a.value, None, allowed, str(named["surrogate"]))
+                finding = Finding(_label(named), "ok", b.value, a.value, None, allowed)
             findings.append(finding)
     _judge(findings, moved, tolerance)
     return findings
@@ -270,23 +267,34 @@ def _lost(
     return Finding(figure, status, old.value, new.value, detail=detail)
 
 
-def _judge(findings: list[Finding], moved: list[tuple[int, Sample, Sample, str, bool]], tolerance: Tolerance) -> None:
+@dataclass(frozen=True)
+class _Moved:
+    """A figure that both runs have: the place of its finding, the new and the old sample."""
+
+    index: int
+    a: Sample
+    b: Sample
+    metric: str
+    surrogate: str
+    paired: bool
+
+
+def _judge(findings: list[Finding], moved: list[_Moved], tolerance: Tolerance) -> None:
     """Fill in differences and say which are worse by more than what is allowed."""
     differing = []
-    for entry in moved:
-        index, a, b, name, paired = entry
-        direction = tolerance.direction(name)
-        if direction == "neutral" or findings[index].detail in frames():
-            findings[index] = replace(findings[index], detail="not judged: neither direction is better")
+    for one in moved:
+        a, b = one.a, one.b
+        if tolerance.direction(one.metric) == "neutral" or one.surrogate in frames():
+            findings[one.index] = replace(findings[one.index], detail="not judged: neither direction is better")
             continue
-        same = paired and a.units.equals(b.units) and a.pooled is not None and b.pooled is not None
+        same = one.paired and a.units.equals(b.units) and a.pooled is not None and b.pooled is not None
         if same and _same(a, b):
-            findings[index] = replace(findings[index], detail="identical")
+            findings[one.index] = replace(findings[one.index], detail="identical")
             continue
-        differing.append(entry)
+        differing.append(one)
     level = 1 - (1 - tolerance.level) / max(len(differing), 1)
-    for index, a, b, name, paired in differing:
-        findings[index] = _compared(findings[index], a, b, name, paired, tolerance, level)
+    for one in differing:
+        findings[one.index] = _compared(findings[one.index], one, tolerance, level)
 
 
 def _same(a: Sample, b: Sample) -> bool:
@@ -295,21 +303,19 @@ def _same(a: Sample, b: Sample) -> bool:
     return bool(one.equals(other))
 
 
-def _compared(
-    finding: Finding, a: Sample, b: Sample, name: str, paired: bool, tolerance: Tolerance, level: float
-) -> Finding:
+def _compared(finding: Finding, figure: _Moved, tolerance: Tolerance, level: float) -> Finding:
     assert finding.allowed is not None
-    found = difference(a, b, name, paired, level)
+    found = difference(figure.a, figure.b, figure.metric, figure.paired, level)
     moved = found.interval
     if moved.value is None:
         return replace(finding, status="no value", detail=moved.missing or "nothing to compare")
-    direction = tolerance.direction(name)
+    direction = tolerance.direction(figure.metric)
     worse = abs(moved.value) if direction == "same" else moved.value * (1 if direction == "lower" else -1)
     beyond = worse > finding.allowed
     if moved.low is None or moved.high is None:
         sure, how = True, f"no interval ({moved.missing}): the tolerance decides"
     else:
         sure = moved.low > 0 or moved.high < 0
-        how = "paired" if paired else "unpaired, two samples"
+        how = "paired" if figure.paired else "unpaired, two samples"
     status = "worse" if beyond and sure else "ok"
     return replace(finding, status=status, difference=found, detail=how)

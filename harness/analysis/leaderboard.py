@@ -163,25 +163,29 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
         rows = [[*row, pair] for row, pair in zip(rows, [None, *alike], strict=True)]
     better = "higher" if sign(name) > 0 else "lower"
     how = "paired by unit" if all(alike) else "paired by unit where the column says so, else of two samples"
-    note = (
-        "A rank is shared where neither the difference to the one above nor that to the first of the rank excludes "
-        f"zero. Intervals: 95 %, bootstrap over units, differences {how}. The best surrogate of a run is chosen on the "
-        f"same data.{_other_settings(ranked)}"
-    )
+    note = "Intervals: 95 %, bootstrap over units."
+    if alike:
+        note = (
+            f"Intervals: 95 %, bootstrap over units, differences {how}. A shared rank: no difference excludes zero. "
+            f"The best surrogate of a run is chosen on the same data.{_other_settings(ranked)}"
+        )
     title = f"{place}: {name} ({better} is better)"
     return Table(f"leaderboard.{place}.{name}".replace(" ", "-"), title, columns, rows, note)
 
 
 def _other_settings(ranked: list[Entry]) -> str:
-    """A warning where the figures of a ranking were made with other settings."""
-    kind = ranked[0].experiment
-    said: list[str] = []
-    for entry in ranked[1:]:
-        found = compare_manifests(ranked[0].side.manifest, entry.side.manifest).refusals
-        own = [reason for reason in found if reason.startswith((f"{kind}.", "generation."))]
-        if own:
-            said.append(f"{ranked[0].side.name} and {entry.side.name}: {', '.join(own)}")
-    return f" Not made with the same settings: {'; '.join(said)}." if said else ""
+    """A warning where the figures of a ranking were made with other settings: how many, and the first two by name."""
+    first, *others = ranked
+    found = [compare_manifests(first.side.manifest, one.side.manifest).settings_of(first.experiment) for one in others]
+    names = sorted({one.place for own in found for one in own})
+    if not names:
+        return ""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    differ = sum(bool(own) for own in found)
+    return (
+        f" Other settings than {first.side.name} in {differ} of {len(others)} runs: {', '.join(names[:2])}{more} "
+        "(`ccmc compare A B --anyway` lists them)."
+    )
 
 
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:

@@ -14,7 +14,7 @@ from harness.core.errors import UsageError, nearest
 from harness.core.records import Cell as TableCell
 from harness.core.records import Column, Interval, Table
 from harness.core.registry import sign
-from harness.core.rows import MODEL, RESEEDED, SHUFFLED, frames
+from harness.core.rows import MODEL, RESEEDED, SHUFFLED, frames, is_infinite
 from harness.stats.pooling import FACTORS, Observed, Sample, difference, sample
 
 BEST = "the best of its group, where the paired difference to the runner-up excludes zero"
@@ -335,7 +335,7 @@ def _mark_best(
 
 
 def _infinite(cell: Cell) -> bool:
-    return (cell.sample.reason or "").startswith("infinite")
+    return is_infinite(cell.sample.reason)
 
 
 def _note(pivot: Pivot, part: pd.DataFrame, given: set[str], metrics: list[str]) -> str:
@@ -344,7 +344,7 @@ def _note(pivot: Pivot, part: pd.DataFrame, given: set[str], metrics: list[str])
         if name not in given and (count := part[name].nunique()) > 1:
             pooled.append(f"{count} {'strategies' if name == 'strategy' else name + 's'}")
     counts = [cell.interval.n for cell in pivot.cells.values() if cell.interval.n] or [0]
-    kinds = {"repetition" if str(unit).startswith("repetition ") else "prompt" for unit in part["unit"]}
+    kinds = set(part["drawn"])
     units = str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     over = f"{units} {next(iter(kinds)) if len(kinds) == 1 else 'unit'}{'s' if max(counts) != 1 else ''}"
     better = {1: "higher is better", -1: "lower is better", 0: "neither direction is better"}

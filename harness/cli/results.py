@@ -142,6 +142,7 @@ def leaderboard(
         typer.Option(help="Rank by this; default: what each experiment is about.", autocompletion=complete_metric),
     ] = None,
     surrogate: Annotated[str | None, typer.Option(help="Rank this surrogate; default: the best of each run.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also show figures that only one run has.")] = False,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
     """Rank the runs of a folder; a rank is shared where the interval of the difference includes zero."""
@@ -153,7 +154,14 @@ def leaderboard(
         typer.echo(f"left out: {line}", err=format_ in {"csv", "json"})
     with working("ranking"):
         tables = ranking.leaderboard(sides, metric, surrogate)
-    print_tables(tables, format_)
+    contests = [table for table in tables if len(table.rows) > 1]
+    if all_ or format_ != "rich" or not contests:
+        print_tables(tables, format_)
+        return
+    print_tables(contests)
+    if alone := len(tables) - len(contests):
+        typer.echo()
+        print_prose(f"Not ranked: {alone} figures that only one run has; --all shows them.")
 
 
 def revisions(

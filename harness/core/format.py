@@ -1,8 +1,9 @@
-"""Numbers and intervals as text: the same decimals for a value and its interval, no more digits than it supports."""
+"""Numbers, intervals and file names as text: one rule for decimals, no more digits than an interval supports."""
 
 from __future__ import annotations
 
 import math
+import re
 
 from harness.core.records import Interval
 
@@ -47,3 +48,8 @@ def percent(found: Interval) -> str:
         f"{round(100 * part, decimals) + 0.0:.{decimals}f}" for part in (found.value, found.low, found.high)
     )
     return f"{value} % [{low}, {high}]"
+
+
+def file_safe(text: str) -> str:
+    """A text without signs that a file system or a shell reads, such as "temperature=0.7-top_p=0.9"."""
+    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-")

@@ -38,6 +38,15 @@ COLUMNS: dict[str, str] = {
 }
 
 
+INFINITE = "infinite"
+"""A reason in `missing` that begins so: the value exists and is infinite. All other reasons: it is undefined."""
+
+
+def is_infinite(reason: str | None) -> bool:
+    """Is a value missing because it is infinite?"""
+    return (reason or "").startswith(INFINITE)
+
+
 def frames() -> frozenset[str]:
     """Floor, ceiling and controls: they frame a figure, and a change of theirs is neither better nor worse."""
     return registry.controls() | {RESEEDED, SHUFFLED}

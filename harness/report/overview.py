@@ -30,7 +30,12 @@ def duration(seconds: float) -> str:
 
 
 def header(manifest: dict[str, Any]) -> str:
-    """One line about a run: its name, models, prompts and the time that its units took."""
+    """One line about a run: its name, then its facts."""
+    return f"{manifest['name']}: {facts(manifest)}"
+
+
+def facts(manifest: dict[str, Any]) -> str:
+    """Models, prompts and the time that the units of a run took."""
     parts = [", ".join(model["name"] for model in manifest["models"])]
     prompts = manifest["prompts"]
     if prompts["train"] or prompts["held_out"]:
@@ -38,7 +43,7 @@ def header(manifest: dict[str, Any]) -> str:
     seconds = manifest.get("timings", {}).get("sum_of_units_seconds")
     if seconds is not None:
         parts.append(f"computed in {duration(seconds)}")
-    return f"{manifest['name']}: {'; '.join(part for part in parts if part) or 'no model'}"
+    return "; ".join(part for part in parts if part) or "no model"
 
 
 def in_order(readings: Sequence[Reading]) -> list[Answer]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from harness.core import registry
+from harness.core.rows import MODEL
 from harness.measures.winners import winner_set
 from harness.models import pieces as token_pieces
 from harness.models.catalogue import folder_of
 from harness.runs.run import Run
 
-FIDELITY = ("kl", "total_variation", "top_token")
 MOST_TEXTS = 400  # of one run; the report says how many are left out
 FEW = 6  # prompts of a model that the run trained itself
 
@@ -22,26 +23,34 @@ def _rounded(value: Any) -> float | None:
 
 
 def head_table(rows: pd.DataFrame) -> dict[str, Any] | None:
-    """Every head, surrogate and strategy of a run.
+    """Every head, surrogate and strategy of the experiments that are about heads.
 
     Returns:
-        {columns, rows}: explained with its interval, and means of the other measures over held-out prompts; None where
-        the run has no heads.
+        {columns, rows}: means over held-out prompts of every measure that has a direction, the headline of the
+        experiment first, with its interval where it has one; None where no experiment is about heads.
     """
-    heads = rows[(rows["split"] == "held_out") & rows["head"].notna() & (rows["surrogate"] != "model")]
-    if not (heads["metric"] == "explained").any():
+    heads = rows[(rows["split"] == "held_out") & rows["head"].notna() & (rows["surrogate"] != MODEL)]
+    measured = [name for name in heads["metric"].unique() if registry.sign(name)]
+    headlines = {kind: registry.headline(kind) for kind in heads["experiment"].unique()}
+    about = {kind: one.name for kind, one in headlines.items() if one is not None and one.name in measured}
+    if not about:
         return None
-    by = ["model", "strategy", "layer", "head", "surrogate"]
-    means = heads[heads["metric"].isin(FIDELITY)].assign(value=lambda part: part["value"].astype(float))
-    table = means.pivot_table(index=by, columns="metric", values="value", sort=False)
-    own = (
-        heads[heads["metric"] == "explained"].drop_duplicates(by).set_index(by)[["value", "low", "high"]].astype(float)
-    )
-    table = table.join(own, how="left").reset_index()
-    shown = [name for name in FIDELITY if name in table]
-    columns = [*by, "explained", "low", "high", *shown]
-    table = table.rename(columns={"value": "explained"})
-    numeric = set(columns) - {"model", "strategy", "surrogate"}
+    heads = heads[heads["experiment"].isin(about) & heads["metric"].isin(measured)]
+    heads = heads.astype({"value": float, "low": float, "high": float})
+    by = [*(["experiment"] if len(about) > 1 else []), "model", "strategy", "layer", "head", "surrogate"]
+    table = heads.pivot_table(index=by, columns="metric", values="value", sort=False)
+    columns = list(by)
+    for name in dict.fromkeys([*about.values(), *measured]):
+        if name not in table:
+            continue
+        columns.append(name)
+        own = heads[heads["metric"] == name].drop_duplicates(by).set_index(by)
+        if name in about.values() and own["low"].notna().any():
+            ends = {f"{name} {end}": own[end] for end in ("low", "high")}
+            table = table.assign(**ends)
+            columns += ends
+    table = table.reset_index()
+    numeric = {"layer", "head", *columns[len(by) :]}
     records = zip(*(map(_rounded, table[c]) if c in numeric else table[c].astype(str) for c in columns), strict=True)
     return {
         "columns": [{"name": name, "numeric": name in numeric} for name in columns],

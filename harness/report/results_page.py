@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config.load import config_names
 from harness.core.records import Table
-from harness.report.overview import answer_text, header, in_order
+from harness.report.overview import answer_text, facts, in_order
 from harness.report.render.markdown import escape, to_markdown
 from harness.runs import reading
 from harness.runs.directory import find_runs
@@ -54,18 +54,13 @@ def _pictures(run: Run, root: Path) -> Iterator[str]:
         yield f"![{path.stem}]({path.relative_to(root).as_posix()})"
 
 
-def _facts(run: Run) -> str:
-    """Models, prompts and time of a run."""
-    return header(run.manifest).partition(": ")[2]
-
-
 def _origin(run: Run, name: str) -> str:
     """How the run was made, and with which weights."""
     manifest: dict[str, Any] = run.manifest
     made = f"`ccmc run {name}`" if name in config_names() else f"a config named {manifest['name']!r}"
     models = [f"{one['name']} {one['revision'] or ''}".strip() for one in manifest["models"]]
     weights = f", weights: {', '.join(models)}" if models else ""
-    return f"Made by {made}{weights} ({_facts(run)})."
+    return f"Made by {made}{weights} ({facts(run.manifest)})."
 
 
 def run_section(run: Run, name: str, root: Path) -> str:
@@ -115,7 +110,7 @@ def results_page(root: Path) -> str:
         root: the folder `results` of a checkout.
     """
     runs = reference_runs(root)
-    contents = "\n".join(f"- [{name}](#{name.replace('/', '')}): {_facts(run)}" for name, run in runs.items())
+    contents = "\n".join(f"- [{name}](#{name.replace('/', '')}): {facts(run.manifest)}" for name, run in runs.items())
     parts = [
         "<!-- Written by `ccmc docs` from the reference runs and the notes.md beside each: edit those. -->",
         "# Reference runs",

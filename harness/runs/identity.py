@@ -64,6 +64,8 @@ class _Computing(ast.NodeTransformer):
         if isinstance(function, ast.Attribute) and ast.unparse(function.value) == "register" and function.attr in KINDS:
             words = KINDS[function.attr].words
             node.keywords = [keyword for keyword in node.keywords if keyword.arg not in words]
+        if isinstance(function, ast.Name) and function.id == "Field":  # of a setting, for people
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
         return self.generic_visit(node)
 
 

@@ -5,7 +5,6 @@ Each experiment reads its own rows; one that fails loses its own part and a line
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.core import registry, style
 from harness.core.errors import one_line
+from harness.core.format import file_safe
 from harness.core.records import Answer, Figure, Table
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
 
 def file_name(figure: Figure) -> str:
     """The name of a figure's file, without signs that a file system or a shell reads."""
-    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", figure.name) + ".svg"
+    return f"{file_safe(figure.name)}.svg"
 
 
 def write_figures(run_path: Path, figures: Iterable[Figure]) -> list[Path]:

@@ -7,14 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.core.records import Interval
 from harness.stats.intervals import (
-    FEWEST_UNITS,
     Floats,
-    bca,
+    bootstrap_interval,
     check_level,
     check_same_length,
     checked_values,
-    resampled,
-    too_few,
 )
 
 
@@ -49,15 +46,7 @@ def spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95
     value = float(_correlations(x[None], y[None])[0])
     if abs(value) > 1 - 1e-12:
         return Interval(float(np.sign(value)), None, None, n, "a perfect rank correlation has no bootstrap spread")
-    if n < FEWEST_UNITS:
-        return Interval(value, None, None, n, too_few(n))
-    replicates = resampled(n, seed, lambda rows: _correlations(_ranks(x[rows]), _ranks(y[rows])))
-    kept = ~np.eye(n, dtype=np.bool_)
-    without = np.broadcast_to(x, (n, n))[kept].reshape(n, n - 1), np.broadcast_to(y, (n, n))[kept].reshape(n, n - 1)
-    jackknife = _correlations(_ranks(without[0]), _ranks(without[1]))
-    # Resamples in which a variable is constant have no correlation; the others stand for all.
-    replicates, jackknife = replicates[~np.isnan(replicates)], jackknife[~np.isnan(jackknife)]
-    return bca(value, replicates, jackknife, n, (1 - level) / 2)
+    return bootstrap_interval(lambda rows: _correlations(_ranks(x[rows]), _ranks(y[rows])), n, seed, level)
 
 
 def mean_spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95) -> Interval:
@@ -102,16 +91,7 @@ def mean_spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float =
         means: Floats = np.where(np.ptp(first, axis=1) > 0, np.nan_to_num(found).mean(axis=0), np.nan)
         return means
 
-    value = float(statistic(np.arange(n)[None])[0])
-    if n < FEWEST_UNITS:
-        return Interval(value, None, None, n, too_few(n))
-    replicates = resampled(n, seed, statistic)
-    kept = ~np.eye(n, dtype=np.bool_)
-    jackknife = statistic(np.broadcast_to(np.arange(n), (n, n))[kept].reshape(n, n - 1))
-    replicates, jackknife = replicates[~np.isnan(replicates)], jackknife[~np.isnan(jackknife)]
-    if np.ptp(replicates) <= 1e-12:
-        return Interval(value, None, None, n, "resampling has no spread")
-    return bca(value, replicates, jackknife, n, (1 - level) / 2)
+    return bootstrap_interval(statistic, n, seed, level)
 
 
 def _ranks(rows: Floats) -> Floats:

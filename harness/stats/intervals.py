@@ -204,6 +204,29 @@ def resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats
     return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in chunks(n * width)])
 
 
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.int64]], Floats], n: int, seed: int, level: float = 0.95
+) -> Interval:
+    """BCa interval of any statistic of n units; draws in which it is NaN are left out.
+
+    Args:
+        statistic: rows of indices [draws, m] -> [draws]; m is n, or n - 1 with one unit left out.
+        n: number of units.
+        seed: of the resampling.
+        level: nominal coverage.
+    """
+    value = float(statistic(np.arange(n)[None])[0])
+    if n < FEWEST_UNITS:
+        return Interval(value, None, None, n, too_few(n))
+    replicates = resampled(n, seed, statistic)
+    kept = ~np.eye(n, dtype=np.bool_)
+    jackknife = statistic(np.broadcast_to(np.arange(n), (n, n))[kept].reshape(n, n - 1))
+    replicates, jackknife = replicates[~np.isnan(replicates)], jackknife[~np.isnan(jackknife)]
+    if np.ptp(replicates) <= 1e-12:
+        return Interval(value, None, None, n, "resampling has no spread")
+    return bca(value, replicates, jackknife, n, (1 - level) / 2)
+
+
 def chunks(n: int) -> list[int]:
     """RESAMPLES cut into pieces whose arrays of n columns fit in a few dozen megabytes."""
     piece = max(1, _CHUNK // n)

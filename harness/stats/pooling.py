@@ -180,7 +180,7 @@ class Observed:
             queries=0.0,
             complement=False,
         )
-        self.frame = _with_explained(frame.assign(unit=_units(frame)))
+        self.frame = _with_explained(frame.assign(**_units(frame)))
 
     @property
     def metrics(self) -> list[str]:
@@ -260,9 +260,10 @@ def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...
     return keys if by else [()], samples
 
 
-def _units(frame: pd.DataFrame) -> pd.Series:
-    """What was drawn at random for each row."""
+def _units(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """What was drawn at random for each row: the name of its `unit`, and the kind of that in `drawn`."""
     units = pd.Series("all", index=frame.index, dtype=object)
+    drawn = pd.Series("unit", index=frame.index, dtype=object)
     for _, part in frame.groupby("experiment", sort=False):
         named = part["prompt"].notna()
         seeds = part[named].groupby("prompt")["seed"].nunique()
@@ -270,13 +271,16 @@ def _units(frame: pd.DataFrame) -> pd.Series:
         repetition = "repetition " + part["seed"].astype("string").fillna("?")
         if nested:  # every prompt belongs to one repetition: that is what was drawn
             units[part.index] = repetition.astype(object)
+            drawn[part.index] = "repetition"
             continue
         units[part.index[named]] = part.loc[named, "prompt"].astype(object)
+        drawn[part.index[named]] = "prompt"
         heads = "layer " + part["layer"].astype("string") + ", head " + part["head"].astype("string")
         rest = part[~named]
         several = rest["seed"].nunique() > 1
         units[rest.index] = (repetition if several else heads.fillna("all"))[rest.index].astype(object)
-    return units
+        drawn[rest.index] = "repetition" if several else heads[rest.index].notna().map({True: "head", False: "unit"})
+    return {"unit": units, "drawn": drawn}
 
 
 def _with_explained(frame: pd.DataFrame) -> pd.DataFrame:

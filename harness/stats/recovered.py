@@ -7,14 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.core.records import Interval
 from harness.stats.intervals import (
-    FEWEST_UNITS,
     Floats,
-    bca,
+    bootstrap_interval,
     check_level,
     check_same_length,
     checked_values,
-    resampled,
-    too_few,
 )
 
 
@@ -52,15 +49,6 @@ def recovered_interval(gains: ArrayLike, rooms: ArrayLike, seed: int, level: flo
         np.divide(a[rows].mean(axis=-1), bottom, out=ratio, where=bottom > 0)
         return ratio
 
-    value = float(statistic(np.arange(n)[None])[0])
-    if np.isnan(value):
+    if b.mean() <= 0:
         return Interval(None, None, None, n, "there is no room between floor and ceiling")
-    if n < FEWEST_UNITS:
-        return Interval(value, None, None, n, too_few(n))
-    replicates = resampled(n, seed, statistic)
-    kept = ~np.eye(n, dtype=np.bool_)
-    jackknife = statistic(np.broadcast_to(np.arange(n), (n, n))[kept].reshape(n, n - 1))
-    replicates, jackknife = replicates[~np.isnan(replicates)], jackknife[~np.isnan(jackknife)]
-    if np.ptp(replicates) <= 1e-12:
-        return Interval(value, None, None, n, "resampling has no spread")
-    return bca(value, replicates, jackknife, n, (1 - level) / 2)
+    return bootstrap_interval(statistic, n, seed, level)

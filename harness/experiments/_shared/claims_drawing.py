@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pandas as pd
 
-from harness.core.records import Interval
+from harness.core.records import Figure, Interval
 from harness.core.rows import with_factors
 from harness.experiments._shared.claims import POOLED, mean
 
@@ -26,6 +30,20 @@ def over_repetitions(frame: pd.DataFrame, **where: object) -> Interval:
     return mean(frame["value"].dropna().to_numpy(dtype=float))
 
 
-def any_pooled(rows: pd.DataFrame) -> bool:
-    """Has the run come to its pooling? Before that there is nothing to draw."""
-    return bool((rows["split"] == POOLED).any())
+def pooled_figure(
+    name: str, title: str, about: str, draw: Callable[[pd.DataFrame], Any]
+) -> Callable[[pd.DataFrame, pd.DataFrame], list[Figure]]:
+    """The `figures` of an experiment with one figure, which exists once its repetitions are pooled.
+
+    Args:
+        name, title, about: of the figure.
+        draw: makes it from the rows of the experiment.
+
+    Returns:
+        A function of the rows of one run and its trajectories, which are not used.
+    """
+
+    def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
+        return [Figure(name, title, about, partial(draw, rows))] if (rows["split"] == POOLED).any() else []
+
+    return figures

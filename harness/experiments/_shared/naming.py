@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
-
-def file_safe(text: str) -> str:
-    """A text without signs that a file system or a shell reads, such as "temperature=0.7-top_p=0.9"."""
-    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-")
+from harness.core.format import file_safe
 
 
 def labels(models: Sequence[str]) -> dict[str, str]:

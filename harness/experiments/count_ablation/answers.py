@@ -9,6 +9,7 @@ import pandas as pd
 from harness.core.records import Answer
 from harness.experiments._shared.sentences import beyond, not_found, testable, with_unit
 from harness.experiments.count_ablation.conditions import (
+    HALVES,
     NONE,
     PROSE,
     REPETITION,
@@ -102,7 +103,7 @@ def _penalty(part: Part, question: str) -> Answer:
 
 def _place(part: Part, question: str, one: str, other: str) -> Answer:
     found = contrast(part, one, other, REPETITION)
-    first, second = (f"the {place_name(p)}{' of the layers' if p.endswith('-half') else ''}" for p in (one, other))
+    first, second = (f"the {place_name(p)}{' of the layers' if p in HALVES else ''}" for p in (one, other))
     if found.interval.value is None:
         return _unanswered(question, part, f"{first} and {second} were not both measured")
     text = f"{part.model}: without the count in {first} "

@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.core.records import Interval
 from harness.experiments._shared.leading import Leading
+from harness.experiments._shared.parts import Samples
 from harness.stats.differences import Pooled
 from harness.stats.pooling import Difference, Observed, Sample, difference, sample
 
@@ -20,36 +21,26 @@ NONE = json.dumps({"ablation": "none"})
 REPETITION, PROSE, OWN_TEXT = "seq_rep_4", "loss_prose", "loss_model_text"
 MEASURES = (REPETITION, "loop_share", "winner_size")
 LOSSES = (PROSE, OWN_TEXT)
-_PLACES = {"all": "all heads", "first-half": "first half", "second-half": "second half"}
-_NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
+HALVES = {"first-half": "first half", "second-half": "second half"}
+_PLACES = {"all": "all heads", **HALVES}
 
 
-@dataclass(frozen=True)
-class Part:
-    """One model.
+@dataclass(frozen=True, kw_only=True)
+class Part(Samples):
+    """One model; its figures go by condition and metric.
 
     Attributes:
         model: as in the rows.
         frame: its held-out rows, made ready for pooling.
-        samples: (condition, metric) -> the figure with its units.
     """
 
     model: str
     frame: pd.DataFrame
-    samples: dict[tuple[str, str], Sample]
 
     @property
     def conditions(self) -> list[str]:
         """What was done, in the order of the rows; as JSON."""
         return list(dict.fromkeys(condition for condition, _ in self.samples))
-
-    def sample(self, condition: str, metric: str) -> Sample:
-        """A figure with its units; one without units where there are no rows."""
-        return self.samples.get((condition, metric), _NOTHING)
-
-    def interval(self, condition: str, metric: str) -> Interval:
-        """A figure with its interval over prompts or texts."""
-        return self.sample(condition, metric).interval()
 
     def infinite(self, condition: str, metric: str) -> int:
         """In how many texts a loss is infinite, since a penalty forbids a token that was written."""
@@ -86,7 +77,7 @@ def parts(rows: pd.DataFrame) -> list[Part]:
     for (model, condition, metric), found in seen.cells(("model", "condition", "metric"), split="held_out"):
         samples.setdefault(str(model), {})[str(condition), str(metric)] = found
     ready = seen.frame[seen.frame["split"] == "held_out"]
-    return [Part(model, ready[ready["model"] == model], found) for model, found in samples.items()]
+    return [Part(model=name, frame=ready[ready["model"] == name], samples=found) for name, found in samples.items()]
 
 
 def leading(found: Sequence[Part]) -> Leading:

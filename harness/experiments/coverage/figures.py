@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from harness.core.records import Figure
 from harness.core.style import series, styled
 from harness.experiments._shared.claims import share
-from harness.experiments._shared.claims_drawing import any_pooled, over_repetitions, repetitions_of
+from harness.experiments._shared.claims_drawing import over_repetitions, pooled_figure, repetitions_of
 from harness.experiments._shared.drawing import legend, panels, points
 
 if TYPE_CHECKING:
@@ -23,18 +21,6 @@ ABOUT = (
     "prompts; lines: identified directions / (2n), as theory says."
 )
 """What points, lines and bars are."""
-
-
-def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """The figure of the experiment; none before its repetitions are pooled.
-
-    Args:
-        rows: of this experiment, of one run.
-        trajectories: not used.
-    """
-    if not any_pooled(rows):
-        return []
-    return [Figure("coverage", "coverage: existence and risk of the fit by design", ABOUT, partial(_draw, rows))]
 
 
 @styled
@@ -61,3 +47,7 @@ def _draw(rows: pd.DataFrame) -> Drawing:
         axis.set(xscale="log", xlabel="observations n")
     legend(none)
     return figure
+
+
+figures = pooled_figure("coverage", "coverage: existence and risk of the fit by design", ABOUT, _draw)
+"""The figure of the experiment; none before its repetitions are pooled."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from harness.core.records import Figure
 from harness.core.style import styled
-from harness.experiments._shared.claims_drawing import any_pooled, over_repetitions, repetitions_of
+from harness.experiments._shared.claims_drawing import over_repetitions, pooled_figure, repetitions_of
 from harness.experiments._shared.drawing import legend, panels, points
 
 if TYPE_CHECKING:
@@ -22,18 +20,6 @@ ABOUT = (
     "largest error of a probability, with the rounding unit of each precision as a line."
 )
 """What points, lines and bars are."""
-
-
-def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """The figure of the experiment; none before its repetitions are pooled.
-
-    Args:
-        rows: of this experiment, of one run.
-        trajectories: not used.
-    """
-    if not any_pooled(rows):
-        return []
-    return [Figure("equivalence", "equivalence: mass lost and largest error", ABOUT, partial(_draw, rows))]
 
 
 @styled
@@ -64,3 +50,7 @@ def _draw(rows: pd.DataFrame) -> Drawing:
     legend(lost)
     legend(error)
     return figure
+
+
+figures = pooled_figure("equivalence", "equivalence: mass lost and largest error", ABOUT, _draw)
+"""The figure of the experiment; none before its repetitions are pooled."""

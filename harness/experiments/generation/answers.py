@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from harness.core.records import Answer
+from harness.core.rows import MODEL
 from harness.experiments._shared.sentences import beyond, not_found, testable, with_unit
-from harness.experiments.generation.parts import CEILING, FLOOR, MODEL, Part, parts
+from harness.experiments.generation.parts import CEILING, FLOOR, Part, parts
 from harness.experiments.generation.recovered import BASELINE, NO_ROOM, recovered
 from harness.stats.intervals import FEWEST_UNITS
 from harness.stats.pooling import Sample, difference

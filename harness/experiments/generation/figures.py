@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
+from harness.core.format import file_safe
 from harness.core.records import Figure, Interval
+from harness.core.rows import MODEL
 from harness.core.style import BLACK, COLOURS, styled
 from harness.experiments._shared.drawing import Estimate, dot_plot, legend, panels, points
-from harness.experiments._shared.naming import file_safe, labels
-from harness.experiments.generation.parts import CEILING, FLOOR, LABELS, MODEL, Part, parts
+from harness.experiments._shared.naming import labels
+from harness.experiments._shared.parts import FRAME
+from harness.experiments.generation.parts import CEILING, FLOOR, Part, parts
 from harness.experiments.generation.recovered import recovered
 from harness.experiments.generation.tables import difference_to_model
 from harness.measures.winners import dominance, top_tokens, winner_set
@@ -100,7 +103,7 @@ def _of_strategy(part: Part, label: str) -> list[Figure]:
     made = []
     overlaps = winner_estimates(part)
     if overlaps:
-        about = f"{LABELS[FLOOR]}: continuations of other prompts; {LABELS[CEILING]}: the model once more."
+        about = f"{FRAME[FLOOR]}: continuations of other prompts; {FRAME[CEILING]}: the model once more."
         draw = partial(dot_plot, overlaps, "overlap with the model's winner set")
         made.append(Figure(f"winners-{label}", f"Winners of {part.what}", about, draw, wide=False))
     if part.continued and _rollouts(part):
@@ -112,7 +115,7 @@ def _of_strategy(part: Part, label: str) -> list[Figure]:
 
 def _rollouts(part: Part) -> list[str]:
     """The surrogates that continued prompts."""
-    return [name for name in part.compared if name not in LABELS]
+    return [name for name in part.compared if name not in FRAME]
 
 
 def held_out(trajectories: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -261,7 +264,7 @@ def temperature_figure(own: Sequence[Part]) -> Drawn:
 def winner_estimates(part: Part) -> dict[str, list[Estimate]]:
     """Overlap of winner sets -> (surrogate or row of the frame, estimate)."""
     return {
-        metric: [(LABELS.get(name, name), part.interval(metric, name)) for name in part.compared]
+        metric: [(FRAME.get(name, name), part.interval(metric, name)) for name in part.compared]
         for metric in OVERLAPS
         if any(part.sample(metric, name).rows for name in part.compared)
     }

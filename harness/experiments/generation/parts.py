@@ -3,56 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from harness.core import registry
-from harness.core.records import Interval
-from harness.experiments._shared.leading import Leading
+from harness.core.rows import MODEL, RESEEDED, SHUFFLED
+from harness.experiments._shared.parts import DecodedPart
 from harness.stats.pooling import Observed, Sample
 
-MODEL, FLOOR, CEILING = "model", "model-shuffled", "model-reseeded"
-LABELS = {FLOOR: "other prompt (floor)", CEILING: "other seed (ceiling)"}
-"""How tables and pictures call the rows that frame the surrogates."""
-_NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
+FLOOR, CEILING = SHUFFLED, RESEEDED
 
 
-@dataclass(frozen=True)
-class Part:
-    """One model and strategy.
+@dataclass(frozen=True, kw_only=True)
+class Part(DecodedPart):
+    """One model and strategy; the figures of the model itself and of the rows that frame it are included.
 
     Attributes:
-        model, strategy: as in the rows.
         rows: its held-out rows, as the run wrote them.
         frame: the same rows, made ready for pooling.
-        samples: (metric, surrogate) -> the figure with its units; the model and the rows of the frame included.
     """
 
-    model: str
-    strategy: str
     rows: pd.DataFrame
     frame: pd.DataFrame
-    samples: dict[tuple[str, str], Sample]
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Model and strategy."""
-        return self.model, self.strategy
-
-    @property
-    def what(self) -> str:
-        """Model and strategy, for a sentence."""
-        return f"{self.model}, {self.strategy}"
-
-    def sample(self, metric: str, surrogate: str) -> Sample:
-        """A figure with its units; one without units where there are no rows."""
-        return self.samples.get((metric, surrogate), _NOTHING)
-
-    def interval(self, metric: str, surrogate: str) -> Interval:
-        """A figure with its interval over prompts."""
-        return self.sample(metric, surrogate).interval()
 
     @property
     def surrogates(self) -> list[str]:
@@ -121,9 +94,7 @@ def parts(rows: pd.DataFrame) -> list[Part]:
     def own(frame: pd.DataFrame, key: tuple[str, str]) -> pd.DataFrame:
         return frame[(frame["model"] == key[0]) & (frame["strategy"] == key[1])]
 
-    return [Part(*key, own(given, key), own(ready, key), found) for key, found in samples.items()]
-
-
-def leading(found: Sequence[Part]) -> Leading:
-    """Model and strategy as the first columns of a table, where they vary."""
-    return Leading(("model", "strategy"), [part.key for part in found])
+    return [
+        Part(model=key[0], strategy=key[1], rows=own(given, key), frame=own(ready, key), samples=found)
+        for key, found in samples.items()
+    ]

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from harness.core.records import Interval
-from harness.experiments.generation.parts import CEILING, FLOOR, MODEL, Part, real_seeds
+from harness.core.rows import MODEL
+from harness.experiments.generation.parts import CEILING, FLOOR, Part, real_seeds
 from harness.stats.differences import Pooled
 from harness.stats.pooling import SEED, Observed, Sample, difference
 from harness.stats.recovered import recovered_interval

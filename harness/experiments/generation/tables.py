@@ -6,9 +6,11 @@ import pandas as pd
 
 from harness.core import registry
 from harness.core.records import Cell, Column, Interval, Table
+from harness.core.rows import MODEL
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import counted
-from harness.experiments.generation.parts import LABELS, MODEL, Part, leading, parts
+from harness.experiments._shared.parts import FRAME, leading
+from harness.experiments.generation.parts import Part, parts
 from harness.experiments.generation.recovered import BASELINE, NO_ROOM, QUESTIONS, SIGNIFICANT, Recovered, recovered
 from harness.stats.correlation import mean_spearman_interval
 from harness.stats.pooling import SEED, difference
@@ -193,7 +195,7 @@ def _agreement(found: list[Part]) -> Table:
                     beyond = difference_to_model(part, name, measure)
                     r = correlation_with_model(part, name, measure)
                     mean = part.interval(measure, name)
-                    made.append([*lead.cells(part.key), measure, LABELS.get(name, name), mean, beyond, r, beyond.n])
+                    made.append([*lead.cells(part.key), measure, FRAME.get(name, name), mean, beyond, r, beyond.n])
         return made
 
     return Table(
@@ -260,7 +262,7 @@ def _winners(found: list[Part]) -> Table:
             for name in part.compared:
                 jaccard = part.interval(f"winner_jaccard{ending}", name)
                 others = [part.sample(f"winner_{what}{ending}", name).value for what in ("precision", "recall", "size")]
-                body.append([*lead.cells(part.key), label, LABELS.get(name, name), jaccard, *others])
+                body.append([*lead.cells(part.key), label, FRAME.get(name, name), jaccard, *others])
     return Table(
         "generation.winners",
         f"Which tokens win: {lead.same} against its surrogates",
@@ -286,7 +288,7 @@ def _timing(found: list[Part]) -> Table:
     for part in found:
         for name in part.compared:
             area, error = (part.interval(metric, name) for metric in ("dominance_area", "lock_in_error"))
-            body.append([*lead.cells(part.key), LABELS.get(name, name), area, error, error.n])
+            body.append([*lead.cells(part.key), FRAME.get(name, name), area, error, error.n])
     columns = [
         *lead.columns,
         Column("surrogate", left=True),

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
+from harness.core.format import file_safe
 from harness.core.records import Figure
 from harness.core.style import INK, styled
 from harness.experiments._shared.drawing import Estimate, dot_plot, figure_of, grid_labels, heat_maps
-from harness.experiments._shared.naming import file_safe, labels
+from harness.experiments._shared.naming import labels
 from harness.experiments.heads.parts import COUNTS, Part, parts
 from harness.experiments.heads.single_heads import Head, heads_of
 from harness.measures.head_kinds import KINDS

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from harness.core import registry
 from harness.core.records import Interval
-from harness.experiments._shared.leading import Leading
+from harness.experiments._shared.parts import DecodedPart
 from harness.stats.intervals import median_interval
 from harness.stats.pooling import Observed, Sample
 
@@ -17,47 +16,27 @@ COUNTS = "counts"
 POOLED = ("kl", "total_variation", "top_token", "explained", "sink_share", "unseen_share")
 """Metrics that have a figure over all heads."""
 NO_COUNTS = "counts was not run, and explained is measured against it"
-_NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
 
 
-@dataclass(frozen=True)
-class Part:
-    """One model and strategy.
+@dataclass(frozen=True, kw_only=True)
+class Part(DecodedPart):
+    """One model and strategy; figures are over all heads, with prompts as units.
 
     Attributes:
-        model, strategy: as in the rows.
         heads: how many were scored.
         prompts: held-out prompts.
-        samples: (metric, surrogate) -> the figure over all heads, with its prompts.
         medians: surrogate -> explained of the median head.
     """
 
-    model: str
-    strategy: str
     heads: int
     prompts: int
-    samples: dict[tuple[str, str], Sample]
     medians: dict[str, Interval]
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """Model and strategy."""
-        return self.model, self.strategy
-
-    @property
-    def what(self) -> str:
-        """Model and strategy, for a sentence."""
-        return f"{self.model}, {self.strategy}"
-
-    def sample(self, metric: str, surrogate: str) -> Sample:
-        """A figure with its prompts; one without prompts where there are no rows."""
-        return self.samples.get((metric, surrogate), _NOTHING)
-
-    def interval(self, metric: str, surrogate: str) -> Interval:
-        """A figure with its interval over prompts; counts explains 0 by definition."""
-        if (metric, surrogate) == ("explained", COUNTS) and self.sample("kl", COUNTS).pooled is not None:
+    def interval(self, first: str, second: str) -> Interval:
+        """A figure, by metric and surrogate, with its interval over prompts; counts explains 0 by definition."""
+        if (first, second) == ("explained", COUNTS) and self.sample("kl", COUNTS).pooled is not None:
             return Interval(0.0, None, None, len(self.sample("kl", COUNTS).units), "0 by definition")
-        return self.sample(metric, surrogate).interval()
+        return super().interval(first, second)
 
     @property
     def surrogates(self) -> list[str]:
@@ -100,12 +79,14 @@ def parts(rows: pd.DataFrame) -> list[Part]:
         values = of["value"].dropna().to_numpy(dtype=float)
         medians.setdefault((model, strategy), {})[surrogate] = median_interval(values)
     return [
-        Part(*key, int(heads[key]), int(prompts[key]), found, medians.get(key, {}))
+        Part(
+            model=key[0],
+            strategy=key[1],
+            heads=int(heads[key]),
+            prompts=int(prompts[key]),
+            samples=found,
+            medians=medians.get(key, {}),
+        )
         for key, found in samples.items()
         if key in heads.index
     ]
-
-
-def leading(found: Sequence[Part]) -> Leading:
-    """Model and strategy as the first columns of a table, where they vary."""
-    return Leading(("model", "strategy"), [part.key for part in found])

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.core import registry
 from harness.core.errors import UsageError, nearest
 from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
@@ -150,7 +151,8 @@ def refit(
     layer, number = parse_head(head)
     wanted = surrogate or CHAINS[0]
     if wanted not in CHAINS:
-        why = " has positions and is no chain of tokens alone" if wanted.startswith("pccmc-") else ""
+        known = registry.surrogates("heads").get(wanted)
+        why = " has positions and is no chain of tokens alone" if known and "distance" in known.sees else ""
         raise UsageError(f"--surrogate {wanted!r}{why}{nearest(wanted, CHAINS)}")
     record = _unit_of(run, layer, model)
     settings = {**record["settings"], "layers": [layer], "surrogates": [wanted]}

@@ -9,7 +9,8 @@ from harness.core import registry
 from harness.core.records import Cell, Column, Table
 from harness.core.rows import MODEL
 from harness.experiments._shared.leading import Leading, counted
-from harness.experiments.heads.parts import COUNTS, Part, leading, parts
+from harness.experiments._shared.parts import leading
+from harness.experiments.heads.parts import COUNTS, Part, parts
 from harness.experiments.heads.shrinkage import fits, shrinkage
 from harness.experiments.heads.single_heads import SCORES, Head, heads_of
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD

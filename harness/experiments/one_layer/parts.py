@@ -10,44 +10,33 @@ from typing import Any
 import pandas as pd
 
 from harness.core import registry
-from harness.core.records import Interval
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED
-from harness.stats.pooling import Observed, Sample
+from harness.experiments._shared.parts import FRAME, Samples
+from harness.stats.pooling import Observed
 
 WEIGHTS, FIT = "ccmc-weights", "ccmc-fit"
-LABELS = {MODEL: "trained model", SHUFFLED: "other prompt (floor)", RESEEDED: "other seed (ceiling)"}
+LABELS = {MODEL: "trained model", **FRAME}
 """How tables and pictures call the rows that are no surrogates."""
-_NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One combination of K, d, n and the length of prompts.
+@dataclass(frozen=True, kw_only=True)
+class Setting(Samples):
+    """One combination of K, d, n and the length of prompts; repetitions are the units of its figures.
 
     Attributes:
         factors: by name.
         rows: its rows.
         repetitions: how many there are, each with its own teacher, data and embeddings.
-        samples: (metric, surrogate) -> the figure over all repetitions.
     """
 
     factors: dict[str, Any]
     rows: pd.DataFrame
     repetitions: int
-    samples: dict[tuple[str, str], Sample]
 
     @property
     def what(self) -> str:
         """K, d and n for a sentence."""
         return ", ".join(f"{name} = {self.factors[name]:,}" for name in ("K", "d", "n") if name in self.factors)
-
-    def sample(self, metric: str, surrogate: str) -> Sample:
-        """A figure with its repetitions; one without units where there are no rows."""
-        return self.samples.get((metric, surrogate), _NOTHING)
-
-    def interval(self, metric: str, surrogate: str) -> Interval:
-        """A figure with its interval over repetitions."""
-        return self.sample(metric, surrogate).interval()
 
     def of(self, metric: str, surrogate: str) -> pd.DataFrame:
         """The rows of a figure."""
@@ -99,7 +88,8 @@ def settings(rows: pd.DataFrame) -> list[Setting]:
     found = []
     for condition, own in rows[rows["condition"].notna()].groupby("condition", sort=False):
         samples = {(str(key[0]), str(key[1])): one for key, one in Observed(own).cells(("metric", "surrogate"))}
-        found.append(Setting(json.loads(str(condition)), own, int(own["seed"].nunique()), samples))
+        factors, repetitions = json.loads(str(condition)), int(own["seed"].nunique())
+        found.append(Setting(factors=factors, rows=own, repetitions=repetitions, samples=samples))
     return found
 
 

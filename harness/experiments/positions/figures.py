@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.core.records import Figure
 from harness.core.rows import with_factors
 from harness.core.style import styled
 from harness.experiments._shared.claims import POOLED
-from harness.experiments._shared.claims_drawing import any_pooled
+from harness.experiments._shared.claims_drawing import pooled_figure
 from harness.experiments._shared.drawing import intervals_of, legend, panels, points
 
 if TYPE_CHECKING:
@@ -25,18 +23,6 @@ ABOUT = (
     "positions; right: what is left of a walk whose memory fades."
 )
 """What points, lines and bars are."""
-
-
-def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """The figure of the experiment; none before its repetitions are pooled.
-
-    Args:
-        rows: of this experiment, of one run.
-        trajectories: not used.
-    """
-    if not any_pooled(rows):
-        return []
-    return [Figure("positions", "positions: risk, and what a fading memory leaves", ABOUT, partial(_draw, rows))]
 
 
 @styled
@@ -70,3 +56,7 @@ def _draw(rows: pd.DataFrame) -> Drawing:
     for axis in (risk, left):
         legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     return figure
+
+
+figures = pooled_figure("positions", "positions: risk, and what a fading memory leaves", ABOUT, _draw)
+"""The figure of the experiment; none before its repetitions are pooled."""

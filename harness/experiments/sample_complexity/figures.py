@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from harness.core.records import Figure
 from harness.core.style import series, styled
 from harness.experiments._shared.claims import share
-from harness.experiments._shared.claims_drawing import any_pooled, over_repetitions, repetitions_of
+from harness.experiments._shared.claims_drawing import over_repetitions, pooled_figure, repetitions_of
 from harness.experiments._shared.drawing import panels, points
 
 if TYPE_CHECKING:
@@ -23,22 +21,6 @@ ABOUT = (
     "lines: K(K-1)/(2n) and tr(H^+)/n, as theory says."
 )
 """What points, lines and bars are."""
-
-
-def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """The figure of the experiment; none before its repetitions are pooled.
-
-    Args:
-        rows: of this experiment, of one run.
-        trajectories: not used.
-    """
-    if not any_pooled(rows):
-        return []
-    return [
-        Figure(
-            "sample-complexity", "sample-complexity: risk and error against observations", ABOUT, partial(_draw, rows)
-        )
-    ]
 
 
 @styled
@@ -73,3 +55,7 @@ def _draw(rows: pd.DataFrame) -> Drawing:
     if handles:
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="fit; hollow: trained model")
     return figure
+
+
+figures = pooled_figure("sample-complexity", "sample-complexity: risk and error against observations", ABOUT, _draw)
+"""The figure of the experiment; none before its repetitions are pooled."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.core.format import interval, number
 from harness.core.records import Answer, Interval
+from harness.core.rows import RESEEDED, SHUFFLED
 from harness.experiments._shared.claims_words import (
     Comparison,
     answer,
@@ -19,9 +20,9 @@ from harness.experiments._shared.claims_words import (
     picked,
     verdict_answer,
 )
+from harness.experiments._shared.sentences import not_found
 from harness.experiments.theory_gap.ladder import TIED, BeyondTheory
 from harness.stats.intervals import FEWEST_UNITS, too_few
-from harness.stats.power import smallest_difference
 
 STOPS = "Where does the theory stop?"
 DATA = {"ccmc": "paths of a chain", "text": "text"}
@@ -103,19 +104,16 @@ def _best(beyond: BeyondTheory, data: str) -> Answer:
 
 def _lead(lead: Interval, second: str) -> str:
     """The lead of the best in words, or that none was found and which one could have been."""
-    least = smallest_difference(lead)
-    if least is None or lead.low is None or lead.low > 0:
+    if lead.low is None or lead.low > 0:
         return f"The lead over {second} is {interval(lead)}."
-    found = f"No difference found between the best and {second} ({interval(lead, signed=True)})"
-    return f"{found}; this run could only have found one of about {number(least)}."
+    said = not_found(lead, second)
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _winners(beyond: BeyondTheory, data: str, best: Sequence[str]) -> list[str]:
     """The overlap of winner sets of the best surrogate, between floor and ceiling; nothing without rollouts."""
     own = {name: beyond.found(data, "winner_jaccard", name) for name in best}
-    frame: list[Interval] = [
-        beyond.found(data, "winner_jaccard", name) for name in ("model-reseeded", "model-shuffled")
-    ]
+    frame: list[Interval] = [beyond.found(data, "winner_jaccard", name) for name in (RESEEDED, SHUFFLED)]
     if any(one.value is None for one in (*own.values(), *frame)):
         return []
     each = " and ".join(f"{interval(one)} ({name})" for name, one in own.items())

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.core.records import Figure
 from harness.core.style import WIDTH, styled
-from harness.experiments._shared.claims_drawing import any_pooled, pooled_of
+from harness.experiments._shared.claims_drawing import pooled_figure, pooled_of
 from harness.experiments._shared.drawing import figure_of, intervals_of, legend, points
+from harness.experiments._shared.parts import FRAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 
 EXPLAINED = ("ccmc-weights", "ccmc-fit", "bigram-restricted", "in-context-bigram", "n-gram")
-AGREEMENT = {"ccmc-fit": "ccmc-fit", "model-reseeded": "ceiling: other seed", "model-shuffled": "floor: other prompts"}
+AGREEMENT = {"ccmc-fit": "ccmc-fit", **FRAME}
 DATA = {"ccmc": "paths of a chain", "text": "characters of texts"}
 LOWEST = -0.6  # of what is drawn: a chain can be far worse than counts
 ABOUT = (
@@ -25,18 +24,6 @@ ABOUT = (
     "assumptions; the upper line is the theory's prediction for the tied model, the lower one is counts alone."
 )
 """What points, lines and bars are."""
-
-
-def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """The figure of the experiment; none before its repetitions are pooled.
-
-    Args:
-        rows: of this experiment, of one run.
-        trajectories: not used.
-    """
-    if not any_pooled(rows):
-        return []
-    return [Figure("theory-gap", "theory-gap: how far the theory reaches", ABOUT, partial(_draw, rows))]
 
 
 @styled
@@ -73,3 +60,7 @@ def _ladder(axis: Any, frame: pd.DataFrame, rungs: list[str], names: dict[str, s
     axis.set(xticks=range(len(rungs)), xlim=(-0.5, len(rungs) - 0.5))
     axis.set_xticklabels(rungs, rotation=45, ha="right")
     axis.set_xlabel("model, each a step further")
+
+
+figures = pooled_figure("theory-gap", "theory-gap: how far the theory reaches", ABOUT, _draw)
+"""The figure of the experiment; none before its repetitions are pooled."""

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from harness.core.records import Interval
-from harness.core.rows import with_factors
+from harness.core.rows import MODEL, with_factors
 from harness.experiments._shared.claims import POOLED, FloatArray, mean
+from harness.experiments._shared.parts import FRAME
 
 TIED = "tied"
 """The paper's own model: its chain is in its weights."""
@@ -66,7 +67,7 @@ class BeyondTheory:
         means = {}
         for name in self.names():
             values = self.values(data, metric, name)
-            if not name.startswith("model") and self.models_with(name) == len(self.models) and len(values):
+            if name not in {MODEL, *FRAME} and self.models_with(name) == len(self.models) and len(values):
                 means[name] = float(values.mean())
         found: list[list[str]] = []
         for name in sorted(means, key=lambda name: -means[name]):

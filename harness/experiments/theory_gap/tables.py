@@ -9,23 +9,23 @@ import pandas as pd
 
 from harness.core import registry
 from harness.core.records import Cell, Column, Interval, Table
+from harness.core.rows import MODEL, RESEEDED, SHUFFLED
 from harness.experiments._shared.claims_words import Comparison, claims_tables, comparisons
+from harness.experiments._shared.parts import FRAME
 from harness.experiments.theory_gap.ladder import BeyondTheory
 
 LABELS: dict[str, str] = {}
 """The claims name the models that they are about, so they stay as they are."""
-FRAME = {"model-reseeded": "model, other seed", "model-shuffled": "model, other prompts"}
-"""What is compared with the model beside the surrogates: the ceiling and the floor of a rollout."""
 CELLS = (
     ("explained, ccmc-weights", "explained", "ccmc-weights", 1),
     ("explained, ccmc-fit", "explained", "ccmc-fit", 0),
     ("explained, bigram-restricted", "explained", "bigram-restricted", 1),
     ("explained, in-context-bigram", "explained", "in-context-bigram", 3),
     ("winners, ccmc-fit", "winner_jaccard", "ccmc-fit", 0),
-    ("winners, ceiling", "winner_jaccard", "model-reseeded", 2),
-    ("winners, floor", "winner_jaccard", "model-shuffled", 2),
+    ("winners, ceiling", "winner_jaccard", RESEEDED, 2),
+    ("winners, floor", "winner_jaccard", SHUFFLED, 2),
     ("repeats, ccmc-fit", "rep_32", "ccmc-fit", 4),
-    ("repeats, model", "rep_32", "model", 4),
+    ("repeats, model", "rep_32", MODEL, 4),
 )
 """Column, metric, surrogate and priority of the table with one line per model."""
 
@@ -46,7 +46,7 @@ def tables(rows: pd.DataFrame) -> list[Table]:
 def surrogates(rows: pd.DataFrame) -> Table:
     """What each surrogate explains and whom it lets win, over the models beyond the tied one."""
     beyond = BeyondTheory(rows)
-    ordered = registry.ladder(name for name in beyond.names() if name != "model" and name not in FRAME)
+    ordered = registry.ladder(name for name in beyond.names() if name != MODEL and name not in FRAME)
     names = [*(name for name in FRAME if name in beyond.names()), *ordered]
     shown = [(data, "explained") for data in beyond.data] + [(data, "winner_jaccard") for data in beyond.data[-1:]]
     words = {"explained": "explained", "winner_jaccard": "winners", "ccmc": "chain paths", "text": "text"}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from harness.core.records import Figure
 from harness.core.rows import with_factors
 from harness.core.style import WIDTH, series, styled
-from harness.experiments._shared.claims_drawing import any_pooled
+from harness.experiments._shared.claims_drawing import pooled_figure
 from harness.experiments._shared.drawing import figure_of, intervals_of, legend, points
 
 if TYPE_CHECKING:
@@ -23,18 +21,6 @@ ABOUT = (
     "intervals over paths, and lines are theory's exponents."
 )
 """What points, lines and bars are."""
-
-
-def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """The figure of the experiment; none before its repetitions are pooled.
-
-    Args:
-        rows: of this experiment, of one run.
-        trajectories: not used.
-    """
-    if not any_pooled(rows):
-        return []
-    return [Figure("trajectory", "trajectory: phases, losers, and learning from one path", ABOUT, partial(_draw, rows))]
 
 
 @styled
@@ -90,3 +76,7 @@ def _along(axis: Any, found: pd.DataFrame, label: str, scale: str) -> None:
     axis.set(xlabel="length of the path T (tokens)", ylabel=label, xscale="log", yscale=scale)
     if scale == "log":
         axis.set_title("lines: theory's slope -(2p/(1-p) - 1)/2")
+
+
+figures = pooled_figure("trajectory", "trajectory: phases, losers, and learning from one path", ABOUT, _draw)
+"""The figure of the experiment; none before its repetitions are pooled."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.core.records import Figure
 from harness.core.style import WIDTH, styled
-from harness.experiments._shared.claims_drawing import any_pooled, pooled_of
+from harness.experiments._shared.claims_drawing import pooled_figure, pooled_of
 from harness.experiments._shared.drawing import figure_of, intervals_of, legend, points
 
 if TYPE_CHECKING:
@@ -23,18 +21,6 @@ ABOUT = (
     "repetitions with 95 % intervals, against the start of the prediction."
 )
 """What points, lines and bars are."""
-
-
-def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """The figure of the experiment; none before its repetitions are pooled.
-
-    Args:
-        rows: of this experiment, of one run.
-        trajectories: not used.
-    """
-    if not any_pooled(rows):
-        return []
-    return [Figure("winners", "winners: the mean field beside a second simulation", ABOUT, partial(_draw, rows))]
 
 
 @styled
@@ -67,3 +53,7 @@ def _against_start(axis: Any, frame: pd.DataFrame, metric: str, column: str, lab
             t0 = of["at_t0"].to_numpy(dtype=float) * (1 + 0.14 * index + 0.07 * hollow)
             style = {"markerfacecolor": "white"} if hollow else {"linestyle": "-"}
             points(axis, t0, intervals_of(of), index, None if hollow else label.format(name), **style)
+
+
+figures = pooled_figure("winners", "winners: the mean field beside a second simulation", ABOUT, _draw)
+"""The figure of the experiment; none before its repetitions are pooled."""

@@ -16,11 +16,12 @@ LABELS = {
 }
 """Metric -> what it is called where there is little room."""
 MEASURES = {
-    "l1": "L1, mean field",
-    "l1_ceiling": "L1, second simulation",
-    "jaccard": "winners, mean field",
-    "jaccard_ceiling": "winners, second simulation",
+    "l1": ("L1, mean field", 1),
+    "l1_ceiling": ("L1, second simulation", 1),
+    "jaccard": ("winners, mean field", 2),
+    "jaccard_ceiling": ("winners, second simulation", 2),
 }
+"""Metric -> column and its priority."""
 
 
 def tables(rows: pd.DataFrame) -> list[Table]:
@@ -43,7 +44,7 @@ def _mean_field(found: Sequence[Comparison]) -> Table:
     places = list(dict.fromkeys(key[1:] for key in cells))
     body = [[*place, *(cells.get((metric, *place)) for metric in MEASURES)] for place in places]
     columns = [Column("family", left=True), Column("K"), Column("t0", "tokens")]
-    columns += [Column(name, priority=1 + (metric.startswith("jaccard"))) for metric, name in MEASURES.items()]
+    columns += [Column(name, priority=priority) for name, priority in MEASURES.values()]
     caption = (
         "Prediction from the counts at t0 against the path at T: L1 distance of the frequencies, and overlap (Jaccard) "
         "of the smallest sets of tokens with 90 % of them. A second simulation from the same state at t0 shows what "

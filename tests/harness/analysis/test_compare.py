@@ -126,10 +126,20 @@ def test_what_differs_is_said(tmp_path: Path) -> None:
     for message, other in cases.items():
         found = compare_manifests(manifest, other)
         assert found.refusals == ()
-        assert any(message in warning for warning in found.warnings), message
+        assert any(message in warning.text for warning in found.warnings), message
     assert compare_manifests(manifest, manifest).warnings == ()
     refused = compare_manifests(manifest, changed(config__experiments__0__observations=1))
-    assert refused.refusals == ("one-layer.observations is 25600 and 1",)
+    (only,) = refused.refusals
+    assert (only.kind, only.scope, only.name, only.mine, only.theirs) == (
+        "setting",
+        "one-layer",
+        "observations",
+        25600,
+        1,
+    )
+    assert only.text == "one-layer.observations is 25600 and 1"
+    assert refused.settings_of("one-layer") == [only]
+    assert refused.settings_of("heads") == []
     assert not refused.paired(of_language_model=False)
     assert compare_manifests(manifest, changed(config__generation__batch_size=1)).refusals == ()
     for harmless in (
@@ -141,12 +151,15 @@ def test_what_differs_is_said(tmp_path: Path) -> None:
     ):
         assert compare_manifests(manifest, harmless).refusals == ()
     other = changed(config__generation__max_new_tokens=9)
-    assert compare_manifests(manifest, other).refusals[0].startswith("generation.max_new_tokens is ")
+    (longer,) = compare_manifests(manifest, other).refusals
+    assert (longer.scope, longer.place) == ("", "generation.max_new_tokens")
+    assert compare_manifests(manifest, other).settings_of("heads") == [longer]
+    assert compare_manifests(manifest, other).settings_of("one-layer") == []
     alone = changed(config__experiments=[manifest["config"]["experiments"][0]], config__generation__max_new_tokens=9)
     assert compare_manifests(manifest, alone).refusals == ()  # one-layer continues no prompts of the run
     gone = {"kind": "of-a-plugin-that-is-gone", "size": 1}
     a, b = (changed(config__experiments=[{**gone, "size": size}]) for size in (1, 2))
-    assert compare_manifests(a, b).refusals == ("of-a-plugin-that-is-gone.size is 1 and 2",)
+    assert [one.text for one in compare_manifests(a, b).refusals] == ["of-a-plugin-that-is-gone.size is 1 and 2"]
 
 
 def test_runs_that_mean_something_else_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +239,7 @@ def test_one_model_of_several_is_a_side(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no model 'othr'; did you mean 'other'"):
         one_side(f"{path}:othr")
     found = comparing.compare(one_side(f"{path}:other"), one_side(f"{path}:smollm2-135m"), ["kl"])
-    assert "other models: other and smollm2-135m" in found.comparability.warnings
+    assert "other models: other and smollm2-135m" in [one.text for one in found.comparability.warnings]
     line = next(x for x in found.lines if x.figure == "heads greedy ccmc-fit")
     assert line.difference.paired
     assert line.difference.better == pytest.approx(14 / 15)
@@ -265,6 +278,27 @@ def test_a_leaderboard_shares_ranks_that_are_not_sure(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=message):
             leaderboard(sides, *arguments)
     assert invoke(["leaderboard", str(tmp_path), "--metric", "kl", "--format", "markdown"]) == 0
+
+
+def test_a_leaderboard_shows_what_several_runs_have_and_counts_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((REFERENCE / "manifest.json").read_text())["config"]
+    config["experiments"][1] |= {"max_length": 64, "layers": [0]}
+    config["generation"]["max_new_tokens"] = 9
+    copy(tmp_path / "a")
+    copy(tmp_path / "b", lambda rows: rows[rows["experiment"] == "heads"], config=config)
+    assert invoke(["leaderboard", str(tmp_path)]) == 0
+    short = capsys.readouterr().out
+    assert "Other settings than a in 1 of 1 runs: generation.max_new_tokens, heads.layers and 1 more" in " ".join(
+        short.split()
+    )
+    assert "one-layer" not in short
+    assert "figures that only one run has; --all shows them." in short
+    assert invoke(["leaderboard", str(tmp_path), "--all"]) == 0
+    every = capsys.readouterr().out
+    assert "one-layer" in every
+    assert "Not ranked" not in every
 
 
 def test_a_chain_of_small_steps_does_not_share_one_rank(tmp_path: Path) -> None:

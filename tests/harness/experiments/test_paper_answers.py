@@ -228,7 +228,7 @@ def test_theory_gap_pairs_repetitions_that_both_have() -> None:
 def test_theory_gap_finds_no_difference_where_there_is_none() -> None:
     closest = answers("theory-gap", theory_gap(6, 0.0, noise=0.05))[1]
     assert closest.answered
-    assert "No difference found between the best and bigram" in closest.text
+    assert "No difference found to bigram" in closest.text
     assert "this run could only have found one of about 0.0" in closest.text
 
 
