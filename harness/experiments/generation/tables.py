@@ -350,9 +350,9 @@ def _named(found: list[Part]) -> Table:
         for metric in part.named:
             declared = registry.measure(metric)
             units[metric] = declared.unit if declared else ""
-            for name in (MODEL, *part.surrogates, *LABELS):
+            for name in (MODEL, *part.surrogates, *FRAME):
                 if (metric, name) in part.samples:
-                    shown = LABELS.get(name, name)
+                    shown = FRAME.get(name, name)
                     body.append([*lead.cells(part.key), metric, shown, part.interval(metric, name)])
     about = ", ".join(f"{metric} ({unit})" for metric, unit in units.items())
     return Table(
@@ -361,28 +361,4 @@ def _named(found: list[Part]) -> Table:
         [*lead.columns, Column("measure", left=True), Column("surrogate", left=True), Column("value")],
         body,
         f"{about}. {_prompts(found)}. {BOOTSTRAP}",
-    )
-
-
-def complement(found: Interval) -> Interval:
-    """1 - an estimate."""
-    value, low, high = (None if end is None else 1.0 - end for end in (found.value, found.high, found.low))
-    return Interval(value, low, high, found.n, found.missing)
-
-
-def _leaving(found: list[Part]) -> Table:
-    lead = leading(found)
-    body: list[list[Cell]] = []
-    for part in found:
-        body.append([*lead.cells(part.key), MODEL, complement(part.interval("in_context_mass", MODEL)), None])
-        for name in part.surrogates:
-            leaves, whole = (part.interval(metric, name) for metric in ("escape", "kl_with_escape"))
-            body.append([*lead.cells(part.key), name, leaves, whole])
-    return Table(
-        "generation.leaving",
-        f"Leaving the context one token ahead: {lead.same} against its surrogates",
-        [*lead.columns, Column("surrogate", left=True), Column("leaves", "share"), Column("kl_with_escape", "nats")],
-        body,
-        "leaves: probability of a token that is not in the context. kl_with_escape: divergence over the tokens of the "
-        f"context and anything else as one more outcome. {BOOTSTRAP}",
     )
