@@ -13,6 +13,7 @@ from harness.experiments._shared.parts import FRAME, leading
 from harness.experiments.generation.parts import Part, parts
 from harness.experiments.generation.recovered import BASELINE, NO_ROOM, QUESTIONS, SIGNIFICANT, Recovered, recovered
 from harness.stats.correlation import mean_spearman_interval
+from harness.stats.explained import complement
 from harness.stats.pooling import SEED, difference
 
 MEASURES = (
