@@ -13,6 +13,7 @@ from harness.experiments._shared.parts import FRAME, leading
 from harness.experiments.generation.parts import Part, parts
 from harness.experiments.generation.recovered import BASELINE, NO_ROOM, QUESTIONS, SIGNIFICANT, Recovered, recovered
 from harness.stats.correlation import mean_spearman_interval
+from harness.stats.explained import complement
 from harness.stats.pooling import SEED, difference
 
 MEASURES = (
@@ -361,4 +362,22 @@ def _named(found: list[Part]) -> Table:
         [*lead.columns, Column("measure", left=True), Column("surrogate", left=True), Column("value")],
         body,
         f"{about}. {_prompts(found)}. {BOOTSTRAP}",
+    )
+
+
+def _leaving(found: list[Part]) -> Table:
+    lead = leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        body.append([*lead.cells(part.key), MODEL, complement(part.interval("in_context_mass", MODEL)), None])
+        for name in part.surrogates:
+            leaves, whole = (part.interval(metric, name) for metric in ("escape", "kl_with_escape"))
+            body.append([*lead.cells(part.key), name, leaves, whole])
+    return Table(
+        "generation.leaving",
+        f"Leaving the context one token ahead: {lead.same} against its surrogates",
+        [*lead.columns, Column("surrogate", left=True), Column("leaves", "share"), Column("kl_with_escape", "nats")],
+        body,
+        "leaves: probability of a token that is not in the context. kl_with_escape: divergence over the tokens of the "
+        f"context and anything else as one more outcome. {BOOTSTRAP}",
     )
