@@ -14,12 +14,12 @@ from harness.core.rows import Rows
 from harness.experiments.generation.parts import parts
 from harness.experiments.generation.recovered import NO_ROOM, errors, recovered
 from harness.experiments.generation.tables import (
-    complement,
     correlation_with_model,
     difference_to_model,
     tables,
 )
 from harness.report.render.layout import layout, plain
+from harness.stats.explained import complement
 
 
 def small_rows() -> pd.DataFrame:
