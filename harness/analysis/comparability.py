@@ -1,4 +1,4 @@
-"""What two runs differ in, and what that means for a comparison of their figures."""
+"""Differences between two runs, by their consequence for a comparison of figures."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Mismatch:
 
     Attributes:
         kind: of what; "only here" is an experiment that one run has, "experiments" that they have none in common.
-        scope: the experiment whose setting it is; empty for the settings of generation, and for what is no setting.
+        scope: the experiment whose setting it is; empty for the settings of generation, and for all other kinds.
         name: the setting, model, package or part of the machine; "first" or "second" where it concerns one run.
-        mine, theirs: the two values; what concerns one run has only `mine`.
+        mine, theirs: the two values; only `mine` where it concerns one run.
     """
 
     kind: Kind
@@ -89,8 +89,8 @@ class Comparability:
 
     Attributes:
         refusals: why figures of the same name do not mean the same.
-        warnings: what differs and may explain a difference.
-        same_prompts: a prompt's name stands for the same text on both sides.
+        warnings: other differences, which may explain a difference of figures.
+        same_prompts: prompts of the same name have the same text on both sides.
         same_repetitions: repetition i drew the same data on both sides.
     """
 
@@ -124,7 +124,7 @@ def _differences(a: dict[str, Any], b: dict[str, Any], scope: str, model: type[S
 
 
 def compare_manifests(a: dict[str, Any], b: dict[str, Any]) -> Comparability:
-    """Find what differs between two runs.
+    """Find the differences between two runs.
 
     Args:
         a, b: manifests of two runs.

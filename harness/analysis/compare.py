@@ -28,7 +28,7 @@ class Line:
     Attributes:
         experiment: that it comes from.
         figure: its factors but the metric, such as "heads greedy ccmc-fit".
-        metric: what it is.
+        metric: its name.
         a, b: the figures of both sides with their intervals.
         difference: a - b.
         corrected: its p-value after Holm's correction for the number of lines; None where there is none.
@@ -67,7 +67,7 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False)
         The comparison, p-values corrected together.
 
     Raises:
-        UsageError: an unknown metric, nothing in common, or settings that change what a figure means.
+        UsageError: an unknown metric, nothing in common, or settings that change the meaning of a figure.
     """
     found = compare_manifests(a.manifest, b.manifest)
     if found.refusals and not anyway:
@@ -184,9 +184,9 @@ def _better(line: Line) -> str | None:
     """Which side is better, where the interval of the difference excludes zero."""
     made = line.difference
     declared = registry.measure(line.metric)
-    if made.sure and abs(made.interval.value or 0.0) <= (declared.absolute if declared else 0.0):
+    if made.direction and abs(made.interval.value or 0.0) <= (declared.absolute if declared else 0.0):
         return "rounding"
-    return {1: "A", -1: "B", 0: None}[registry.sign(line.metric) * made.sure]
+    return {1: "A", -1: "B", 0: None}[registry.sign(line.metric) * made.direction]
 
 
 def _pairing(lines: Sequence[Line]) -> tuple[list[Column], str]:
@@ -287,7 +287,7 @@ def baseline_table(found: Sequence[Comparison]) -> Table:
 
 
 def warnings(found: Comparison) -> list[str]:
-    """What a reader of the comparison must know, one line each."""
+    """Differences between the runs that a reader must know, one line each."""
     c = found.comparability
     said = [*(f"not the same figure: {one.text}" for one in c.refusals), *(one.text for one in c.warnings)]
     if found.only_one:

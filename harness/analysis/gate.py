@@ -23,20 +23,20 @@ from harness.runs.verify import NO_HASHES, check_tables, schema_problems
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
 
 FAILURES = ("worse", "missing", "no value", "new", "another experiment", "incomplete", "changed", "schema")
-ROW = ("layer", "head", "prompt", "seed")  # with the factors of a cell, what tells one row from another
+ROW = ("layer", "head", "prompt", "seed")  # with the factors of a cell, these identify a row
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing the gate looked at.
+    """One figure or property that the gate checked.
 
     Attributes:
-        figure: what it is, such as "heads smollm2-135m greedy ccmc-fit kl".
+        figure: its name, such as "heads smollm2-135m greedy ccmc-fit kl".
         status: `ok`, or one of FAILURES.
         baseline, value: the two figures; None where there is none.
         difference: value - baseline with its interval; None where nothing was compared.
         allowed: how much worse it may be.
-        detail: in words, what is wrong or how it was compared.
+        detail: the problem in words, or how the figure was compared.
     """
 
     figure: str
@@ -54,7 +54,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate found: every finding, and what the two runs differ in."""
+    """All findings of a gate, and the differences between the two runs."""
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
@@ -77,7 +77,7 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
     Args:
         run: an opened run.
         baseline: the run that it must not be worse than.
-        tolerance: what is put up with; default: what the measures declare.
+        tolerance: allowed changes; default: those that the measures declare.
 
     Returns:
         The verdict; it passes only where something was compared and nothing failed.
@@ -130,8 +130,8 @@ def gate_rows(
 
     Args:
         rows, baseline: two tables in the schema.
-        tolerance: what is put up with.
-        paired_prompts: a prompt's name stands for the same text in both.
+        tolerance: allowed changes.
+        paired_prompts: prompts of the same name have the same text in both.
         paired_repetitions: repetition i drew the same data in both.
         language_models: models whose units are prompts; the units of all others are repetitions.
 
@@ -209,7 +209,7 @@ def _presence(
     lost_rows: int,
     more_rows: int,
 ) -> Finding | None:
-    """What is wrong before two figures can be compared; None where nothing is."""
+    """The problem that prevents a comparison of two figures; None where there is none."""
     figure = _label(named)
     if old is None:
         assert new is not None
@@ -313,9 +313,9 @@ def _compared(finding: Finding, figure: _Moved, tolerance: Tolerance, level: flo
     worse = abs(moved.value) if direction == "same" else moved.value * (1 if direction == "lower" else -1)
     beyond = worse > finding.allowed
     if moved.low is None or moved.high is None:
-        sure, how = True, f"no interval ({moved.missing}): the tolerance decides"
+        certain, how = True, f"no interval ({moved.missing}): the tolerance decides"
     else:
-        sure = moved.low > 0 or moved.high < 0
+        certain = moved.low > 0 or moved.high < 0
         how = "paired" if figure.paired else "unpaired, two samples"
-    status = "worse" if beyond and sure else "ok"
+    status = "worse" if beyond and certain else "ok"
     return replace(finding, status=status, difference=found, detail=how)

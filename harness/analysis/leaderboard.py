@@ -96,8 +96,8 @@ def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str
     """Rank sides by one metric, an experiment at a time.
 
     Args:
-        sides: what is ranked.
-        wanted: a metric; default what each experiment is about.
+        sides: runs, or one model of a run each.
+        wanted: a metric; default the headline of each experiment.
         surrogate: rank by this one; default each side's best.
 
     Returns:
@@ -142,7 +142,7 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
             found = _difference(entry, ranked[index - 1], name)
             step = found.interval
             alike.append(found.paired)
-            if found.sure or (leader is not ranked[index - 1] and _difference(entry, leader, name).sure):
+            if found.direction or (leader is not ranked[index - 1] and _difference(entry, leader, name).direction):
                 rank, leader = index + 1, entry
         side = entry.side
         model = side.model if entry.of_language_model else None
@@ -206,7 +206,7 @@ def revisions(
 
     Args:
         sides: runs of one model, each with another revision.
-        wanted: a metric; default what each experiment is about.
+        wanted: a metric; default the headline of each experiment.
 
     Returns:
         For each experiment a table, and the curve of each surrogate: (revision, figure) in order.
@@ -256,5 +256,5 @@ def _revisions_table(model: str, place: str, name: str, rows: list[list[Cell]]) 
 
 
 def _revision(side: Side) -> str:
-    """As the config asked for it (step1000, which can be put in order), else the commit, which says nothing."""
+    """The revision that the config names, such as step1000, which can be put in order; else the commit."""
     return (side.model or "").rpartition("@")[2] if "@" in (side.model or "") else side.revision or "–"

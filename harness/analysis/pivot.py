@@ -18,7 +18,7 @@ from harness.core.rows import MODEL, RESEEDED, SHUFFLED, frames, is_infinite
 from harness.stats.pooling import FACTORS, Observed, Sample, difference, sample
 
 BEST = "the best of its group, where the paired difference to the runner-up excludes zero"
-COMPETITORS = ("surrogate", "model", "run")  # the first of them that varies is what a contest is between
+COMPETITORS = ("surrogate", "model", "run")  # a contest is between the values of the first of them that varies
 
 
 @dataclass
@@ -35,9 +35,9 @@ class Pivot:
     """A table of figures.
 
     Attributes:
-        experiment, metrics: what it shows.
+        experiment, metrics: of the figures in it.
         note: how its figures were made.
-        row_factors, column_factors: what its rows and columns are.
+        row_factors, column_factors: the factors of its rows and columns.
         rows, columns: the values of those factors, in order.
         cells: (row, column) -> figure; combinations that do not occur are absent.
     """
@@ -53,7 +53,7 @@ class Pivot:
 
     @property
     def title(self) -> str:
-        """What it shows."""
+        """Experiment and metrics."""
         return f"{self.experiment}: {', '.join(self.metrics)}"
 
     @property
@@ -124,7 +124,7 @@ def frame(pivots: Sequence[Pivot]) -> pd.DataFrame:
 
 
 def observe(runs: Sequence[Any]) -> Observed:
-    """The rows of runs in one frame, with a column `run` that tells them apart by the names of their folders."""
+    """The rows of runs in one frame, with a column `run`: the names of their folders."""
     names = run_names(runs)
     frames = [run.rows.assign(run=name) for run, name in zip(runs, names, strict=True)]
     return Observed(pd.concat(frames, ignore_index=True))
@@ -158,7 +158,7 @@ def pivots(
     Args:
         runs: opened runs.
         rows, columns: factors such as surrogate, layer, strategy, run, or one of `condition` such as K.
-        metrics: several become a factor of the columns. None: what each experiment is about.
+        metrics: several become a factor of the columns. None: the headline of each experiment.
         where: texts such as "layer=0" that rows must meet; `split` is held_out where the metric has that.
 
     Returns:
@@ -331,7 +331,7 @@ def _mark_best(
             continue
         (first, one), (second, other) = ranked[:2]
         lead = difference(first.sample, second.sample, metric, pairable(members[one], members[other]))
-        first.best = lead.sure != 0
+        first.best = lead.direction != 0
 
 
 def _infinite(cell: Cell) -> bool:

@@ -11,12 +11,12 @@ import pandas as pd
 from harness.core.errors import UsageError, nearest
 from harness.runs.run import Run, load_run
 
-ANY_MODEL = "(model)"  # stands for the one language model of a side, so that two sides have the same figures
+ANY_MODEL = "(model)"  # the name of a side's language model in its rows, so that two sides have the same figures
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared.
+    """One side of a comparison.
 
     Attributes:
         name: as tables call it.

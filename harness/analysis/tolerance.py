@@ -1,4 +1,4 @@
-"""What a gate puts up with: how much worse a figure may be, and what is declared to be new or gone."""
+"""Tolerances of a gate: how much worse a figure may be, and which figures may be new or missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Allowance(Strict):
 
 
 class Pattern(Strict):
-    """Which figures a declaration is about; `*` stands for anything."""
+    """Which figures a declaration is about; `*` matches anything."""
 
     experiment: str = "*"
     model: str = "*"
@@ -47,7 +47,7 @@ class Tolerance(Strict):
     Attributes:
         relative: of the baseline, for metrics that say nothing else.
         level: coverage of the intervals, all figures of the gate together.
-        metrics: metric -> what it may do.
+        metrics: metric -> its allowed change.
         new, missing, ignore: figures that may be new, may be gone, or are not looked at.
     """
 
@@ -68,14 +68,14 @@ class Tolerance(Strict):
         return max(relative * abs(baseline), absolute)
 
     def direction(self, name: str) -> Direction | Literal["same"]:
-        """Which way is better; `same` where any change is worse."""
+        """Which direction is better; `same` where any change is worse."""
         declared = registry.measure(name)
         known: Direction = (declared.better if declared else None) or "neutral"
         return self.metrics.get(name, Allowance()).direction or known
 
 
 def load_tolerance(path: Path | None) -> Tolerance:
-    """Read a tolerance file; without one, what the measures declare.
+    """Read a tolerance file; without one, the tolerances that the measures declare.
 
     Raises:
         UsageError: one line that names the file, the key and the nearest right name.

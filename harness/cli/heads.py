@@ -57,7 +57,11 @@ def heads(
 def attention(
     run: RunArgument,
     head: Annotated[
-        list[str] | None, typer.Option(metavar="L.H", help="Heads to show; a,b or repeated. Default: the telling ones.")
+        list[str] | None,
+        typer.Option(
+            metavar="L.H",
+            help="Heads to show; a,b or repeated. Default: a few of each kind.",
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("attention.html"),
 ) -> None:

@@ -19,7 +19,7 @@ OWN = "ccmc-harness"
 
 
 def ls(
-    folder: Annotated[Path, typer.Argument(help="Where to look for runs, two levels deep.")] = Path("results"),
+    folder: Annotated[Path, typer.Argument(help="The folder with the runs, two levels deep.")] = Path("results"),
     format_: FormatOption = "rich",
 ) -> None:
     """List the runs in a folder."""

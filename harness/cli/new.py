@@ -28,8 +28,8 @@ class Skeleton:
     Attributes:
         folder: of the package, not there yet.
         files: path inside the folder -> template.
-        words: what the templates are filled with.
-        commands: what comes next.
+        words: placeholder -> text, for the templates.
+        commands: the next steps, in order.
     """
 
     folder: Path
@@ -58,8 +58,8 @@ def skeleton(kind: str, name: str, of: str, into: Path) -> Skeleton:
 
     Args:
         kind: surrogate, measure or experiment.
-        name: of what it adds, such as "recency".
-        of: what a surrogate stands in for.
+        name: of the surrogate, measure or experiment, such as "recency".
+        of: what a surrogate replaces: heads or next-token.
         into: where its folder is made.
 
     Raises:
@@ -115,7 +115,7 @@ def new(
     name: Annotated[str, typer.Argument(help="What it is called in configs and tables, such as my-surrogate.")],
     of: Annotated[
         str | None,
-        typer.Option(help="What a surrogate stands in for: heads or next-token.", autocompletion=lambda: list(ROLES)),
+        typer.Option(help="What a surrogate replaces: heads or next-token.", autocompletion=lambda: list(ROLES)),
     ] = None,
     into: Annotated[Path, typer.Option(help="The folder to make the package in.")] = Path(),
 ) -> None:

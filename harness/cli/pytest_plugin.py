@@ -56,7 +56,7 @@ def assert_gate(run: Any, baseline: Any, tolerance: Any = None) -> Verdict:
 
 
 def assert_fit(chain: CCMC, baseline: CCMC, observations: Observations, tolerance: float = 0.0) -> float:
-    """Fail where a chain predicts observations worse than another, beyond a tolerance and surely.
+    """Fail where a chain predicts observations worse than another, beyond a tolerance and significantly.
 
     Args:
         chain: what was fitted.

@@ -66,7 +66,7 @@ def table(
     columns: Annotated[list[str] | None, typer.Option(help="Factors across: strategy, run, model, layer, ...")] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="What to show; default: what each is about.", autocompletion=complete_metric),
+        typer.Option(help="Metrics to show; default: the headline of each experiment.", autocompletion=complete_metric),
     ] = None,
     where: Annotated[list[str] | None, typer.Option(metavar="A=B", help="Only rows where a factor is this.")] = None,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv, json or html.")] = "rich",
@@ -139,7 +139,7 @@ def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Where the runs are, two levels deep.")] = Path("results"),
     metric: Annotated[
         str | None,
-        typer.Option(help="Rank by this; default: what each experiment is about.", autocompletion=complete_metric),
+        typer.Option(help="Rank by this; default: the headline of each experiment.", autocompletion=complete_metric),
     ] = None,
     surrogate: Annotated[str | None, typer.Option(help="Rank this surrogate; default: the best of each run.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Also show figures that only one run has.")] = False,
@@ -169,7 +169,7 @@ def revisions(
         list[str], typer.Argument(help="Runs of one model, each with another revision.", autocompletion=complete_run)
     ],
     metric: Annotated[
-        str | None, typer.Option(help="Default: what each experiment is about.", autocompletion=complete_metric)
+        str | None, typer.Option(help="Default: the headline of each experiment.", autocompletion=complete_metric)
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
@@ -190,7 +190,7 @@ def revisions(
 def gate(
     run: RunArgument,
     baseline: Annotated[str, typer.Option(help="The run that it must not be worse than.", autocompletion=complete_run)],
-    tolerance: Annotated[Path | None, typer.Option(help="YAML: what is put up with; default: built in.")] = None,
+    tolerance: Annotated[Path | None, typer.Option(help="YAML of tolerated changes; default: built in.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the findings as JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write a summary as Markdown.")] = None,
     update: Annotated[

@@ -27,7 +27,7 @@ class Needs:
         models: language models.
         prompts: prompts.
         heads: models whose attention can be captured.
-        prompts_or: what stands in for prompts where the config names it: the experiment's documents are prompts then.
+        prompts_or: a setting that replaces prompts where the config names it; documents are prompts then.
     """
 
     models: bool = False
@@ -72,7 +72,7 @@ class Experiment(ABC):
         """The settings of the experiment in a config; their field `kind` is a literal of its name."""
 
     def needs(self, settings: Any) -> Needs:
-        """What the config must name."""
+        """Models, prompts and other things that the config must name."""
         return Needs()
 
     def documents(self, settings: Any, loaded: LoadedConfig) -> list[Prompt]:

@@ -1,6 +1,6 @@
 """From a config to a run: resolve and check everything, plan the units, carry them out, draw the figures.
 
-What an experiment needs, refuses and plans is said by the experiment itself; see `experiment.py`.
+Each experiment states its own needs, refusals and plan; see `experiment.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(  # nine: the options of `ccmc run`, all but the first by name
         out: the run directory; default results/<name>-<first 8 of the config hash>.
         workers: units at once, in local processes. The rows do not depend on it.
         executor: "local" or "ray".
-        progress: is called with the share done and what is being done, before the units start.
+        progress: is called with the share done and the current step, before the units start.
         watcher: is informed about each unit.
         on_plan: called with the run directory and the units once they are known.
 
@@ -140,7 +140,7 @@ def resolve_models(config: Config, base: Path, prompts: list[Prompt], progress: 
         tokens = loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
         layers = int(settings.num_hidden_layers)
         model = Model(found.name, found.path, found.revision, found.weights_hash, layers, tokens)
-        for experiment in config.experiments:  # what needs no weights comes first: it is said sooner
+        for experiment in config.experiments:  # checks without weights come first, as they are fast
             registry.experiment(experiment.kind).check_config(experiment, model)
         weights = loading.load_model(found.path, loading.pick_device(config.device))
         if any(need.heads for need in needs):

@@ -18,10 +18,10 @@ from harness.runs.directory import ATTENTION, RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run
 
-MOST_HEADS = 12  # of a text, where nobody says which
+MOST_HEADS = 12  # of a text, unless they are named
 ABOUT = (
     "Attention of single heads over the beginning of a held-out text, and what a surrogate predicts of it. Choose a "
-    "token to ask; every token is shaded by the share that it gets in all its occurrences, as the theory speaks of it, "
+    "token as the query; every token is shaded by the share that it gets in all its occurrences, as in the theory, "
     "the darkest by the largest share of the two. "
     "In the squares (queries down, keys across) the share of a token is spread evenly over its occurrences. The first "
     "position is left out."
@@ -36,8 +36,8 @@ def samples(run: Run) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def telling(heads: Sequence[Head]) -> list[str]:
-    """Names of heads worth a look: the best explained of each kind, and the best and worst of all."""
+def notable(heads: Sequence[Head]) -> list[str]:
+    """Names of the heads that are shown by default: the best explained of each kind, and the best and worst of all."""
 
     def value(head: Head) -> float:
         found = head.explained[head.best].value if head.best else None
@@ -50,11 +50,11 @@ def telling(heads: Sequence[Head]) -> list[str]:
 
 
 def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
-    """What the page needs to know.
+    """The texts and heads of the page.
 
     Args:
         run: a run of heads.
-        heads: which, as `layer.head`; the telling ones by default.
+        heads: which, as `layer.head`; by default those of `notable`.
 
     Returns:
         {texts, heads}; None where the run kept no attention.
@@ -77,7 +77,7 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
         tokens, piece = own["tokens"].iloc[0], token_pieces.piece_maker(folder_of(run.manifest, str(model)))
         columns = np.unique(tokens[1:], return_inverse=True)[1]
         about = {head.name: head for head in heads_of(rows, str(model), str(strategy))}
-        wanted = list(dict.fromkeys(heads or telling(list(about.values()))))[: None if heads else MOST_HEADS]
+        wanted = list(dict.fromkeys(heads or notable(list(about.values()))))[: None if heads else MOST_HEADS]
         for name in wanted:
             of_head = own[own["name"] == name]
             if of_head.empty:

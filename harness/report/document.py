@@ -19,7 +19,7 @@ from harness.runs.directory import now, write_atomic
 
 
 def safe_json(value: Any) -> str:
-    """JSON that may stand inside a `<script>`: no sign in it can end the element or start another."""
+    """JSON that is safe inside a `<script>`: no sign in it can end the element or start another."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -27,11 +27,11 @@ def safe_json(value: Any) -> str:
 
 
 def render(template: str, **content: Any) -> str:
-    """One document that needs nothing else: a template with its style, its script and what it shows.
+    """One document that needs nothing else: a template with its style, its script and its content.
 
     Args:
         template: its name in the folder of templates.
-        **content: what it shows; texts are escaped.
+        **content: the variables of the template; texts are escaped.
     """
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
     page: str = (

@@ -66,7 +66,7 @@ def small(table: Table) -> Table:
 
 
 def print_overview(run: Any, readings: Sequence[Reading], everything: bool = False) -> None:
-    """Print what a run says.
+    """Print the header, answers and tables of a run.
 
     Args:
         run: an opened run.
@@ -100,7 +100,7 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
 
 
 def chosen(readings: Sequence[Reading], names: Sequence[str]) -> list[Table]:
-    """The tables of these names; the name of an experiment stands for all of its tables.
+    """The tables of these names; the name of an experiment selects all of its tables.
 
     Raises:
         UsageError: no such table; names the nearest.
@@ -120,7 +120,7 @@ def to_text(run: Any, answers: Sequence[Answer], tables: Sequence[Table], format
 
     Args:
         run: an opened run.
-        answers, tables: what is written.
+        answers, tables: of the run.
         format_: markdown, latex, csv or json.
     """
     if format_ == "csv":

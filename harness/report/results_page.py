@@ -1,6 +1,6 @@
 """results/README.md: what every committed reference run says, answers first, then its tables.
 
-The page knows no experiment: answers, tables and pictures come from what each run's experiments make of its rows.
+The page knows no experiment: each experiment makes answers, tables and pictures of its own rows.
 Beside each run lies its `notes.md`, prose that the page includes.
 """
 
@@ -33,7 +33,7 @@ def shortened(table: Table, command: str) -> Table:
     """A table with its first rows only, where it has very many.
 
     Args:
-        table: what is shown.
+        table: a table of the run.
         command: prints all rows.
     """
     if len(table.rows) <= MOST_ROWS:
@@ -64,7 +64,7 @@ def _origin(run: Run, name: str) -> str:
 
 
 def run_section(run: Run, name: str, root: Path) -> str:
-    """What one run says, as Markdown.
+    """Answers, tables and pictures of one run, as Markdown.
 
     Args:
         run: an opened run.

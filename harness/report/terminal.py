@@ -99,7 +99,7 @@ def print_tables(tables: Sequence[Table], format_: str = "rich", more: str = "--
 
 @contextmanager
 def progress_line(title: str) -> Iterator[Callable[[float, str], None]]:
-    """One bar on the terminal, gone when the block ends; yields what to tell the share done and what is being done."""
+    """One bar on the terminal, gone when the block ends; yields a function of the share done and the current step."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     screen = console(stderr=True)

@@ -138,10 +138,10 @@ def two_sample_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.95) 
 
 
 def _interval(value: float, drawn: Floats, jackknife: Floats, n: int, tail: float) -> Interval:
-    """The BCa interval; where fewer resamples than FEWEST_DRAWS are beyond its ends, one they can tell, stretched.
+    """The BCa interval; where fewer resamples than FEWEST_DRAWS are beyond its ends, one that they support, stretched.
 
     Many figures that are judged together need ends so far out that no resample lies there: the extremes of the
-    resamples would stand for them, and far too many figures would be called different. The ends are stretched as those
+    resamples would decide it, and far too many figures would be called different. The ends are stretched as those
     of a normal distribution.
     """
     from scipy.special import ndtri

@@ -198,7 +198,7 @@ def bca(value: float, replicates: Floats, jackknife: Floats, n: int, tail: float
 def resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats], width: int = 1) -> Floats:
     """A statistic on RESAMPLES draws of n units with replacement; it gets rows of indices [draws, n].
 
-    `width`: numbers that it looks up for each index, which bounds how many draws it gets at once.
+    `width`: numbers that it reads for each index, which bounds how many draws it gets at once.
     """
     generator = np.random.default_rng(seed)
     return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in chunks(n * width)])

@@ -30,7 +30,7 @@ CELL = ("experiment", "model", "strategy", "surrogate", "condition", "split", "m
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure: what each of its units adds.
+    """One figure: the contribution of each of its units.
 
     Attributes:
         units: the names of the units that have a value.
@@ -78,7 +78,7 @@ class Difference:
         p: two-sided; None where there is nothing to test.
         better: share of pairs in which a is better, ties half; None without pairs or direction.
         paired: whether units were paired.
-        units: what each pair adds to the difference, by the name of its unit; empty without pairs.
+        units: the contribution of each pair to the difference, by the name of its unit; empty without pairs.
     """
 
     interval: Interval
@@ -93,7 +93,7 @@ class Difference:
         return self.paired and self.interval.n > 0 and bool((self.units == 0).all())
 
     @property
-    def sure(self) -> int:
+    def direction(self) -> int:
         """+1 or -1 where the interval excludes zero, or every one of 5 or more pairs differs by the same; else 0."""
         found = self.interval
         if found.value is None or found.value == 0:
@@ -158,7 +158,7 @@ class Observed:
     """Rows made ready for pooling: a unit for every row, the factors of `condition` as columns of their own.
 
     Args:
-        rows: of one or more runs; a column `run` tells them apart where there are several.
+        rows: of one or more runs; with a column `run` where there are several.
     """
 
     def __init__(self, rows: pd.DataFrame) -> None:
@@ -261,7 +261,7 @@ def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...
 
 
 def _units(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """What was drawn at random for each row: the name of its `unit`, and the kind of that in `drawn`."""
+    """The unit of each row, which was drawn at random: its name in `unit`, its kind in `drawn`."""
     units = pd.Series("all", index=frame.index, dtype=object)
     drawn = pd.Series("unit", index=frame.index, dtype=object)
     for _, part in frame.groupby("experiment", sort=False):
@@ -292,7 +292,7 @@ def _with_explained(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_parts(frame: pd.DataFrame, share: MeasureDeclaration) -> pd.DataFrame:
-    """The same for one measure: its own rows give way where the experiment has rows of prompts to pool."""
+    """The same for one measure: its own rows are replaced where the experiment has rows of prompts to pool."""
     own = (frame["metric"] == share.name) & frame["prompt"].isna()
     of_prompts = (frame["metric"] == share.of) & frame["prompt"].notna()
     parts = frame[of_prompts & frame["experiment"].isin(frame.loc[own, "experiment"])]

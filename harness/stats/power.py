@@ -1,4 +1,4 @@
-"""What a run could have found: the smallest difference that its interval would have told from zero."""
+"""Power of a run: the smallest difference that it could have distinguished from zero."""
 
 from __future__ import annotations
 

@@ -34,12 +34,12 @@ class Comparison:
 
     Attributes:
         experiment: its kind.
-        metric, claim: what is measured, as a name and in words.
+        metric, claim: the measured quantity, as a name and in words.
         surrogate: whose; None where it is nobody's.
-        factors: what varies within the claim, such as K or n.
+        factors: the settings that vary within the claim, such as K or n.
         found: the measurement with its interval over repetitions.
         predicted: None where nothing is.
-        bound: what the largest value may be; None where the prediction is a number.
+        bound: the largest allowed value; None where the prediction is a number.
         verdict: None where nothing is predicted.
     """
 
@@ -142,7 +142,7 @@ UNJUDGED = Column("unjudged")
 
 
 def _names(every: Sequence[Sequence[Comparison]], labels: Mapping[str, str]) -> list[str]:
-    """What each group is called: its claim in short, and whose it is where several have the same claim."""
+    """The name of each group: its claim in short, and whose it is where several have the same claim."""
     short = [labels.get(group[0].metric, group[0].claim) for group in every]
     whose = [{"model": "trained", None: ""}.get(group[0].surrogate, str(group[0].surrogate)) for group in every]
     several = {name for name in short if len({w for s, w in zip(short, whose, strict=True) if s == name}) > 1}
@@ -295,7 +295,7 @@ def answer(question: str, said: Sequence[str], behind: Sequence[Comparison]) -> 
     """An answer in sentences; it says so where the comparisons behind it could not be judged.
 
     Args:
-        question: what was to be found out.
+        question: as the answer states it.
         said: sentences.
         behind: the comparisons that they rest on, the most important one first.
     """

@@ -30,7 +30,7 @@ class Comparison:
         reseeded: prompt -> continuation with another seed; empty for greedy decoding, which has only one.
         seed: of the shuffles that make the floor.
         sizes: compare the most frequent tokens too, in sets of these sizes; with any, lock-in times and losers as well.
-        about: what the condition of every row says.
+        about: the condition of every row.
         extra: names of measures that are applied to every continuation beside the usual ones.
     """
 
@@ -81,7 +81,7 @@ class Comparison:
         other, condition = tokens[:length], {"real_seed": c.seed}
         self._own(surrogate, seed, c, other, condition)
         pair = winner_measures(c.continuation[:length], other, c.prompt_tokens)
-        del pair["winner_size"]  # stands among its own measures
+        del pair["winner_size"]  # is among its own measures
         if self.sizes:
             pair |= top_agreement(c.continuation[:length], other, self.sizes)
             pair["lock_in_error"] = lock_in_error(c.continuation[:length], other, c.prompt_tokens)

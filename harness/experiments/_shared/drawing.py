@@ -1,4 +1,4 @@
-"""What experiments draw with: panels, points with intervals, estimates beside each other, maps of heads.
+"""Drawing helpers of experiments: panels, points with intervals, estimates beside each other, maps of heads.
 
 Functions that return a figure are drawn in the style of `harness.core.style`; the others add to axes of one.
 """
@@ -62,9 +62,9 @@ def points(axis: Any, x: Any, found: Sequence[Interval], index: int, label: str 
     """Measurements with their intervals; those without a value are left out.
 
     Args:
-        axis: what is drawn on.
+        axis: of a matplotlib figure.
         x: [n] places.
-        found: [n] what was measured there.
+        found: [n] the measurements there.
         index: of the series, for its colour and marker.
         label: in the legend.
         **options: of matplotlib's `errorbar`.
@@ -89,7 +89,7 @@ def grid_labels(axis: Any, layers: Sequence[int], heads: int, title: str, first:
     """Title and ticks of a map with layers down and heads across.
 
     Args:
-        axis: what is drawn on.
+        axis: of a matplotlib figure.
         layers: the number of each row.
         heads: how many columns.
         title: above the map.

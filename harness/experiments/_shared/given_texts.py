@@ -75,7 +75,7 @@ def given_unit(model: Model, documents: list[Prompt], settings: GivenTexts, max_
 
 
 def keep_texts(work: Work) -> pd.DataFrame:
-    """Do the unit: leave the texts where units of heads look for them."""
+    """Do the unit: write the texts where units of heads read them."""
     s = work.settings
     shared: dict[str, Any] = {"experiment": "texts", "model": s["model"], "strategy": STRATEGY}
     rows, texts = Rows(**shared, revision=s["revision"], surrogate="model"), []

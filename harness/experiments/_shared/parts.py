@@ -1,4 +1,4 @@
-"""What the parts that tables, answers and figures read have in common: pooled figures, and what rows are called."""
+"""Pooled figures of one part of a run, such as a model and strategy: for tables, answers and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of answers that experiments word alike: differences that were found, and those that were not."""
+"""Sentences that the answers of several experiments share: differences that were found, and those that were not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.stats.power import smallest_difference
 
 
 def rough(value: float) -> str:
-    """Two digits, for what is known about as well."""
+    """Two digits, for estimates that are no more precise."""
     return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
@@ -34,7 +34,7 @@ def not_found(difference: Interval, to: str, unit: str = "") -> str:
 
     Args:
         difference: whose interval includes 0, or that has none.
-        to: what it is a difference to, such as "counts".
+        to: the other side of the difference, such as "counts".
         unit: of the difference.
     """
     shown = with_unit(difference, unit, signed=True)
@@ -46,5 +46,5 @@ def not_found(difference: Interval, to: str, unit: str = "") -> str:
 
 
 def testable(found: Difference) -> bool:
-    """Could the run have told the difference from zero?"""
-    return found.sure != 0 or found.identical or found.interval.low is not None
+    """Could the run have distinguished the difference from zero?"""
+    return found.direction != 0 or found.identical or found.interval.low is not None

@@ -56,7 +56,7 @@ def read_chains(
         model: of `loading`.
         texts: token ids of the training texts.
         vocabulary: all tokens that the chains have to know.
-        progress: told what is being done.
+        progress: called with a description of each step.
     """
     reader = ChainReader(model, "all", vocabulary, max(len(tokens) for tokens in texts))
     for index, tokens in enumerate(texts):

@@ -60,8 +60,8 @@ def _repetition(part: Part, question: str) -> Answer:
     text = f"{part.model}: {_taken(part)} seq_rep_4 is {with_unit(after)}, with it {with_unit(before)}"
     if found.identical:
         text += ", the same on every prompt."
-    elif found.sure:
-        word = "more" if found.sure > 0 else "less"
+    elif found.direction:
+        word = "more" if found.direction > 0 else "less"
         text += f": it repeats {word}, by {beyond(found.interval)} ({found.interval.n} held-out prompts)."
     else:
         text += f": {not_found(found.interval, 'the model with it')}."
@@ -75,8 +75,8 @@ def _cost(part: Part, question: str) -> Answer:
     text = f"{part.model}: {_taken(part)} the loss on prose "
     if found.identical:
         text += f"is the same in each of {found.interval.n} texts."
-    elif found.sure:
-        word = "rises" if found.sure > 0 else "falls"
+    elif found.direction:
+        word = "rises" if found.direction > 0 else "falls"
         text += f"{word} by {beyond(found.interval, 'nats')} per token ({found.interval.n} texts)."
     else:
         text = f"{part.model}, loss on prose {_taken(part)}: {not_found(found.interval, 'the model with it', 'nats')}."
@@ -93,8 +93,8 @@ def _penalty(part: Part, question: str) -> Answer:
     text = f"{part.model}: {_taken(part)} seq_rep_4 "
     if found.identical:
         text += f"is that of {penalty}, on every prompt."
-    elif found.sure:
-        word = "above" if found.sure > 0 else "below"
+    elif found.direction:
+        word = "above" if found.direction > 0 else "below"
         text += f"is {beyond(found.interval)} {word} that of {penalty} ({found.interval.n} held-out prompts)."
     else:
         text = f"{part.model}, seq_rep_4 {_taken(part)}: {not_found(found.interval, penalty)}."
@@ -109,8 +109,8 @@ def _place(part: Part, question: str, one: str, other: str) -> Answer:
     text = f"{part.model}: without the count in {first} "
     if found.identical:
         text += f"seq_rep_4 is that of {second}, on every prompt."
-    elif found.sure:
-        word = "more" if found.sure > 0 else "less"
+    elif found.direction:
+        word = "more" if found.direction > 0 else "less"
         text += f"it repeats {beyond(found.interval)} {word} than without it in {second} ({found.interval.n} prompts)."
     else:
         missed = not_found(found.interval, f"the {place_name(other)}")

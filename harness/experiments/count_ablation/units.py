@@ -1,9 +1,9 @@
 """Experiment `count-ablation`: does the count cause the repetition?
 
-The theory says that a token is written again because it stands in the context so often. So log(count of a token so
+The theory says that a token is written again because it occurs in the context so often. So log(count of a token so
 far) is taken from the attention scores of its positions, in all heads, in one half of the layers, in the heads whose
 chains predict the training texts best and in random ones. Each is decoded greedily on held-out prompts, and its loss is
-measured on prose and on the model's own text at temperature 1; penalties of the decoder stand beside it.
+measured on prose and on the model's own text at temperature 1; penalties of the decoder are measured for comparison.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _next_token(part: Part, question: str) -> Answer:
     if not behind:
         return Answer(question, f"{text}; there is no other to compare with.", best.interval())
     lead = leads[behind[0]]
-    if lead.sure:
+    if lead.direction:
         return Answer(
             question, f"{text}. {behind[0]} is {beyond(lead.interval, 'nats')} further away.", best.interval()
         )
@@ -103,8 +103,8 @@ def _winners(part: Part, question: str) -> Answer:
     lead = difference(best, floor, metric, paired=True)
     text = f"{part.what}: the winners of {order[0]} agree best, overlap {with_unit(best.interval())}"
     other = "the model's continuation of another prompt"
-    if lead.sure:
-        text += f", {beyond(lead.interval)} {'better' if lead.sure > 0 else 'worse'} than {other}."
+    if lead.direction:
+        text += f", {beyond(lead.interval)} {'better' if lead.direction > 0 else 'worse'} than {other}."
     else:
         text += f"; {not_found(lead.interval, other)}."
     text += f" The model itself: {with_unit(floor.interval())} on another prompt"
@@ -129,11 +129,11 @@ def _repetition(part: Part, question: str) -> Answer:
     text += f"{order[0]} comes closest with {with_unit(part.interval(metric, order[0]))}"
     if best.identical:
         text += ", the same on every prompt."
-    elif best.sure:
-        text += f", {beyond(best.interval)} {'more' if best.sure > 0 else 'less'}."
+    elif best.direction:
+        text += f", {beyond(best.interval)} {'more' if best.direction > 0 else 'less'}."
     else:
         text += f": {not_found(best.interval, 'the model')}."
-        nor = [name for name in order[1:] if not found[name].sure and found[name].interval.low is not None]
+        nor = [name for name in order[1:] if not found[name].direction and found[name].interval.low is not None]
         if nor:
             text += f" Nor was one found for {_listed(nor)}."
     return Answer(question, text, best.interval, answered=testable(best))

@@ -66,7 +66,7 @@ class Part(DecodedPart):
 
     @property
     def one_continuation(self) -> bool:
-        """Does the model continue each prompt in one way only? Then its ceiling is its own continuation."""
+        """Does the model have a single continuation of each prompt? Then its ceiling is its own continuation."""
         ceiling = self.rows[self.rows["surrogate"] == CEILING]
         return bool(len(ceiling)) and bool((ceiling["seed"] == real_seeds(ceiling)).fillna(False).all())
 

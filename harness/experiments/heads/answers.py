@@ -46,7 +46,7 @@ def _unanswered(question: str, what: str, reason: str) -> Answer:
 
 
 def _why(part: Part) -> str | None:
-    """Why nothing can be said about what is explained; None where something can."""
+    """Why the explained share has no value; None where it has one."""
     if part.sample("kl", COUNTS).pooled is None:
         return NO_COUNTS
     if not part.ranked:
@@ -90,7 +90,7 @@ def _most(part: Part) -> Answer:
     lead = difference(sample, part.sample("explained", others[0]), "explained", paired=True)
     if lead.identical:
         text += f" {others[0]} explains the same on every prompt."
-    elif lead.sure:
+    elif lead.direction:
         text += f" That is {beyond(_points(lead.interval), 'points')} more than {others[0]}, the runner-up."
     else:
         text += f" Runner-up: {not_found(_points(lead.interval), others[0], 'points')}."

@@ -43,12 +43,12 @@ def as_attention(fit: HeadFit) -> AttentionCCMC:
             f"head {fit.layer}.{fit.head} caps its scores, so that they are no products; keep the most frequent tokens "
             f"with --tokens {LARGEST}"
         )
-    size = len(fit.ids)  # the first position may stand behind the tokens
+    size = len(fit.ids)  # the first position may follow the tokens
     return AttentionCCMC(chain.key[:size], chain.query[:size])
 
 
 def export(fit: HeadFit, path: Path, tokens: int | None = None) -> tuple[str, Path]:
-    """Write the chain of a head, and beside it the tokens that its rows and columns stand for.
+    """Write the chain of a head, and beside it the tokens of its rows and columns.
 
     Args:
         fit: the head.

@@ -127,7 +127,7 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
                 Figure(
                     f"heads-kinds-{end}",
                     f"Heads of {part.what}: kinds",
-                    "What each head attends to, by its scores; the table heads.by-kind says how kinds are told apart.",
+                    "What each head attends to, by its scores; the table heads.by-kind defines the kinds.",
                     partial(kinds_map, heads),
                 )
             )

@@ -136,7 +136,7 @@ def refit(
         head: `layer.head`.
         surrogate: of `CHAINS`; `ccmc-fit` by default.
         model: which, where the run has several.
-        progress: told what is being done.
+        progress: called with a description of each step.
 
     Raises:
         UsageError: a head, surrogate or model that the run does not have, or weights that are not the run's; names the

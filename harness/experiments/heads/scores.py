@@ -15,7 +15,7 @@ from harness.attention.log_weights import SINK_ODDS
 from harness.core.rows import Rows
 from harness.experiments._shared.continuations import Continuation
 from harness.experiments._shared.fidelity_rows import INFINITE, add_finite
-from harness.experiments.heads.looks import Patterns
+from harness.experiments.heads.patterns import Patterns
 from harness.measures.block_fidelity import Comparison
 from harness.measures.head_patterns import PatternSums
 from harness.stats.explained import explained_interval
@@ -81,7 +81,7 @@ class Scores:
         fitted: Mapping[str, HeadSurrogate],
         seen: np.ndarray[Any, np.dtype[np.bool_]],
     ) -> None:
-        """Score every surrogate of one layer on one text; `seen` [K] tells the tokens that have a static input."""
+        """Score every surrogate of one layer on one text; `seen` [K] marks the tokens that have a static input."""
         text = view.text
         shared: dict[str, Any] = {
             "strategy": continuation.strategy,

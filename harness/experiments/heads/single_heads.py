@@ -13,7 +13,7 @@ from harness.measures.head_kinds import PATTERNS, kind_of
 from harness.stats.pooling import Observed, Sample
 
 SCORES = ("sink_share", *PATTERNS, "content_score")
-"""What the kind of a head is told by."""
+"""The scores that decide the kind of a head."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Head:
 
     Attributes:
         layer, head: which.
-        kind: what it attends to; None where the run has no scores.
+        kind: of tokens that it attends to; None where the run has no scores.
         scores: of `SCORES`, those that are there: pooled over prompts, or the head's own.
         explained: by surrogate, in the order of the ladder.
     """
@@ -52,7 +52,7 @@ class Head:
 
     @property
     def most(self) -> Interval:
-        """What its best surrogate explains."""
+        """The share that its best surrogate explains."""
         best = self.best
         return Interval(None, None, None, 0, "nothing was explained") if best is None else self.explained[best]
 

@@ -79,7 +79,7 @@ def _shown(found: list[Part]) -> list[tuple[Part, list[str]]]:
 
 
 def _summary(found: list[Part]) -> Table:
-    """What the main surrogates explain."""
+    """The explained share of the main surrogates."""
     lead, shown = leading(found), _shown(found)
     body: list[list[Cell]] = []
     marked = set()
@@ -146,7 +146,7 @@ def _explained(found: list[Part]) -> Table:
 
 
 def _texts(found: list[Part]) -> Table:
-    """What the figures were measured on."""
+    """The texts and queries that the figures were measured on."""
     lead = leading(found)
     body: list[list[Cell]] = [
         [*lead.cells(p.key), p.heads, p.prompts, p.interval("sink_share", MODEL), p.interval("unseen_share", MODEL)]

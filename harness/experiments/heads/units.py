@@ -30,7 +30,7 @@ from harness.experiments._shared.continuations import (
     read_continuations,
 )
 from harness.experiments._shared.fidelity_rows import add_facts
-from harness.experiments.heads.looks import Samples
+from harness.experiments.heads.patterns import Samples
 from harness.experiments.heads.scores import Scores
 from harness.experiments.heads.sums import LayerSums, PriorSums
 from harness.runs.units import Work
@@ -95,7 +95,7 @@ def fit_heads(work: Work, rows: Rows) -> FittedHeads:
 
     Args:
         work: a unit of heads, or a part of one: some of its layers, some of its surrogates.
-        rows: get what is told about the training texts, such as the ridges that were chosen.
+        rows: receive the results on training texts, such as the ridges that were chosen.
     """
     from harness.models import loading
 
@@ -129,7 +129,7 @@ def training_pass(
         wanted: which layers.
         vocabulary: of all texts of the run.
         file: where the sums per pair go, or None to keep them in memory.
-        progress: told the number of each text before it is read.
+        progress: called with the number of each text before it is read.
         width: tokens that go through the model at once, of as many texts as fit; None for one text at a time.
     """
     settings = model.config.get_text_config()
@@ -164,21 +164,21 @@ def _fit_layers(
     """Fit the surrogates of every layer; also how often each token [K] has added to its static input."""
     s, wanted, count = work.settings, list(work.settings["layers"]), len(train)
 
-    def told(start: float, stop: float, what: str) -> Callable[[int], None]:
+    def step(start: float, stop: float, what: str) -> Callable[[int], None]:
         return lambda index: _share(work, start, stop, index, count, f"{what} training text {index + 1} of {count}")
 
     of_train, width = [tokens for _, tokens in train], window_width(model, s["max_length"])
-    sums, static = training_pass(model, of_train, wanted, vocabulary, file, told(0.0, 0.3, "attention over"), width)
+    sums, static = training_pass(model, of_train, wanted, vocabulary, file, step(0.0, 0.3, "attention over"), width)
     heads = static_layers(model, static, wanted, vocabulary, max(len(tokens) for _, tokens in texts))
     given = {layer: Ingredients(derive_seed(s["seed"], "heads", layer), heads[layer]) for layer in wanted}
     priors = priors_of(s["surrogates"])
     prior = {layer: PriorSums([make(name, "heads", given[layer]) for name in priors]) for layer in wanted}
     if priors:
-        tell = told(0.3, 0.5, "scores over")
+        heard = step(0.3, 0.5, "scores over")
 
         def take(call: LayerCall, number: int) -> None:
             if call.layer == wanted[0]:
-                tell(number)
+                heard(number)
             prior[call.layer].add(call, sums[call.layer].views[number])
 
         listen_windows(model, of_train, wanted, take, width)

@@ -121,6 +121,6 @@ def _beside(sample: Sample, other: Sample, name: str) -> str:
     shown = f" {name} reaches {interval(other.interval())}"
     if lead.identical:
         return f"{shown}, the same in every repetition."
-    if lead.sure:
-        return f"{shown}, {beyond(lead.interval)} {'more' if lead.sure > 0 else 'less'}."
+    if lead.direction:
+        return f"{shown}, {beyond(lead.interval)} {'more' if lead.direction > 0 else 'less'}."
     return f"{shown}; {not_found(lead.interval, 'it')}."

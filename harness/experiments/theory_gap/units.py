@@ -61,7 +61,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "two-layers": {"layers": 2},
     "positions": {"positions": "rotary"},
 }
-MANY = ("two-heads", "four-heads", "two-layers", "positions")  # no single chain stands in their weights
+MANY = ("two-heads", "four-heads", "two-layers", "positions")  # their weights hold no single chain
 ONE_STEP = ("kl", "total_variation", "top_token")
 ROLLOUTS = ("seq_rep_4", "rep_32", "winner_size", "winner_jaccard", "dominance_area")
 EXACT = 1e-10
@@ -90,12 +90,12 @@ def weights_chain(model: OneLayerForCausalLM) -> HeadMixture:
     with torch.inference_mode():
         x = layer.norm(model.E) if model.config.norm else model.E  # [K, d]
         scale = model.config.dimension**-0.5 if model.config.norm else 1.0
-        asked = scale * x @ layer.W[0].T  # [K, d]
-    return HeadMixture([HeadChain(0, 0, asked.double().numpy(), x.double().numpy(), None)], with_counts=False)
+        queried = scale * x @ layer.W[0].T  # [K, d]
+    return HeadMixture([HeadChain(0, 0, queried.double().numpy(), x.double().numpy(), None)], with_counts=False)
 
 
 def next_tokens(tokens: np.ndarray[Any, Any], prompt_length: int, inside: bool) -> Examples:
-    """What came after each position from the prompt's last on; `inside`: only where it stood in the context before."""
+    """What came after each position from the prompt's last on; `inside`: only where it occurs in the context."""
     labels = np.full_like(tokens, IGNORED)
     for place in range(prompt_length - 1, tokens.shape[1] - 1):
         after = tokens[:, place + 1]

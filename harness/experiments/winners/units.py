@@ -130,8 +130,8 @@ def repetition(work: Work) -> pd.DataFrame:
                 at = np.exp([np.interp(np.log(T // 10), np.log(flow.times), np.log(f)) for f in flow.frequencies.T])
                 seen = before[path] > 0
                 if seen.sum() >= 5:
-                    told = spearmanr(np.log(m / at)[seen], np.log(final[path] / before[path])[seen]).statistic
-                    found["exponent_correlation"].append(float(told))
+                    rank = spearmanr(np.log(m / at)[seen], np.log(final[path] / before[path])[seen]).statistic
+                    found["exponent_correlation"].append(float(rank))
         for name, each in found.items():
             place = {**factors, "t0": t0}
             if each:
@@ -151,12 +151,14 @@ def _odds(
 ) -> None:
     """The predicted sets with their odds against the sets that paths come nearest to."""
     counts = np.bincount(prompt, minlength=chain.vocab_size).astype(float)
-    told = winners(chain, counts, T, query=int(prompt[-1]), paths=len(final), seed=seed)
-    sets = [(told.frequencies, told.odds)] + [(other.frequencies, other.odds) for other in told.alternatives]
+    predicted = winners(chain, counts, T, query=int(prompt[-1]), paths=len(final), seed=seed)
+    sets = [(predicted.frequencies, predicted.odds)] + [
+        (other.frequencies, other.odds) for other in predicted.alternatives
+    ]
     nearest = np.argmin([np.abs(final - m).sum(axis=1) for m, _ in sets], axis=0)
-    rows.add("unsettled", float(not told.settled), condition=factors)
+    rows.add("unsettled", float(not predicted.settled), condition=factors)
     rows.add("stable_sets", len(sets), condition=factors)
-    rows.add("odds", float((nearest == 0).mean()), prediction=told.odds, condition=factors)
+    rows.add("odds", float((nearest == 0).mean()), prediction=predicted.odds, condition=factors)
 
 
 def absorption(work: Work) -> pd.DataFrame:

@@ -45,9 +45,9 @@ def body(table: Table, plain: Callable[[str], str] = str, marked: Callable[[str]
     """The cells of a table as text.
 
     Args:
-        table: what is written.
+        table: any table.
         plain: escapes the text of a cell.
-        marked: makes the escaped text of a marked cell stand out.
+        marked: makes the escaped text of a marked cell bold.
     """
     rows = []
     for i, row in enumerate(table.rows):
@@ -60,7 +60,7 @@ def caption(table: Table, marks: str) -> str:
     """The caption, with a sentence about marked cells where there are any.
 
     Args:
-        table: what is written.
+        table: any table.
         marks: how a marked cell is written, such as "Bold".
     """
     said = f"{marks}: {table.mark}." if table.mark and table.marked else ""

@@ -177,7 +177,7 @@ def _grid(columns: list[_Column], widths: list[int]) -> list[Line]:
     for level in range(depth):
         pieces = []
         for column, width, head in zip(columns, widths, heads, strict=True):
-            above = depth - len(head)  # headers stand on the rule
+            above = depth - len(head)  # headers end at the rule
             text = head[level - above] if level >= above else ""
             pieces.append((text, width, column.left, "bold"))
         lines.append(_line(pieces))
@@ -229,7 +229,7 @@ def layout(table: Table, width: int, star: bool = True, more: str = "--format cs
     """A table as lines, none of them wider than `width`.
 
     Args:
-        table: what is shown.
+        table: any table.
         width: in columns of a terminal; at least 40, or a single interval may be wider.
         star: marked cells get a star, where nothing can be bold.
         more: the option that shows the columns which are left out.

@@ -1,4 +1,4 @@
-"""What a heads run keeps beside the scores of surrogates: what kind each head is of, and a text to look at."""
+"""Patterns of each head, which decide its kind, and a sample of its attention on one text for pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.measures.head_patterns import PatternSums, content_scores
 from harness.runs.directory import ATTENTION, write_parquet
 from harness.surrogates.base import HeadSurrogate
 
-SAMPLE = 48  # tokens of the text that is kept to look at
+SAMPLE = 48  # tokens of the text that is kept for pictures
 
 
 class Patterns:
