@@ -81,8 +81,11 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Units done at once; the rows do not depend on it.")] = 1,
     executor: Annotated[str, typer.Option(help="Where units run: local or ray.")] = "local",
+    all_: Annotated[bool, typer.Option("--all", help="Print every table at the end.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
     """Execute a config and print what it found; started again, it goes on where it stopped."""
+    cli_results.one_of("--format", format_, FORMATS)
     if executor not in {"local", "ray"}:
         raise UsageError(f"--executor {executor!r}{nearest(executor, ['local', 'ray'])}")
     with Bars(console(stderr=True)) as bars:
@@ -99,13 +102,7 @@ def run(
             watcher=bars,
             on_plan=bars.planned,
         )
-    from harness.report.overview import print_overview
-    from harness.runs.reading import read
-
-    with working("pooling rows"):
-        readings = read(done.rows)
-    _warn(done, readings)
-    print_overview(done, readings)
+    _say(done, [], all_, format_)
 
 
 @app.command(
@@ -122,22 +119,34 @@ def show(
 ) -> None:
     """Print what a run says: answers in words, a small table per experiment, and the names of all other tables."""
     cli_results.one_of("--format", format_, FORMATS)
-    from harness.report import overview
-    from harness.runs.reading import read
     from harness.runs.run import load_run
 
-    opened = load_run(run)
+    _say(load_run(run), names or [], all_, format_)
+
+
+def _say(run: Any, names: Sequence[str], everything: bool, format_: str) -> None:
+    """Print what a run says.
+
+    Args:
+        run: an opened run.
+        names: of tables; none: answers, headlines and the names of the other tables.
+        everything: all tables in the place of the headlines.
+        format_: rich, or one of those that give everything, uncut.
+    """
+    from harness.report import overview
+    from harness.runs.reading import read
+
     with working("pooling rows"):
-        readings = read(opened.rows)
-    _warn(opened, readings)
+        readings = read(run.rows)
+    _warn(run, readings)
     tables = overview.chosen(readings, names) if names else [table for one in readings for table in one.tables]
     if format_ != "rich":
         answers = [] if names else overview.in_order(readings)
-        typer.echo(overview.to_text(opened, answers, tables, format_), nl=False)
+        typer.echo(overview.to_text(run, answers, tables, format_), nl=False)
     elif names:
-        print_tables(tables, more=f"ccmc show {opened.path} {' '.join(names)} --format csv")
+        print_tables(tables, more=f"ccmc show {run.path} {' '.join(names)} --format csv")
     else:
-        overview.print_overview(opened, readings, all_)
+        overview.print_overview(run, readings, everything)
 
 
 def _warn(run: Any, readings: Sequence[Reading]) -> None:

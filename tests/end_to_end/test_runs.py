@@ -17,6 +17,7 @@ import pytest
 from float32 import kl_tolerance
 
 import harness
+from harness.cli.app import invoke
 from harness.core.errors import UnitsFailedError, UsageError
 from harness.core.rows import COLUMNS
 
@@ -231,3 +232,14 @@ def test_heads_of_other_architectures(family: str, finished: Any, tmp_path: Path
     assert kl[0, "pccmc-weights"] <= kl_tolerance(12 + 24)
     assert kl[0, "counts"] > 0.1
     assert kl[1, "pccmc-weights"] > 10 * kl_tolerance(12 + 24)  # deeper heads see context
+
+
+def test_a_complete_run_is_printed_again_in_any_format(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run, folder = finished
+    again = ["run", str(folder / "small.yaml"), "--out", str(run.path)]
+    assert invoke([*again, "--format", "json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["run"]["state"] == "complete"
+    assert [table["name"] for table in printed["tables"]] == [table.name for table in run.tables()]
+    assert invoke([*again, "--format", "xml"]) == 2
+    assert "--format 'xml'" in capsys.readouterr().err
