@@ -19,7 +19,7 @@ from harness.analysis.comparability import compare_manifests
 from harness.analysis.tolerance import Pattern, Tolerance
 from harness.core import registry
 from harness.core.rows import frames
-from harness.runs.verify import NO_HASHES, check_tables, schema_problems
+from harness.runs.verify import check_tables, schema_problems
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
 
 FAILURES = ("worse", "missing", "no value", "new", "another experiment", "incomplete", "changed", "schema")
@@ -98,10 +98,10 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
             whole.append(Finding(name, "incomplete", detail=f"{one.state}: {done} of {planned} units are stored"))
         else:
             for problem in check_tables(one.path, one.manifest)[1]:
-                if problem == NO_HASHES:
-                    notes.append(f"{name}: {problem}")
+                if problem.unknown:
+                    notes.append(f"{name}: {problem.text}")
                 else:
-                    whole.append(Finding(f"{name} {problem.partition(' ')[0]}", "changed", detail=problem))
+                    whole.append(Finding(f"{name} {problem.file}", "changed", detail=problem.text))
     if len(run.manifest["units"]) < len(baseline.manifest["units"]):
         counts = f"{len(run.manifest['units'])} units, the baseline has {len(baseline.manifest['units'])}"
         whole.append(Finding("units", "missing", detail=counts))

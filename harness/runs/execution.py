@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from harness.core.errors import UsageError, one_line
 from harness.core.hashing import folder_hashes
@@ -81,14 +81,25 @@ def _quiet(share: float, what: str) -> None:
     """Progress inside a unit that runs in another process is not shown."""
 
 
-def _in_worker(directory: str, unit: Unit) -> tuple[str, str] | None:
-    """Run a unit elsewhere; an error comes back as (message, traceback), since not every exception can be pickled."""
+class _Problem(NamedTuple):
+    """Why a unit failed; it crosses processes, since not every exception can be pickled.
+
+    `usage`: the config cannot work, so that no further unit is tried.
+    """
+
+    message: str
+    trace: str = ""
+    usage: bool = False
+
+
+def _in_worker(directory: str, unit: Unit) -> _Problem | None:
+    """Run a unit elsewhere; its error, or None."""
     try:
         run_unit(Path(directory), unit, _quiet)
     except UsageError as error:
-        return f"usage:{one_line(error)}", ""
+        return _Problem(one_line(error), usage=True)
     except Exception as error:
-        return one_line(error), traceback.format_exc()
+        return _Problem(one_line(error), traceback.format_exc())
     return None
 
 
@@ -119,13 +130,13 @@ class _RayPool:
         self._ray.shutdown()
 
 
-def _fail(store: RunDirectory, unit: Unit, message: str, trace: str, failures: dict[str, str]) -> None:
-    if message.startswith("usage:"):
-        raise UsageError(message.removeprefix("usage:"))
-    failures[unit.key] = message
+def _fail(store: RunDirectory, unit: Unit, problem: _Problem, failures: dict[str, str]) -> None:
+    if problem.usage:
+        raise UsageError(problem.message)
+    failures[unit.key] = problem.message
     folder = store.path / "errors"
     folder.mkdir(exist_ok=True)
-    (folder / f"{unit.key}.txt").write_text(f"{unit.label}\n{trace}", encoding="utf-8")
+    (folder / f"{unit.key}.txt").write_text(f"{unit.label}\n{problem.trace}", encoding="utf-8")
 
 
 def execute(
@@ -160,7 +171,7 @@ def execute(
                 except UsageError:
                     raise
                 except Exception as error:
-                    _fail(store, unit, one_line(error), traceback.format_exc(), failures)
+                    _fail(store, unit, _Problem(one_line(error), traceback.format_exc()), failures)
             watcher.finished(unit, failures.get(unit.key))
         return failures
     _execute_pool(store, todo, watcher, workers, executor, failures)
@@ -199,9 +210,9 @@ def _execute_pool(
                 try:
                     problem = future.result()
                 except BrokenExecutor:  # one process died, and its pool gives up those beside it too
-                    problem, dead = ("a worker process was killed; is there enough memory for so many?", ""), True
+                    problem, dead = _Problem("a worker process was killed; is there enough memory for so many?"), True
                 if problem is not None:
-                    _fail(store, unit, problem[0], problem[1], failures)
+                    _fail(store, unit, problem, failures)
                 watcher.finished(unit, failures.get(unit.key))
             if dead and not running:
                 pool.shutdown(wait=False)

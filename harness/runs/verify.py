@@ -17,7 +17,26 @@ from harness.runs.directory import RunDirectory
 
 TABLES = ("rows.parquet", "trajectories.parquet")
 RECORD = "unit.json"
-NO_HASHES = "manifest.json: no hashes of the assembled tables; it was made before they were kept"
+
+
+@dataclass(frozen=True)
+class TableProblem:
+    """What is wrong with an assembled table.
+
+    Attributes:
+        file: the table, or the manifest where that has no hashes.
+        problem: in words, after the name of the file.
+        unknown: the table may be as it was written: there is no hash to compare it with.
+    """
+
+    file: str
+    problem: str
+    unknown: bool = False
+
+    @property
+    def text(self) -> str:
+        """File and problem in one line."""
+        return f"{self.file}{':' if self.unknown else ''} {self.problem}"
 
 
 @dataclass(frozen=True)
@@ -67,9 +86,9 @@ def verify(path: Path) -> Verification:
             problems += found_problems
         problems += _strangers(store, manifest)
     if complete:
-        checked, found_problems = check_tables(path, manifest)
+        checked, of_tables = check_tables(path, manifest)
         files += checked
-        problems += found_problems
+        problems += [one.text for one in of_tables]
     rows = _rows(store, problems)
     return Verification(files, len(manifest["units"]) if keeps_units else 0, rows, tuple(problems))
 
@@ -116,20 +135,21 @@ def _strangers(store: RunDirectory, manifest: dict[str, Any]) -> list[str]:
     return [f"units/{folder.name}: not a unit of this run" for folder in sorted(folders) if folder.name not in planned]
 
 
-def check_tables(path: Path, manifest: dict[str, Any]) -> tuple[int, list[str]]:
-    """How many assembled tables were compared with the hashes in a manifest, and a line for each problem."""
+def check_tables(path: Path, manifest: dict[str, Any]) -> tuple[int, list[TableProblem]]:
+    """How many assembled tables were compared with the hashes in a manifest, and each problem."""
     recorded = manifest.get("tables") or {}
     if not recorded:
-        return 0, [NO_HASHES]
+        why = "no hashes of the assembled tables; it was made before they were kept"
+        return 0, [TableProblem("manifest.json", why, unknown=True)]
     problems = []
     for name in TABLES:
         file = path / name
         if name in recorded and not file.is_file():
-            problems.append(f"{name} is missing")
+            problems.append(TableProblem(name, "is missing"))
         elif name not in recorded and file.is_file():
-            problems.append(f"{name} was not made by the run")
+            problems.append(TableProblem(name, "was not made by the run"))
         elif name in recorded and file_hash(file) != recorded[name]:
-            problems.append(f"{name} was changed after it was written")
+            problems.append(TableProblem(name, "was changed after it was written"))
     return len(recorded), problems
 
 

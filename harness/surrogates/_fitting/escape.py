@@ -15,7 +15,7 @@ from scipy.special import xlog1py, xlogy
 from harness.core.seeds import derive_seed
 from harness.data.texts import FloatArray, Text
 from harness.surrogates._fitting.chain_walk import Leaving
-from harness.surrogates._fitting.folds import inner_folds
+from harness.surrogates._fitting.folds import keep_back
 from harness.surrogates.observations import NextTokenObservations
 
 SHRINKAGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -99,11 +99,10 @@ class Escape:
         return found
 
     def _choose(self, observations: NextTokenObservations) -> float:
-        folds = inner_folds(observations.groups, 4, derive_seed(self.seed, "escape"))
-        if len(folds) < 2:
+        parts = keep_back(observations, derive_seed(self.seed, "escape"))
+        if parts is None:
             return SHRINKAGES[-1]
-        kept_back = folds[0]
-        inner, outer = observations.part(set(observations.groups) - kept_back), observations.part(kept_back)
+        inner, outer = parts
         losses = []
         for shrinkage in SHRINKAGES:
             self._learn(inner, shrinkage)

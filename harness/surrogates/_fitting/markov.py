@@ -9,7 +9,7 @@ from scipy import sparse
 
 from harness.core.seeds import derive_seed
 from harness.data.texts import FloatArray, Text
-from harness.surrogates._fitting.folds import inner_folds
+from harness.surrogates._fitting.folds import keep_back
 from harness.surrogates.base import NextTokenSurrogate
 from harness.surrogates.observations import NextTokenObservations
 
@@ -67,10 +67,10 @@ class MarkovChain(NextTokenSurrogate):
         return self._cache[query]
 
     def _choose(self, observations: NextTokenObservations) -> float:
-        folds = inner_folds(observations.groups, 4, derive_seed(self.seed, "bigram"))
-        if len(folds) < 2:
+        parts = keep_back(observations, derive_seed(self.seed, "bigram"))
+        if parts is None:
             return SHRINKAGES[-1]
-        inner, outer = observations.part(set(observations.groups) - folds[0]), observations.part(folds[0])
+        inner, outer = parts
         losses = []
         for shrinkage in SHRINKAGES:
             self._learn(inner, shrinkage)

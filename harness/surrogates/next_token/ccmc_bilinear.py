@@ -13,7 +13,7 @@ from harness.core.registry import register
 from harness.core.seeds import derive_seed
 from harness.data.texts import FloatArray, IntArray, Text
 from harness.surrogates._fitting.chain_walk import ChainTerms
-from harness.surrogates._fitting.folds import inner_folds
+from harness.surrogates._fitting.folds import keep_back
 from harness.surrogates.base import Fact, Ingredients, NextTokenSurrogate, chain_rows
 from harness.surrogates.observations import NextTokenObservations
 
@@ -113,10 +113,9 @@ class CCMCBilinear(NextTokenSurrogate):
         width = self.x.shape[1]
         start = np.zeros(width * width)
         ridge = RIDGES[0]
-        folds = inner_folds(observations.groups, 4, derive_seed(self.seed, "bilinear"))
-        if len(folds) > 1:
-            inner = _Problem(observations.part(set(observations.groups) - folds[0]), self.x)
-            outer = _Problem(observations.part(folds[0]), self.x)
+        parts = keep_back(observations, derive_seed(self.seed, "bilinear"))
+        if parts is not None:
+            inner, outer = (_Problem(part, self.x) for part in parts)
             losses, solutions = [], []
             for candidate in RIDGES:
                 start = self._solve(inner, candidate, start)
