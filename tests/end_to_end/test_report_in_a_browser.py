@@ -120,7 +120,7 @@ def test_static_tables_sort_by_number(browser: Any, page: Path) -> None:
     browser.get(page.as_uri())
     find = (
         "return [...document.querySelectorAll('table.sortable')].findIndex("
-        "(t) => t.closest('figure').textContent.includes('explained, by layer'))"
+        "(t) => t.closest('figure').textContent.includes('What surrogates explain of each layer'))"
     )
     table = browser.execute_script(find)
     script = (

@@ -133,8 +133,10 @@ def test_show_and_ls(finished: Any) -> None:
     run, folder = finished
     shown = ccmc("show", "run", cwd=folder)
     assert shown.returncode == 0, shown.stderr
-    for title in ("One-layer attention model", "Heads of", "restricted to the context", "model and surrogates"):
-        assert title in shown.stdout
+    printed = " ".join(shown.stdout.split())
+    for table in run.tables():
+        assert (" ".join(table.title.split()) in printed) == table.headline, table.name
+        assert table.headline or table.name in printed
     assert "run directory: run (complete, " in shown.stdout
     assert not re.search(r"\bnan\b|<NA>", shown.stdout)
     listed = ccmc("ls", ".", cwd=folder)
