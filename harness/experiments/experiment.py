@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.core.declarations import ExperimentDeclaration
 
@@ -117,3 +118,38 @@ class Experiment(ABC):
     def figures(self, rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
         """The pictures of the rows."""
         return []
+
+
+class FolderExperiment(Experiment):
+    """An experiment whose parts are modules beside its own, imported when they are used.
+
+    `settings` holds the class that `settings_class` names; `plan`, `tables`, `answers` and `figures` each hold a
+    function of that name, with the arguments of the method.
+    """
+
+    settings_class: ClassVar[str]
+    """Name of the class in the module `settings`."""
+
+    def _beside(self, module: str) -> Any:
+        return import_module(f"{type(self).__module__.rpartition('.')[0]}.{module}")
+
+    @property
+    def Settings(self) -> type[Strict]:  # noqa: N802 - a class
+        found: type[Strict] = getattr(self._beside("settings"), self.settings_class)
+        return found
+
+    def plan(self, request: Request) -> list[Unit]:
+        units: list[Unit] = self._beside("plan").plan(request)
+        return units
+
+    def tables(self, rows: pd.DataFrame) -> list[Table]:
+        made: list[Table] = self._beside("tables").tables(rows)
+        return made
+
+    def answers(self, rows: pd.DataFrame) -> list[Answer]:
+        said: list[Answer] = self._beside("answers").answers(rows)
+        return said
+
+    def figures(self, rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
+        made: list[Figure] = self._beside("figures").figures(rows, trajectories)
+        return made

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.core.registry import register
-from harness.experiments.experiment import Experiment, Needs, Request
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from harness.config.strict import Strict
-    from harness.core.records import Answer, Figure, Table
-    from harness.runs.units import Unit
+from harness.experiments.experiment import FolderExperiment, Needs
 
 
 @register.experiment(
@@ -23,12 +16,10 @@ if TYPE_CHECKING:
     cost="minutes a strategy",
     source="this project",
 )
-class GenerationExperiment(Experiment):
-    @property
-    def Settings(self) -> type[Strict]:  # noqa: N802 - a class
-        from harness.experiments.generation.settings import GenerationExperiment
+class GenerationExperiment(FolderExperiment):
+    """See the modules beside this one."""
 
-        return GenerationExperiment
+    settings_class = "GenerationExperiment"
 
     def needs(self, settings: Any) -> Needs:
         from harness.core.registry import surrogates
@@ -37,23 +28,3 @@ class GenerationExperiment(Experiment):
         return Needs(
             models=True, prompts=True, heads=any("chains" in known[name].needs for name in settings.surrogates)
         )
-
-    def plan(self, request: Request) -> list[Unit]:
-        from harness.experiments.generation.plan import plan
-
-        return plan(request)
-
-    def tables(self, rows: pd.DataFrame) -> list[Table]:
-        from harness.experiments.generation.tables import tables
-
-        return tables(rows)
-
-    def answers(self, rows: pd.DataFrame) -> list[Answer]:
-        from harness.experiments.generation.answers import answers
-
-        return answers(rows)
-
-    def figures(self, rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-        from harness.experiments.generation.figures import figures
-
-        return figures(rows, trajectories)

@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import UsageError
 from harness.core.registry import register
-from harness.experiments.experiment import Experiment, Needs, Request
+from harness.experiments.experiment import FolderExperiment, Needs
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.config.load import LoadedConfig
-    from harness.config.strict import Strict
-    from harness.core.records import Answer, Figure, Table
     from harness.data.prompts import Prompt
-    from harness.runs.units import Unit
 
 
 @register.experiment(
@@ -26,12 +21,10 @@ if TYPE_CHECKING:
     cost="about an hour for 270 heads on one core",
     source="this project",
 )
-class HeadsExperiment(Experiment):
-    @property
-    def Settings(self) -> type[Strict]:  # noqa: N802 - a class
-        from harness.experiments.heads.settings import Heads
+class HeadsExperiment(FolderExperiment):
+    """See the modules beside this one."""
 
-        return Heads
+    settings_class = "Heads"
 
     def needs(self, settings: Any) -> Needs:
         return Needs(models=True, prompts=settings.texts is None, heads=True, prompts_or="`texts` of its own")
@@ -56,23 +49,3 @@ class HeadsExperiment(Experiment):
         longest = min(settings.max_length, loading.context_window(config) or settings.max_length)
         eager.check_rotation(config, model.name, longest)
         eager.check_masks(weights, model.name, longest)
-
-    def plan(self, request: Request) -> list[Unit]:
-        from harness.experiments.heads.plan import plan
-
-        return plan(request)
-
-    def tables(self, rows: pd.DataFrame) -> list[Table]:
-        from harness.experiments.heads.tables import tables
-
-        return tables(rows)
-
-    def answers(self, rows: pd.DataFrame) -> list[Answer]:
-        from harness.experiments.heads.answers import answers
-
-        return answers(rows)
-
-    def figures(self, rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-        from harness.experiments.heads.figures import figures
-
-        return figures(rows, trajectories)

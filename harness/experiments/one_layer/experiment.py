@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from harness.core.registry import register
-from harness.experiments.experiment import Experiment, Request
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from harness.config.strict import Strict
-    from harness.core.records import Answer, Figure, Table
-    from harness.runs.units import Unit
+from harness.experiments.experiment import FolderExperiment
 
 
 @register.experiment(
@@ -23,29 +14,7 @@ if TYPE_CHECKING:
     cost="seconds a repetition",
     source="Ildiz et al. 2024",
 )
-class OneLayerExperiment(Experiment):
-    @property
-    def Settings(self) -> type[Strict]:  # noqa: N802 - a class
-        from harness.experiments.one_layer.settings import OneLayer
+class OneLayerExperiment(FolderExperiment):
+    """See the modules beside this one."""
 
-        return OneLayer
-
-    def plan(self, request: Request) -> list[Unit]:
-        from harness.experiments.one_layer.plan import plan
-
-        return plan(request)
-
-    def tables(self, rows: pd.DataFrame) -> list[Table]:
-        from harness.experiments.one_layer.tables import tables
-
-        return tables(rows)
-
-    def answers(self, rows: pd.DataFrame) -> list[Answer]:
-        from harness.experiments.one_layer.answers import answers
-
-        return answers(rows)
-
-    def figures(self, rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-        from harness.experiments.one_layer.figures import figures
-
-        return figures(rows, trajectories)
+    settings_class = "OneLayer"
