@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 # typer carries its own copy of click in some versions: these are the classes of whichever it uses
 _CLICK_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]
+
+INTERRUPTED = 130  # exit code after Ctrl-C
 
 app = typer.Typer(
     add_completion=True,
@@ -215,7 +219,22 @@ def main() -> None:
     gc.set_threshold(100_000, 20, 20)
     code = invoke(sys.argv[1:])
     gc.freeze()
+    if code == INTERRUPTED:
+        _leave(code)
     sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process with this exit code.
+
+    Where an interrupt came while Python ran `exec` on a text, as imports of dataclasses do, a plain exit would kill
+    the process by the signal instead, although the interrupt was handled.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def invoke(arguments: list[str]) -> int:
@@ -227,7 +246,7 @@ def invoke(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="ccmc", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        code = 130
+        code = INTERRUPTED
     except _CLICK_ERROR as error:  # type: ignore[misc]
         message: str = error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -249,7 +268,7 @@ def invoke(arguments: list[str]) -> int:
 
         traceback.print_exc()
         return _complain(f"internal error: {type(error).__name__}: {one_line(error)}", 4)
-    if code == 130:  # typer turns an interrupt into this code without a word
+    if code == INTERRUPTED:  # typer turns an interrupt into this code without a word
         return _complain("interrupted; finished units are stored, the same command goes on from there", code)
     return code if isinstance(code, int) else 0
 

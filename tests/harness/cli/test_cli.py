@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -227,3 +228,23 @@ def test_an_interrupt_is_told_as_one(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr("harness.runs.run.load_run", interrupted)
     assert invoke(["show", "x"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_an_interrupt_inside_exec_has_the_exit_code_of_an_interrupt(tmp_path: Path) -> None:
+    """Imports of dataclasses run `exec` on texts; an interrupt there would make Python kill itself by the signal."""
+    module = tmp_path / "interrupted.py"
+    module.write_text(
+        "import sys\n"
+        "from harness.cli import app\n"
+        "import harness.runs.directory\n"
+        "text = 'import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(5)'\n"
+        "harness.runs.directory.find_runs = lambda folder: exec(text)\n"
+        "sys.argv = ['ccmc', 'ls', '.']\n"
+        "app.main()\n"
+    )
+    places = [str(tmp_path), str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("ccmc: interrupted")
