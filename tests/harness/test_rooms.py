@@ -44,7 +44,7 @@ def climbs(root: Path) -> list[str]:
     for name, file in known.items():
         parts = name.split(".")
         if len(parts) < 2:
-            continue  # the door of the package imports what it shows when it is asked for it
+            continue  # the package itself imports its public names on demand
         if parts[1] not in ROOMS:
             found.append(f"{name} is in no room")
             continue
