@@ -41,8 +41,12 @@ class Bars:
 
     def planned(self, store: Any, plan: list[Unit]) -> None:
         """The units are known."""
+        from harness.report.render.cells import visible
+
         done = sum(store.finished(unit.key) for unit in plan)
         self._progress.remove_task(self._before)
+        for line in (store.read_manifest() or {}).get("notes", []):
+            self._console.print(f"note: {visible(line)}", markup=False, highlight=False, soft_wrap=True)
         if done and done < len(plan):
             self._console.print(
                 f"{store.path}: {done} of {len(plan)} units are there already; going on", highlight=False

@@ -18,6 +18,7 @@ from harness.config.strict import Strict
 from harness.config.texts import Dataset
 from harness.core import registry
 from harness.core.errors import UsageError, nearest, one_line
+from harness.core.notes import Notes
 
 
 class DatasetPrompts(Dataset):
@@ -110,12 +111,14 @@ class LoadedConfig:
         config: the resolved settings.
         given: the mapping as written, after includes and overrides.
         base: the folder that relative paths in the config count from.
+        notes: what was decided about models, tokenizers and data while they were read.
     """
 
     def __init__(self, config: Config, given: dict[str, Any], base: Path) -> None:
         self.config = config
         self.given = given
         self.base = base
+        self.notes = Notes()
 
 
 def shipped_configs() -> Path:

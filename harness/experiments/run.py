@@ -47,7 +47,7 @@ def run(  # nine: the options of `ccmc run`, all but the first by name
         executor: "local" or "ray".
         progress: is called with the share done and the current step, before the units start.
         watcher: is informed about each unit.
-        on_plan: called with the run directory and the units once they are known.
+        on_plan: called with the run directory and the units once they are known; the notes are in the manifest then.
 
     Returns:
         The complete run.
@@ -61,7 +61,7 @@ def run(  # nine: the options of `ccmc run`, all but the first by name
     prompts = load_prompts(loaded)
     documents = [registry.experiment(e.kind).documents(e, loaded) for e in loaded.config.experiments]
     progress(0.0, "checking models")
-    models = resolve_models(loaded.config, loaded.base, prompts, progress)
+    models = resolve_models(loaded, prompts, progress)
     device = _device(loaded.config, models)
     plan = plan_units(loaded.config, models, prompts, documents, device)
     own = zip(needs_of(loaded.config), documents, strict=True)
@@ -115,14 +115,20 @@ def plan_units(
     return list({unit.key: unit for unit in units}.values())
 
 
-def resolve_models(config: Config, base: Path, prompts: list[Prompt], progress: Progress) -> list[Model]:
+def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progress) -> list[Model]:
     """Fetch models and check everything about them that the run needs, before anything is written.
+
+    Args:
+        loaded: the config of the run; its `notes` get what was decided about the models.
+        prompts: that the models will read.
+        progress: called with the share done and the current step.
 
     Raises:
         UsageError: a model that cannot be found, loaded or captured, or prompts that it cannot take.
     """
     from harness.models import catalogue
 
+    config, base = loaded.config, loaded.base
     needs = needs_of(config)
     if not any(need.models for need in needs):
         return []
@@ -196,4 +202,5 @@ def _manifest(
         "created": now(),
         "units": [{"key": unit.key, "label": unit.label} for unit in plan],
         "failures": [],
+        **({"notes": list(loaded.notes)} if len(loaded.notes) else {}),
     }

@@ -78,6 +78,10 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
         typer.echo()
         for answer in said:
             print_prose(answer_text(answer), "- ", "  ")
+    if notes := run.manifest.get("notes"):
+        typer.echo()
+        for note in notes:
+            print_prose(f"note: {note}", rest="  ")
     tables = [table for one in readings for table in one.tables]
     shown = tables if everything else [one.headline for one in readings if one.headline is not None]
     if shown:
@@ -134,6 +138,7 @@ def to_text(run: Any, answers: Sequence[Answer], tables: Sequence[Table], format
                 "models": [model["name"] for model in run.manifest["models"]],
                 "prompts": {part: run.manifest["prompts"][part] for part in ("train", "held_out")},
                 "config_hash": run.manifest["config_hash"],
+                "notes": run.manifest.get("notes", []),
             },
             "answers": [data.answer_record(answer) for answer in answers],
             "tables": [data.table_record(table) for table in tables],

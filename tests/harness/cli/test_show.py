@@ -52,6 +52,22 @@ def test_the_answers_come_first(run: str, capsys: pytest.CaptureFixture[str]) ->
     assert max(map(cell_len, lines)) <= 100
 
 
+def test_notes_of_a_run_are_shown_and_escaped(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = Path(run) / "manifest.json"
+    record = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(json.dumps({**record, "notes": ["field a was\x1b[31m set aside"]}), encoding="utf-8")
+    lines = printed(capsys, run).splitlines()
+    assert "note: field a was\\x1b[31m set aside" in lines
+    assert invoke(["show", run, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["notes"] == ["field a was\x1b[31m set aside"]
+    assert not any(line.startswith("note:") for line in printed_without_notes(run, manifest, record, capsys))
+
+
+def printed_without_notes(run: str, path: Path, record: object, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return printed(capsys, run).splitlines()
+
+
 def test_a_broken_experiment_costs_one_line_a_part(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["show", run]) == 0
     assert capsys.readouterr().err.splitlines() == [
