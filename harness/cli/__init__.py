@@ -6,9 +6,21 @@ experiments belongs here. Start with `app.py`.
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
-    """Entry point of the command `ccmc`."""
-    from harness.cli import app
+    """Entry point of the command `ccmc`. A signal ends it with one line, from its first import to its exit."""
+    from harness.cli import signals
 
-    app.main()
+    try:
+        signals.install()
+        from harness.cli import app
+
+        code = app.main()
+        signals.over()
+    except BaseException:
+        if signals.received() is None:
+            raise
+        signals.leave()
+    sys.exit(code)

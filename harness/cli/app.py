@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +19,7 @@ from harness.cli import lists as cli_lists
 from harness.cli import models as cli_models
 from harness.cli import new as cli_new
 from harness.cli import results as cli_results
+from harness.cli import signals
 from harness.cli.completion import complete_config
 from harness.cli.progress import Bars
 from harness.core.errors import HarnessError, UsageError, nearest, one_line
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 # typer carries its own copy of click in some versions: these are the classes of whichever it uses
 _CLICK_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]
 
-INTERRUPTED = 130  # exit code after Ctrl-C
+INTERRUPTED = 130  # exit code after Ctrl-C, where the command line took no signals itself
 
 app = typer.Typer(
     add_completion=True,
@@ -83,15 +82,25 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="The run directory; default results/<name>-<first 8 of the config hash>.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Units done at once; the rows do not depend on it.")] = 1,
-    executor: Annotated[str, typer.Option(help="Where units run: local or ray.")] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Units done at once; the rows do not depend on it. Default 1, on a cluster all it can."),
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(help="Where units run: serial, processes, ray, or local: serial or processes by --workers."),
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster: HOST:PORT, auto or ray://...; default: one on this machine.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Folder URL that all nodes reach, where they do not share the run directory.")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Print every table at the end.")] = False,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
     """Execute a config and print what it found; started again, it goes on where it stopped."""
     cli_results.one_of("--format", format_, FORMATS)
-    if executor not in {"local", "ray"}:
-        raise UsageError(f"--executor {executor!r}{nearest(executor, ['local', 'ray'])}")
     with Bars(console(stderr=True)) as bars:
         from harness.experiments.run import run as execute  # the imports take seconds: the bar is there first
 
@@ -102,6 +111,8 @@ def run(
             out=out,
             workers=workers,
             executor=executor,
+            address=address,
+            storage=storage,
             progress=bars.prepare,
             watcher=bars,
             on_plan=bars.planned,
@@ -209,8 +220,8 @@ cli_models.register(app)
 cli_docs.register(app)
 
 
-def main() -> None:
-    """Entry point: every outcome is an exit code, every error one line."""
+def main() -> int:
+    """Run the command line of this process and return its exit code: every error is one line."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -219,29 +230,17 @@ def main() -> None:
     gc.set_threshold(100_000, 20, 20)
     code = invoke(sys.argv[1:])
     gc.freeze()
-    if code == INTERRUPTED:
-        _leave(code)
-    sys.exit(code)
-
-
-def _leave(code: int) -> None:
-    """End the process with this exit code.
-
-    Where an interrupt came while Python ran `exec` on a text, as imports of dataclasses do, a plain exit would kill
-    the process by the signal instead, although the interrupt was handled.
-    """
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    return code
 
 
 def invoke(arguments: list[str]) -> int:
     """Run a command line and return its exit code.
 
     0 done, 1 a gate failed, 2 wrong use, 3 some units failed, 4 internal error, 130 interrupted, 141 the reader of the
-    output went away before its end.
+    output went away before its end. `main` turns a signal into 128 and its number.
+
+    Raises:
+        signals.Stop: where a signal came and `signals.install` was called.
     """
     try:
         code = app(arguments, prog_name="ccmc", standalone_mode=False)
@@ -264,6 +263,8 @@ def invoke(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be flushed into the pipe
         return 141
     except Exception as error:
+        if signals.received() is not None:  # a library made another error of it, as a broken import does
+            raise signals.Stop from None
         import traceback
 
         traceback.print_exc()
@@ -279,4 +280,4 @@ def _complain(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,20 +18,22 @@ from harness.experiments._shared.continuations import Model
 from harness.experiments.experiment import Needs, Request
 from harness.runs import provenance, reading
 from harness.runs.directory import RunDirectory, now
-from harness.runs.execution import Progress, Watcher
+from harness.runs.execution import Place, Progress, Watcher
 from harness.runs.run import Run
 from harness.runs.session import carry_out
 from harness.runs.units import Unit
 
 
-def run(  # nine: the options of `ccmc run`, all but the first by name
+def run(  # eleven: the options of `ccmc run`, all but the first by name
     config: str | Path | dict[str, Any] | Config,
     *,
     overrides: Iterable[str] = (),
     limit: int | None = None,
     out: str | Path | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     executor: str = "local",
+    address: str | None = None,
+    storage: str | None = None,
     progress: Progress = lambda share, what: None,
     watcher: Watcher | None = None,
     on_plan: Any = lambda store, plan: None,
@@ -43,8 +45,11 @@ def run(  # nine: the options of `ccmc run`, all but the first by name
         overrides: texts such as "generation.seeds=3".
         limit: at most this many prompts per split and repetitions per cell: a smoke run.
         out: the run directory; default results/<name>-<first 8 of the config hash>.
-        workers: units at once, in local processes. The rows do not depend on it.
-        executor: "local" or "ray".
+        workers: units at once; default one, and on a Ray cluster as many as it has room for.
+        executor: "serial", "processes", "ray", or "local": serial for one worker, processes for more. The rows do
+            not depend on it, nor on the workers.
+        address: of a Ray cluster; default: one on this machine.
+        storage: URL of a folder that all nodes of the cluster reach, where they do not share the run directory.
         progress: is called with the share done and the current step, before the units start.
         watcher: is informed about each unit.
         on_plan: called with the run directory and the units once they are known; the notes are in the manifest then.
@@ -56,6 +61,7 @@ def run(  # nine: the options of `ccmc run`, all but the first by name
         UsageError: wrong config, model, prompt or path; nothing has been written.
         UnitsFailedError: some units failed; the others are stored.
     """
+    place = Place(executor, workers, address, storage)
     loaded = load_config(config, overrides, limit)
     RunDirectory(Path("results", loaded.config.name) if out is None else Path(out)).check_usable()
     prompts = load_prompts(loaded)
@@ -73,7 +79,7 @@ def run(  # nine: the options of `ccmc run`, all but the first by name
     on_plan(store, plan)
     if manifest["state"] == "complete":
         return Run(path, manifest)
-    carry_out(store, manifest, plan, watcher, workers, executor)
+    carry_out(store, manifest, plan, watcher, place)
     draw_figures(Run(path, manifest))
     return Run(path, manifest)
 

@@ -1,26 +1,18 @@
-"""Execution: the units of a plan, in turn, in local processes or on a Ray cluster. The rows are the same."""
+"""Execution: the units of a plan, in turn or several at once. The rows are the same wherever they are done."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import resource
-import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Protocol
 
-from harness.core.errors import UsageError, one_line
-from harness.core.hashing import folder_hashes
-from harness.runs.directory import RunDirectory, new_folder, now, write_parquet
-from harness.runs.units import Unit, Work, task_function
+from harness.core.errors import UsageError
+from harness.runs.directory import RunDirectory
+from harness.runs.doing import Problem, Progress, problem_of, run_unit
+from harness.runs.executors.place import Executor, Place, start
+from harness.runs.units import Unit
 
-Progress = Callable[[float, str], None]
+__all__ = ["Place", "Progress", "Watcher", "execute"]
 
 
 class Watcher(Protocol):
@@ -31,195 +23,105 @@ class Watcher(Protocol):
     def finished(self, unit: Unit, error: str | None) -> None: ...
 
 
-def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024
-
-
-def run_unit(directory: Path, unit: Unit, progress: Progress) -> None:
-    """Do one unit and move its folder into place."""
-    store = RunDirectory(directory)
-    start = time.perf_counter()
-    with new_folder(store.unit(unit.key)) as folder:
-        inputs = [store.unit(need.key) for need in unit.needs]
-        task = task_function(unit.task)
-        with _threads(unit):
-            rows = task(Work(unit.settings, unit.local, inputs, folder, progress))
-        write_parquet(rows, folder / "rows.parquet")
-        about = {
-            "key": unit.key,
-            "task": unit.task,
-            "label": unit.label,
-            "settings": unit.settings,
-            "needs": [need.key for need in unit.needs],
-            "source": unit.source,
-            "files": folder_hashes(folder),
-            "finished": now(),
-            "seconds": round(time.perf_counter() - start, 2),
-            "peak_memory_bytes": peak_memory(),
-        }
-        (folder / "unit.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _threads(unit: Unit) -> Iterator[None]:
-    """Limit the threads of torch where the unit says so: small models lose time to threads that wait for others."""
-    torch = sys.modules.get("torch")
-    if torch is None or unit.threads is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(unit.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _quiet(share: float, what: str) -> None:
-    """Progress inside a unit that runs in another process is not shown."""
-
-
-class _Problem(NamedTuple):
-    """Why a unit failed; it crosses processes, since not every exception can be pickled.
-
-    `usage`: the config cannot work, so that no further unit is tried.
-    """
-
-    message: str
-    trace: str = ""
-    usage: bool = False
-
-
-def _in_worker(directory: str, unit: Unit) -> _Problem | None:
-    """Run a unit elsewhere; its error, or None."""
-    try:
-        run_unit(Path(directory), unit, _quiet)
-    except UsageError as error:
-        return _Problem(one_line(error), usage=True)
-    except Exception as error:
-        return _Problem(one_line(error), traceback.format_exc())
-    return None
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-
-
-class _RayPool:
-    """The part of `concurrent.futures.Executor` that is used here, on a Ray cluster that shares the run's folder."""
-
-    def __init__(self) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise UsageError(
-                "--executor ray: ray is not installed; install it with: pip install 'ccmc-harness[ray]'"
-            ) from None
-        self._ray = ray
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False, include_dashboard=False)
-        self._remote = ray.remote(_in_worker)
-
-    def submit(self, function: Any, *arguments: Any) -> Future[Any]:
-        future: Future[Any] = self._remote.remote(*arguments).future()
-        return future
-
-    def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
-        self._ray.shutdown()
-
-
-def _fail(store: RunDirectory, unit: Unit, problem: _Problem, failures: dict[str, str]) -> None:
-    if problem.usage:
-        raise UsageError(problem.message)
-    failures[unit.key] = problem.message
-    folder = store.path / "errors"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{unit.key}.txt").write_text(f"{unit.label}\n{problem.trace}", encoding="utf-8")
-
-
-def execute(
-    store: RunDirectory, plan: Sequence[Unit], watcher: Watcher, workers: int = 1, executor: str = "local"
-) -> dict[str, str]:
+def execute(store: RunDirectory, plan: Sequence[Unit], watcher: Watcher, place: Place | None = None) -> dict[str, str]:
     """Do every unit of a plan that is not stored yet.
 
     Args:
         store: where finished units are.
         plan: units in an order in which each comes after those that it needs.
         watcher: notified of each event.
-        workers: how many units at once.
-        executor: `local` or `ray`.
+        place: where, and how many at once; default: one after the other in this process.
 
     Returns:
         key -> message of each unit that failed, or could not start since one that it needs failed.
 
     Raises:
-        UsageError: where a unit finds that the config cannot work.
+        UsageError: where a unit finds that the config cannot work, or the place is not there.
     """
-    failures: dict[str, str] = {}
+    place = place or Place()
     todo = [unit for unit in plan if not store.finished(unit.key)]
-    if workers == 1 and executor == "local":
+    if not todo:
+        return {}
+    session = _Session(store, watcher)
+    if place.serial:
         for unit in todo:
-            broken = next((need.label for need in unit.needs if need.key in failures), None)
-            watcher.started(unit)
-            if broken is not None:
-                failures[unit.key] = f"needs '{broken}', which failed"
-            else:
-                try:
-                    run_unit(store.path, unit, lambda share, what, unit=unit: watcher.moved(unit, share, what))  # type: ignore[misc]
-                except UsageError:
-                    raise
-                except Exception as error:
-                    _fail(store, unit, _Problem(one_line(error), traceback.format_exc()), failures)
-            watcher.finished(unit, failures.get(unit.key))
-        return failures
-    _execute_pool(store, todo, watcher, workers, executor, failures)
-    return failures
-
-
-def _make_pool(executor: str, workers: int) -> Any:
-    if executor == "ray":
-        return _RayPool()
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts)
-
-
-def _execute_pool(
-    store: RunDirectory, todo: list[Unit], watcher: Watcher, workers: int, executor: str, failures: dict[str, str]
-) -> None:
-    pool = _make_pool(executor, workers)
-    running: dict[Future[Any], Unit] = {}
-    waiting, dead = list(todo), False
+            session.serial(unit)
+        return session.failures
+    executor = start(place, store, todo)
     try:
+        session.several(todo, executor)
+    except BaseException:
+        executor.stop()
+        raise
+    executor.close()
+    return session.failures
+
+
+class _Session:
+    """The units of one call of `execute`, and which of them failed."""
+
+    def __init__(self, store: RunDirectory, watcher: Watcher) -> None:
+        self.store, self.watcher = store, watcher
+        self.failures: dict[str, str] = {}
+        self._tried: dict[str, int] = {}
+
+    def serial(self, unit: Unit) -> None:
+        """Do a unit here, if those that it needs are done."""
+        broken = self._broken(unit)
+        self.watcher.started(unit)
+        if broken is not None:
+            self.failures[unit.key] = broken
+        else:
+            try:
+                run_unit(self.store.path, unit, lambda share, what: self.watcher.moved(unit, share, what))
+            except UsageError:
+                raise
+            except Exception as error:
+                self._fail(unit, problem_of(error))
+        self.watcher.finished(unit, self.failures.get(unit.key))
+
+    def several(self, todo: list[Unit], executor: Executor) -> None:
+        """Do units elsewhere, each as soon as those that it needs are done and a worker is free."""
+        running: dict[Future[Problem | None], Unit] = {}
+        waiting = list(todo)
         while waiting or running:
             for unit in list(waiting):
-                broken = next((need.label for need in unit.needs if need.key in failures), None)
+                broken = self._broken(unit)
                 if broken is not None:
                     waiting.remove(unit)
-                    failures[unit.key] = f"needs '{broken}', which failed"
-                    watcher.finished(unit, failures[unit.key])
-                elif not dead and len(running) < workers and all(store.finished(need.key) for need in unit.needs):
+                    self.failures[unit.key] = broken
+                    self.watcher.finished(unit, broken)
+                elif executor.free and all(self.store.finished(need.key) for need in unit.needs):
                     waiting.remove(unit)
-                    watcher.started(unit)
-                    running[pool.submit(_in_worker, str(store.path.absolute()), unit)] = unit
+                    if unit.key not in self._tried:
+                        self.watcher.started(unit)
+                    running[executor.submit(unit)] = unit
             if not running:
-                continue
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
+                for unit in waiting:  # nothing that is still to come makes one of these possible
+                    lacking = next(need.label for need in unit.needs if not self.store.finished(need.key))
+                    self._fail(unit, Problem(f"needs '{lacking}', which is not stored"))
+                    self.watcher.finished(unit, self.failures[unit.key])
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 unit = running.pop(future)
-                try:
-                    problem = future.result()
-                except BrokenExecutor:  # one process died, and its pool gives up those beside it too
-                    problem, dead = _Problem("a worker process was killed; is there enough memory for so many?"), True
+                problem, lost = executor.result(future)
+                self._tried[unit.key] = self._tried.get(unit.key, 0) + 1
+                if problem is not None and lost and self._tried[unit.key] < executor.attempts:
+                    waiting.insert(0, unit)
+                    continue
                 if problem is not None:
-                    _fail(store, unit, problem, failures)
-                watcher.finished(unit, failures.get(unit.key))
-            if dead and not running:
-                pool.shutdown(wait=False)
-                pool, dead = _make_pool(executor, workers), False
-    except BaseException:
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+                    self._fail(unit, problem)
+                self.watcher.finished(unit, self.failures.get(unit.key))
+
+    def _broken(self, unit: Unit) -> str | None:
+        """Why a unit cannot be done, where one that it needs failed."""
+        failed = next((need.label for need in unit.needs if need.key in self.failures), None)
+        return None if failed is None else f"needs '{failed}', which failed"
+
+    def _fail(self, unit: Unit, problem: Problem) -> None:
+        if problem.usage:
+            raise UsageError(problem.message)
+        self.failures[unit.key] = problem.message
+        folder = self.store.path / "errors"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{unit.key}.txt").write_text(f"{unit.label}\n{problem.trace}", encoding="utf-8")

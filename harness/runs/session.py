@@ -10,7 +10,7 @@ from typing import Any
 from harness.core.errors import UnitsFailedError
 from harness.core.hashing import file_hash
 from harness.runs.directory import RunDirectory, now
-from harness.runs.execution import Watcher, execute
+from harness.runs.execution import Place, Watcher, execute
 from harness.runs.units import Unit
 
 
@@ -27,8 +27,7 @@ def carry_out(
     manifest: dict[str, Any],
     plan: Sequence[Unit],
     watcher: Watcher | None = None,
-    workers: int = 1,
-    executor: str = "local",
+    place: Place | None = None,
 ) -> None:
     """Do the units that are not stored yet, then assemble the tables and close the run.
 
@@ -37,8 +36,7 @@ def carry_out(
         manifest: of the run; gets its end state, timings and the hashes of its tables.
         plan: all units, each after those that it needs.
         watcher: is informed about each unit.
-        workers: units at once.
-        executor: `local` or `ray`.
+        place: where units are done; default: one after the other in this process.
 
     Raises:
         UnitsFailedError: some units failed; the others are stored.
@@ -46,7 +44,7 @@ def carry_out(
     start = time.perf_counter()
     keys = [unit.key for unit in plan]
     try:
-        failures = execute(store, plan, watcher or SilentWatcher(), workers, executor)
+        failures = execute(store, plan, watcher or SilentWatcher(), place)
         _close(store, manifest, keys, "partial" if failures else "complete", failures, start)
     except BaseException:
         _close(store, manifest, keys, "partial", {}, start)
@@ -74,17 +72,17 @@ def _close(
     manifest["finished"] = now()
     manifest["failures"] = [{"key": key, "error": message} for key, message in failures.items()]
     seconds = {}
-    peak = 0
+    peaks = []
     for unit in manifest["units"]:
         about = store.unit(unit["key"]) / "unit.json"
         if about.is_file():
             record = json.loads(about.read_text(encoding="utf-8"))
             seconds[unit["key"]] = record["seconds"]
-            peak = max(peak, record["peak_memory_bytes"])
+            peaks.append(record["peak_memory_bytes"])
     manifest["timings"] = {
         "units_seconds": seconds,
         "sum_of_units_seconds": round(sum(seconds.values()), 1),
         "last_session_seconds": round(time.perf_counter() - start, 1),
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": max((peak for peak in peaks if peak is not None), default=None),
     }
     store.write_manifest(manifest)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.core.declarations import Declaration
 from harness.core.hashing import canonical_hash
@@ -15,6 +15,20 @@ from harness.runs.identity import identity
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Room(NamedTuple):
+    """What a unit needs of the machine that does it.
+
+    Attributes:
+        cpus: cores.
+        gpus: whole GPUs.
+        memory: bytes.
+    """
+
+    cpus: int
+    gpus: int
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,9 @@ class Unit:
         settings: JSON-able; with the source and the units it needs, everything that its rows depend on.
         needs: units whose folders it reads.
         local: what it needs on this machine and its rows do not depend on, such as the folder of the weights.
-        threads: threads of torch that it runs with; None: as many as torch takes.
+        threads: threads of torch and of the BLAS that it computes with, on every machine. Its last bits depend on
+            them, so that a number other than one is part of its identity.
+        room: what it needs of a machine; None: an estimate, by its threads, its device and the size of its model.
         uses: declarations of the registered objects that the settings name: their source counts as well.
     """
 
@@ -36,7 +52,8 @@ class Unit:
     settings: dict[str, Any]
     needs: tuple[Unit, ...] = ()
     local: dict[str, Any] = field(default_factory=dict)
-    threads: int | None = field(default=None, compare=False)
+    threads: int = 1
+    room: Room | None = field(default=None, compare=False)
     uses: tuple[Declaration, ...] = ()
 
     @property
@@ -48,7 +65,12 @@ class Unit:
     def key(self) -> str:
         """The name of the unit's folder: the first 20 hex digits of the hash of everything its rows depend on."""
         needs = [unit.key for unit in self.needs]
-        return canonical_hash([self.task, self.settings, needs, self.source])[:20]
+        threads = [] if self.threads == 1 else [{"threads": self.threads}]
+        return canonical_hash([self.task, self.settings, needs, self.source, *threads])[:20]
+
+    def here(self, local: dict[str, Any]) -> Unit:
+        """The same unit on a machine where other things are elsewhere."""
+        return replace(self, local=local)
 
 
 @dataclass

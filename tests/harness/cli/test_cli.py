@@ -235,12 +235,12 @@ def test_an_interrupt_inside_exec_has_the_exit_code_of_an_interrupt(tmp_path: Pa
     module = tmp_path / "interrupted.py"
     module.write_text(
         "import sys\n"
-        "from harness.cli import app\n"
+        "from harness.cli import main\n"
         "import harness.runs.directory\n"
         "text = 'import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(5)'\n"
         "harness.runs.directory.find_runs = lambda folder: exec(text)\n"
         "sys.argv = ['ccmc', 'ls', '.']\n"
-        "app.main()\n"
+        "main()\n"
     )
     places = [str(tmp_path), str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}

@@ -13,7 +13,7 @@ import pytest
 from harness.core.errors import UsageError
 from harness.core.rows import Rows
 from harness.runs.directory import RunDirectory
-from harness.runs.execution import execute
+from harness.runs.execution import Place, execute
 from harness.runs.units import Unit, Work
 
 
@@ -91,7 +91,7 @@ def test_a_failure_stops_only_what_needs_it(store: RunDirectory, workers: int) -
     bad, good = unit("fail"), unit("square", 2)
     above = unit("square", 5, (bad,))
     log = Log()
-    failures = execute(store, [bad, above, good], log, workers)
+    failures = execute(store, [bad, above, good], log, Place(workers=workers))
     assert failures == {bad.key: "out of luck", above.key: "needs 'fail 0', which failed"}
     assert value(store, good) == 4
     assert "RuntimeError" in (store.path / "errors" / f"{bad.key}.txt").read_text()
@@ -102,15 +102,17 @@ def test_a_failure_stops_only_what_needs_it(store: RunDirectory, workers: int) -
 @pytest.mark.parametrize("workers", [1, 2])
 def test_wrong_use_found_in_a_unit_ends_the_run(store: RunDirectory, workers: int) -> None:
     with pytest.raises(UsageError, match="this layer cannot be read"):
-        execute(store, [unit("refuse"), unit("square", 2)], Log(), workers)
+        execute(store, [unit("refuse"), unit("square", 2)], Log(), Place(workers=workers))
 
 
 def test_a_killed_worker_is_a_failure_and_the_rest_goes_on(store: RunDirectory) -> None:
     bad, good = unit("die"), unit("square", 2)
     after = unit("square", 3, (good,))
-    failures = execute(store, [bad, good, after], Log(), 2)
+    failures = execute(store, [bad, good, after], Log(), Place(workers=2))
+    assert list(failures) == [bad.key]  # no unit beside it
     assert "was killed" in failures[bad.key]
-    assert execute(store, [good, after], Log()) == {}  # what stood beside it may have been given up
+    assert "fewer --workers" in failures[bad.key]
+    assert "\n" not in failures[bad.key]
     assert value(store, after) == 13
 
 

@@ -1,0 +1,47 @@
+"""A command line for tests of what happens when a run is stopped: it is `ccmc run` but for the plan.
+
+    python stoppable.py FOLDER TASK COUNT [options of `ccmc run`]
+
+does COUNT units of a TASK of `stoppable_units` in the run directory FOLDER/run.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+
+def main(folder: str, task: str, count: str, *options: str) -> None:
+    def run(config: str, **how: Any) -> Any:
+        import stoppable_units
+
+        from harness.core.rows import SCHEMA_VERSION
+        from harness.runs.directory import NEEDED, RunDirectory
+        from harness.runs.execution import Place
+        from harness.runs.session import carry_out
+
+        store = RunDirectory(Path(folder, "run"))
+        (store.path / "units").mkdir(parents=True, exist_ok=True)
+        plan = stoppable_units.units(task, int(count), Path(folder))
+        manifest = dict.fromkeys(NEEDED)
+        manifest |= {"schema_version": SCHEMA_VERSION, "config_as_given": {}, "config": {}, "notes": []}
+        manifest["units"] = [{"key": unit.key, "label": unit.label} for unit in plan]
+        how["on_plan"](store, plan)
+        place = Place(how["executor"], how["workers"], how["address"], how["storage"])
+        carry_out(store, manifest, plan, how["watcher"], place)
+        sys.exit(0)
+
+    # The command imports it when it needs it, as every other heavy module: none may be loaded before it begins.
+    stub = types.ModuleType("harness.experiments.run")
+    stub.run = run  # type: ignore[attr-defined]
+    sys.modules[stub.__name__] = stub
+    sys.argv = ["ccmc", "run", "made-up", *options]
+    from harness.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
