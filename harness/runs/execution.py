@@ -9,7 +9,8 @@ from typing import Protocol
 from harness.core.errors import UsageError
 from harness.runs.directory import RunDirectory
 from harness.runs.doing import Problem, Progress, problem_of, run_unit
-from harness.runs.executors.place import Executor, Place, start
+from harness.runs.executors.place import Executor, Place
+from harness.runs.executors.starting import start
 from harness.runs.units import Unit
 
 __all__ = ["Place", "Progress", "Watcher", "execute"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
 from harness.core.errors import UsageError, nearest
-from harness.runs.directory import RunDirectory
 from harness.runs.doing import Problem
 from harness.runs.units import Unit
 
@@ -66,24 +64,3 @@ class Place:
     def serial(self) -> bool:
         """Are units done one after the other in this process?"""
         return self.executor == "serial" or (self.executor == "local" and self.workers in (None, 1))
-
-
-def start(place: Place, store: RunDirectory, todo: Sequence[Unit]) -> Executor:
-    """Start the executor of a place that is not serial.
-
-    Args:
-        place: checked.
-        store: the run directory.
-        todo: the units that are to be done.
-
-    Raises:
-        UsageError: a library is missing, the cluster cannot be reached, or has no room for a unit.
-    """
-    directory = str(store.path.absolute())
-    if place.executor != "ray":
-        from harness.runs.executors.processes import Processes
-
-        return Processes(directory, min(place.workers or 1, max(1, len(todo))))
-    from harness.runs.executors.cluster import Cluster
-
-    return Cluster(directory, place, todo)
