@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.config.decoding import Generation
+from harness.config.load import Config
 from harness.config.strict import Strict
 from harness.core import registry
 
-PACKAGES = ("ccmc-harness", "torch", "transformers", "numpy", "scipy", "numba")
-MACHINE = ("architecture", "device", "gpu")
+PACKAGES = ("ccmc-harness", "torch", "transformers", "tokenizers", "numpy", "scipy", "numba")
+MACHINE = ("architecture", "processor", "device", "gpu")
+CONFIG = "config"  # the scope of a run's own settings
+EFFECTS = {"amount": "changes how much is measured, not what", "rounding": "changes speed and rounding only"}
 
 Kind = Literal[
     "setting",
+    "amount",
+    "rounding",
     "experiments",
     "only here",
     "prompts",
@@ -35,8 +40,10 @@ class Mismatch:
     """One thing that two runs differ in.
 
     Attributes:
-        kind: of what; "only here" is an experiment that one run has, "experiments" that they have none in common.
-        scope: the experiment whose setting it is; empty for the settings of generation, and for all other kinds.
+        kind: of what; "setting" changes what figures mean, "amount" how much is measured, "rounding" the last digits;
+            "only here" is an experiment that one run has, "experiments" that they have none in common.
+        scope: the experiment whose setting it is, or `config`; empty for the settings of generation, and for all other
+            kinds.
         name: the setting, model, package or part of the machine; "first" or "second" where it concerns one run.
         mine, theirs: the two values; only `mine` where it concerns one run.
     """
@@ -50,7 +57,9 @@ class Mismatch:
     @property
     def place(self) -> str:
         """A setting as configs write it, such as "heads.max_length"; else the whole text."""
-        return f"{self.scope or 'generation'}.{self.name}" if self.kind == "setting" else self.text
+        if self.kind not in {"setting", "amount", "rounding"}:
+            return self.text
+        return self.name if self.scope == CONFIG else f"{self.scope or 'generation'}.{self.name}"
 
     @property
     def text(self) -> str:
@@ -59,6 +68,8 @@ class Mismatch:
         match self.kind:
             case "setting":
                 return f"{self.place} is {pair}"
+            case "amount" | "rounding":
+                return f"{self.place} {_values(self.mine, self.theirs)} ({EFFECTS[self.kind]})"
             case "experiments":
                 return f"no experiment in common: {pair}"
             case "only here":
@@ -105,7 +116,7 @@ class Comparability:
 
     def settings_of(self, experiment: str) -> list[Mismatch]:
         """The settings that differ and that figures of an experiment depend on."""
-        scopes = {experiment, ""} if _model(experiment).continues else {experiment}
+        scopes = {experiment, "", CONFIG} if _model(experiment).continues else {experiment, CONFIG}
         return [one for one in self.refusals if one.kind == "setting" and one.scope in scopes]
 
 
@@ -118,9 +129,42 @@ def _model(kind: str) -> type[Strict]:
     return registry.experiment(kind).Settings if kind in registry.experiments() else Strict
 
 
+def _values(mine: Any, theirs: Any) -> str:
+    """How two values differ; of two lists what only one of them has."""
+    if not (isinstance(mine, list) and isinstance(theirs, list)):
+        return f"is {mine} and {theirs}"
+    pairs = (("first", mine, theirs), ("second", theirs, mine))
+    only = [(side, ", ".join(_word(x) for x in one if x not in other)) for side, one, other in pairs]
+    said = [f"only the {side} has {names}" for side, names in only if names]
+    return f"differs: {'; '.join(said)}" if said else "is in another order"
+
+
+def _word(value: Any) -> str:
+    return ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _default(model: type[Strict], name: str) -> Any:
+    """What a setting is where a run does not record it: later ones are written only where they are set."""
+    field = model.model_fields.get(name)
+    default = None if field is None or field.is_required() else field.get_default(call_default_factory=True)
+    return list(default) if isinstance(default, tuple) else default
+
+
 def _differences(a: dict[str, Any], b: dict[str, Any], scope: str, model: type[Strict]) -> list[Mismatch]:
-    keys = sorted((a.keys() | b.keys()) - model.harmless - {"kind"})
-    return [Mismatch("setting", scope, key, a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)]
+    """The settings that two runs differ in, each with what it changes as its settings class declares."""
+    found = []
+    for key in sorted((a.keys() | b.keys()) - {"kind"}):
+        effect, default = model.effect(key), _default(model, key)
+        mine, theirs = a.get(key, default), b.get(key, default)
+        if effect != "apart" and mine != theirs:
+            found.append(Mismatch("setting" if effect == "meaning" else effect, scope, key, mine, theirs))
+    return found
+
+
+def _options_of_models(config: dict[str, Any]) -> dict[str, Any]:
+    """How models are loaded, where `models` is a mapping: its entries that are switches, not names."""
+    models = config.get("models")
+    return {f"models.{k}": v for k, v in models.items() if isinstance(v, bool)} if isinstance(models, dict) else {}
 
 
 def compare_manifests(a: dict[str, Any], b: dict[str, Any]) -> Comparability:
@@ -137,13 +181,21 @@ def compare_manifests(a: dict[str, Any], b: dict[str, Any]) -> Comparability:
     refusals: list[Mismatch] = []
     if not common:
         refusals.append(Mismatch("experiments", mine=", ".join(mine), theirs=", ".join(theirs)))
-    data: list[Mismatch] = []
+    settings = _differences(a["config"], b["config"], CONFIG, Config)
     for kind in common:
-        data += _differences(mine[kind], theirs[kind], kind, _model(kind))
+        settings += _differences(mine[kind], theirs[kind], kind, _model(kind))
     if any(_model(kind).continues for kind in common):
-        data += _differences(a["config"]["generation"], b["config"]["generation"], "", Generation)
+        settings += _differences(a["config"]["generation"], b["config"]["generation"], "", Generation)
+        one, other = (_options_of_models(manifest["config"]) for manifest in (a, b))
+        settings += [
+            Mismatch("setting", CONFIG, name, one.get(name, False), other.get(name, False))
+            for name in sorted(one.keys() | other.keys())
+            if one.get(name, False) != other.get(name, False)
+        ]
+    data = [one for one in settings if one.kind == "setting"]
     refusals += data
-    warnings = [
+    warnings = [one for one in settings if one.kind != "setting"]
+    warnings += [
         Mismatch("state", name=name, mine=manifest["state"])
         for name, manifest in (("first", a), ("second", b))
         if manifest["state"] != "complete"
@@ -160,6 +212,30 @@ def compare_manifests(a: dict[str, Any], b: dict[str, Any]) -> Comparability:
     warnings += _weights(a, b)
     warnings += _surroundings(a, b)
     return Comparability(tuple(refusals), tuple(warnings), same_prompts, same_seed and not data)
+
+
+def refusal(found: Comparability) -> str | None:
+    """Why figures of the same name do not mean the same, in one line; None where they do."""
+    if not found.refusals:
+        return None
+    more = f" (and {len(found.refusals) - 1} more)" if len(found.refusals) > 1 else ""
+    return f"{found.refusals[0].text}{more}"
+
+
+def nothing_shared(a: dict[str, Any], b: dict[str, Any]) -> str | None:
+    """Why no figure of two runs' language models has a partner: other models, or other strategies; else None.
+
+    Args:
+        a, b: manifests of two runs that a gate compares by the names of figures.
+    """
+    mine, theirs = ([model["name"] for model in manifest["models"]] for manifest in (a, b))
+    if mine and theirs and not set(mine) & set(theirs):
+        return f"no model in common: {', '.join(mine)} and {', '.join(theirs)}"
+    if any(_model(kind).continues for kind in _settings(a).keys() & _settings(b).keys()):
+        one, other = ([_word(s) for s in m["config"]["generation"].get("strategies", ())] for m in (a, b))
+        if one and other and not set(one) & set(other):
+            return f"no decoding strategy in common: {'; '.join(one)} and {'; '.join(other)}"
+    return None
 
 
 def _weights(a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
@@ -188,5 +264,7 @@ def _surroundings(a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
 
 def _unequal(kind: Kind, names: Iterable[str], a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
     return [
-        Mismatch(kind, name=name, mine=a.get(name), theirs=b.get(name)) for name in names if a.get(name) != b.get(name)
+        Mismatch(kind, name=name, mine=a.get(name), theirs=b.get(name))
+        for name in names
+        if a.get(name) != b.get(name) and (kind == "machine" or None not in (a.get(name), b.get(name)))
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from harness.analysis.comparability import Comparability, Mismatch, compare_manifests
+from harness.analysis.comparability import Comparability, Mismatch, compare_manifests, refusal
 from harness.analysis.sides import ANY_MODEL, Side
 from harness.core import registry
 from harness.core.errors import UsageError
@@ -70,10 +70,8 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = (), anyway: bool = False)
         UsageError: an unknown metric, nothing in common, or settings that change the meaning of a figure.
     """
     found = compare_manifests(a.manifest, b.manifest)
-    if found.refusals and not anyway:
-        more = f" (and {len(found.refusals) - 1} more)" if len(found.refusals) > 1 else ""
-        why = f"{found.refusals[0].text}{more}; --anyway compares them all the same"
-        raise UsageError(f"{a.name} and {b.name} cannot be compared: {why}")
+    if (why := refusal(found)) and not anyway:
+        raise UsageError(f"{a.name} and {b.name} cannot be compared: {why}; --anyway compares them all the same")
     found = _between_sides(found, a, b)
     mine, theirs = Observed(a.rows), Observed(b.rows)
     registry.check_metrics(metrics, {*mine.metrics, *theirs.metrics})

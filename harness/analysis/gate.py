@@ -2,94 +2,59 @@
 
 A figure fails where it is worse than the baseline's by more than its tolerance *and* the interval of the difference
 excludes zero; where that interval cannot exist (fewer than 5 units, or the same difference in each), the tolerance
-decides alone. Intervals of figures that moved hold together, by Bonferroni's correction: with hundreds of figures some
-would exclude zero by chance. What is missing, has no value, or is new without being declared fails too. NaN never
+decides alone. A figure of which the run is too small to say whether it got worse is undecided (`judging`): the gate
+passes, says how many these are and what it could have found, and fails on them with `strict`. Intervals of figures that
+moved hold together, by Bonferroni's correction: with hundreds of figures some would exclude zero by chance. What is
+missing, has no value, or is new without being declared fails too, and so do runs that are incomplete or were changed by
+hand. Runs that cannot be compared at all, as figures of the same name do not mean the same, are wrong use. NaN never
 passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from harness.analysis.comparability import compare_manifests
+from harness.analysis.comparability import compare_manifests, nothing_shared, refusal
+from harness.analysis.judging import Moved, judge
 from harness.analysis.tolerance import Pattern, Tolerance
+from harness.analysis.verdict import Finding, Verdict
 from harness.core import registry
+from harness.core.errors import UsageError
 from harness.core.rows import frames
 from harness.runs.verify import check_tables, schema_problems
-from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
+from harness.stats.pooling import CELL, Observed, Sample, factors
 
-FAILURES = ("worse", "missing", "no value", "new", "another experiment", "incomplete", "changed", "schema")
 ROW = ("layer", "head", "prompt", "seed")  # with the factors of a cell, these identify a row
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One figure or property that the gate checked.
-
-    Attributes:
-        figure: its name, such as "heads smollm2-135m greedy ccmc-fit kl".
-        status: `ok`, or one of FAILURES.
-        baseline, value: the two figures; None where there is none.
-        difference: value - baseline with its interval; None where nothing was compared.
-        allowed: how much worse it may be.
-        detail: the problem in words, or how the figure was compared.
-    """
-
-    figure: str
-    status: str
-    baseline: float | None = None
-    value: float | None = None
-    difference: Difference | None = None
-    allowed: float | None = None
-    detail: str = ""
-
-    @property
-    def failed(self) -> bool:
-        return self.status != "ok"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """All findings of a gate, and the differences between the two runs."""
-
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def failures(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.failed)
-
-    @property
-    def passed(self) -> bool:
-        return not self.failures and any(finding.value is not None for finding in self.findings)
-
-
 Key = tuple[object, ...]
 
 
-def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict:
+def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None, strict: bool = False) -> Verdict:
     """Compare a run with its baseline.
 
     Args:
         run: an opened run.
         baseline: the run that it must not be worse than.
         tolerance: allowed changes; default: those that the measures declare.
+        strict: a figure that is undecided fails.
 
     Returns:
         The verdict; it passes only where something was compared and nothing failed.
+
+    Raises:
+        UsageError: figures of the same name do not mean the same (another experiment, model set or decoding).
     """
     found = compare_manifests(baseline.manifest, run.manifest)
+    if why := refusal(found) or nothing_shared(baseline.manifest, run.manifest):
+        raise UsageError(f"{baseline.path} and {run.path} cannot be compared: {why}")
     notes = [one.text for one in found.warnings if one.kind != "source"]
-    whole = [Finding(f"experiments {one.place}", "another experiment", detail=one.text) for one in found.refusals]
     lost = {e["kind"] for e in baseline.manifest["config"]["experiments"]} - {
         e["kind"] for e in run.manifest["config"]["experiments"]
     }
-    whole += [
-        Finding(str(kind), "another experiment", detail="an experiment of the baseline is not in this run")
+    whole = [
+        Finding(str(kind), "missing", detail="an experiment of the baseline is not in this run")
         for kind in sorted(lost)
     ]
     for name, one in (("run", run), ("baseline", baseline)):
@@ -114,7 +79,7 @@ def gate(run: Any, baseline: Any, tolerance: Tolerance | None = None) -> Verdict
         paired_repetitions=found.same_repetitions,
         language_models=models,
     )
-    return Verdict((*whole, *rows), tuple(notes))
+    return Verdict((*whole, *rows), tuple(notes), strict)
 
 
 def gate_rows(
@@ -151,7 +116,7 @@ def gate_rows(
     if paired_prompts:
         levels.append((*CELL[:3], "layer", *CELL[3:]))
     findings: list[Finding] = []
-    moved: list[_Moved] = []
+    moved: list[Moved] = []
     for by in levels:
         new, old = dict(mine.cells(by)), dict(theirs.cells(by))
         changes = _row_changes(mine, theirs, by)
@@ -164,11 +129,11 @@ def gate_rows(
             finding = _presence(named, new.get(key), old.get(key), tolerance, paired, lost, more)
             if finding is None:
                 a, b = new[key], old[key]
-                moved.append(_Moved(len(findings), a, b, str(named["metric"]), str(named["surrogate"]), paired))
+                moved.append(Moved(len(findings), a, b, str(named["metric"]), str(named["surrogate"]), paired))
                 allowed = None if b.value is None else tolerance.allowed(str(named["metric"]), b.value)
                 finding = Finding(_label(named), "ok", b.value, a.value, None, allowed)
             findings.append(finding)
-    _judge(findings, moved, tolerance)
+    judge(findings, moved, tolerance)
     return findings
 
 
@@ -265,57 +230,3 @@ def _lost(
     if not _watched(named):
         return None
     return Finding(figure, status, old.value, new.value, detail=detail)
-
-
-@dataclass(frozen=True)
-class _Moved:
-    """A figure that both runs have: the place of its finding, the new and the old sample."""
-
-    index: int
-    a: Sample
-    b: Sample
-    metric: str
-    surrogate: str
-    paired: bool
-
-
-def _judge(findings: list[Finding], moved: list[_Moved], tolerance: Tolerance) -> None:
-    """Fill in differences and say which are worse by more than what is allowed."""
-    differing = []
-    for one in moved:
-        a, b = one.a, one.b
-        if tolerance.direction(one.metric) == "neutral" or one.surrogate in frames():
-            findings[one.index] = replace(findings[one.index], detail="not judged: neither direction is better")
-            continue
-        same = one.paired and a.units.equals(b.units) and a.pooled is not None and b.pooled is not None
-        if same and _same(a, b):
-            findings[one.index] = replace(findings[one.index], detail="identical")
-            continue
-        differing.append(one)
-    level = 1 - (1 - tolerance.level) / max(len(differing), 1)
-    for one in differing:
-        findings[one.index] = _compared(findings[one.index], one, tolerance, level)
-
-
-def _same(a: Sample, b: Sample) -> bool:
-    assert a.pooled is not None and b.pooled is not None
-    one, other = (pd.DataFrame({"n": s.pooled.numerators, "d": s.pooled.denominators}) for s in (a, b) if s.pooled)
-    return bool(one.equals(other))
-
-
-def _compared(finding: Finding, figure: _Moved, tolerance: Tolerance, level: float) -> Finding:
-    assert finding.allowed is not None
-    found = difference(figure.a, figure.b, figure.metric, figure.paired, level)
-    moved = found.interval
-    if moved.value is None:
-        return replace(finding, status="no value", detail=moved.missing or "nothing to compare")
-    direction = tolerance.direction(figure.metric)
-    worse = abs(moved.value) if direction == "same" else moved.value * (1 if direction == "lower" else -1)
-    beyond = worse > finding.allowed
-    if moved.low is None or moved.high is None:
-        certain, how = True, f"no interval ({moved.missing}): the tolerance decides"
-    else:
-        certain = moved.low > 0 or moved.high < 0
-        how = "paired" if figure.paired else "unpaired, two samples"
-    status = "worse" if beyond and certain else "ok"
-    return replace(finding, status=status, difference=found, detail=how)

@@ -12,50 +12,61 @@ import pytest
 
 if TYPE_CHECKING:
     from ccmc import CCMC, Observations
-    from harness.analysis.gate import Verdict
+    from harness.analysis.verdict import Verdict
+
+
+_UNDECIDED: list[str] = []  # one line for each gate of this session that passed with figures it could not decide
 
 
 class GateFixture(Protocol):
     """What `ccmc_gate` is: call it with a run and its baseline."""
 
-    def __call__(self, run: Any, baseline: Any, tolerance: Any = None) -> Verdict: ...
+    def __call__(self, run: Any, baseline: Any, tolerance: Any = None, strict: bool = False) -> Verdict: ...
 
 
 class FitFixture(Protocol):
     """What `ccmc_fit_gate` is: call it with a chain, the chain it must not be worse than, and observations."""
 
-    def __call__(self, chain: CCMC, baseline: CCMC, observations: Observations, tolerance: float = 0.0) -> float: ...
+    def __call__(
+        self, chain: CCMC, baseline: CCMC, observations: Observations, tolerance: float = 0.0, strict: bool = False
+    ) -> float: ...
 
 
-def assert_gate(run: Any, baseline: Any, tolerance: Any = None) -> Verdict:
+def assert_gate(run: Any, baseline: Any, tolerance: Any = None, strict: bool = False) -> Verdict:
     """Fail unless a run passes the gate against its baseline.
 
     Args:
         run, baseline: runs, or the paths of run directories.
         tolerance: a `harness.analysis.tolerance.Tolerance`, the path of a tolerance file, or None for what is built in.
+        strict: fail on figures that are undecided, as the run is too small to say whether they got worse.
 
     Returns:
-        The verdict, with every figure.
+        The verdict, with every figure; `verdict.undecided` are those that could not be decided.
 
     Raises:
-        AssertionError: the table of what failed.
+        AssertionError: the tables of what failed and of what could not be decided.
+        UsageError: figures of the two runs do not mean the same.
     """
     from harness.analysis.gate import gate
     from harness.analysis.tolerance import Tolerance, load_tolerance
-    from harness.report.gate_output import failure_table, summary
+    from harness.report.gate_output import summary, tables
     from harness.report.render.markdown import to_markdown
     from harness.runs.run import Run, load_run
 
     opened = [one if isinstance(one, Run) else load_run(one) for one in (run, baseline)]
     allowed = tolerance if isinstance(tolerance, Tolerance) else load_tolerance(tolerance and Path(tolerance))
-    verdict = gate(opened[0], opened[1], allowed)
+    verdict = gate(opened[0], opened[1], allowed, strict)
     if not verdict.passed:
-        table = failure_table(verdict, str(opened[0].path), str(opened[1].path))
-        raise AssertionError(f"{summary(verdict)}\n\n{to_markdown(table)}")
+        shown = "\n".join(map(to_markdown, tables(verdict, str(opened[0].path), str(opened[1].path))))
+        raise AssertionError(f"{summary(verdict)}\n\n{shown}")
+    if verdict.undecided:
+        _UNDECIDED.append(f"{opened[0].path}: {summary(verdict).replace('--strict', 'strict=True')}")
     return verdict
 
 
-def assert_fit(chain: CCMC, baseline: CCMC, observations: Observations, tolerance: float = 0.0) -> float:
+def assert_fit(
+    chain: CCMC, baseline: CCMC, observations: Observations, tolerance: float = 0.0, strict: bool = False
+) -> float:
     """Fail where a chain predicts observations worse than another, beyond a tolerance and significantly.
 
     Args:
@@ -63,13 +74,14 @@ def assert_fit(chain: CCMC, baseline: CCMC, observations: Observations, toleranc
         baseline: what it must not be worse than, such as `CCMC.load` of a file in the repository.
         observations: held-out ones with a target each; each counts as a unit.
         tolerance: nats per observation that the chain may lose.
+        strict: fail where the observations are too few to say whether it loses more.
 
     Returns:
         Mean cross-entropy of the chain minus that of the baseline, nats per observation.
 
     Raises:
         AssertionError: the chain loses more than the tolerance and the interval of the difference excludes zero, or
-            gives probability 0 to what happened.
+            gives probability 0 to what happened; with `strict` also where the interval reaches beyond the tolerance.
     """
     import numpy as np
 
@@ -85,6 +97,13 @@ def assert_fit(chain: CCMC, baseline: CCMC, observations: Observations, toleranc
             f"the fit is worse than its baseline by {found.value:.3g} nats per observation "
             f"[{found.low}, {found.high}], allowed {tolerance:g}; n = {found.n}"
         )
+    if found.high is not None and found.high > tolerance and found.value != 0:
+        said = f"undecided: {found.value:+.3g} nats per observation [{found.low:.3g}, {found.high:.3g}], "
+        said += f"allowed {tolerance:g}; n = {found.n}"
+        if strict:
+            raise AssertionError(f"the fit against its baseline is {said}")
+        if found.value > tolerance:
+            _UNDECIDED.append(f"fit {said}")
     return found.value
 
 
@@ -103,6 +122,14 @@ def _cross_entropy(chain: CCMC, observations: Observations) -> Any:
     share = _dense(targets)
     with np.errstate(divide="ignore", invalid="ignore"):
         return -np.where(share > 0, share * np.log(dense), 0.0).sum(axis=1)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say at the end of a session what gates passed without being able to decide."""
+    if _UNDECIDED:
+        terminalreporter.section("ccmc: passed, but undecided")
+        for line in _UNDECIDED:
+            terminalreporter.write_line(line)
 
 
 def _dense(matrix: Any) -> Any:

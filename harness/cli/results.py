@@ -196,8 +196,15 @@ def gate(
     update: Annotated[
         bool, typer.Option("--update", help="Make RUN the new baseline: complete, verified, of a clean checkout.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="What is undecided fails too.")] = False,
 ) -> None:
-    """Fail with exit code 1 where a run is worse than its baseline, or something is missing or new."""
+    """Fail with exit code 1 where a run is worse than its baseline, or something is missing or new.
+
+    A figure is worse where it moved the wrong way by more than its tolerance, beyond chance. It is ok where its change
+    is shown to be within the tolerance, or the run was large enough to find a larger one. Otherwise it is undecided,
+    and is printed with the change that could have been found; --strict fails on it. Runs that cannot be compared end
+    with exit code 2.
+    """
     from harness.runs.run import load_run
 
     opened = load_run(run)
@@ -209,18 +216,18 @@ def gate(
         return
     from harness.analysis.gate import gate as judge
     from harness.analysis.tolerance import load_tolerance
-    from harness.report.gate_output import failure_table, summary, to_junit, to_markdown
+    from harness.report.gate_output import summary, tables, to_junit, to_markdown
 
     allowed = load_tolerance(tolerance)
     with working("judging"):
-        verdict = judge(opened, load_run(baseline), allowed)
+        verdict = judge(opened, load_run(baseline), allowed, strict)
     for path, text in ((junit, to_junit), (markdown, to_markdown)):
         if path is not None:
             _write(path, text(verdict, str(opened.path), baseline))
     for note in verdict.notes:
         print_prose(f"note: {note}", rest="  ")
-    if verdict.failures:
-        print_tables([failure_table(verdict, str(opened.path), baseline)], more="--markdown FILE")
+    if shown := tables(verdict, str(opened.path), baseline):
+        print_tables(shown, more="--markdown FILE")
     print_prose(summary(verdict), rest="  ")
     if not verdict.passed:
         raise typer.Exit(1)

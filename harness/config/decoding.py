@@ -93,7 +93,8 @@ class Generation(Growing):
     """How a language model continues its prompts."""
 
     later: ClassVar[frozenset[str]] = frozenset({"chat", "record"})
-    harmless: ClassVar[frozenset[str]] = frozenset({"seeds", "strategies", "batch_size"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"seeds", "strategies"})
+    rounding: ClassVar[frozenset[str]] = frozenset({"batch_size"})
 
     max_new_tokens: int = Field(default=128, ge=1, le=8192, description="tokens of a continuation, at most")
     strategies: tuple[Strategy, ...] = Field(

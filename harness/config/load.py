@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -44,6 +44,10 @@ Experiment: Any = _settings_of_experiments()
 
 class Config(Strict):
     """One run: which models, which prompts, which experiments."""
+
+    harmless: ClassVar[frozenset[str]] = frozenset({"held_out", "limit"})
+    rounding: ClassVar[frozenset[str]] = frozenset({"device"})
+    apart: ClassVar[frozenset[str]] = frozenset({"name", "seed", "models", "prompts", "generation", "experiments"})
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -16,8 +16,19 @@ class Strict(BaseModel):
 
     harmless: ClassVar[frozenset[str]] = frozenset()
     """Names of the fields that change how much is computed, not what a figure means: runs that differ compare."""
+    rounding: ClassVar[frozenset[str]] = frozenset()
+    """Names of the fields that change speed, memory and the last digits only: runs that differ compare."""
+    apart: ClassVar[frozenset[str]] = frozenset()
+    """Names of the fields that comparisons read by their content, such as the texts of prompts, not as settings."""
     continues: ClassVar[bool] = False
     """Of an experiment: its figures depend on the `generation` settings of the run."""
+
+    @classmethod
+    def effect(cls, name: str) -> Literal["amount", "rounding", "meaning", "apart"]:
+        """What a field changes: how much is computed, the last digits, or (unless declared) what a figure means."""
+        if name in cls.apart:
+            return "apart"
+        return "amount" if name in cls.harmless else "rounding" if name in cls.rounding else "meaning"
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,8 @@
 """Differences of two pooled figures: paired over common units, or between two independent samples.
 
 A figure is sum(numerators) / sum(denominators) over units; with denominators of 1 it is a mean. Both sides of a pair
-are resampled together. Intervals are those of `statistics`: BCa, widened as a t interval.
+are resampled together. Intervals are those of `intervals`: BCa, widened as a t interval; those of many figures that are
+judged together are widened once more (`joint`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from harness.stats.intervals import (
     resampled,
     too_few,
 )
+from harness.stats.joint import paired_spread, together, two_sample_spread
 from harness.stats.significance import sign_flip_p
 
 _TINY = 1e-12
@@ -69,13 +71,16 @@ class Pooled:
         return drawn
 
 
-def paired_pooled_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.95) -> Interval:
+def paired_pooled_difference(
+    a: Pooled, b: Pooled, seed: int, level: float = 0.95, figures: int | None = None
+) -> Interval:
     """a - b over units that both were measured on.
 
     Args:
         a, b: figures of the same units in the same order.
         seed: of the resampling.
-        level: nominal coverage.
+        level: nominal coverage, of all figures where several are judged together.
+        figures: how many are judged together; None where the interval is one of its own.
 
     Returns:
         The difference; an interval from 5 units on, unless resampling shows no spread.
@@ -98,16 +103,20 @@ def paired_pooled_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.9
     drawn = resampled(n, seed, lambda rows: a._draw(rows) - b._draw(rows))
     if np.isnan(drawn).any():
         return Interval(value, None, None, n, "in some resamples the denominators sum to 0")
-    return _interval(value, drawn, jackknife, n, _tail(n - 1, n, level))
+    alone = together(level, figures)
+    found = _interval(value, drawn, jackknife, n, _tail(n - 1, n, alone))
+    spread = None if figures is None else paired_spread(a, b)
+    return found if spread is None else spread.widened(found, alone)
 
 
-def two_sample_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.95) -> Interval:
+def two_sample_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.95, figures: int | None = None) -> Interval:
     """a - b where the units of the two have nothing to do with each other.
 
     Args:
         a, b: figures of two independent samples, of any sizes.
         seed: of the resampling.
-        level: nominal coverage.
+        level: nominal coverage, of all figures where several are judged together.
+        figures: how many are judged together; None where the interval is one of its own.
 
     Returns:
         The difference; an interval where both have 5 units and their spread is not nothing. Its n is that of the
@@ -134,7 +143,10 @@ def two_sample_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.95) 
     freedom = sum(variances) ** 2 / sum(v**2 / (size - 1) for v, size in zip(variances, sizes, strict=True))
     left, right = a.without_each(), -b.without_each()
     jackknife = np.concatenate([left - left.mean(), right - right.mean()])
-    return _interval(value, drawn, jackknife, n, _tail(freedom, freedom + 1, level))
+    alone = together(level, figures)
+    found = _interval(value, drawn, jackknife, n, _tail(freedom, freedom + 1, alone))
+    spread = None if figures is None else two_sample_spread(a, b)
+    return found if spread is None else spread.widened(found, alone)
 
 
 def _interval(value: float, drawn: Floats, jackknife: Floats, n: int, tail: float) -> Interval:

@@ -21,6 +21,7 @@ from harness.core.records import Interval
 from harness.stats.differences import Pooled, paired_p, paired_pooled_difference, two_sample_difference, two_sample_p
 from harness.stats.explained import FLAT, complement
 from harness.stats.intervals import FEWEST_UNITS, ratio_interval
+from harness.stats.joint import Spread, paired_spread, two_sample_spread
 
 SEED = 0  # of the bootstrap: the same rows give the same figures
 REPEATS = ("real_seed",)  # factors of `condition` that are averaged over
@@ -79,6 +80,7 @@ class Difference:
         better: share of pairs in which a is better, ties half; None without pairs or direction.
         paired: whether units were paired.
         units: the contribution of each pair to the difference, by the name of its unit; empty without pairs.
+        spread: its standard error with degrees of freedom; None where there are too few units for one.
     """
 
     interval: Interval
@@ -86,6 +88,7 @@ class Difference:
     better: float | None
     paired: bool
     units: pd.Series
+    spread: Spread | None = None
 
     @property
     def identical(self) -> bool:
@@ -106,23 +109,26 @@ class Difference:
         return direction if same else 0
 
 
-def difference(a: Sample, b: Sample, metric: str, paired: bool, level: float = 0.95) -> Difference:
+def difference(
+    a: Sample, b: Sample, metric: str, paired: bool, level: float = 0.95, figures: int | None = None
+) -> Difference:
     """a - b, over the units they share or as two independent samples.
 
     Args:
         a, b: two figures of one metric.
         metric: decides which side of a pair is better.
         paired: whether units of the same name are the same unit.
-        level: nominal coverage of the interval.
+        level: nominal coverage of the interval, of all figures where several are judged together.
+        figures: how many are judged together; None where the interval is one of its own.
     """
     nothing = pd.Series(dtype=float)
     if a.pooled is None or b.pooled is None:
         return Difference(Interval(None, None, None, 0, "one side has no value"), None, None, paired, nothing)
     turn = -1.0 if a.complement else 1.0
     if not paired:
-        found = _turned(two_sample_difference(a.pooled, b.pooled, SEED, level), turn)
+        found = _turned(two_sample_difference(a.pooled, b.pooled, SEED, level, figures), turn)
         p = two_sample_p(a.pooled, b.pooled, SEED) if found.low is not None else None
-        return Difference(found, p, None, False, nothing)
+        return Difference(found, p, None, False, nothing, two_sample_spread(a.pooled, b.pooled))
     common = a.units.intersection(b.units)
     if common.empty:
         return Difference(Interval(None, None, None, 0, "no unit on both sides"), None, None, True, nothing)
@@ -133,11 +139,11 @@ def difference(a: Sample, b: Sample, metric: str, paired: bool, level: float = 0
     if np.array_equal(x.numerators, y.numerators) and np.array_equal(x.denominators, y.denominators):
         units[:] = 0.0
         return Difference(Interval(0.0, None, None, len(common), "no difference anywhere"), None, None, True, units)
-    found = _turned(paired_pooled_difference(x, y, SEED, level), turn)
+    found = _turned(paired_pooled_difference(x, y, SEED, level, figures), turn)
     sign = registry.sign(metric)
     wins = units.to_numpy() * sign
     better = float(np.mean((wins > 0) + 0.5 * (wins == 0))) if sign else None
-    return Difference(found, paired_p(x, y, SEED), better, True, units)
+    return Difference(found, paired_p(x, y, SEED), better, True, units, paired_spread(x, y))
 
 
 def _turned(found: Interval, turn: float) -> Interval:

@@ -16,7 +16,8 @@ class Heads(Growing):
     """Attention heads of language models against chains with and without positions."""
 
     later: ClassVar[frozenset[str]] = frozenset({"texts"})
-    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "layers_per_unit"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates"})
+    rounding: ClassVar[frozenset[str]] = frozenset({"layers_per_unit"})
     continues: ClassVar[bool] = True
 
     kind: Literal["heads"]

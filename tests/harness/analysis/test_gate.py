@@ -19,8 +19,9 @@ import pytest
 
 import harness
 from ccmc import CCMC, Contexts, Observations
-from harness.analysis.gate import Verdict, gate
+from harness.analysis.gate import gate
 from harness.analysis.tolerance import Tolerance, load_tolerance
+from harness.analysis.verdict import Verdict
 from harness.cli.app import invoke
 from harness.cli.pytest_plugin import assert_fit, assert_gate
 from harness.core.errors import UsageError
@@ -207,12 +208,44 @@ def test_no_rows_never_pass(judged: Callable[..., Verdict]) -> None:
     assert not judged(lambda rows: rows.iloc[:0]).passed
 
 
-def test_another_experiment_fails(judged: Callable[..., Verdict], finished: Any) -> None:
+def test_runs_that_cannot_be_compared_are_wrong_use(
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = finished[0]
+
+    def with_config(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(json.dumps(base.manifest["config"]))
+        change(config)
+        return {"config": config}
+
+    others = {
+        "one-layer.vocab_size is 6 and 7": with_config(lambda c: c["experiments"][0].update(vocab_size=7)),
+        "generation.max_new_tokens": with_config(lambda c: c["generation"].update(max_new_tokens=9)),
+        "generation.special_strings is None and parse": with_config(
+            lambda c: c["generation"].update(special_strings="parse")
+        ),
+        "models.allow_mismatch is False and True": with_config(
+            lambda c: c.update(models={"names": c["models"], "allow_mismatch": True})
+        ),
+        "no experiment in common": with_config(lambda c: c.update(experiments=[{"kind": "positions"}])),
+        "no decoding strategy in common: ": with_config(lambda c: c["generation"].update(strategies=[{"top_k": 3}])),
+        "no model in common: ": {"models": [{**base.manifest["models"][0], "name": "another"}]},
+    }
+    for index, (message, manifest) in enumerate(others.items()):
+        other = changed(base.path, tmp_path / str(index), **manifest)
+        with pytest.raises(UsageError, match="cannot be compared"):
+            gate(other, base)
+        assert invoke(["gate", str(other.path), "--baseline", str(base.path)]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert len(said.err.strip().splitlines()) == 1
+        assert message in said.err
+
+
+def test_an_experiment_that_is_gone_is_missing(judged: Callable[..., Verdict], finished: Any) -> None:
     config = json.loads(json.dumps(finished[0].manifest["config"]))
-    config["experiments"][0]["vocab_size"] = 7
-    verdict = judged(config=config)
-    assert ("another experiment", "one-layer.vocab_size") in failed(verdict)
-    assert any("one-layer.vocab_size is 6 and 7" in finding.detail for finding in verdict.failures)
+    gone = config["experiments"].pop()["kind"]
+    assert ("missing", gone) in failed(judged(config=config))
 
 
 def test_a_partial_run_and_lost_units_fail(judged: Callable[..., Verdict], finished: Any) -> None:
