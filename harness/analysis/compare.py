@@ -14,6 +14,7 @@ from harness.core.errors import UsageError
 from harness.core.format import number
 from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import frames as frame_names
+from harness.stats.contest import ALPHA
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
 from harness.stats.significance import holm
 
@@ -178,10 +179,12 @@ def _wins(found: Difference) -> float | None:
     return None if found.better is None else 100 * found.better
 
 
-def _better(line: Line) -> str | None:
-    """Which side is better, where the interval of the difference excludes zero."""
+def better(line: Line) -> str | None:
+    """Which side is better, where the difference is significant after Holm's correction and its interval excludes 0."""
     made = line.difference
     declared = registry.measure(line.metric)
+    if line.corrected is None or line.corrected > ALPHA:
+        return None
     if made.direction and abs(made.interval.value or 0.0) <= (declared.absolute if declared else 0.0):
         return "rounding"
     return {1: "A", -1: "B", 0: None}[registry.sign(line.metric) * made.direction]
@@ -216,13 +219,13 @@ def tables(found: Comparison) -> list[Table]:
         made = line.difference
         figures: list[Cell] = [line.figure, line.metric, line.a, line.b, _change(made), _p(line.corrected)]
         paired: list[Cell] = [made.paired] if pairing else []
-        rows.append([*figures, _wins(made), made.interval.n, *paired, _better(line), movers(made)])
+        rows.append([*figures, _wins(made), made.interval.n, *paired, better(line), movers(made)])
     tests = sum(line.corrected is not None for line in found.lines)
     title = f"A = {found.a.name} against B = {found.b.name}"
     note = (
         f"Intervals: 95 %, bootstrap over units; differences {how}. p: random signs, corrected for {tests} tests by "
-        "Holm's method. A wins: share of units in which A is better, ties half. Better: the side for which the "
-        "interval of A - B excludes zero; rounding: it does, by no more than processors differ."
+        "Holm's method. A wins: share of units in which A is better, ties half. Better: the side for which "
+        "p (Holm) <= .05 and the interval of A - B excludes zero; rounding: by no more than processors differ."
     )
     shown = [Table("compare", title, columns, rows, note)]
     if found.heads:

@@ -16,6 +16,7 @@ from harness.core.registry import sign
 from harness.core.rows import MODEL, frames
 from harness.runs.directory import find_runs
 from harness.runs.run import load_run
+from harness.stats.contest import beyond_chance, p_of_lead
 from harness.stats.pooling import Difference, Observed, Sample, difference, factors
 
 BY = ("experiment", "model", "strategy", "surrogate", "condition", "metric")
@@ -85,11 +86,15 @@ def _entries(sides: Sequence[Side], wanted: str | None) -> dict[tuple[str, str],
     return groups
 
 
-def _difference(a: Entry, b: Entry, name: str) -> Difference:
-    paired = a.side.run.path == b.side.run.path or compare_manifests(a.side.manifest, b.side.manifest).paired(
+def _paired(a: Entry, b: Entry) -> bool:
+    """Are units of the same name the same on both sides?"""
+    return a.side.run.path == b.side.run.path or compare_manifests(a.side.manifest, b.side.manifest).paired(
         a.of_language_model
     )
-    return difference(a.sample, b.sample, name, paired)
+
+
+def _difference(a: Entry, b: Entry, name: str) -> Difference:
+    return difference(a.sample, b.sample, name, _paired(a, b))
 
 
 def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str | None = None) -> list[Table]:
@@ -102,7 +107,7 @@ def leaderboard(sides: Sequence[Side], wanted: str | None = None, surrogate: str
 
     Returns:
         One table per experiment, strategy and condition. A rank is shared where neither the difference to the side
-        above nor that to the first of the rank excludes zero.
+        above nor that to the first of the rank is significant, after Holm's correction for all pairs of the table.
 
     Raises:
         UsageError: an unknown metric or surrogate, one without a direction, or nothing to rank.
@@ -132,8 +137,15 @@ def _score(entry: Entry, name: str) -> float:
     return sign(name) * (entry.sample.value or 0.0)
 
 
+def _told_apart(name: str, ranked: list[Entry]) -> set[tuple[int, int]]:
+    """The pairs of places that differ beyond chance, after Holm's correction for all pairs of the ranking."""
+    pairs = [(i, j) for j in range(len(ranked)) for i in range(j)]
+    tests = [p_of_lead(ranked[i].sample, ranked[j].sample, sign(name), _paired(ranked[i], ranked[j])) for i, j in pairs]
+    return {pair for pair, differs in zip(pairs, beyond_chance(tests), strict=True) if differs}
+
+
 def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
-    rank, leader = 1, ranked[0]
+    rank, leader, apart = 1, 0, _told_apart(name, ranked)
     rows: list[list[Cell]] = []
     alike = []
     for index, entry in enumerate(ranked):
@@ -142,8 +154,8 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
             found = _difference(entry, ranked[index - 1], name)
             step = found.interval
             alike.append(found.paired)
-            if found.direction or (leader is not ranked[index - 1] and _difference(entry, leader, name).direction):
-                rank, leader = index + 1, entry
+            if (index - 1, index) in apart or (leader, index) in apart:
+                rank, leader = index + 1, index
         side = entry.side
         model = side.model if entry.of_language_model else None
         figures: list[Cell] = [entry.sample.interval(), step, len(entry.sample.units)]
@@ -166,7 +178,8 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
     note = "Intervals: 95 %, bootstrap over units."
     if alike:
         note = (
-            f"Intervals: 95 %, bootstrap over units, differences {how}. A shared rank: no difference excludes zero. "
+            f"Intervals: 95 %, bootstrap over units, differences {how}. A shared rank: no difference is "
+            "beyond chance (p > .05 by Holm's method for all pairs). "
             f"The best surrogate of a run is chosen on the same data.{_other_settings(ranked)}"
         )
     title = f"{place}: {name} ({better} is better)"

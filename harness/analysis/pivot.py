@@ -15,15 +15,16 @@ from harness.core.records import Cell as TableCell
 from harness.core.records import Column, Interval, Table
 from harness.core.registry import sign
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED, frames, is_infinite
-from harness.stats.pooling import FACTORS, Observed, Sample, difference, sample
+from harness.stats.contest import clear, p_of_lead
+from harness.stats.pooling import FACTORS, Observed, Sample, sample
 
-BEST = "the best of its group, where the paired difference to the runner-up excludes zero"
+BEST = "better than every other of its group, p <= .05 after Holm's correction for all of the table"
 COMPETITORS = ("surrogate", "model", "run")  # a contest is between the values of the first of them that varies
 
 
 @dataclass
 class Cell:
-    """One figure of a pivot; `best` where its lead over the runner-up excludes zero."""
+    """One figure of a pivot; `best` where it beats all competitors (`harness.stats.contest`)."""
 
     sample: Sample
     interval: Interval
@@ -320,6 +321,8 @@ def _mark_best(
         frame = set(part["surrogate"].dropna()) & {MODEL, *frames()}
         if not (competitor == "surrogate" and frame):
             contests.setdefault((*key[:place], *key[place + 1 :]), []).append(key)
+    leaders: list[Cell] = []
+    tests: list[list[float]] = []
     for keys in contests.values():
         metric = str(members[keys[0]]["metric"].iloc[0])
         cells = [(pivot.cells[key[: len(pivot.row_factors)], key[len(pivot.row_factors) :]], key) for key in keys]
@@ -329,9 +332,16 @@ def _mark_best(
         )
         if sign(metric) == 0 or len(ranked) < 2:
             continue
-        (first, one), (second, other) = ranked[:2]
-        lead = difference(first.sample, second.sample, metric, pairable(members[one], members[other]))
-        first.best = lead.direction != 0
+        (first, one), *rest = ranked
+        leaders.append(first)
+        tests.append(
+            [
+                p_of_lead(first.sample, cell.sample, sign(metric), pairable(members[one], members[key]))
+                for cell, key in rest
+            ]
+        )
+    for leader, wins in zip(leaders, clear(tests), strict=True):
+        leader.best = wins
 
 
 def _infinite(cell: Cell) -> bool:

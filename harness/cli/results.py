@@ -71,7 +71,7 @@ def table(
     where: Annotated[list[str] | None, typer.Option(metavar="A=B", help="Only rows where a factor is this.")] = None,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv, json or html.")] = "rich",
 ) -> None:
-    """Pivot the rows of one or many runs; each figure has its interval, the best is bold where its lead excludes 0."""
+    """Pivot the rows of one or many runs; each figure has its interval, bold where it beats all others (Holm)."""
     one_of("--format", format_, (*FORMATS, "html"))
     from harness.analysis.pivot import frame, pivots
     from harness.runs.run import load_run
@@ -145,7 +145,7 @@ def leaderboard(
     all_: Annotated[bool, typer.Option("--all", help="Also show figures that only one run has.")] = False,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
-    """Rank the runs of a folder; a rank is shared where the interval of the difference includes zero."""
+    """Rank the runs of a folder; a rank is shared where no difference is beyond chance (Holm)."""
     one_of("--format", format_, FORMATS)
     from harness.analysis import leaderboard as ranking
 

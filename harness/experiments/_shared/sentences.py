@@ -6,6 +6,7 @@ import numpy as np
 
 from harness.core.format import interval
 from harness.core.records import Interval
+from harness.stats.contest import ALPHA
 from harness.stats.pooling import Difference
 from harness.stats.power import smallest_difference
 
@@ -43,6 +44,22 @@ def not_found(difference: Interval, to: str, unit: str = "") -> str:
         return f"the difference to {to} ({shown}) cannot be tested: {difference.missing}"
     end = f" {unit}" if unit else ""
     return f"no difference found to {to} ({shown}); this run could only have found one of about {rough(least)}{end}"
+
+
+def not_beyond(difference: Interval, to: str, tests: int, unit: str = "") -> str:
+    """That a difference is no more than chance once it is one of several tests, though its own interval excludes 0.
+
+    Args:
+        difference: with its interval, over pairs of units.
+        to: the other side of the difference, such as "counts".
+        tests: how many Holm's method corrects for.
+        unit: of the difference.
+    """
+    shown = with_unit(difference, unit, signed=True)
+    many = f"{tests} test{'s' if tests > 1 else ''}"
+    if 2.0 ** (1 - difference.n) * tests > ALPHA:  # the least p-value that so many pairs have
+        return f"the difference to {to} ({shown}) rests on {difference.n} units, too few for {many} (Holm)"
+    return f"the difference to {to} ({shown}) is not beyond chance (Holm, {many})"
 
 
 def testable(found: Difference) -> bool:

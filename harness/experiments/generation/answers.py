@@ -8,9 +8,10 @@ import pandas as pd
 
 from harness.core.records import Answer
 from harness.core.rows import MODEL
-from harness.experiments._shared.sentences import beyond, not_found, testable, with_unit
+from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable, with_unit
 from harness.experiments.generation.parts import CEILING, FLOOR, Part, parts
 from harness.experiments.generation.recovered import BASELINE, NO_ROOM, recovered
+from harness.stats.contest import beyond_chance
 from harness.stats.intervals import FEWEST_UNITS
 from harness.stats.pooling import Sample, difference
 
@@ -76,9 +77,15 @@ def _next_token(part: Part, question: str) -> Answer:
     if not behind:
         return Answer(question, f"{text}; there is no other to compare with.", best.interval())
     lead = leads[behind[0]]
-    if lead.direction:
+    if lead.direction and beyond_chance([leads[name].p for name in behind])[0]:
         return Answer(
             question, f"{text}. {behind[0]} is {beyond(lead.interval, 'nats')} further away.", best.interval()
+        )
+    if lead.direction:
+        return Answer(
+            question,
+            f"{text}. Runner-up: {not_beyond(lead.interval, behind[0], len(behind), 'nats')}.",
+            best.interval(),
         )
     text = f"{text}. Runner-up: {not_found(lead.interval, behind[0], 'nats')}."
     return Answer(question, text, best.interval(), answered=testable(lead))
@@ -103,8 +110,11 @@ def _winners(part: Part, question: str) -> Answer:
     lead = difference(best, floor, metric, paired=True)
     text = f"{part.what}: the winners of {order[0]} agree best, overlap {with_unit(best.interval())}"
     other = "the model's continuation of another prompt"
-    if lead.direction:
+    # the best was picked among several, so that its test is one of as many
+    if lead.direction and beyond_chance([difference(found[n], floor, metric, paired=True).p for n in order])[0]:
         text += f", {beyond(lead.interval)} {'better' if lead.direction > 0 else 'worse'} than {other}."
+    elif lead.direction:
+        text += f"; {not_beyond(lead.interval, other, len(order))}."
     else:
         text += f"; {not_found(lead.interval, other)}."
     text += f" The model itself: {with_unit(floor.interval())} on another prompt"

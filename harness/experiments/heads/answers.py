@@ -7,11 +7,12 @@ import pandas as pd
 from harness.core.format import interval, number, percent
 from harness.core.records import Answer, Interval
 from harness.experiments._shared.leading import counted
-from harness.experiments._shared.sentences import beyond, not_found, testable
-from harness.experiments.heads.parts import COUNTS, NO_COUNTS, Part, parts
+from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable
+from harness.experiments.heads.parts import COUNTS, NO_COUNTS, Part, p_of_leads, parts
 from harness.experiments.heads.shrinkage import LEVEL, Shrinkage, fits, shrinkage
 from harness.experiments.heads.single_heads import Head, heads_of
 from harness.measures.head_kinds import KINDS
+from harness.stats.contest import beyond_chance, p_of_zero
 from harness.stats.intervals import FEWEST_UNITS, median_interval
 from harness.stats.pooling import difference
 
@@ -90,8 +91,10 @@ def _most(part: Part) -> Answer:
     lead = difference(sample, part.sample("explained", others[0]), "explained", paired=True)
     if lead.identical:
         text += f" {others[0]} explains the same on every prompt."
-    elif lead.direction:
+    elif lead.direction and beyond_chance(p_of_leads(part)[:-1])[0]:
         text += f" That is {beyond(_points(lead.interval), 'points')} more than {others[0]}, the runner-up."
+    elif lead.direction:
+        text += f" Runner-up: {not_beyond(_points(lead.interval), others[0], len(others), 'points')}."
     else:
         text += f" Runner-up: {not_found(_points(lead.interval), others[0], 'points')}."
     return Answer(MOST, text + _left_out(part), found, answered=testable(lead))
@@ -133,18 +136,23 @@ def _worse(part: Part, heads: list[Head]) -> Answer:
     if all(one.high is None for one in found.values()):
         reason = next((one.missing for one in found.values() if one.missing), UNKNOWN)
         return _unanswered(WORSE, part.what, reason)
-    worse = [f"{name} ({percent(one)})" for name, one in found.items() if one.high is not None and one.high < 0]
+    every = [*found, *(name for name in part.surrogates if name not in found and name != COUNTS)]
+    tests = beyond_chance([p_of_zero(part.sample("explained", name)) for name in every])
+    differs = dict(zip(every, tests, strict=True))
+    worse = [
+        f"{n} ({percent(one)})" for n, one in found.items() if differs[n] and one.high is not None and one.high < 0
+    ]
     open_ = [
         f"{name} ({percent(one)})"
         for name, one in found.items()
-        if one.low is not None and one.high is not None and one.low <= 0 <= one.high
+        if one.low is not None and one.high is not None and (one.low <= 0 <= one.high or not differs[name])
     ]
     text = f"{part.what}: {_and(worse) if worse else 'no surrogate'} {'are' if len(worse) > 1 else 'is'} "
     text += "worse than counting."
     if open_:
         text += f" No difference to counting was found for {_and(open_)}."
     controls = [
-        n for n in part.surrogates if n not in found and (high := part.interval("explained", n).high) and high < 0
+        n for n in every if n not in found and differs[n] and (high := part.interval("explained", n).high) and high < 0
     ]
     if controls:
         listed = [f"{name} ({percent(part.interval('explained', name))})" for name in controls]

@@ -9,6 +9,7 @@ import pandas as pd
 from harness.core import registry
 from harness.core.records import Interval
 from harness.experiments._shared.parts import DecodedPart
+from harness.stats.contest import p_of_lead, p_of_zero
 from harness.stats.intervals import median_interval
 from harness.stats.pooling import Observed, Sample
 
@@ -53,6 +54,14 @@ class Part(DecodedPart):
         known = {name: self.sample("explained", name) for name in named}
         values = {name: found.value for name, found in known.items() if found.value is not None and not found.missing}
         return sorted(values, key=lambda name: -values[name])
+
+
+def p_of_leads(part: Part) -> list[float]:
+    """The p-values of the surrogate that explains most against every other, and last against counts."""
+    best, *others = part.ranked
+    own = part.sample("explained", best)
+    tests = [p_of_lead(own, part.sample("explained", name), 1) for name in others]
+    return [*tests, p_of_zero(own) if (own.value or 0.0) > 0 else 1.0]
 
 
 def parts(rows: pd.DataFrame) -> list[Part]:

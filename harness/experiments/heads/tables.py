@@ -10,10 +10,11 @@ from harness.core.records import Cell, Column, Table
 from harness.core.rows import MODEL
 from harness.experiments._shared.leading import Leading, counted
 from harness.experiments._shared.parts import leading
-from harness.experiments.heads.parts import COUNTS, Part, parts
+from harness.experiments.heads.parts import COUNTS, Part, p_of_leads, parts
 from harness.experiments.heads.shrinkage import fits, shrinkage
 from harness.experiments.heads.single_heads import SCORES, Head, heads_of
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD
+from harness.stats.contest import clear
 from harness.stats.intervals import median_interval
 from harness.stats.pooling import Observed
 
@@ -83,9 +84,10 @@ def _summary(found: list[Part]) -> Table:
     lead, shown = leading(found), _shown(found)
     body: list[list[Cell]] = []
     marked = set()
+    wins = dict(zip((p.key for p in found), clear([p_of_leads(p) if p.ranked else [] for p in found]), strict=True))
     for part, names in shown:
         for name in names:
-            if name in part.ranked[:1]:
+            if wins[part.key] and name in part.ranked[:1]:
                 marked.add((len(body), len(lead.columns) + 1))
             median = 0.0 if name == COUNTS else part.medians.get(name)
             kl, top = part.sample("kl", name).value, part.sample("top_token", name).value
@@ -108,7 +110,7 @@ def _summary(found: list[Part]) -> Table:
         f"head, exact over heads.{more}",
         headline=True,
         marked=frozenset(marked),
-        mark="explains most; controls are not ranked",
+        mark="explains more than every other, p <= .05 after Holm's correction; controls are not ranked",
     )
 
 

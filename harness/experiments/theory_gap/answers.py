@@ -20,8 +20,9 @@ from harness.experiments._shared.claims_words import (
     picked,
     verdict_answer,
 )
-from harness.experiments._shared.sentences import not_found
+from harness.experiments._shared.sentences import not_beyond, not_found
 from harness.experiments.theory_gap.ladder import TIED, BeyondTheory
+from harness.stats.contest import beyond_chance
 from harness.stats.intervals import FEWEST_UNITS, too_few
 
 STOPS = "Where does the theory stop?"
@@ -94,7 +95,8 @@ def _best(beyond: BeyondTheory, data: str) -> Answer:
     fewest = share.n
     if len(order) > 1:
         lead = beyond.lead(data, "explained", best[0], order[1][0])
-        said.append(_lead(lead, order[1][0]))
+        told = beyond_chance(beyond.leads(data, "explained"))
+        said.append(_lead(lead, order[1][0], told[0], len(told)))
         fewest = min(fewest, lead.n)
     said += _winners(beyond, data, best)
     if fewest < FEWEST_UNITS:
@@ -102,11 +104,11 @@ def _best(beyond: BeyondTheory, data: str) -> Answer:
     return Answer(question, " ".join(said), share, fewest >= FEWEST_UNITS)
 
 
-def _lead(lead: Interval, second: str) -> str:
+def _lead(lead: Interval, second: str, told: bool, tests: int) -> str:
     """The lead of the best in words, or that none was found and which one could have been."""
-    if lead.low is None or lead.low > 0:
+    if lead.low is None or (lead.low > 0 and told):
         return f"The lead over {second} is {interval(lead)}."
-    said = not_found(lead, second)
+    said = not_beyond(lead, second, tests) if lead.low > 0 else not_found(lead, second)
     return f"{said[0].upper()}{said[1:]}."
 
 

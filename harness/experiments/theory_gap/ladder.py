@@ -9,6 +9,8 @@ from harness.core.records import Interval
 from harness.core.rows import MODEL, with_factors
 from harness.experiments._shared.claims import POOLED, FloatArray, mean
 from harness.experiments._shared.parts import FRAME
+from harness.stats.pooling import SEED
+from harness.stats.significance import sign_flip_p
 
 TIED = "tied"
 """The paper's own model: its chain is in its weights."""
@@ -76,6 +78,12 @@ class BeyondTheory:
             else:
                 found.append([name])
         return found
+
+    def leads(self, data: str, metric: str) -> list[float]:
+        """p-values, by random signs over repetitions, of the largest mean against every other, in their order."""
+        first, *others = [names[0] for names in self.ranked(data, metric)] or [""]
+        gaps = [self._by_repetition(data, metric, first) - self._by_repetition(data, metric, name) for name in others]
+        return [1.0 if gap.dropna().empty else sign_flip_p(gap.dropna(), SEED) for gap in gaps]
 
     def best(self, data: str, metric: str) -> list[str]:
         """The surrogates with the largest mean; none where nothing was compared with every model."""

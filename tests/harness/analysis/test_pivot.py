@@ -144,7 +144,7 @@ def test_a_pivot_is_long_where_it_is_too_wide() -> None:
     assert best == {True}
     assert len(long.marked) == len(wide.marked) == 2
     text = "\n".join(map(plain, layout(long, 80)))
-    assert "*: the best of its group" in text
+    assert "*: better than every other of its group" in text
 
 
 def test_texts_of_others_are_escaped(finished: Any, tmp_path: Path) -> None:
