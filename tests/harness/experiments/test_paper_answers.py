@@ -197,8 +197,8 @@ def test_theory_gap_names_the_best_surrogate_beyond_the_theory() -> None:
     assert closest.answered
     assert closest.estimate is not None
     assert closest.estimate.value == pytest.approx(0.8, abs=0.02)  # the tied model is left out
-    assert closest.text.startswith("bigram explains most: 0.8")
-    assert "The lead over ccmc-fit is 0.2" in closest.text
+    assert closest.text.startswith("bigram explains most: 0.797 [")
+    assert "The lead over ccmc-fit is 0.19" in closest.text
     assert "over 2 models and 8 repetitions" in closest.text
     assert "Ceiling, the model with another seed: 0.400" in closest.text
     assert "Tied model: 1 of 1 comparison" in counted.text
