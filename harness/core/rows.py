@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.core import registry
@@ -38,6 +39,8 @@ COLUMNS: dict[str, str] = {
 }
 
 
+LARGEST = 1e100
+"""No figure is larger: squares of it must be finite."""
 INFINITE = "infinite"
 """A reason in `missing` that begins so: the value exists and is infinite. All other reasons: it is undefined."""
 
@@ -91,6 +94,45 @@ class Rows:
 def to_schema(frame: pd.DataFrame) -> pd.DataFrame:
     """Cast a table to the columns and types of the schema."""
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def type_problems(frame: pd.DataFrame) -> list[str]:
+    """What readers of rows cannot work with: columns that are missing or of another type, conditions that are no JSON
+    mapping, numbers that are not finite.
+
+    Args:
+        frame: as read from disk; columns beyond the schema are not looked at.
+
+    Returns:
+        One line for each column that is wrong.
+    """
+    if lacking := [name for name in COLUMNS if name not in frame]:
+        return [f"columns are missing: {', '.join(lacking)}"]
+    problems = []
+    for name, kind in COLUMNS.items():
+        column = frame[name]
+        if column.dtype.kind != pd.Series([], dtype=kind).dtype.kind and not column.isna().all():
+            problems.append(f"column {name!r} holds {column.dtype}, not {kind}")
+    if not problems and (wrong := [text for text in frame["condition"].dropna().unique() if not _is_mapping(text)]):
+        problems.append(f"column 'condition' holds {str(wrong[0])[:40]!r}, which is no JSON mapping")
+    return problems or _beyond(frame)
+
+
+def _beyond(frame: pd.DataFrame) -> list[str]:
+    """Numbers that no measure has: not finite, or so large that only a damaged file holds them."""
+    problems = []
+    for name in ("value", "low", "high", "prediction", "n"):
+        numbers = np.abs(frame[name].astype("Float64").fillna(0.0).to_numpy(dtype=float))
+        if wrong := np.flatnonzero(~(numbers <= LARGEST)).tolist():
+            problems.append(f"row {wrong[0]} has {name} {frame[name].iloc[wrong[0]]}")
+    return problems
+
+
+def _is_mapping(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def with_factors(frame: pd.DataFrame) -> pd.DataFrame:

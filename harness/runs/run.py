@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.core.errors import UsageError, nearest
 from harness.core.records import Answer, Figure, Table
-from harness.core.rows import COLUMNS
+from harness.core.rows import type_problems
 from harness.runs import reading
 from harness.runs.directory import MANIFEST, RunDirectory, find_runs
 
@@ -41,11 +41,11 @@ class Run:
         """All rows; of a run that is not complete, those of its finished units.
 
         Raises:
-            UsageError: the tables cannot be read, or have lost columns.
+            UsageError: the tables cannot be read, have lost columns, or hold other types than the schema says.
         """
         found = RunDirectory(self.path).read("rows")
-        if lacking := [name for name in COLUMNS if name not in found]:
-            raise UsageError(f"{self.path}: its rows are without {', '.join(lacking)} (see: ccmc verify {self.path})")
+        if problems := type_problems(found):
+            raise UsageError(f"{self.path}: the rows are damaged: {problems[0]} (see: ccmc verify {self.path})")
         return found
 
     @property

@@ -181,6 +181,8 @@ def schema_problems(rows: pd.DataFrame) -> list[str]:
     for name in COLUMNS:
         if rows[name].dtype.kind != types[name].kind:
             problems.append(f"rows: column {name!r} is {rows[name].dtype}, not {COLUMNS[name]}")
+    if problems:  # numbers are looked at where they are numbers
+        return problems
     value = rows["value"]
     both = value.isna() == rows["missing"].isna()
     if both.any():

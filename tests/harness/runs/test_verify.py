@@ -125,7 +125,7 @@ def test_rows_are_read_in_one_line_each() -> None:
         (lambda p: [shutil.rmtree(p / "units"), (p / "rows.parquet").unlink()], "rows.parquet is missing, and so are"),
         (
             lambda p: pd.read_parquet(p / "rows.parquet").drop(columns="surrogate").to_parquet(p / "rows.parquet"),
-            "its rows are without surrogate (see: ccmc verify",
+            "the rows are damaged: columns are missing: surrogate (see: ccmc verify",
         ),
         (lambda p: edit(p / "manifest.json", lambda d: d.pop("git")), "not the manifest of a run: without git"),
     ],
