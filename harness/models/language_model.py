@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from transformers import LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
-from harness.core.seeds import derive_seed
 from harness.data.texts import Text
 from harness.models.penalties import penalties
+from harness.models.sampling import Draw, cuts
 from harness.models.token_scores import Recorder, TokenScores, score_tokens
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -49,7 +49,8 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
         prompts: token ids, any lengths.
         temperature: None takes the most likely token; otherwise softmax(logits / temperature) is sampled.
         max_new_tokens: length of a continuation that no end token cuts short.
-        seed: of the samples; each batch has its own.
+        seed: of the samples. With the ids of a prompt it decides its continuation, whatever other prompts there are;
+            two prompts of the same ids are continued in the same way.
         batch_size: prompts of like length are continued together, padded on the left.
         ignore_eos: go on past the end token.
         options: top_k, top_p, min_p, beams, repetition_penalty, no_repeat_ngram; what is not given is off.
@@ -63,8 +64,10 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
     size = model.config.get_text_config().vocab_size
     pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None and t < size), 0)
     options = dict(options or {})
-    how = _decoding(temperature, options)
-    beams = int(how["num_beams"])
+    beams = int(options.get("beams", 1))
+    config = GenerationConfig(
+        do_sample=False, num_beams=beams, max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=ends or None
+    )
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     found: list[IntArray | None] = [None] * len(prompts)
     for first in range(0, len(order), batch_size):
@@ -75,10 +78,18 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
         starts = [width - len(prompts[index]) for index in batch for _ in range(beams)]
         recorder = Recorder(starts) if record is not None and beams == 1 else None
         processors = [*([recorder] if recorder else []), *penalties(options, starts)]
-        settings = {**how, "max_new_tokens": max_new_tokens, "pad_token_id": pad, "eos_token_id": ends or None}
-        out = _write(model, tokens, mask, processors, derive_seed(seed, "batch", first), settings)
+        drawn = None
+        if temperature is not None:
+            drawn = Draw([prompts[index] for index in batch], seed, max_new_tokens)
+            processors += [*cuts(temperature, options), drawn]
+        out = _write(model, tokens, mask, processors, config)
         for row, index in enumerate(batch):
             kept = found[index] = _until_end(out[row, width:], ends)
+            if drawn is not None and (step := drawn.first_unsound(row, len(kept) + 1)) is not None:
+                raise FloatingPointError(
+                    f"prompt {index}: the model gives no probabilities for token {step} of its text, its logits "
+                    "are NaN or every token is forbidden; look at its weights, or loosen the strategy"
+                )
             if recorder is not None and record is not None:
                 record(index, recorder.scores(row, out[row, width:], len(kept)))
             elif record is not None:
@@ -86,31 +97,51 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
     return [c for c in found if c is not None]
 
 
-def _decoding(temperature: float | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A strategy as arguments of `model.generate`: what is not given is off, also against the model's defaults."""
-    how: dict[str, Any] = (
-        {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
-    )
-    if temperature is not None:
-        how |= {"top_k": options.get("top_k", 0), "top_p": options.get("top_p", 1.0), "min_p": options.get("min_p")}
-    return {**how, "num_beams": int(options.get("beams", 1)), "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-
-
 def _write(
-    model: Any, tokens: torch.Tensor, mask: torch.Tensor, processors: list[Any], seed: int, settings: dict[str, Any]
+    model: Any, tokens: torch.Tensor, mask: torch.Tensor, processors: list[Any], config: GenerationConfig
 ) -> torch.Tensor:
-    """`model.generate` on one padded batch, with samples of its own seed; the global generator stays as it was."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode():
-        torch.manual_seed(seed)
-        out: torch.Tensor = model.generate(
-            tokens.to(model.device),
-            attention_mask=mask.to(model.device),
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(model.device),
-            logits_processor=LogitsProcessorList(processors),
-            **settings,
-        )
+    """`model.generate` on one padded batch, decoded as `config` says and nothing else: [B, L + steps].
+
+    transformers fills what a given config leaves open from the config of the model, which holds whatever lay in its
+    folder: suppressed tokens, a time limit, several sequences per prompt. For this call the model has an empty one.
+
+    Raises:
+        RuntimeError: where the texts that come back are not continuations of these prompts, one each, in their order.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        with torch.inference_mode():
+            out: torch.Tensor = model.generate(
+                tokens.to(model.device),
+                generation_config=config,
+                attention_mask=mask.to(model.device),
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(model.device),
+                logits_processor=LogitsProcessorList(processors),
+            )
+    finally:
+        model.generation_config = own
+    _check_continued(out, tokens, int(config.max_new_tokens))
     return out
+
+
+def _check_continued(out: Any, tokens: torch.Tensor, most: int) -> None:
+    """One continuation of at most `most` tokens for each prompt of `tokens` [B, L], behind the prompt itself."""
+    if not isinstance(out, torch.Tensor):
+        raise RuntimeError(f"generate returned a {type(out).__name__}; a tensor of token ids is expected")
+    (count, width), shape = tokens.shape, tuple(out.shape)
+    if len(shape) != 2 or shape[0] != count:
+        raise RuntimeError(
+            f"generate returned {shape[0] if shape else 0} sequences for {count} prompts; they cannot be matched, "
+            "nothing of this batch is kept"
+        )
+    if not width <= shape[1] <= width + most:
+        raise RuntimeError(
+            f"generate returned sequences of {shape[1]} tokens for prompts of {width} and at most {most} new ones"
+        )
+    changed = (out[:, :width].cpu() != tokens).any(-1).nonzero()
+    if len(changed):
+        raise RuntimeError(f"generate returned in row {int(changed[0])} a text that does not begin with its prompt")
 
 
 def _until_end(tokens: torch.Tensor, ends: list[int]) -> IntArray:

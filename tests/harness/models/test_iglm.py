@@ -75,7 +75,8 @@ def test_the_tokenizer_knows_every_name_and_residue(pulled: Any) -> None:
 
 def test_both_end_tokens_end_a_sequence(pulled: Any) -> None:
     model, tokenizer = loading.load_model(pulled[0], "cpu"), loading.load_tokenizer(pulled[0])
-    made = generate(model, tokenizer, [[31, 26, 8]] * 40, temperature=1.0, max_new_tokens=40, seed=0)
+    prompts = [[31, 26, 5 + number % 20, 5 + number // 20] for number in range(40)]
+    made = generate(model, tokenizer, prompts, temperature=1.0, max_new_tokens=40, seed=0)
     assert min(len(c) for c in made) < 40
     assert not any({2, 3} & set(c.tolist()) for c in made)
 
