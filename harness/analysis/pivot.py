@@ -357,11 +357,14 @@ def _note(pivot: Pivot, part: pd.DataFrame, given: set[str], metrics: list[str])
     kinds = set(part["drawn"])
     units = str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     over = f"{units} {next(iter(kinds)) if len(kinds) == 1 else 'unit'}{'s' if max(counts) != 1 else ''}"
+    how = f"Intervals: 95 %, bootstrap over {over}."
+    if kinds == {"head"}:
+        how = f"Means over {over}, without intervals: no head was drawn at random."
     better = {1: "higher is better", -1: "lower is better", 0: "neither direction is better"}
     said = "; ".join(f"{name}: {better[sign(name)]}" for name in metrics)
     gone = int(part["value"].isna().sum())
     return (
         f"{said}. {'Pooled over ' + ', '.join(pooled) + '. ' if pooled else ''}"
-        f"Intervals: 95 %, bootstrap over {over}."
+        f"{how}"
         f"{f' {gone} of {len(part)} rows have no value.' if gone else ''}"
     )

@@ -40,13 +40,16 @@ class Run:
     def rows(self) -> pd.DataFrame:
         """All rows; of a run that is not complete, those of its finished units.
 
+        A text that occurs under several ids is one prompt: rows of the ids that the manifest records as copies of
+        another (`prompts.duplicates`) are left out where that one has rows.
+
         Raises:
             UsageError: the tables cannot be read, have lost columns, or hold other types than the schema says.
         """
         found = RunDirectory(self.path).read("rows")
         if problems := type_problems(found):
             raise UsageError(f"{self.path}: the rows are damaged: {problems[0]} (see: ccmc verify {self.path})")
-        return found
+        return _without_copies(found, (self.manifest.get("prompts") or {}).get("duplicates") or {})
 
     @property
     def trajectories(self) -> pd.DataFrame:
@@ -72,6 +75,13 @@ class Run:
     def figures(self) -> list[Figure]:
         """The pictures of the run, drawn when they are wanted."""
         return reading.figures(self.rows, self.trajectories)
+
+
+def _without_copies(rows: pd.DataFrame, duplicates: dict[str, list[str]]) -> pd.DataFrame:
+    """The rows of every text under one id only: `duplicates` maps it to the other ids of the same text."""
+    there = set(rows["prompt"].dropna()) if duplicates else set()
+    copies = {copy for kept, ids in duplicates.items() if kept in there for copy in ids if copy != kept}
+    return rows[~rows["prompt"].isin(copies)].reset_index(drop=True) if copies & there else rows
 
 
 def load_run(path: str | Path) -> Run:

@@ -31,7 +31,7 @@ def p_of_lead(best: Sample, other: Sample, sign: int, paired: bool = True) -> fl
         Two-sided, by random signs of pairs or permutation of two samples; 1 where there is nothing to test: no value,
         too few units, no difference, or the other one is better on the units that both have.
     """
-    if best.pooled is None or other.pooled is None:
+    if best.pooled is None or other.pooled is None or not (best.drawn and other.drawn):
         return 1.0
     one, two = best.pooled, other.pooled
     if paired:

@@ -1,9 +1,10 @@
 """From rows to figures: which rows belong to one figure, what its units are, and how two figures differ.
 
-A unit is what was drawn at random: a prompt; where prompts are drawn anew in every repetition, the repetition; where
-a metric has no prompts, the repetition or the head. Everything measured on one unit is averaged first. What declares
-itself pooled="explained" is pooled from the rows of prompts: 1 - sum KL / sum KL of the reference, as in every table;
-it is missing where the reference alone is right to rounding, and there is nothing to explain.
+A unit is what was drawn at random: a prompt; where prompts are drawn anew in every repetition, or a metric has no
+prompts, the repetition. Everything measured on one unit is averaged first. What a run measured once for each head, over
+all its prompts together, is averaged over heads without an interval: all heads were read, none was drawn at random. What
+declares itself pooled="explained" is pooled from the rows of prompts: 1 - sum KL / sum KL of the reference, as in every
+table; it is missing where the reference alone is right to rounding, and there is nothing to explain.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from harness.stats.explained import FLAT, complement
 from harness.stats.intervals import FEWEST_UNITS, ratio_interval
 from harness.stats.joint import Spread, paired_spread, two_sample_spread
 
+NOT_DRAWN = "measured once over all prompts: heads are not drawn at random"
 SEED = 0  # of the bootstrap: the same rows give the same figures
 REPEATS = ("real_seed",)  # factors of `condition` that are averaged over
 FACTORS = ("experiment", "model", "revision", "strategy", "layer", "head", "surrogate", "split", "metric", "prompt")
@@ -40,6 +42,7 @@ class Sample:
         rows: how many rows it is made of.
         missing: how many of them have no value.
         reason: the first reason for that.
+        drawn: False where the units are heads, of which none was drawn at random: then there is no interval.
     """
 
     units: pd.Index
@@ -48,6 +51,7 @@ class Sample:
     rows: int
     missing: int
     reason: str | None
+    drawn: bool = True
 
     @property
     def value(self) -> float | None:
@@ -59,6 +63,8 @@ class Sample:
         """The figure with its interval over units."""
         if self.pooled is None:
             return Interval(None, None, None, 0, self.reason or "no units")
+        if not self.drawn:
+            return Interval(self.value, None, None, len(self.units), NOT_DRAWN)
         found = ratio_interval(self.pooled.numerators, self.pooled.denominators, SEED, level)
         return complement(found) if self.complement else found
 
@@ -125,6 +131,8 @@ def difference(
     if a.pooled is None or b.pooled is None:
         return Difference(Interval(None, None, None, 0, "one side has no value"), None, None, paired, nothing)
     turn = -1.0 if a.complement else 1.0
+    if not (a.drawn and b.drawn):
+        return _of_heads(a, b, paired)
     if not paired:
         found = _turned(two_sample_difference(a.pooled, b.pooled, SEED, level, figures), turn)
         p = two_sample_p(a.pooled, b.pooled, SEED) if found.low is not None else None
@@ -144,6 +152,20 @@ def difference(
     wins = units.to_numpy() * sign
     better = float(np.mean((wins > 0) + 0.5 * (wins == 0))) if sign else None
     return Difference(found, paired_p(x, y, SEED), better, True, units, paired_spread(x, y))
+
+
+def _of_heads(a: Sample, b: Sample, paired: bool) -> Difference:
+    """The difference of two figures whose units are heads: no interval and no test."""
+    assert a.value is not None
+    assert b.value is not None
+    units, value, n = pd.Series(dtype=float), a.value - b.value, min(len(a.units), len(b.units))
+    common = a.units.intersection(b.units)
+    x, y = (a.at(common), b.at(common)) if paired and len(common) else (None, None)
+    if x is not None and y is not None:
+        turn = -1.0 if a.complement else 1.0
+        units = pd.Series(turn * (x.contributions() - y.contributions()), index=common)
+        value, n = turn * (x.value - y.value), len(common)
+    return Difference(Interval(value, None, None, n, NOT_DRAWN), None, None, paired, units)
 
 
 def _turned(found: Interval, turn: float) -> Interval:
@@ -248,6 +270,7 @@ def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...
     edges = np.searchsorted(pairs, np.arange(count + 1) * len(names))
     rows, filled = np.bincount(cell, minlength=count), np.bincount(cell[there], minlength=count)
     complement = frame["complement"].to_numpy(dtype=bool)[first]
+    of_heads = np.bincount(cell, weights=frame["drawn"].to_numpy() == "head", minlength=count) > 0
     gone = np.flatnonzero(~there)
     reason_row = dict(zip(cell[gone][::-1], gone[::-1], strict=True))
     reasons = frame["missing"]
@@ -262,7 +285,8 @@ def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...
         reason = f"counts alone predict these queries to {FLAT:g} nats" if flat else reason
         units = pd.Index(names[pairs[own] % len(names)])
         missing = int(rows[index] - filled[index])
-        samples.append(Sample(units, pooled, bool(complement[index]), int(rows[index]), missing, reason))
+        drawn = not of_heads[index]
+        samples.append(Sample(units, pooled, bool(complement[index]), int(rows[index]), missing, reason, drawn))
     return keys if by else [()], samples
 
 

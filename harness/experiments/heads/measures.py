@@ -6,6 +6,7 @@ register.measure(
     "explained_with_sink",
     unit="share",
     better="higher",
+    pooled="explained",
     of="kl_with_sink",
     reference="counts",
     absolute=0.0001,
