@@ -2,9 +2,9 @@
 
 A unit is what was drawn at random: a prompt; where prompts are drawn anew in every repetition, or a metric has no
 prompts, the repetition. Everything measured on one unit is averaged first. What a run measured once for each head, over
-all its prompts together, is averaged over heads without an interval: all heads were read, none was drawn at random. What
-declares itself pooled="explained" is pooled from the rows of prompts: 1 - sum KL / sum KL of the reference, as in every
-table; it is missing where the reference alone is right to rounding, and there is nothing to explain.
+all its prompts together, is averaged over heads without an interval: all heads were read, none was drawn at random.
+What declares itself pooled="explained" is pooled from the rows of prompts: 1 - sum KL / sum KL of the reference, as in
+every table; it is missing where the reference alone is right to rounding, and there is nothing to explain.
 """
 
 from __future__ import annotations
