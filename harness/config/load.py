@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.config.decoding import Generation
+from harness.config.models import ModelNames, Models, entered, join_models
 from harness.config.strict import Strict
 from harness.config.texts import Dataset
 from harness.core import registry
@@ -55,8 +56,10 @@ class Config(Strict):
         description="of the run; the run directory is named after it",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="all random numbers of the run derive from it")
-    models: tuple[str, ...] = Field(
-        default=(), description="aliases, hub ids `owner/name[@revision]`, or folders that `save_pretrained` wrote"
+    models: Models = Field(
+        default=ModelNames(),
+        description="aliases, hub ids `owner/name[@revision]`, or folders that `save_pretrained` wrote; or "
+        "`{names: [...], allow_mismatch: true}` to go on with models whose files and config do not agree",
     )
     prompts: str | tuple[str, ...] | DatasetPrompts | None = Field(
         default=None, description="a file of {id, kind, text}, a list of such files, or a dataset"
@@ -198,7 +201,8 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     merged = dict(low)
     for key, value in high.items():
         both = isinstance(merged.get(key), dict) and isinstance(value, dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        joined = join_models(merged.get(key), value) if key == "models" else value
+        merged[key] = _merge(merged[key], value) if both else joined
     return merged
 
 
@@ -236,6 +240,7 @@ def apply_override(data: dict[str, Any], text: str) -> None:
     except yaml.YAMLError:
         raise UsageError(f"--set {text!r}: the value is not valid YAML") from None
     node: Any = data
+    keys = entered(data, keys)
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(node, list):
@@ -253,7 +258,7 @@ def apply_override(data: dict[str, Any], text: str) -> None:
                 node = node[index]
         elif isinstance(node, dict):
             if last:
-                node[key] = value
+                node[key] = join_models(node.get(key), value) if keys == ["models"] else value
             else:
                 node = node.setdefault(key, {})
         else:

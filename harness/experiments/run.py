@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.load import Config, LoadedConfig, load_config
+from harness.config.models import allows_mismatch
 from harness.core import registry
 from harness.core.hashing import canonical_hash
 from harness.core.rows import SCHEMA_VERSION
@@ -148,15 +149,19 @@ def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progre
     for found in files:
         progress(1.0, f"{found.name}: checking prompts")
         settings = loading.load_config(found.path)
+        allowed = allows_mismatch(config.models)
         texts = [(prompt.id, prompt.text, prompt.chat) for prompt in prompts]
         tokens = loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
         layers = int(settings.num_hidden_layers)
-        model = Model(found.name, found.path, found.revision, found.weights_hash, layers, tokens)
+        model = Model(found.name, found.path, found.revision, found.weights_hash, layers, tokens, allowed)
         for experiment in config.experiments:  # checks without weights come first, as they are fast
             registry.experiment(experiment.kind).check_config(experiment, model)
-        weights = loading.load_model(found.path, loading.pick_device(config.device))
+        weights = loading.load_model(found.path, loading.pick_device(config.device), allowed)
+        for note in loading.notes_on(found.path, loading.pick_device(config.device), allowed):
+            loaded.notes.add(note)
         if any(need.heads for need in needs):
             eager.check_capture(weights, found.name)
+        loading.check_output(weights, next(iter(tokens.values()), ()), found.name)
         for experiment in config.experiments:
             registry.experiment(experiment.kind).check(experiment, model, weights)
         models.append(model)

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.core.errors import UsageError, one_line
-from harness.models import one_layer_hf  # registers the one-layer model with transformers
+from harness.models import one_layer_hf
+from harness.models.config_file import called, read_config
+from harness.models.first_pass import check_output
 from harness.models.one_layer_config import OneLayerConfig
+from harness.models.weights import read_model
 
-transformers.utils.logging.set_verbosity_error()
-assert OneLayerConfig.model_type in transformers.CONFIG_MAPPING
-transformers.utils.logging.disable_progress_bar()
+__all__ = [
+    "called",
+    "check_known",
+    "check_output",
+    "check_prompts",
+    "context_window",
+    "encode",
+    "encode_long",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "model_of",
+    "notes_on",
+    "pick_device",
+]
 
 
 def pick_device(device: str) -> str:
@@ -34,15 +49,6 @@ def pick_device(device: str) -> str:
     return device
 
 
-def called(path: Path) -> str:
-    """A model folder as messages name it: a snapshot in the hub's cache by owner, name and commit."""
-    repository = path.parent.parent.name
-    if path.parent.name == "snapshots" and repository.startswith("models--"):
-        return f"{repository.removeprefix('models--').replace('--', '/')}@{path.name[:8]}"
-    return str(path)
-
-
-@lru_cache(maxsize=4)
 def load_config(path: Path) -> Any:
     """The (text) config of a model folder.
 
@@ -50,18 +56,7 @@ def load_config(path: Path) -> Any:
         UsageError: an architecture that transformers does not have, a config that it refuses, an encoder-decoder, or no
             language model at all.
     """
-    name = f"model {called(path)!r}"
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # each check of a config raises its own kind
-        raise UsageError(f"{name}: {one_line(error)[:200]}") from None
-    if getattr(config, "is_encoder_decoder", False):
-        raise UsageError(f"{name}: {config.model_type} is an encoder-decoder; a causal language model is needed")
-    text = config.get_text_config()
-    for key in ("vocab_size", "num_hidden_layers"):
-        if not isinstance(getattr(text, key, None), int):
-            raise UsageError(f"{name}: {config.model_type} has no {key}; a causal language model is needed")
-    return text
+    return read_config(path).text
 
 
 @lru_cache(maxsize=4)
@@ -109,33 +104,28 @@ def _replaced(tokenizer: Any, path: Path) -> bool:
     return json.loads(about.read_text(encoding="utf-8")).get("tokenizer_class") in _GENERIC
 
 
-@lru_cache(maxsize=1)
-def load_model(path: Path, device: str) -> Any:
+def load_model(path: Path, device: str, allow_mismatch: bool = False) -> Any:
     """The causal language model of a folder, in float32 and evaluation mode.
 
     Args:
         path: folder with config.json and safetensors.
         device: cpu, cuda or mps.
+        allow_mismatch: go on where files and config do not agree; see `weights.read_model`.
 
     Raises:
-        UsageError: weights that cannot be read, or do not fill the whole model.
+        UsageError: files that cannot be read, or that do not agree with the config; weights that are NaN or infinite.
     """
-    name = f"model {called(path)!r}"
-    try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-        )
-    except Exception as error:  # files that cannot be read, kernels and quantisations that are not installed here
-        raise UsageError(f"{name}: its weights cannot be loaded: {one_line(error)[:200]}") from None
-    absent = sorted({*loaded["missing_keys"], *(str(key) for key, *_ in loaded["mismatched_keys"])})
-    if absent:  # transformers would make them up at random
-        raise UsageError(f"{name}: its weights lack {absent[0]} (of {len(absent)} missing or of another shape)")
-    return model.eval().requires_grad_(False).to(device)
+    return read_model(path, device, allow_mismatch).model
+
+
+def model_of(local: Mapping[str, Any]) -> Any:
+    """The model of a unit, by what the plan gave it to find it on this machine: path, device, allow_mismatch."""
+    return load_model(Path(local["path"]), local["device"], local.get("allow_mismatch", False))
+
+
+def notes_on(path: Path, device: str, allow_mismatch: bool = False) -> tuple[str, ...]:
+    """What was set aside or does not fit in a model that has been loaded, one line each."""
+    return (*read_config(path).notes, *read_model(path, device, allow_mismatch).notes)
 
 
 def context_window(config: Any) -> int | None:

@@ -37,6 +37,8 @@ class Model:
         weights_hash: SHA-256 over weights, config and tokenizer.
         layers: how many it has.
         tokens: prompt -> its token ids, as the model's tokenizer and chat template make them.
+        allow_mismatch: units load it although files and config do not agree. What they then compute depends on the
+            files and versions alone, which are in their identity.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Model:
     weights_hash: str
     layers: int
     tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    allow_mismatch: bool = False
 
     def settings(self) -> dict[str, Any]:
         return {"model": self.name, "revision": self.revision, "weights": self.weights_hash}
@@ -52,7 +55,8 @@ class Model:
 
 def local(model: Model, device: str) -> dict[str, Any]:
     """What a unit needs to find the model on this machine."""
-    return {"path": str(model.path.absolute()), "device": device}
+    allowed = {"allow_mismatch": True} if model.allow_mismatch else {}
+    return {"path": str(model.path.absolute()), "device": device, **allowed}
 
 
 def continuation_unit(
@@ -109,7 +113,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
     s = work.settings
     path = Path(work.local["path"])
     work.progress(0.0, "loading the model")
-    model, tokenizer = loading.load_model(path, work.local["device"]), loading.load_tokenizer(path)
+    model, tokenizer = loading.model_of(work.local), loading.load_tokenizer(path)
     ids: list[list[int]] = work.local["tokens"]
     recorded: dict[int, TokenScores] = {}
     continuations = generate(

@@ -38,7 +38,7 @@ def rank(work: Work) -> pd.DataFrame:
     from harness.models import loading
 
     s = work.settings
-    model = loading.load_model(Path(work.local["path"]), work.local["device"])
+    model = loading.model_of(work.local)
     found = [c for c in read_continuations(work.inputs[0]) if len(c.continuation)]
     vocabulary = LocalVocabulary(c.tokens for c in found)
     chains = read_chains(model, [c.tokens for c in found], vocabulary, work.progress)
@@ -96,7 +96,7 @@ def measure(work: Work) -> pd.DataFrame:
 
     s, condition = work.settings, work.settings["condition"]
     path = Path(work.local["path"])
-    model, tokenizer = loading.load_model(path, work.local["device"]), loading.load_tokenizer(path)
+    model, tokenizer = loading.model_of(work.local), loading.load_tokenizer(path)
     ranked = json.loads((work.inputs[0] / "heads.json").read_text(encoding="utf-8"))
     ablated = condition.get("ablation", "none") != "none"
     options = {} if "ablation" in condition else condition

@@ -163,7 +163,9 @@ def refit(
             raise UsageError(f"{folder}: the unit with the texts of the run is missing; export from the whole run")
     _check_head(run, settings["model"], layer, number)
     path = _resolve(run, settings, progress)
-    local = {"path": str(path), "device": pick_device(run.manifest["config"]["device"])}
+    config = run.manifest["config"]
+    allowed = isinstance(config["models"], dict) and config["models"]["allow_mismatch"]
+    local = {"path": str(path), "device": pick_device(config["device"]), "allow_mismatch": allowed}
     rows = Rows(experiment="heads", model=settings["model"], split="held_out")
     with tempfile.TemporaryDirectory() as folder_name:
         found = fit_heads(Work(settings, local, inputs, Path(folder_name), progress), rows)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -100,7 +99,7 @@ def fit_heads(work: Work, rows: Rows) -> FittedHeads:
     from harness.models import loading
 
     work.progress(0.0, "loading the model")
-    model = loading.load_model(Path(work.local["path"]), work.local["device"])
+    model = loading.model_of(work.local)
     longest = work.settings["max_length"]
     continuations = [c for folder in work.inputs for c in read_continuations(folder)]
     texts = [(c, c.tokens[:longest]) for c in continuations if len(c.tokens[:longest]) > 2]

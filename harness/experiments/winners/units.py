@@ -13,7 +13,7 @@ The ceiling is a second simulation from the same state at t0: what chance alone 
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,14 @@ def cyclic_chain(K: int) -> CCMC:
     return CCMC(np.log(weights))
 
 
-def draw_chain(family: str, K: int, rng: np.random.Generator, model_path: str = "", device: str = "cpu") -> CCMC:
+def draw_chain(
+    family: str,
+    K: int,
+    rng: np.random.Generator,
+    model_path: str = "",
+    device: str = "cpu",
+    allow_mismatch: bool = False,
+) -> CCMC:
     """A chain of a family; only `heads` needs a model."""
     if family == "gaussian":
         return CCMC(rng.normal(0, 1, (K, K)))
@@ -54,15 +61,15 @@ def draw_chain(family: str, K: int, rng: np.random.Generator, model_path: str = 
         return CCMC(rng.normal(0, 1, (K, K)) + 2 * np.eye(K))
     if family == "cyclic":
         return cyclic_chain(K)
-    return head_chain(Path(model_path), device, K, rng)
+    return head_chain({"path": model_path, "device": device, "allow_mismatch": allow_mismatch}, K, rng)
 
 
-def head_chain(path: Path, device: str, K: int, rng: np.random.Generator) -> CCMC:
+def head_chain(local: Mapping[str, Any], K: int, rng: np.random.Generator) -> CCMC:
     """The chain of a random first-layer head over random tokens, positions left out."""
     from harness.attention import capture, static_inputs
     from harness.models import loading
 
-    model = loading.load_model(path, device)
+    model = loading.model_of(local)
     ids = np.sort(rng.choice(int(model.config.vocab_size), K, replace=False))
     calls: list[capture.LayerCall] = []
     capture.listen(model, ids[:2], [0], calls.append)
@@ -102,7 +109,8 @@ def repetition(work: Work) -> pd.DataFrame:
     K, T, paths = s["K"], s["horizon"], s["paths"]
     seed = derive_seed(s["seed"], "winners", s["family"], K, s["repetition"])
     rng = np.random.default_rng(seed)
-    chain = draw_chain(s["family"], K, rng, work.local.get("path", ""), work.local.get("device", "cpu"))
+    where = (work.local.get("path", ""), work.local.get("device", "cpu"), work.local.get("allow_mismatch", False))
+    chain = draw_chain(s["family"], K, rng, *where)
     length = max(K, 10)
     prompt = rng.permutation(np.concatenate([np.arange(K), rng.integers(0, K, length - K)]))
     made = simulate(chain, np.tile(prompt, (paths, 1)), T - length, seed=derive_seed(seed, "paths"))

@@ -52,11 +52,16 @@ def test_a_config_that_transformers_refuses_is_one_line(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "its weights cannot be loaded: Loading a GPTQ"),
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "requires bitsandbytes"),
-        ({"attn_implementation": "flash_attention_2"}, "its weights cannot be loaded: FlashAttention2"),
-        ({"vocab_size": 50}, "its weights lack lm_head.weight (of 2 missing or of another shape)"),
-        ({"num_key_value_heads": 3}, "its weights lack model.layers.0.self_attn.k_proj.weight (of 4 missing or of"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "config.json: quantization_config (gptq): quant",
+        ),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "(bitsandbytes): quantised weights are not read"),
+        (
+            {"vocab_size": 50},
+            "2 weights are of another shape in the files: lm_head.weight [40, 48] for [50, 48], model.",
+        ),
+        ({"num_key_value_heads": 3}, "4 weights are of another shape in the files: model.layers.0.self_attn.k_proj.we"),
     ],
 )
 def test_weights_that_cannot_be_loaded_are_one_line(values: dict[str, Any], message: str, tmp_path: Path) -> None:
