@@ -8,12 +8,12 @@ from harness.core.format import interval, number, percent
 from harness.core.records import Answer, Interval
 from harness.experiments._shared.leading import counted
 from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable
-from harness.experiments.heads.parts import COUNTS, NO_COUNTS, Part, p_of_leads, parts
+from harness.experiments.heads.parts import COUNTS, NO_COUNTS, Part, median_head, p_of_leads, parts
 from harness.experiments.heads.shrinkage import LEVEL, Shrinkage, fits, shrinkage
 from harness.experiments.heads.single_heads import Head, heads_of
 from harness.measures.head_kinds import KINDS
 from harness.stats.contest import beyond_chance, p_of_zero
-from harness.stats.intervals import FEWEST_UNITS, median_interval
+from harness.stats.intervals import FEWEST_UNITS
 from harness.stats.pooling import difference
 
 MOST = "Which surrogate explains most of what attention does beyond counting?"
@@ -113,7 +113,7 @@ def _least(part: Part, heads: list[Head]) -> Answer:
     text = f"{part.what}: explained least, each by its best surrogate: {'head' if len(listed) == 1 else 'heads'} "
     text += f"{_and(listed)}."
     medians = {
-        kind: median_interval([value for value, head in known if head.kind == kind])
+        kind: median_head([value for value, head in known if head.kind == kind], part.prompts)
         for kind in KINDS
         if any(head.kind == kind for _, head in known)
     }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from harness.core import registry
 from harness.core.records import Interval
 from harness.experiments._shared.parts import DecodedPart
 from harness.stats.contest import p_of_lead, p_of_zero
-from harness.stats.intervals import median_interval
+from harness.stats.intervals import FEWEST_UNITS, median_interval, too_few
 from harness.stats.pooling import Observed, Sample
 
 COUNTS = "counts"
@@ -56,6 +57,17 @@ class Part(DecodedPart):
         return sorted(values, key=lambda name: -values[name])
 
 
+def median_head(values: ArrayLike, prompts: int) -> Interval:
+    """The median over heads, with an interval over heads where enough prompts stand behind each of them.
+
+    Args:
+        values: [heads] one figure for each head, pooled over prompts.
+        prompts: held-out prompts that they were measured on.
+    """
+    found = median_interval(values)
+    return found if prompts >= FEWEST_UNITS else replace(found, low=None, high=None, missing=too_few(prompts))
+
+
 def p_of_leads(part: Part) -> list[float]:
     """The p-values of the surrogate that explains most against every other, and last against counts."""
     best, *others = part.ranked
@@ -86,7 +98,8 @@ def parts(rows: pd.DataFrame) -> list[Part]:
     for key, of in own.groupby(["model", "strategy", "surrogate"], sort=False):
         model, strategy, surrogate = map(str, key)
         values = of["value"].dropna().to_numpy(dtype=float)
-        medians.setdefault((model, strategy), {})[surrogate] = median_interval(values)
+        read = int(prompts.get((model, strategy), 0))
+        medians.setdefault((model, strategy), {})[surrogate] = median_head(values, read)
     return [
         Part(
             model=key[0],

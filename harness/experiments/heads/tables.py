@@ -10,12 +10,11 @@ from harness.core.records import Cell, Column, Table
 from harness.core.rows import MODEL
 from harness.experiments._shared.leading import Leading, counted
 from harness.experiments._shared.parts import leading
-from harness.experiments.heads.parts import COUNTS, Part, p_of_leads, parts
+from harness.experiments.heads.parts import COUNTS, Part, median_head, p_of_leads, parts
 from harness.experiments.heads.shrinkage import fits, shrinkage
 from harness.experiments.heads.single_heads import SCORES, Head, heads_of
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD
 from harness.stats.contest import clear
-from harness.stats.intervals import median_interval
 from harness.stats.pooling import Observed
 
 FIRST, LAST = 15, 5  # heads of a ranking that are shown, of the best and of the worst
@@ -261,7 +260,7 @@ def _by_kind(rows: pd.DataFrame, found: list[Part], heads: dict[tuple[str, str],
             for name in names if own else ():
                 values = [v for h in own if name in h.explained and (v := h.explained[name].value) is not None]
                 best = None if name in registry.controls() else sum(head.best == name for head in own)
-                body.append([*lead.cells(part.key), kind, len(own), name, median_interval(values), best])
+                body.append([*lead.cells(part.key), kind, len(own), name, median_head(values, part.prompts), best])
     return Table(
         "heads.by-kind",
         f"What surrogates explain of each kind of heads of {lead.same}",

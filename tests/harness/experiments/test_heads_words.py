@@ -305,6 +305,22 @@ def test_kinds_are_counted_and_their_best_surrogates() -> None:
     assert median.value == pytest.approx(0.5, abs=0.02)
 
 
+def test_one_held_out_prompt_gives_no_interval_over_heads() -> None:
+    rows = made({"distance": 0.5, "ccmc-weights": 0.1}, prompts=1)
+    found = tables(rows)
+    medians = [
+        *named(found, "heads.summary").column("median head"),
+        *named(found, "heads.by-kind").column("median head"),
+    ]
+    cells = [cell for cell in medians if isinstance(cell, Interval)]
+    assert len(cells) > 3
+    for cell in cells:
+        assert cell.value is not None
+        assert (cell.low, cell.high, cell.missing) == (None, None, "1 unit: fewer than 5 cannot carry an interval")
+    enough = named(tables(made({"distance": 0.5}, prompts=6)), "heads.summary").column("median head")
+    assert any(isinstance(cell, Interval) and cell.low is not None for cell in enough)
+
+
 def test_figures_are_drawn_when_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = pd.concat([made({"distance": 0.5, "ccmc-fit": -0.1}, strategy=name) for name in ("greedy", "temperature=1")])
     with monkeypatch.context() as patched:
