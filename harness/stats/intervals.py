@@ -5,9 +5,9 @@ together. Means, ratios and differences share one interval: the bias-corrected a
 levels widened as a t interval is wider than a normal one. With 12 units and a level of .95 the plain percentile
 interval covers .91 (normal data) and .87 (exponential data); this one .94 and .92, and .89 for log-normal data of
 log-sd 1, whose tail 12 values seldom show (4,000 simulations each, standard error .004). Unlike the bootstrap-t it
-never leaves the range of the data, which for shares means it never leaves [0, 1]. The price is paid by few units: all of
-5 lie on one side of the mean in 6 % of the cases. With 5, 6 and 8 units it covers .92, .93 and .94 (normal data), .88, .90
-and .92 (exponential data; 60,000 simulations each). Differences that are judged together do better (`joint`).
+never leaves the range of the data, which for shares means it never leaves [0, 1]. Few units pay for that: all of 5 lie
+on one side of the mean in 6 % of the cases. With 5, 6 and 8 units it covers .92, .93 and .94 (normal data), .88, .90
+and .92 (exponential data; 60,000 simulations each). Differences that are judged together are wider (`joint`).
 
 No interval is better than a made-up one: below 5 units, or where resampling shows no spread, low and high are None.
 """
