@@ -13,7 +13,7 @@ from harness.core import registry
 from harness.core.declarations import ExperimentDeclaration
 from harness.core.records import Answer, Column, Figure, Interval, Table
 from harness.core.rows import SCHEMA_VERSION, Rows
-from harness.runs.directory import write_parquet
+from harness.runs.writing import write_parquet
 
 FOUND = Interval(0.512, 0.431, 0.563, 15)
 LONG = "surrogate-with-a-very-long-name/that-no-terminal-of-eighty-columns-has-room-for-beside-its-figures"

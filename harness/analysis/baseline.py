@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
-from harness.runs.directory import MANIFEST, RunDirectory, new_folder
+from harness.runs.directory import MANIFEST, RunDirectory
 from harness.runs.verify import TABLES, verify
+from harness.runs.writing import new_folder
 
 
 def update_baseline(run: Any, target: Path) -> None:

@@ -96,6 +96,10 @@ def run(
     storage: Annotated[
         str | None, typer.Option(help="Folder URL that all nodes reach, where they do not share the run directory.")
     ] = None,
+    keep_old_units: Annotated[
+        bool,
+        typer.Option("--keep-old-units", help="Use stored units that other versions of packages made."),
+    ] = False,
     all_: Annotated[bool, typer.Option("--all", help="Print every table at the end.")] = False,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
 ) -> None:
@@ -111,6 +115,7 @@ def run(
             out=out,
             workers=workers,
             executor=executor,
+            keep_old_units=keep_old_units,
             address=address,
             storage=storage,
             progress=bars.prepare,

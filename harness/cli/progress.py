@@ -45,7 +45,7 @@ class Bars:
 
         done = sum(store.finished(unit.key) for unit in plan)
         self._progress.remove_task(self._before)
-        for line in (store.read_manifest() or {}).get("notes", []):
+        for line in [*(store.read_manifest() or {}).get("notes", []), *store.notes]:
             self._console.print(f"note: {visible(line)}", markup=False, highlight=False, soft_wrap=True)
         if done and done < len(plan):
             self._console.print(

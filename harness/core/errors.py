@@ -24,6 +24,12 @@ class UnitsFailedError(HarnessError):
     exit_code = 3
 
 
+class StorageError(HarnessError):
+    """The disk cannot be written to: full, read-only, broken or gone. What was finished before is stored."""
+
+    exit_code = 3
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as "; did you mean 'layers'?", or the known names where none is near."""
     names = sorted(known)

@@ -18,14 +18,16 @@ from harness.data.prompts import Prompt, load_prompts
 from harness.experiments._shared.continuations import Model
 from harness.experiments.experiment import Needs, Request
 from harness.runs import provenance, reading
-from harness.runs.directory import RunDirectory, now
+from harness.runs.directory import RunDirectory
 from harness.runs.execution import Place, Progress, Watcher
+from harness.runs.opening import begin
 from harness.runs.run import Run
 from harness.runs.session import carry_out
 from harness.runs.units import Unit
+from harness.runs.writing import now
 
 
-def run(  # eleven: the options of `ccmc run`, all but the first by name
+def run(  # twelve: the options of `ccmc run`, all but the first by name
     config: str | Path | dict[str, Any] | Config,
     *,
     overrides: Iterable[str] = (),
@@ -35,6 +37,7 @@ def run(  # eleven: the options of `ccmc run`, all but the first by name
     executor: str = "local",
     address: str | None = None,
     storage: str | None = None,
+    keep_old_units: bool = False,
     progress: Progress = lambda share, what: None,
     watcher: Watcher | None = None,
     on_plan: Any = lambda store, plan: None,
@@ -51,6 +54,8 @@ def run(  # eleven: the options of `ccmc run`, all but the first by name
             not depend on it, nor on the workers.
         address: of a Ray cluster; default: one on this machine.
         storage: URL of a folder that all nodes of the cluster reach, where they do not share the run directory.
+        keep_old_units: stored units that differ from planned ones by the versions of packages only are used, and said
+            to be, in the place of computing them again.
         progress: is called with the share done and the current step, before the units start.
         watcher: is informed about each unit.
         on_plan: called with the run directory and the units once they are known; the notes are in the manifest then.
@@ -61,6 +66,7 @@ def run(  # eleven: the options of `ccmc run`, all but the first by name
     Raises:
         UsageError: wrong config, model, prompt or path; nothing has been written.
         UnitsFailedError: some units failed; the others are stored.
+        StorageError: the disk is full, read-only or gone; finished units are stored.
     """
     place = Place(executor, workers, address, storage)
     loaded = load_config(config, overrides, limit)
@@ -76,12 +82,15 @@ def run(  # eleven: the options of `ccmc run`, all but the first by name
     manifest = _manifest(loaded, models, read, plan, device)
     path = Path("results") / f"{loaded.config.name}-{manifest['config_hash'][:8]}" if out is None else Path(out)
     store = RunDirectory(path)
-    manifest = store.open(manifest)
-    on_plan(store, plan)
-    if manifest["state"] == "complete":
-        return Run(path, manifest)
-    carry_out(store, manifest, plan, watcher, place)
-    draw_figures(Run(path, manifest))
+    manifest, plan = begin(store, manifest, plan, keep_old_units)
+    try:
+        on_plan(store, plan)
+        if manifest["state"] == "complete":
+            return Run(path, manifest)
+        carry_out(store, manifest, plan, watcher, place)
+        draw_figures(Run(path, manifest))
+    finally:
+        store.close()
     return Run(path, manifest)
 
 

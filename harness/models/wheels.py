@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from harness.core.errors import UsageError
 from harness.models.cache import RECORD, cache_folder, file_sha256, folder_hash
-from harness.runs.directory import new_folder
+from harness.runs.writing import new_folder
 
 Progress = Callable[[float, str], None]
 

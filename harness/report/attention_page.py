@@ -14,9 +14,10 @@ from harness.core.errors import UsageError, nearest
 from harness.experiments.heads.single_heads import Head, heads_of
 from harness.models import pieces as token_pieces
 from harness.models.catalogue import folder_of
-from harness.runs.directory import ATTENTION, RunDirectory
+from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run
+from harness.runs.writing import ATTENTION
 
 MOST_HEADS = 12  # of a text, unless they are named
 ABOUT = (

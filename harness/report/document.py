@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.report.render.html import TEMPLATES, environment
-from harness.runs.directory import now, write_atomic
+from harness.runs.writing import now, write_atomic
 
 
 def safe_json(value: Any) -> str:

@@ -4,99 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from harness.core.errors import UsageError, one_line
+from harness.core.errors import UsageError
 from harness.core.hashing import file_hash
 from harness.core.rows import SCHEMA_VERSION, to_schema
+from harness.runs import writer
+from harness.runs.owner import OWNER, Ownership, take
+from harness.runs.records import CHECKSUM, DamagedManifestError, Manifest, checksum, parsed
+from harness.runs.writing import read_parquet, storing, sync_file, write_atomic, write_parquet
 
 MANIFEST = "manifest.json"
-NEEDED = (
-    "name", "state", "config_hash", "config", "config_as_given", "seed", "prompts", "models", "git", "packages",
-    "machine", "created", "units", "failures",
-)  # fmt: skip
-ATTENTION = "attention.parquet"  # what a unit of heads keeps of a text, to look at
-
-
-def now() -> str:
-    """The time as ISO 8601, UTC, whole seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader or a crash sees the old content or the new, nothing between."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        _sync(path.parent)
-
-
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet (zstd), without an index."""
-    frame.to_parquet(path, index=False, compression="zstd")
-
-
-def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a table.
-
-    Raises:
-        UsageError: the file is no Parquet, or damaged.
-    """
-    try:
-        return pd.read_parquet(path)
-    except Exception as error:  # a damaged file can fail anywhere inside the reader: bits of its own notes are keys
-        raise UsageError(f"{path} cannot be read: {one_line(error)}") from None
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well, and vanishes otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                file.chmod(0o644)  # some libraries write private files
-                _sync(file)
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-            shutil.rmtree(temporary)  # another process finished the same work first
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if os.name == "posix":
-        _sync(target.parent)
+DAMAGED = "damaged"
+"""The folder of a run with what was found damaged in it."""
+_OWN = {OWNER, MANIFEST, DAMAGED, "errors"}
+_UNIT = re.compile(r"[0-9a-f]{20}|\..*")
 
 
 class RunDirectory:
@@ -104,7 +32,9 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: FileLock | None = None
+        self.notes: list[str] = []
+        """What was found and done when the run was opened, a line each."""
+        self._owner: Ownership | None = None
 
     @property
     def manifest_path(self) -> Path:
@@ -122,23 +52,37 @@ class RunDirectory:
         """The manifest, or None where the folder holds no run.
 
         Raises:
-            UsageError: where it cannot be read or belongs to another version of the schema.
+            DamagedManifestError: it cannot be read, or does not say what a manifest says.
+            UsageError: it belongs to another version of the schema, or the path cannot be one.
         """
         try:
-            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            if not self.manifest_path.is_file():
+                return None
+            content = self.manifest_path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            raise UsageError(f"{self.manifest_path}: not a readable manifest: {error}") from None
-        if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-            version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"{self.path}: not a readable run: {reason}") from None
+        version = _version_of(content)
+        if version is not None and version != SCHEMA_VERSION:
             raise UsageError(f"{self.manifest_path}: schema version {version}, this program reads {SCHEMA_VERSION}")
-        if lacking := [key for key in NEEDED if key not in manifest]:
-            raise UsageError(f"{self.manifest_path}: not the manifest of a run: without {', '.join(lacking)}")
-        return manifest
+        try:
+            return parsed(content, Manifest)
+        except json.JSONDecodeError as error:
+            raise DamagedManifestError(f"{self.manifest_path}: not a readable manifest: {error}") from None
+        except ValueError as error:
+            raise DamagedManifestError(f"{self.manifest_path}: not the manifest of a run: {error}") from None
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        """Write the manifest, with a hash of its content.
+
+        Raises:
+            StorageError: the disk cannot be written to, or another process took the run over.
+        """
+        self.check_owner()
+        content = {**manifest, CHECKSUM: checksum(manifest)}
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomic(self.manifest_path, text.encode())
 
     def check_usable(self) -> None:
@@ -147,72 +91,125 @@ class RunDirectory:
         Raises:
             UsageError: a file is in its place or above it, no permission, or a folder with other things in it.
         """
-        for place in (self.path, *self.path.absolute().parents):
-            if place.exists() or place.is_symlink():
-                break
-        if not place.is_dir():
-            raise UsageError(f"--out {self.path}: {place} is a file; choose another folder")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise UsageError(f"--out {self.path}: {place} cannot be written to; choose another folder")
-        if place == self.path and not self.manifest_path.is_file() and any(place.iterdir()):
-            raise UsageError(f"--out {self.path}: the folder holds other things and no run; choose an empty or new one")
+        wrong = f"--out {self.path}"
+        try:
+            place = next(p for p in (self.path, *self.path.absolute().parents) if p.exists() or p.is_symlink())
+            if not place.is_dir():
+                what = "is a link that leads nowhere" if place.is_symlink() and not place.exists() else "is a file"
+                raise UsageError(f"{wrong}: {place} {what}; choose another folder")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise UsageError(f"{wrong}: {place} cannot be written to; choose another folder")
+            if place == self.path and not self.manifest_path.is_file() and not self._only_ours():
+                raise UsageError(f"{wrong}: the folder holds other things and no run; choose an empty or new one")
+            for part in self.path.absolute().relative_to(place.absolute()).parts:
+                (place / part).exists()  # a name that this file system does not take
+        except OSError as error:
+            raise UsageError(f"{wrong}: cannot be a folder: {error.strerror}; choose another one") from None
+        except ValueError as error:  # a sign that no path may hold
+            raise UsageError(f"{wrong!r}: cannot be a folder: {error}; choose another one") from None
 
-    def open(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Make the run, or continue the one that is there, and hold it until `close`. Returns the manifest in force.
+    def _only_ours(self) -> bool:
+        """Does a folder without a manifest hold nothing but what a session that was killed leaves?"""
+        for entry in self.path.iterdir():
+            if entry.name == "units":
+                if not all(_UNIT.fullmatch(unit.name) for unit in entry.iterdir()):
+                    return False
+            elif entry.name not in _OWN and writer.tag_in(entry.name) is None:
+                return False
+        return True
+
+    def hold(self) -> None:
+        """Own the run until `close`, and remove what dead processes left unfinished.
 
         Raises:
-            UsageError: where the folder holds a run of another config, other data or other weights, or where another
-                process is working on it.
+            UsageError: another process works on it, or the folder cannot be made.
+            StorageError: the disk is full or read-only.
         """
-        self.check_usable()
-        old = self.read_manifest()
-        if old is not None:
-            if old["config_hash"] != manifest["config_hash"]:
-                raise UsageError(f"{self.path} holds another run: {_difference(old, manifest)}; choose another --out")
-            planned = [unit["key"] for unit in manifest["units"]]
-            if old["state"] == "complete":
-                if [unit["key"] for unit in old["units"]] != planned:
-                    raise UsageError(f"{self.path} is complete and was made by other source code; choose another --out")
-                return old
-            manifest = {**manifest, "created": old["created"]}
+        with storing(self.path / "units"):
+            try:
+                (self.path / "units").mkdir(parents=True, exist_ok=True)
+            except (PermissionError, FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+                raise UsageError(f"--out {self.path}: cannot be made: {error.strerror}") from None
         try:
-            (self.path / "units").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out {self.path}: cannot be made: {error.strerror}") from None
-        self._lock = FileLock(self.path / "units" / ".lock", timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise UsageError(f"{self.path}: another process is working on this run; wait for it") from None
-        for leftover in (self.path / "units").glob(".*/"):
-            shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: never renamed into place
-        self.write_manifest(manifest)
-        return manifest
+            self._owner, note = take(self.path)
+        except PermissionError as error:
+            raise UsageError(f"--out {self.path}: cannot be written to: {error.strerror}") from None
+        if note is not None:
+            self.notes.append(note)
+        self._sweep()
+
+    def check_owner(self) -> None:
+        """Refuse to write into a run that another process took over.
+
+        Raises:
+            StorageError: it did.
+        """
+        if self._owner is not None:
+            self._owner.check()
+
+    def _sweep(self) -> None:
+        """Remove what dead processes of this host left; what others write is theirs."""
+        left = 0
+        for entry in [*self.path.iterdir(), *(self.path / "units").iterdir()]:
+            tag = writer.tag_in(entry.name)
+            state = writer.state_of(tag) if tag is not None else "alive"
+            if state == "dead":
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        entry.unlink()
+            left += state == "elsewhere"
+        if left:
+            self.notes.append(
+                f"{left} unfinished folders or files in {self.path} were written on other hosts and are left alone; "
+                "remove those with .tmp- in their names when no process there works on this run"
+            )
 
     def close(self) -> None:
         """Let other processes work on the run."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
+
+    def set_aside(self, path: Path) -> Path:
+        """Move something damaged into the folder for it, and return where it is now."""
+        folder = self.path / DAMAGED
+        with storing(folder / path.name):
+            folder.mkdir(exist_ok=True)
+            names = (f"{path.name}-{number}" for number in range(1, 100_000))
+            target = next(folder / name for name in names if not os.path.lexists(folder / name))
+            path.rename(target)
+        return target
 
     def assemble(self, keys: list[str]) -> dict[str, str]:
         """Put the rows and trajectories of finished units together, in the order of the plan.
 
         Returns:
             Name -> SHA-256 of each table that was written.
+
+        Raises:
+            StorageError: the disk cannot be written to.
         """
         hashes = {}
         for name in ("rows.parquet", "trajectories.parquet"):
             files = [self.unit(key) / name for key in keys if (self.unit(key) / name).is_file()]
-            frames = [frame for frame in (pd.read_parquet(file) for file in files) if len(frame)]
+            frames = [frame for frame in (read_parquet(file) for file in files) if len(frame)]
             if not frames:
                 continue
             frame = pd.concat(frames, ignore_index=True)
-            temporary = self.path / f".{name}"
-            write_parquet(to_schema(frame) if name == "rows.parquet" else frame, temporary)
-            _sync(temporary)
-            temporary.replace(self.path / name)
-            hashes[name] = file_hash(self.path / name)
+            self.check_owner()
+            temporary = self.path / f"{writer.temporary_prefix(name)}table"
+            with storing(self.path / name):
+                try:
+                    write_parquet(to_schema(frame) if name == "rows.parquet" else frame, temporary)
+                    sync_file(temporary)
+                    hashes[name] = file_hash(temporary)
+                    temporary.replace(self.path / name)
+                except BaseException:
+                    with suppress(OSError):
+                        temporary.unlink(missing_ok=True)
+                    raise
         return hashes
 
     def read(self, name: str) -> pd.DataFrame:
@@ -222,9 +219,9 @@ class RunDirectory:
             UsageError: a file cannot be read, or the rows of a complete run are not there.
         """
         whole = self.path / f"{name}.parquet"
-        if whole.is_file():
-            return read_parquet(whole)
         manifest = self.read_manifest() or {"units": [], "state": "running"}
+        if whole.is_file() and (manifest["state"] == "complete" or not manifest["units"]):
+            return read_parquet(whole)
         files = [self.unit(unit["key"]) / f"{name}.parquet" for unit in manifest["units"]]
         frames = [frame for frame in (read_parquet(file) for file in files if file.is_file()) if len(frame)]
         if frames:
@@ -234,11 +231,14 @@ class RunDirectory:
         return to_schema(pd.DataFrame()) if name == "rows" else pd.DataFrame()
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    changed = [key for key in new["config"] if old["config"].get(key) != new["config"][key]]
-    if changed:
-        return f"its config differs in {', '.join(changed)}"
-    return "its prompts differ" if old["prompts"] != new["prompts"] else "its model weights differ"
+def _version_of(content: bytes) -> Any:
+    """The schema version that a manifest names, where it names one."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    version = found.get("schema_version") if isinstance(found, dict) else None
+    return version if isinstance(version, int | float | str) and not isinstance(version, bool) else None
 
 
 def find_runs(root: Path) -> list[Path]:

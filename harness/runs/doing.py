@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.core.errors import UsageError, one_line
+from harness.core.errors import StorageError, UsageError, one_line
 from harness.core.hashing import folder_hashes
 from harness.core.leaving import half_made
-from harness.runs.directory import RunDirectory, new_folder, now, write_parquet
+from harness.runs.directory import RunDirectory
 from harness.runs.threads import limited
 from harness.runs.units import Unit, Work, task_function
+from harness.runs.writing import new_folder, now, write_parquet
 
 Progress = Callable[[float, str], None]
 
@@ -55,6 +56,8 @@ def run_unit(directory: Path, unit: Unit, progress: Progress) -> None:
             "settings": unit.settings,
             "needs": [need.key for need in unit.needs],
             "source": unit.source,
+            "versions": unit.versions,
+            "recipe": unit.recipe,
             "threads": unit.threads,
             "files": folder_hashes(folder),
             "finished": now(),
@@ -71,11 +74,13 @@ class Problem(NamedTuple):
         message: one line.
         trace: for the folder `errors`.
         usage: the config cannot work, so that no further unit is tried.
+        storage: the disk takes nothing more, so that none is tried either.
     """
 
     message: str
     trace: str = ""
     usage: bool = False
+    storage: bool = False
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -89,6 +94,8 @@ def problem_of(error: Exception) -> Problem:
     """What is kept of the error that a unit ended with."""
     if isinstance(error, UsageError):
         return Problem(one_line(error), usage=True)
+    if isinstance(error, StorageError):
+        return Problem(one_line(error), storage=True)
     message = f"out of memory ({one_line(error)[:80]}); {ADVICE}" if out_of_memory(error) else one_line(error)
     return Problem(message, traceback.format_exc())
 

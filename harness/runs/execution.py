@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Protocol
 
-from harness.core.errors import UsageError
+from harness.core.errors import StorageError, UsageError
 from harness.runs.directory import RunDirectory
 from harness.runs.doing import Problem, Progress, problem_of, run_unit
 from harness.runs.executors.place import Executor, Place
 from harness.runs.executors.starting import start
 from harness.runs.units import Unit
+from harness.runs.writing import storing
 
 __all__ = ["Place", "Progress", "Watcher", "execute"]
 
@@ -75,7 +76,7 @@ class _Session:
         else:
             try:
                 run_unit(self.store.path, unit, lambda share, what: self.watcher.moved(unit, share, what))
-            except UsageError:
+            except (UsageError, StorageError):
                 raise
             except Exception as error:
                 self._fail(unit, problem_of(error))
@@ -122,7 +123,10 @@ class _Session:
     def _fail(self, unit: Unit, problem: Problem) -> None:
         if problem.usage:
             raise UsageError(problem.message)
+        if problem.storage:
+            raise StorageError(problem.message)
         self.failures[unit.key] = problem.message
-        folder = self.store.path / "errors"
-        folder.mkdir(exist_ok=True)
-        (folder / f"{unit.key}.txt").write_text(f"{unit.label}\n{problem.trace}", encoding="utf-8")
+        file = self.store.path / "errors" / f"{unit.key}.txt"
+        with storing(file):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"{unit.label}\n{problem.trace}", encoding="utf-8")

@@ -111,16 +111,29 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in COMPUTING}
 
 
-def identity(task: str, uses: Iterable[Declaration] = ()) -> str:
-    """One hash of everything that rows depend on beside settings and inputs.
+def source_hash(task: str, uses: Iterable[Declaration] = ()) -> str:
+    """One hash of the source that computes a unit.
 
     Args:
         task: `module:function` of the unit.
-        uses: declarations of the registered objects that the unit's settings name: their modules count as well, and
-            the name and version of the package that brings them.
+        uses: declarations of the registered objects that the unit's settings name: their modules count as well.
     """
+    return canonical_hash(sources([task.partition(":")[0], *(one.module for one in uses)]))
+
+
+def versions(task: str, uses: Iterable[Declaration] = ()) -> dict[str, str]:
+    """Package -> version of everything that computes a unit.
+
+    Args:
+        task: `module:function` of the unit; the package that brings it counts.
+        uses: declarations of the registered objects that the unit's settings name; so do the packages that bring them.
+    """
+    plugins = {one.package: one.version for one in uses if one.package != registry.OWN}
+    brought = (text.rpartition(" ") for text in registry.packages([task.partition(":")[0]]))  # a plugin's experiment
+    return {**_versions(), **plugins, **{name: version for name, _, version in brought}}
+
+
+def identity(task: str, uses: Iterable[Declaration] = ()) -> str:
+    """One hash of the source and the versions that compute a unit: equal where two machines do it the same way."""
     used = tuple(uses)
-    modules = [task.partition(":")[0], *(one.module for one in used)]
-    plugins = {f"{one.package} {one.version}" for one in used if one.package != registry.OWN}
-    plugins |= set(registry.packages(modules[:1]))  # a plugin's own experiment
-    return canonical_hash([sources(modules), _versions(), sorted(plugins)])
+    return canonical_hash([source_hash(task, used), versions(task, used)])

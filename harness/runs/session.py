@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from harness.core.errors import UnitsFailedError
+from harness.core.errors import HarnessError, StorageError, UnitsFailedError
 from harness.core.hashing import file_hash
-from harness.runs.directory import RunDirectory, now
+from harness.runs.directory import RunDirectory
 from harness.runs.execution import Place, Watcher, execute
+from harness.runs.stored import RECORD, read_record
 from harness.runs.units import Unit
+from harness.runs.writing import later
 
 
 class SilentWatcher:
@@ -40,14 +42,22 @@ def carry_out(
 
     Raises:
         UnitsFailedError: some units failed; the others are stored.
+        StorageError: the disk takes nothing more; finished units are stored.
     """
     start = time.perf_counter()
     keys = [unit.key for unit in plan]
+    before = sum(store.finished(key) for key in keys)
     try:
         failures = execute(store, plan, watcher or SilentWatcher(), place)
-        _close(store, manifest, keys, "partial" if failures else "complete", failures, start)
+        _close(store, manifest, keys, "partial" if failures else "complete", failures, start, before)
+    except StorageError as error:
+        with suppress(HarnessError, OSError):  # a disk that took no unit may take no manifest
+            _close(store, manifest, keys, "partial", {}, start, before)
+        done = sum(store.finished(key) for key in keys)
+        raise StorageError(f"{error} ({done} of {len(keys)} units are stored in {store.path})") from error
     except BaseException:
-        _close(store, manifest, keys, "partial", {}, start)
+        with suppress(HarnessError):  # what ended the session is what is shown
+            _close(store, manifest, keys, "partial", {}, start, before)
         raise
     finally:
         store.close()
@@ -61,28 +71,51 @@ def carry_out(
 
 
 def _close(
-    store: RunDirectory, manifest: dict[str, Any], keys: list[str], state: str, failures: dict[str, str], start: float
+    store: RunDirectory,
+    manifest: dict[str, Any],
+    keys: list[str],
+    state: str,
+    failures: dict[str, str],
+    start: float,
+    before: int,
 ) -> None:
-    """Write the manifest at the end of a session, and of a complete run its tables."""
+    """Write the manifest at the end of a session, and of a complete run its tables.
+
+    Args:
+        store, manifest: of the run.
+        keys: of its units.
+        state: that it is in now.
+        failures: key -> message.
+        start: of the session, on the clock that only counts.
+        before: how many units were stored then.
+    """
     if state == "complete":
         manifest["tables"] = store.assemble(keys)
         for unit in manifest["units"]:
-            unit["record_sha256"] = file_hash(store.unit(unit["key"]) / "unit.json")
+            unit["record_sha256"] = file_hash(store.unit(unit["key"]) / RECORD)
+    finished = later(_last_start(manifest))
     manifest["state"] = state
-    manifest["finished"] = now()
+    manifest["finished"] = finished
     manifest["failures"] = [{"key": key, "error": message} for key, message in failures.items()]
     seconds = {}
     peaks = []
     for unit in manifest["units"]:
-        about = store.unit(unit["key"]) / "unit.json"
-        if about.is_file():
-            record = json.loads(about.read_text(encoding="utf-8"))
+        with suppress(ValueError):  # not stored
+            record = read_record(store.unit(unit["key"]))
             seconds[unit["key"]] = record["seconds"]
-            peaks.append(record["peak_memory_bytes"])
+            peaks.append(record.get("peak_memory_bytes"))
     manifest["timings"] = {
         "units_seconds": seconds,
         "sum_of_units_seconds": round(sum(seconds.values()), 1),
         "last_session_seconds": round(time.perf_counter() - start, 1),
         "peak_memory_bytes": max((peak for peak in peaks if peak is not None), default=None),
     }
+    if sessions := manifest.get("sessions"):
+        sessions[-1] |= {"finished": finished, "state": state, "units": len(seconds) - before}
     store.write_manifest(manifest)
+
+
+def _last_start(manifest: dict[str, Any]) -> str:
+    """When the session began, by the clock of then."""
+    sessions = manifest.get("sessions")
+    return str(sessions[-1]["started"] if sessions else manifest["created"])

@@ -16,7 +16,8 @@ from typing import Any
 from harness.core.errors import UsageError, one_line
 from harness.core.hashing import file_hash
 from harness.core.leaving import half_made
-from harness.runs.directory import RunDirectory, new_folder
+from harness.runs.directory import RunDirectory
+from harness.runs.writing import new_folder
 
 _LIST = "files.json"
 """Written last: a folder without it is not whole."""

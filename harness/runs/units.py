@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.core.declarations import Declaration
 from harness.core.hashing import canonical_hash
-from harness.runs.identity import identity
+from harness.runs import identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +45,7 @@ class Unit:
             them, so that a number other than one is part of its identity.
         room: what it needs of a machine; None: an estimate, by its threads, its device and the size of its model.
         uses: declarations of the registered objects that the settings name: their source counts as well.
+        kept: the key of a stored unit that takes its place, made by other versions of packages and kept on request.
     """
 
     task: str
@@ -55,22 +56,51 @@ class Unit:
     threads: int = 1
     room: Room | None = field(default=None, compare=False)
     uses: tuple[Declaration, ...] = ()
+    kept: str | None = None
 
     @property
     def source(self) -> str:
-        """The hash of the source and the packages that compute it."""
-        return identity(self.task, self.uses)
+        """The hash of the source that computes it."""
+        return identity.source_hash(self.task, self.uses)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package -> version of what computes it."""
+        return identity.versions(self.task, self.uses)
+
+    @cached_property
+    def recipe(self) -> str:
+        """The hash of everything that its rows depend on but the versions of packages."""
+        needs = [unit.recipe for unit in self.needs]
+        threads = [] if self.threads == 1 else [{"threads": self.threads}]
+        return canonical_hash([self.task, self.settings, needs, self.source, *threads])
 
     @cached_property
     def key(self) -> str:
         """The name of the unit's folder: the first 20 hex digits of the hash of everything its rows depend on."""
+        if self.kept is not None:
+            return self.kept
         needs = [unit.key for unit in self.needs]
-        threads = [] if self.threads == 1 else [{"threads": self.threads}]
-        return canonical_hash([self.task, self.settings, needs, self.source, *threads])[:20]
+        return key_of(self.task, self.settings, needs, self.source, self.versions, self.threads)
 
     def here(self, local: dict[str, Any]) -> Unit:
         """The same unit on a machine where other things are elsewhere."""
         return replace(self, local=local)
+
+
+def key_of(
+    task: str,
+    settings: dict[str, Any],
+    needs: list[str],
+    source: str,
+    versions: dict[str, str] | None,
+    threads: int = 1,
+) -> str:
+    """The key of a unit; `needs`: keys of the units that it needs; `versions`: None in records of earlier programs."""
+    more: list[Any] = [] if versions is None else [versions]
+    if threads != 1:
+        more.append({"threads": threads})
+    return canonical_hash([task, settings, needs, source, *more])[:20]
 
 
 @dataclass

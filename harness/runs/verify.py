@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from harness.core.errors import UsageError
-from harness.core.hashing import canonical_hash, file_hash, folder_hashes
+from harness.core.hashing import canonical_hash, file_hash
 from harness.core.rows import COLUMNS
 from harness.runs.directory import RunDirectory
+from harness.runs.stored import check_unit
 
 TABLES = ("rows.parquet", "trajectories.parquet")
-RECORD = "unit.json"
 
 
 @dataclass(frozen=True)
@@ -100,33 +99,9 @@ def _config_hash(manifest: dict[str, Any]) -> str:
 
 def _unit(store: RunDirectory, unit: dict[str, Any]) -> tuple[int, list[str]]:
     """Files checked and problems of one unit."""
-    folder = store.unit(unit["key"])
     name = f"units/{unit['key']} ({unit['label']})"
-    if not store.finished(unit["key"]):
-        return 0, [f"{name}: missing"]
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        recorded = dict(record.get("files") or {})
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        return 0, [f"{name}: {RECORD} cannot be read: {error}"]
-    if not recorded:
-        return 0, [f"{name}: no hashes recorded; it was made before they were kept"]
-    problems = []
-    wanted = unit.get("record_sha256")
-    if wanted is not None and file_hash(folder / RECORD) != wanted:
-        problems.append(f"{name}: {RECORD} is not the one that the manifest records")
-    key = canonical_hash([record.get("task"), record.get("settings"), record.get("needs"), record.get("source")])[:20]
-    if key != unit["key"]:
-        problems.append(f"{name}: its settings belong to unit {key}")
-    present = folder_hashes(folder, without=(RECORD,))
-    for file in sorted(recorded.keys() | present.keys()):
-        if file not in present:
-            problems.append(f"{name}: {file} is missing")
-        elif file not in recorded:
-            problems.append(f"{name}: {file} was not made by the unit")
-        elif present[file] != recorded[file]:
-            problems.append(f"{name}: {file} was changed after it was written")
-    return len(present), problems
+    checked, problems = check_unit(store.unit(unit["key"]), unit.get("record_sha256"))
+    return checked, [f"{name}: {problem}" for problem in problems]
 
 
 def _strangers(store: RunDirectory, manifest: dict[str, Any]) -> list[str]:

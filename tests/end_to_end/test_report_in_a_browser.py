@@ -15,8 +15,8 @@ import pytest
 from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
 
 from harness.report.page import write_report
-from harness.runs.directory import write_parquet
 from harness.runs.run import Run, load_run
+from harness.runs.writing import write_parquet
 
 pytestmark = needs_browser
 ROOT = Path(__file__).resolve().parents[2]

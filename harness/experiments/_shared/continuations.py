@@ -17,8 +17,8 @@ from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.data.prompts import Prompt
 from harness.measures.repetition import argmax_repeat_rate
-from harness.runs.directory import write_parquet
 from harness.runs.units import Unit, Work
+from harness.runs.writing import write_parquet
 
 if TYPE_CHECKING:
     from harness.models.token_scores import TokenScores

@@ -16,8 +16,8 @@ from harness.core.hashing import canonical_hash
 from harness.core.rows import Rows
 from harness.data.prompts import Prompt
 from harness.experiments._shared.continuations import Model, local
-from harness.runs.directory import write_parquet
 from harness.runs.units import Unit, Work
+from harness.runs.writing import write_parquet
 
 STRATEGY = "text"  # where rows name how a text was decoded: it was not
 

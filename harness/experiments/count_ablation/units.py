@@ -23,8 +23,8 @@ from harness.data.texts import LocalVocabulary, Text
 from harness.experiments._shared.continuations import read_continuations
 from harness.measures.repetition import repetition_measures
 from harness.measures.winners import own_winner_measures
-from harness.runs.directory import write_parquet
 from harness.runs.units import Work
+from harness.runs.writing import write_parquet
 from harness.surrogates._fitting.decoding import followers_of_tail
 from harness.surrogates._fitting.head_chains import single_losses
 

@@ -34,8 +34,8 @@ from harness.experiments._shared.fidelity_rows import add_facts, add_finite, fid
 from harness.experiments._shared.static_chains import ChainReader
 from harness.measures.extra import measure_distributions
 from harness.measures.fidelity import kl
-from harness.runs.directory import write_parquet
 from harness.runs.units import Work
+from harness.runs.writing import write_parquet
 from harness.surrogates._fitting.decoding import Decoding
 from harness.surrogates._fitting.escape import Escape
 from harness.surrogates._fitting.head_chains import HeadChain, single_losses

@@ -13,7 +13,7 @@ from ccmc import CCMC, AttentionCCMC
 from harness.core.errors import UsageError
 from harness.core.records import Cell, Column, Table
 from harness.experiments.heads.refit import FloatArray, HeadFit
-from harness.runs.directory import write_atomic
+from harness.runs.writing import write_atomic
 
 NOTE = (
     "P[query, key]: the share that a key would get in a context that holds every token of the run's texts once. Lift: "

@@ -17,7 +17,7 @@ from harness.data.texts import Text
 from harness.experiments._shared.continuations import Continuation
 from harness.measures.head_kinds import PATTERNS
 from harness.measures.head_patterns import PatternSums, content_scores
-from harness.runs.directory import ATTENTION, write_parquet
+from harness.runs.writing import ATTENTION, write_parquet
 from harness.surrogates.base import HeadSurrogate
 
 SAMPLE = 48  # tokens of the text that is kept for pictures

@@ -21,8 +21,8 @@ from harness.experiments.one_layer.settings import OneLayer
 from harness.measures.agreement import winner_measures
 from harness.measures.winners import winner_set
 from harness.models.one_layer import FloatArray, IntArray, OneLayerAttention, Training, continue_prompts, train
-from harness.runs.directory import write_parquet
 from harness.runs.units import Work
+from harness.runs.writing import write_parquet
 
 EQUIVALENCE_BOUND = 1e-10
 

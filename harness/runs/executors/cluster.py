@@ -64,7 +64,9 @@ class Cluster:
         room = self._check(unit)
         options = {"num_cpus": room.cpus, "num_gpus": room.gpus, "memory": room.memory}
         directory = None if self._storage_url is not None else str(self._store.path)
-        reference = self._remote.options(**options).remote(directory, self._storage_url, unit, unit.source)
+        reference = self._remote.options(**options).remote(
+            directory, self._storage_url, unit, identity(unit.task, unit.uses)
+        )
         future: Future[Problem | None] = reference.future()
         self._running[future] = (reference, unit)
         return future

@@ -26,9 +26,9 @@ from harness.cli.app import invoke
 from harness.cli.pytest_plugin import assert_fit, assert_gate
 from harness.core.errors import UsageError
 from harness.core.hashing import file_hash
-from harness.runs.directory import write_parquet
 from harness.runs.run import Run, load_run
 from harness.runs.verify import verify
+from harness.runs.writing import write_parquet
 
 ROOT = Path(__file__).resolve().parents[3]
 Change = Callable[[pd.DataFrame], pd.DataFrame]

@@ -19,7 +19,7 @@ from harness.cli.app import invoke
 from harness.core.hashing import file_hash
 from harness.core.rows import Rows
 from harness.report.gate_output import MOST_UNDECIDED, summary, tables, to_junit, to_markdown
-from harness.runs.directory import write_parquet
+from harness.runs.writing import write_parquet
 
 Array = np.ndarray[Any, Any]
 

@@ -23,8 +23,8 @@ from harness.report.document import safe_json
 from harness.report.page import render_report, write_report
 from harness.report.page_data import head_table, viewer
 from harness.report.pictures import curves_svg
-from harness.runs.directory import write_parquet
 from harness.runs.run import Run, load_run
+from harness.runs.writing import write_parquet
 
 ROOT = Path(__file__).resolve().parents[3]
 REFERENCE = ROOT / "results" / "reference" / "quickstart"

@@ -8,31 +8,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from stores import manifest, plan, work_on
 
 from harness.core.errors import UsageError
 from harness.core.rows import COLUMNS, Rows
-from harness.runs.directory import RunDirectory, find_runs, new_folder, write_atomic
-
-
-def manifest(**changes: Any) -> dict[str, Any]:
-    base = {
-        "schema_version": 1,
-        "name": "a",
-        "state": "running",
-        "config_hash": "a",
-        "config": {"seed": 0},
-        "config_as_given": {},
-        "seed": 0,
-        "prompts": {},
-        "models": [],
-        "git": {},
-        "packages": {},
-        "machine": {},
-        "created": "then",
-        "units": [{"key": "k1", "label": "one"}],
-        "failures": [],
-    }
-    return {**base, **changes}
+from harness.runs.directory import RunDirectory, find_runs
+from harness.runs.opening import begin
+from harness.runs.writing import new_folder, write_atomic
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -78,32 +60,26 @@ def test_places_where_no_run_can_be(tmp_path: Path) -> None:
 
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    store = RunDirectory(tmp_path / "run")
-    store.open(manifest())
-    store.close()
+    units = plan()
+    work_on(tmp_path / "run", units)
     with pytest.raises(UsageError, match="its config differs in seed"):
-        store.open(manifest(config_hash="b", config={"seed": 1}))
-    again = store.open(manifest(created="now"))
-    assert again["created"] == "then"
+        work_on(tmp_path / "run", units, config_hash="b", config={"seed": 1, "limit": None, "experiments": []})
+
+
+def test_a_run_begun_keeps_when_it_was_made(tmp_path: Path) -> None:
+    store = RunDirectory(tmp_path / "run")
+    begin(store, manifest(plan()), plan())
+    store.close()
+    again, _ = begin(store, manifest(plan(), created="2026-02-02T00:00:00+00:00"), plan())
+    store.close()
+    assert again["created"] == "2026-01-01T00:00:00+00:00"
 
 
 def test_a_complete_run_of_other_source_code_is_refused(tmp_path: Path) -> None:
-    store = RunDirectory(tmp_path / "run")
-    store.open(manifest())
-    store.write_manifest(manifest(state="complete"))
-    assert store.open(manifest())["state"] == "complete"
+    work_on(tmp_path / "run", plan(2))
+    assert work_on(tmp_path / "run", plan(2))[0].state == "complete"
     with pytest.raises(UsageError, match="made by other source code"):
-        store.open(manifest(units=[{"key": "k2", "label": "one"}]))
-
-
-def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
-    store = RunDirectory(tmp_path / "run")
-    store.open(manifest())
-    store.close()
-    (store.path / "units" / ".k1.abc").mkdir()
-    store.open(manifest())
-    store.close()
-    assert [p for p in (store.path / "units").iterdir() if p.is_dir()] == []
+        work_on(tmp_path / "run", plan(3))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", json.dumps({"schema_version": 99})])
@@ -144,13 +120,3 @@ def test_rows_keep_the_schema() -> None:
 def test_rows_that_would_be_dishonest(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Rows(experiment="heads").add("kl", **arguments)
-
-
-def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
-    first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
-    first.open(manifest())
-    with pytest.raises(UsageError, match="another process is working on this run"):
-        second.open(manifest())
-    first.close()
-    assert second.open(manifest())["state"] == "running"
-    second.close()

@@ -181,19 +181,24 @@ def test_another_version_of_torch_computes_everything_again(
     assert not mine & keys(small_config)
 
 
+def of(task: str, uses: Any = ()) -> list[Any]:
+    """What of a unit's identity is neither settings nor inputs."""
+    return [identity.source_hash(task, uses), identity.versions(task, uses)]
+
+
 def test_a_plugin_counts_with_its_source_and_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a_plugin.py").write_text("import a_plugin_part\nX = 1\n")
     (tmp_path / "a_plugin_part.py").write_text("Y = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     one = SurrogateDeclaration("x", module="a_plugin", package="a-plugin", version="1.0")
     task = "harness.experiments.heads.units:layers"
-    plain, first = identity.identity(task), identity.identity(task, [one])
+    plain, first = of(task), of(task, [one])
     assert plain != first
-    assert first != identity.identity(task, [replace(one, version="1.1")])
-    assert first == identity.identity(task, [replace(one, label="X")])
+    assert first != of(task, [replace(one, version="1.1")])
+    assert first == of(task, [replace(one, label="X")])
     (tmp_path / "a_plugin.py").write_text("X = 2\n")
     forget()
-    assert first != identity.identity(task, [one])
+    assert first != of(task, [one])
 
 
 def test_two_models_in_one_run_keep_apart_what_they_made(small_model: Path, finished: Any, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from harness.analysis.pivot import pivots
 from harness.analysis.tolerance import Tolerance
 from harness.core import registry
 from harness.core.rows import Rows
-from harness.runs.directory import write_parquet
 from harness.runs.run import Run, load_run
+from harness.runs.writing import write_parquet
 from harness.stats.contest import p_of_lead
 from harness.stats.pooling import CELL, NOT_DRAWN, Observed, difference
 
