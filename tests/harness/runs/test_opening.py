@@ -51,7 +51,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no record": (lambda p: (p / "unit.json").unlink(), "unit.json cannot be read"),
     "other settings": (
         lambda p: (p / "unit.json").write_text((p / "unit.json").read_text().replace('"x": 1', '"x": 7')),
-        "its settings belong to unit",
+        "unit.json is not the one that the manifest records",
     ),
     "one file more": (lambda p: (p / "more").write_text(""), "more was not made by the unit"),
 }
