@@ -153,12 +153,16 @@ def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progre
     files = [catalogue.resolve(name, progress, base) for name in config.models]
     from harness.attention import eager
     from harness.models import loading
+    from harness.models.folder_decoding import read_decoding
 
     models = []
     for found in files:
         progress(1.0, f"{found.name}: checking prompts")
         settings = loading.load_config(found.path)
         allowed = allows_mismatch(config.models)
+        said = read_decoding(found.path, settings.vocab_size)
+        for line in said.set_aside(found.name):
+            loaded.notes.add(line)
         texts = [(prompt.id, prompt.text, prompt.chat) for prompt in prompts]
         tokens = loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
         layers = int(settings.num_hidden_layers)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from harness.core.errors import UsageError, one_line
 from harness.models.buffers import holds_what_the_model_computes, may_be_computed
 from harness.models.config_file import called, read_config
+from harness.models.folder_decoding import read_decoding
 from harness.models.library import heard_warnings
 from harness.models.tensor_files import FLOATS, INDEX, SINGLE, Tensor, few, read_folder, shown
 
@@ -194,6 +195,7 @@ def _from_files(path: Path, config: Any, name: str) -> tuple[Any, Mapping[str, A
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                generation_config=GenerationConfig(**read_decoding(path, config.get_text_config().vocab_size).ids),
                 ignore_mismatched_sizes=True,  # they are refused or noted by name
             )
     except Exception as error:  # files that cannot be read, kernels that are not installed here
