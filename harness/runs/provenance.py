@@ -12,21 +12,34 @@ from typing import Any
 PACKAGES = ("ccmc-harness", "torch", "transformers", "datasets", "numpy", "scipy", "numba", "pandas", "pyarrow")
 
 
-def git_state() -> dict[str, Any]:
-    folder = Path(__file__).resolve().parents[1]
+def git_state(root: Path | None = None) -> dict[str, Any]:
+    """Commit of this package's own checkout, and whether its files were changed since.
+
+    A package that is installed somewhere inside another repository has no commit: its files are not tracked there.
+
+    Args:
+        root: the folder with `harness` in it; default: of this very package.
+    """
+    root = root or Path(__file__).resolve().parents[2]
     try:
-        commit = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "-C", str(folder.parent), "status", "--porcelain", "--", "ccmc", "harness", "configs"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return {"commit": None, "dirty": None}
+        _git(root, "ls-files", "--error-unmatch", "--", "harness/__init__.py", "harness/runs/provenance.py")
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", "ccmc", "harness", "configs")
+    except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git says about a folder; variables such as GIT_DIR, which hooks set, do not lead it elsewhere."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment, stdin=subprocess.DEVNULL, timeout=30
+    )
+    return done.stdout.strip()
 
 
 def machine(device: str) -> dict[str, Any]:

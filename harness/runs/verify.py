@@ -13,7 +13,9 @@ from harness.core.errors import UsageError
 from harness.core.hashing import canonical_hash, file_hash
 from harness.core.rows import COLUMNS
 from harness.runs.directory import RunDirectory
+from harness.runs.records import unchanged
 from harness.runs.stored import check_unit
+from harness.runs.token_ids import token_problems
 
 TABLES = ("rows.parquet", "trajectories.parquet")
 
@@ -72,6 +74,10 @@ def verify(path: Path) -> Verification:
     assert manifest is not None, f"{path} holds no run"
     problems: list[str] = []
     files = 0
+    if not unchanged(manifest):
+        problems.append("manifest.json was changed after it was written")
+    keys = [unit["key"] for unit in manifest["units"]]
+    problems += [f"manifest.json: unit {key} is listed twice" for key in sorted(set(keys)) if keys.count(key) > 1]
     if (found := _config_hash(manifest)) != manifest["config_hash"]:
         problems.append(f"manifest.json: config_hash is {manifest['config_hash'][:12]}, its config has {found[:12]}")
     keeps_units = (path / "units").is_dir()
@@ -100,12 +106,14 @@ def _config_hash(manifest: dict[str, Any]) -> str:
 def _unit(store: RunDirectory, unit: dict[str, Any]) -> tuple[int, list[str]]:
     """Files checked and problems of one unit."""
     name = f"units/{unit['key']} ({unit['label']})"
-    checked, problems = check_unit(store.unit(unit["key"]), unit.get("record_sha256"))
+    folder = store.unit(unit["key"])
+    checked, problems = check_unit(folder, unit.get("record_sha256"))
+    problems += token_problems(folder)
     return checked, [f"{name}: {problem}" for problem in problems]
 
 
 def _strangers(store: RunDirectory, manifest: dict[str, Any]) -> list[str]:
-    planned = {unit["key"] for unit in manifest["units"]}
+    planned = {unit["key"] for unit in manifest["units"]} | set(manifest.get("earlier_units", []))
     folders = (store.path / "units").glob("[!.]*/")
     return [f"units/{folder.name}: not a unit of this run" for folder in sorted(folders) if folder.name not in planned]
 
