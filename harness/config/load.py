@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.config.decoding import Generation
 from harness.config.models import ModelNames, Models, entered, join_models
-from harness.config.strict import Strict
+from harness.config.strict import Growing
 from harness.config.texts import Dataset
 from harness.core import registry
 from harness.core.errors import UsageError, nearest, one_line
@@ -43,11 +43,12 @@ def _settings_of_experiments() -> Any:
 Experiment: Any = _settings_of_experiments()
 
 
-class Config(Strict):
+class Config(Growing):
     """One run: which models, which prompts, which experiments."""
 
     harmless: ClassVar[frozenset[str]] = frozenset({"held_out", "limit"})
-    rounding: ClassVar[frozenset[str]] = frozenset({"device"})
+    rounding: ClassVar[frozenset[str]] = frozenset({"device", "threads"})
+    later: ClassVar[frozenset[str]] = frozenset({"threads"})
     apart: ClassVar[frozenset[str]] = frozenset({"name", "seed", "models", "prompts", "generation", "experiments"})
 
     name: str = Field(
@@ -72,6 +73,14 @@ class Config(Strict):
     )
     generation: Generation = Field(default=Generation(), description="how models continue prompts")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="where models run")
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="threads that a unit with a language model computes with, on any machine; results depend on it by "
+        "rounding, which is why it is not the number of cores. Several units at once, `--workers N`, need less for the "
+        "same speed; raise it for large models",
+    )
     limit: int | None = Field(
         default=None,
         ge=1,

@@ -80,7 +80,13 @@ def continuation_unit(
     }
     label = f"{model.name}: continuing {len(prompts)} prompts, {settings['strategy']}, seed {seed}"
     task = "harness.experiments._shared.continuations:continue_prompts"
-    return Unit(task, label, settings, local={**local(model, device), "tokens": tokens_of(model, prompts)})
+    return Unit(
+        task,
+        label,
+        settings,
+        local={**local(model, device), "tokens": tokens_of(model, prompts)},
+        threads=config.threads,
+    )
 
 
 def prompt_settings(model: Model, prompt: Prompt) -> dict[str, Any]:

@@ -53,7 +53,9 @@ def _of_model(request: Request, model: Model) -> list[Unit]:
     sampled = continuation_unit(config, model, held_out, Sampling(temperature=1.0), 0, device)
     shared = {**model.settings(), "seed": config.seed, "heads": settings.heads}
     where = local(model, device)
-    ranking = Unit(f"{TASK}:rank", f"{model.name}: ranking heads by their chains", shared, (greedy,), where)
+    ranking = Unit(
+        f"{TASK}:rank", f"{model.name}: ranking heads by their chains", shared, (greedy,), where, config.threads
+    )
     prose = _prose_tokens(request, model)
     units = [greedy, sampled, ranking]
     for condition in conditions(settings, config.limit):
@@ -69,7 +71,7 @@ def _of_model(request: Request, model: Model) -> list[Unit]:
             "ignore_eos": config.generation.ignore_eos,
         }
         given = {**where, "tokens": tokens_of(model, held_out), "prose_tokens": [ids for _, ids in prose]}
-        units.append(Unit(f"{TASK}:measure", f"{model.name}: {name}", about, (ranking, sampled), given))
+        units.append(Unit(f"{TASK}:measure", f"{model.name}: {name}", about, (ranking, sampled), given, config.threads))
     return units
 
 

@@ -47,6 +47,7 @@ def _of_strategy(request: Request, model: Model, strategy: Strategy) -> list[Uni
         about,
         tuple(texts),
         local(model, device),
+        config.threads,
         uses=(*(known[name] for name in settings.surrogates), *(measures[name] for name in settings.measures)),
     )
     return [*texts, judged]

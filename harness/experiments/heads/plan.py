@@ -41,6 +41,7 @@ def _of_model(request: Request, model: Model) -> list[Unit]:
             },
             tuple(texts),
             local(model, device),
+            config.threads,
             uses=used,
         )
         for group in groups
