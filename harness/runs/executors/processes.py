@@ -126,6 +126,8 @@ def _signals_kept() -> Iterator[None]:
 
 def _start_trackers() -> None:
     """Start the processes that remove semaphores after a kill, so that they do it without a word on the terminal."""
+    if os.name != "posix":
+        return  # semaphores go with their processes
     from multiprocessing import resource_tracker as of_python
 
     from joblib.externals.loky.backend import resource_tracker as of_loky
