@@ -93,14 +93,3 @@ def test_ray_gives_the_same_rows(serial: Any, storage: bool, tmp_path: Path) -> 
     run, config = serial
     url = (tmp_path / "shared").as_uri() if storage else None
     check_equal(run, harness.run(config, out=tmp_path / "run", executor="ray", workers=2, storage=url))
-
-
-def test_another_number_of_threads_is_another_unit(serial: Any, tmp_path: Path) -> None:
-    run, config = serial
-    other = harness.run(config, overrides=["threads=2"], out=tmp_path / "run", limit=1)
-    same = harness.run(config, out=tmp_path / "same", limit=1)
-    keys = [{unit["label"]: unit["key"] for unit in one.manifest["units"]} for one in (other, same)]
-    assert "threads" not in run.manifest["config"]  # the default is no part of the hash of a config
-    assert other.manifest["config"]["threads"] == 2
-    differ = {label for label in keys[0] if keys[0][label] != keys[1][label]}
-    assert differ == {label for label in keys[0] if "repetition" not in label}  # one-layer models have one thread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from harness.config.load import load_config
 from harness.core.errors import UsageError
 from harness.core.rows import Rows
 from harness.runs.directory import RunDirectory
@@ -41,6 +43,18 @@ def refuse(work: Work) -> pd.DataFrame:
 def die(work: Work) -> pd.DataFrame:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+def too_large(work: Work) -> pd.DataFrame:
+    raise MemoryError("Unable to allocate 7.28 TiB\nfor an array")
+
+
+def count_threads(work: Work) -> pd.DataFrame:
+    import torch
+
+    rows = Rows(experiment="test")
+    rows.add("threads", float(torch.get_num_threads()))
+    return rows.frame()
 
 
 def unit(task: str, x: int = 0, needs: tuple[Unit, ...] = ()) -> Unit:
@@ -122,3 +136,36 @@ def test_keys_cover_settings_needs_and_source() -> None:
     assert len(keys) == 4
     assert unit("square", 1).key == plain.key
     assert Unit(plain.task, "another label", plain.settings, local={"path": "elsewhere"}).key == plain.key
+    assert Unit(plain.task, plain.label, plain.settings, threads=2).key != plain.key  # sums differ in their last bits
+    assert Unit(plain.task, plain.label, plain.settings, threads=1).key == plain.key
+
+
+def test_the_default_number_of_threads_is_no_part_of_a_config_s_hash() -> None:
+    experiment = {"kind": "one-layer"}
+    assert "threads" not in load_config({"name": "x", "experiments": [experiment]}).config.model_dump()
+    more = load_config({"name": "x", "experiments": [experiment]}, ["threads=2"]).config
+    assert more.model_dump()["threads"] == 2
+
+
+def test_a_unit_computes_with_its_own_number_of_threads(store: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    before = torch.get_num_threads()
+    plan = [Unit("test_execution:count_threads", str(n), {"x": n}, threads=n) for n in (1, 2)]
+    for place in (Place(), Place("processes", 2)):
+        for one in plan:
+            shutil.rmtree(store.unit(one.key), ignore_errors=True)
+        assert execute(store, plan, Log(), place) == {}
+        assert [value(store, one) for one in plan] == [1, 2]
+    assert torch.get_num_threads() == before
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def test_a_lack_of_memory_is_one_line_that_says_what_to_do(store: RunDirectory) -> None:
+    bad, good = unit("too_large"), unit("square", 2)
+    for place in (Place(), Place(workers=2)):
+        failures = execute(store, [bad, good], Log(), place)
+        assert list(failures) == [bad.key]
+        assert failures[bad.key].startswith("out of memory (Unable to allocate")
+        assert "smaller generation.batch_size" in failures[bad.key]
+        assert value(store, good) == 4

@@ -36,7 +36,7 @@ for name in ("SIGKILL", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGALRM", "pthread_sigm
 for name in ("fork", "sched_getaffinity", "getuid", "geteuid", "killpg", "getpgid", "setsid"):
     delattr(os, name)
 """
-RUN = "import json, harness\nfor workers in (1, 2):\n    harness.run('config.yaml', out=f'run-{workers}', workers=workers)\n"
+RUN = "import harness\nfor workers in (1, 2):\n    harness.run('config.yaml', out=f'run-{workers}', workers=workers)\n"
 GUARDED = "import harness\nif __name__ == '__main__':\n    " + RUN.replace("\n", "\n    ")
 
 
