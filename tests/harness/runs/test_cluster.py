@@ -16,6 +16,7 @@ from harness.runs.directory import RunDirectory
 from harness.runs.execution import Place, execute
 from harness.runs.executors import cluster
 from harness.runs.executors.room import PROCESS, room_of
+from harness.runs.identity import identity
 from harness.runs.session import SilentWatcher
 from harness.runs.storage import Storage, unit_name
 from harness.runs.units import Room, Unit
@@ -80,13 +81,13 @@ def test_a_unit_on_a_node_fetches_its_weights_and_is_refused_by_other_versions(t
     storage.put(tmp_path / "model", name)
     settings, local = {"weights": tmp_path.name}, {"path": str(tmp_path / "not-on-this-node"), "device": "cpu"}
     unit = Unit("stoppable_units:size_of_weights", "size", settings, local=local)
-    assert cluster.on_node(None, (tmp_path / "shared").as_uri(), unit, unit.source) is None
+    assert cluster.on_node(None, (tmp_path / "shared").as_uri(), unit, identity(unit.task, unit.uses)) is None
     storage.get(unit_name(unit.key), tmp_path / "back")
     assert pd.read_parquet(tmp_path / "back" / "rows.parquet")["value"].tolist() == [5]
     refused = cluster.on_node(None, (tmp_path / "shared").as_uri(), unit, "0" * 64)
     assert refused is not None
     assert "other versions" in refused.message
-    unseen = cluster.on_node(str(tmp_path / "nowhere"), None, unit, unit.source)
+    unseen = cluster.on_node(str(tmp_path / "nowhere"), None, unit, identity(unit.task, unit.uses))
     assert unseen is not None
     assert "--storage" in unseen.message
 
