@@ -11,6 +11,8 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from harness.data.tokenisation import Reader
+
 WORDS = [f"w{index}" for index in range(38)]
 VOCAB_SIZE = len(WORDS) + 2
 
@@ -50,6 +52,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]", eos_token="<eos>", pad_token="<eos>")
+
+
+def read(tokenizer: Any, text: str, **settings: Any) -> list[int]:
+    """The ids of a text, as a model with as many tokens as the tokenizer reads it."""
+    return Reader(tokenizer, "mine", len(tokenizer), **settings).text(text, "the text").whole
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> Path:

@@ -92,7 +92,7 @@ def has_one_continuation(strategy: Strategy) -> bool:
 class Generation(Growing):
     """How a language model continues its prompts."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"chat", "record"})
+    later: ClassVar[frozenset[str]] = frozenset({"chat", "record", "bos", "special_strings"})
     harmless: ClassVar[frozenset[str]] = frozenset({"seeds", "strategies"})
     rounding: ClassVar[frozenset[str]] = frozenset({"batch_size"})
 
@@ -112,6 +112,16 @@ class Generation(Growing):
     )
     ignore_eos: bool = Field(default=False, description="continue past the end token")
     chat: bool = Field(default=False, description="every prompt is a user's turn of the model's chat template")
+    bos: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="how every text and every later window of a long one begins: `auto` as the tokenizer begins a text "
+        "and the chat template a chat, `always` with the BOS token, `never` with it",
+    )
+    special_strings: Literal["split", "parse"] = Field(
+        default="split",
+        description="special strings such as `<|im_start|>` in texts and chats: read as text, or `parse` them as the "
+        "tokens of that name",
+    )
     record: bool = Field(default=False, description="score the continuations and keep the figures of each token")
 
     @field_validator("strategies")

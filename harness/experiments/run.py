@@ -152,7 +152,7 @@ def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progre
         catalogue.check_name(name, base)
     files = [catalogue.resolve(name, progress, base) for name in config.models]
     from harness.attention import eager
-    from harness.models import loading
+    from harness.models import loading, tokenizers
     from harness.models.folder_decoding import read_decoding
 
     models = []
@@ -164,9 +164,11 @@ def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progre
         for line in said.set_aside(found.name):
             loaded.notes.add(line)
         texts = [(prompt.id, prompt.text, prompt.chat) for prompt in prompts]
-        tokens = loading.check_prompts(found.name, found.path, texts, config.generation.max_new_tokens)
+        reader = tokenizers.make_reader(found.path, found.name, config.generation, loaded.notes)
+        longest = config.generation.max_new_tokens
+        tokens = tokenizers.read_prompts(reader, found.path, texts, longest)
         layers = int(settings.num_hidden_layers)
-        model = Model(found.name, found.path, found.revision, found.weights_hash, layers, tokens, allowed)
+        model = Model(found.name, found.path, found.revision, found.weights_hash, layers, tokens, allowed, reader)
         for experiment in config.experiments:  # checks without weights come first, as they are fast
             registry.experiment(experiment.kind).check_config(experiment, model)
         weights = loading.load_model(found.path, loading.pick_device(config.device), allowed)
@@ -202,6 +204,7 @@ def _manifest(
             "revision": m.revision,
             "weights_sha256": m.weights_hash,
             "layers": m.layers,
+            **({"tokens_sha256": m.tokens_hash()} if m.tokens else {}),
             "folder": str(m.path.resolve()) if catalogue.is_folder(m.name, loaded.base) else None,
         }
         for m in models

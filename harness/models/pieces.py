@@ -12,11 +12,11 @@ def piece_maker(folder: Path | None) -> Callable[[int], str]:
     Args:
         folder: of the model's files; None where they are not on this machine.
     """
-    from harness.models import loading  # transformers takes seconds to import
+    from harness.models import tokenizers  # transformers takes seconds to import
 
     if folder is None or not (folder / "tokenizer_config.json").is_file():
         return lambda token: f" {token}"
-    tokenizer = loading.load_tokenizer(folder)
+    tokenizer = tokenizers.load_tokenizer(folder)
     made: dict[int, str] = {}
 
     def piece(token: int) -> str:

@@ -96,7 +96,7 @@ def _earlier(
         old = store.read_manifest()
     except DamagedManifestError as error:
         return None, _if_ours(store, plan, str(error))
-    if old is None or old["config_hash"] == manifest["config_hash"]:
+    if old is None or (old["config_hash"] == manifest["config_hash"] and _other_tokens(old, manifest) is None):
         return old, None
     if not unchanged(old):
         return None, _if_ours(store, plan, f"{store.manifest_path}: was changed after it was written")
@@ -115,6 +115,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     changed = [key for key in new["config"] if old["config"].get(key) != new["config"][key]]
     if changed:
         return f"its config differs in {', '.join(changed)}"
+    if old["config_hash"] == new["config_hash"] and (name := _other_tokens(old, new)) is not None:
+        return f"its prompts' token ids differ for {name!r}, as with a chat template that writes the date"
     return "its prompts differ" if old["prompts"] != new["prompts"] else "its model weights differ"
 
 
@@ -201,3 +203,13 @@ def _history(old: dict[str, Any] | None) -> list[dict[str, Any]]:
     if sessions := old.get("sessions"):
         return list(sessions)
     return [{"started": old["created"], "packages": old["packages"], "git": old["git"], "machine": old["machine"]}]
+
+
+def _other_tokens(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """The first model whose prompts have other token ids than in an older manifest that recorded them."""
+    recorded = {model["name"]: model.get("tokens_sha256") for model in old["models"]}
+    for model in new["models"]:
+        before = recorded.get(model["name"])
+        if before is not None and before != model.get("tokens_sha256", before):
+            return str(model["name"])
+    return None

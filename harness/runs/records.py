@@ -49,6 +49,7 @@ class _Model(_Part):
     revision: str | None
     layers: Count
     weights_sha256: str
+    tokens_sha256: str | None = None
     folder: str | None = None
 
 

@@ -25,9 +25,10 @@ def prose(tokenizer: Any, length: int) -> Any:
     """[T] ids of the prompts that come with the project, one after the other, written by people."""
     from harness.config.load import load_config
     from harness.data.prompts import load_prompts
-    from harness.models import loading
+    from harness.data.tokenisation import Reader
 
-    ids = [i for prompt in load_prompts(load_config("quickstart")) for i in loading.encode(tokenizer, prompt.text)]
+    reader, prompts = Reader(tokenizer, "model", len(tokenizer)), load_prompts(load_config("quickstart"))
+    ids = [i for prompt in prompts for i in reader.text(prompt.text, prompt.id).whole]
     if len(ids) < length:
         raise ValueError(f"the prompts have {len(ids)} tokens, fewer than {length}")
     return np.array(ids[:length])
@@ -138,9 +139,9 @@ def eager_sums(model: Any, ids: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def way(name: str, folder: Path, length: int) -> Callable[[], Any]:
     """What to time; the model is loaded and the text is read."""
-    from harness.models import loading
+    from harness.models import loading, tokenizers
 
-    ids = prose(loading.load_tokenizer(folder), length)
+    ids = prose(tokenizers.load_tokenizer(folder), length)
     tokens = torch.as_tensor(ids)[None]
     if name == "lens":
         from transformer_lens.model_bridge import TransformerBridge

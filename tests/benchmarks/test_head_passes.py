@@ -33,7 +33,7 @@ from harness.attention.windows import head_text
 from harness.data.texts import LocalVocabulary
 from harness.experiments.heads.units import training_pass
 from harness.measures.fidelity import kl
-from harness.models import loading
+from harness.models import loading, tokenizers
 from harness.surrogates._fitting.buckets import bucket_sums
 from harness.surrogates.observations import pair_mass
 
@@ -97,7 +97,7 @@ def test_time_of_passes_over_all_heads(enabled: bool, smollm2: Any) -> None:
     torch.set_num_threads(1)
     try:
         model = loading.load_model(smollm2.path, "cpu")
-        ids = head_passes.prose(loading.load_tokenizer(smollm2.path), LENGTH)
+        ids = head_passes.prose(tokenizers.load_tokenizer(smollm2.path), LENGTH)
         tokens, score = torch.as_tensor(ids)[None], head_passes.scoring(model, ids)
         ways: dict[str, Callable[[], Any]] = {
             "plain": lambda: model(tokens, use_cache=False),

@@ -16,6 +16,7 @@ from harness.core.hashing import canonical_hash
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.data.prompts import Prompt
+from harness.data.tokenisation import Encoded, Reader
 from harness.measures.repetition import argmax_repeat_rate
 from harness.runs.units import Unit, Work
 from harness.runs.writing import write_parquet
@@ -39,6 +40,7 @@ class Model:
         tokens: prompt -> its token ids, as the model's tokenizer and chat template make them.
         allow_mismatch: units load it although files and config do not agree. What they then compute depends on the
             files and versions alone, which are in their identity.
+        reader: makes token ids of further texts.
     """
 
     name: str
@@ -48,9 +50,24 @@ class Model:
     layers: int
     tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
     allow_mismatch: bool = False
+    reader: Reader | None = field(default=None, compare=False, repr=False)
 
     def settings(self) -> dict[str, Any]:
         return {"model": self.name, "revision": self.revision, "weights": self.weights_hash}
+
+    def tokens_hash(self) -> str:
+        """SHA-256 over the token ids of all prompts: of a mapping prompt -> SHA-256 of its ids, as units have them."""
+        return canonical_hash({prompt: canonical_hash(list(ids)) for prompt, ids in self.tokens.items()})
+
+    def encode(self, text: str, what: str) -> Encoded:
+        """The token ids of a text that is no prompt; `what` it is, for messages."""
+        assert self.reader is not None, "a model that was resolved for planning only reads no texts"
+        return self.reader.text(text, what)
+
+    def report(self, texts: str) -> None:
+        """Note what was decided about the texts that were encoded since the last report, such as "documents"."""
+        if self.reader is not None:
+            self.reader.report(texts)
 
 
 def local(model: Model, device: str) -> dict[str, Any]:
@@ -113,13 +130,13 @@ def real_units(config: Config, model: Model, prompts: list[Prompt], strategy: St
 
 def continue_prompts(work: Work) -> pd.DataFrame:
     """Do one unit: generate, and keep the trajectories."""
-    from harness.models import loading
+    from harness.models import loading, tokenizers
     from harness.models.language_model import generate
 
     s = work.settings
     path = Path(work.local["path"])
     work.progress(0.0, "loading the model")
-    model, tokenizer = loading.model_of(work.local), loading.load_tokenizer(path)
+    model, tokenizer = loading.model_of(work.local), tokenizers.load_tokenizer(path)
     ids: list[list[int]] = work.local["tokens"]
     recorded: dict[int, TokenScores] = {}
     continuations = generate(

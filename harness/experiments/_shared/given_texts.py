@@ -5,7 +5,6 @@ No piece holds parts of two documents, so no context and no position goes over a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,6 +14,7 @@ from harness.core.errors import UsageError
 from harness.core.hashing import canonical_hash
 from harness.core.rows import Rows
 from harness.data.prompts import Prompt
+from harness.data.tokenisation import Encoded
 from harness.experiments._shared.continuations import Model, local
 from harness.runs.units import Unit, Work
 from harness.runs.writing import write_parquet
@@ -22,17 +22,15 @@ from harness.runs.writing import write_parquet
 STRATEGY = "text"  # where rows name how a text was decoded: it was not
 
 
-def cut(tokens: Sequence[int], length: int, settings: GivenTexts) -> list[list[int]]:
-    """The pieces of one document, from its start on.
+def cut(document: Encoded, length: int, settings: GivenTexts) -> list[list[int]]:
+    """The pieces of one document, from its start on; each begins as every text of the model does.
 
     Args:
-        tokens: of the document.
+        document: its token ids.
         length: of the longest piece.
         settings: how many pieces, and of how many tokens at least.
     """
-    starts = range(0, len(tokens), length)[: settings.windows]
-    pieces = [list(tokens[start : start + length]) for start in starts]
-    return [piece for piece in pieces if len(piece) >= settings.min_tokens]
+    return [piece for piece in document.windows(length)[: settings.windows] if len(piece) >= settings.min_tokens]
 
 
 def given_unit(model: Model, documents: list[Prompt], settings: GivenTexts, max_length: int, device: str) -> Unit:
@@ -50,16 +48,14 @@ def given_unit(model: Model, documents: list[Prompt], settings: GivenTexts, max_
     """
     from harness.models import loading
 
-    tokenizer, config = loading.load_tokenizer(model.path), loading.load_config(model.path)
-    window = loading.context_window(config)
+    window = loading.context_window(loading.load_config(model.path))
     length = max_length if window is None else min(max_length, window)
     pieces = []
     for document in documents:
-        ids = loading.encode_long(tokenizer, document.text)
-        where = f"experiments.heads.texts: document {document.id!r}"
-        loading.check_known(tokenizer, ids, where, model.name, config.vocab_size)
-        for index, piece in enumerate(cut(ids, length, settings)):
+        encoded = model.encode(document.text, f"experiments.heads.texts: document {document.id!r}")
+        for index, piece in enumerate(cut(encoded, length, settings)):
             pieces.append({"document": document.id, "split": document.split, "piece": index, "tokens": piece})
+    model.report("documents")
     for part in ("train", "held_out"):
         if not any(piece["split"] == part for piece in pieces):
             raise UsageError(

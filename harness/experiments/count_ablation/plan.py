@@ -77,8 +77,8 @@ def _of_model(request: Request, model: Model) -> list[Unit]:
 
 def _prose_tokens(request: Request, model: Model) -> list[tuple[str, list[int]]]:
     """(name, token ids) of the texts that the loss is measured on."""
-    from harness.models import loading
-
-    tokenizer = loading.load_tokenizer(model.path)
+    where = "experiments.count-ablation.prose: text"
     texts = request.documents[: request.config.limit]
-    return [(text.id, loading.encode(tokenizer, text.text)) for text in texts]
+    found = [(text.id, model.encode(text.text, f"{where} {text.id!r}").whole) for text in texts]
+    model.report("texts of prose")
+    return found

@@ -91,12 +91,12 @@ def chosen_heads(condition: dict[str, Any], ranked: list[list[int]], count: int,
 def measure(work: Work) -> pd.DataFrame:
     """Do one condition: greedy continuations of the held-out prompts, and losses."""
     from harness.attention.count_ablation import without_counts
-    from harness.models import loading
+    from harness.models import loading, tokenizers
     from harness.models.language_model import generate
 
     s, condition = work.settings, work.settings["condition"]
     path = Path(work.local["path"])
-    model, tokenizer = loading.model_of(work.local), loading.load_tokenizer(path)
+    model, tokenizer = loading.model_of(work.local), tokenizers.load_tokenizer(path)
     ranked = json.loads((work.inputs[0] / "heads.json").read_text(encoding="utf-8"))
     ablated = condition.get("ablation", "none") != "none"
     options = {} if "ablation" in condition else condition

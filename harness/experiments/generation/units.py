@@ -85,12 +85,12 @@ class Scored:
 
 def strategy(work: Work) -> pd.DataFrame:
     """Do one strategy."""
-    from harness.models import loading
+    from harness.models import loading, tokenizers
 
     s = work.settings
     work.progress(0.0, "loading the model")
     path = Path(work.local["path"])
-    model, tokenizer = loading.model_of(work.local), loading.load_tokenizer(path)
+    model, tokenizer = loading.model_of(work.local), tokenizers.load_tokenizer(path)
     continuations = [c for folder in work.inputs for c in read_continuations(folder)]
     reseeded = {c.prompt: c for c in continuations if c.seed == s["reseeded"]}
     real = [c for c in continuations if c.seed != s["reseeded"]]

@@ -184,8 +184,9 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, capsys: pytest.
     shutil.copytree(tmp_path / "model", tmp_path / "larger")
     (tmp_path / "larger" / "tokenizer.json").write_text(json.dumps(tokenizer))
     run = ["run", str(config), "--out", str(tmp_path / "run")]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"text": "w1 more w2 " * 6}) + "\n" for _ in range(8)))
     assert invoke([*run, "--set", f"models=[{tmp_path / 'larger'}]"]) == 2
-    assert "its tokenizer has id 40, the model has only 40 tokens; 'more' is none of them" in capsys.readouterr().err
+    assert "position 1 has token 40, 'more', the model" in capsys.readouterr().err
     (tmp_path / "d.jsonl").write_text("".join(json.dumps({"text": "words of no model " * 6}) + "\n" for _ in range(8)))
     assert invoke(run) == 2
     assert "knows none of it, every token is '[UNK]'" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from harness.attention.capture import LayerCall
 from harness.attention.eager import check_capture, eager_rows
 from harness.attention.static_inputs import StaticInputs, embedding_inputs, first_layer_inputs, has_learned_positions
 from harness.core.errors import UsageError
-from harness.models import loading
+from harness.models import loading, tokenizers
 
 LEARNED = {"gpt2", "gpt2-scaled", "opt", "gpt_neo"}
 
@@ -80,8 +80,8 @@ def test_a_batch_with_left_padding_gives_the_rows_of_each_text(name: str, built:
 @pytest.mark.weights
 def test_captured_rows_of_real_weights_are_those_of_eager_attention(smollm2: Any) -> None:
     model = loading.load_model(smollm2.path, "cpu").double()
-    ids = loading.encode(
-        loading.load_tokenizer(smollm2.path), "The harbour was quiet, and the harbour master slept. " * 4
+    ids = small_models.read(
+        tokenizers.load_tokenizer(smollm2.path), "The harbour was quiet, and the harbour master slept. " * 4
     )
     truth = eager_rows(model, ids)
     for layer, rows in captured(model, ids, [0, 13, 29]).items():

@@ -25,7 +25,7 @@ from harness.config.load import load_config
 from harness.data.prompts import load_prompts
 from harness.data.texts import LocalVocabulary
 from harness.measures.fidelity import kl
-from harness.models import loading
+from harness.models import loading, tokenizers
 from harness.surrogates.heads.counts import Counts
 from harness.surrogates.heads.pccmc_weights import PCCMCWeights
 
@@ -89,9 +89,9 @@ def check_first_layer(of: Case, change: Change) -> None:
 @pytest.fixture(scope="session")
 def real(smollm2: Any) -> Case:
     model = loading.load_model(smollm2.path, "cpu").double()
-    tokenizer = loading.load_tokenizer(smollm2.path)
+    tokenizer = tokenizers.load_tokenizer(smollm2.path)
     prompts = [p for p in load_prompts(load_config("quickstart")) if p.split == "held_out"][::4]
-    return make_case(model, [loading.encode(tokenizer, p.text) for p in prompts])
+    return make_case(model, [small_models.read(tokenizer, p.text) for p in prompts])
 
 
 @pytest.fixture(scope="session")

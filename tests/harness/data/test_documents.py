@@ -20,9 +20,10 @@ from harness.config.texts import GivenTexts
 from harness.core import registry
 from harness.core.errors import UsageError
 from harness.data.documents import read_documents
+from harness.data.tokenisation import Encoded
 from harness.experiments._shared.continuations import read_continuations
 from harness.experiments._shared.given_texts import cut
-from harness.models import loading
+from harness.models import tokenizers
 
 # the streaming readers of `datasets` leave a file open until they are collected
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -141,10 +142,14 @@ def test_a_wrong_key_names_the_right_one(tmp_path: Path) -> None:
 def test_pieces_never_hold_two_documents() -> None:
     tokens = list(range(25))
     every = GivenTexts(dataset="d", windows=None, min_tokens=3)
-    assert cut(tokens, 10, every) == [tokens[:10], tokens[10:20], tokens[20:]]
-    assert cut(tokens, 10, GivenTexts(dataset="d", windows=2, min_tokens=3)) == [tokens[:10], tokens[10:20]]
-    assert cut(tokens[:22], 10, every) == [tokens[:10], tokens[10:20]]
-    assert cut(tokens[:2], 10, every) == []
+    assert cut(Encoded((), tokens), 10, every) == [tokens[:10], tokens[10:20], tokens[20:]]
+    two = GivenTexts(dataset="d", windows=2, min_tokens=3)
+    assert cut(Encoded((), tokens), 10, two) == [
+        tokens[:10],
+        tokens[10:20],
+    ]
+    assert cut(Encoded((), tokens[:22]), 10, every) == [tokens[:10], tokens[10:20]]
+    assert cut(Encoded((), tokens[:2]), 10, every) == []
 
 
 def test_documents_are_split_whole_and_limited(tmp_path: Path) -> None:
@@ -194,13 +199,13 @@ def test_heads_are_read_on_the_documents(read_run: Any, small_model: Path) -> No
     assert len(run.manifest["units"]) == 2  # the texts, and the heads: nothing was generated
     assert run.manifest["prompts"]["train"] + run.manifest["prompts"]["held_out"] == 14
     found = read_continuations(run.path / "units" / run.manifest["units"][0]["key"])
-    tokenizer = loading.load_tokenizer(small_model)
+    tokenizer = tokenizers.load_tokenizer(small_model)
     by_document: dict[str, list[int]] = {}
     for piece in found:
         assert len(piece.continuation) == 0
         assert 8 <= len(piece.tokens) <= 16
         by_document.setdefault(piece.prompt, []).extend(piece.tokens.tolist())
-    assert [by_document[str(i)] for i in range(14)] == [loading.encode(tokenizer, text) for text in TEXTS]
+    assert [by_document[str(i)] for i in range(14)] == [small_models.read(tokenizer, text) for text in TEXTS]
     rows = run.rows
     kl = rows[(rows["metric"] == "kl") & (rows["surrogate"] == "pccmc-weights") & (rows["layer"] == 0)]["value"]
     assert kl.max() <= kl_tolerance(16)  # positions restart with every piece, or the first layer would not be exact

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_models
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.config.load import read_yaml, shipped_configs
-from harness.models import catalogue, loading
+from harness.models import catalogue, loading, tokenizers
 from harness.models.cache import file_sha256
 from harness.models.language_model import generate
 from harness.models.sources import iglm
@@ -66,15 +67,15 @@ def test_the_pulled_model_is_the_one_in_the_wheel(pulled: Any) -> None:
 
 
 def test_the_tokenizer_knows_every_name_and_residue(pulled: Any) -> None:
-    tokenizer = loading.load_tokenizer(pulled[0])
-    assert loading.encode(tokenizer, "[HEAVY][HUMAN]EVQ") == [VOCABULARY.index(t) for t in
+    tokenizer = tokenizers.load_tokenizer(pulled[0])
+    assert small_models.read(tokenizer, "[HEAVY][HUMAN]EVQ") == [VOCABULARY.index(t) for t in
                                                               ("[HEAVY]", "[HUMAN]", "E", "V", "Q")]  # fmt: skip
-    assert loading.encode(tokenizer, "".join(VOCABULARY)) == list(range(33))
+    assert small_models.read(tokenizer, "".join(VOCABULARY), special_strings="parse") == list(range(33))
     assert tokenizer.decode([31, 26, 8, 22, 18]) == "[HEAVY][HUMAN]EVQ"
 
 
 def test_both_end_tokens_end_a_sequence(pulled: Any) -> None:
-    model, tokenizer = loading.load_model(pulled[0], "cpu"), loading.load_tokenizer(pulled[0])
+    model, tokenizer = loading.load_model(pulled[0], "cpu"), tokenizers.load_tokenizer(pulled[0])
     prompts = [[31, 26, 5 + number % 20, 5 + number // 20] for number in range(40)]
     made = generate(model, tokenizer, prompts, temperature=1.0, max_new_tokens=40, seed=0)
     assert min(len(c) for c in made) < 40
@@ -93,10 +94,10 @@ def test_weights_that_do_not_fill_the_model_are_refused(tmp_path: Path) -> None:
 
 
 def test_antibody_prompts_are_made_of_known_tokens(pulled: Any) -> None:
-    tokenizer = loading.load_tokenizer(pulled[0])
+    tokenizer = tokenizers.load_tokenizer(pulled[0])
     prompts = read_yaml(shipped_configs() / "prompts" / "antibodies.yaml")
     assert {prompt["kind"] for prompt in prompts} == {"heavy", "light"}
     for prompt in prompts:
-        ids = loading.encode(tokenizer, prompt["text"])
+        ids = small_models.read(tokenizer, prompt["text"])
         assert len(ids) == 5
         assert 1 not in ids

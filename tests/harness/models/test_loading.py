@@ -13,8 +13,9 @@ import small_models
 import transformers
 
 from harness.cli.app import invoke
+from harness.config.decoding import Generation
 from harness.core.errors import UsageError
-from harness.models import loading
+from harness.models import loading, tokenizers
 from harness.models.language_model import generate
 
 
@@ -78,7 +79,7 @@ def test_a_tokenizer_config_that_is_none_is_one_line(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     (folder / "tokenizer_config.json").write_text("[]")
     with pytest.raises(UsageError, match="no usable tokenizer: 'list' object has no attribute 'get'"):
-        loading.load_tokenizer(folder)
+        tokenizers.load_tokenizer(folder)
 
 
 def test_a_model_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
@@ -98,8 +99,8 @@ def test_the_tokenizer_is_the_one_that_was_saved(name: str, tmp_path: Path) -> N
     """transformers takes the class of Qwen2 for every Qwen2 model, which reads none of these words."""
     families.FAMILIES[name]().save_pretrained(tmp_path)
     small_models.tokenizer().save_pretrained(tmp_path)
-    tokenizer = loading.load_tokenizer(tmp_path)
-    assert loading.encode(tokenizer, "w0 w7 w37 else") == [2, 9, 39, 0]
+    tokenizer = tokenizers.load_tokenizer(tmp_path)
+    assert small_models.read(tokenizer, "w0 w7 w37 else") == [2, 9, 39, 0]
     assert tokenizer.padding_side == "left"
 
 
@@ -109,7 +110,7 @@ def with_image_token(folder: Path) -> Any:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     tokenizer.pad_token = "<image>"
     tokenizer.save_pretrained(folder)
-    return loading.load_tokenizer(folder)
+    return tokenizers.load_tokenizer(folder)
 
 
 def test_a_special_token_beyond_the_model_is_refused_only_in_a_text(tmp_path: Path) -> None:
@@ -117,12 +118,14 @@ def test_a_special_token_beyond_the_model_is_refused_only_in_a_text(tmp_path: Pa
     tokenizer = with_image_token(folder)
     assert tokenizer.pad_token_id == small_models.VOCAB_SIZE
     prompts = [("plain", "w1 w2 w3", False), ("short", "w1", False)]
-    loading.check_prompts("mine", folder, prompts, 4)
+    reader = tokenizers.make_reader(folder, "mine")
+    tokenizers.read_prompts(reader, folder, prompts, 4)
     found = generate(
         loading.load_model(folder, "cpu"), tokenizer, [[3, 4, 5], [3]], temperature=None, max_new_tokens=4, seed=0
     )
     assert len(found) == 2
+    reader = tokenizers.make_reader(folder, "mine", Generation(special_strings="parse"))
     with pytest.raises(
         UsageError, match="prompt 'odd': position 1 has token 40, '<image>', the model 'mine' has only 40"
     ):
-        loading.check_prompts("mine", folder, [("odd", "w1 <image> w2", False)], 4)
+        tokenizers.read_prompts(reader, folder, [("odd", "w1 <image> w2", False)], 4)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_models
 import torch
 import yaml
 from float32 import FLOAT64, FUNCTION, assert_close32, in_float64, kl_tolerance
@@ -18,7 +19,7 @@ from harness.attention import capture, eager
 from harness.attention.count_ablation import check_reach
 from harness.core.errors import UsageError
 from harness.experiments._shared.sampling import count_tokens
-from harness.models import loading
+from harness.models import tokenizers
 from harness.models.one_layer import OneLayerAttention
 from harness.models.one_layer_config import OneLayerConfig, rotate
 from harness.models.one_layer_hf import OneLayerForCausalLM, from_weights
@@ -258,12 +259,12 @@ def test_positions_may_be_given(positions: str) -> None:
 
 def test_a_model_without_tokenizer_takes_ids(tmp_path: Path) -> None:
     ladder_model({}).save_pretrained(tmp_path)
-    tokenizer = loading.load_tokenizer(tmp_path)
-    assert loading.encode(tokenizer, "5 0 3") == [5, 0, 3]
+    tokenizer = tokenizers.load_tokenizer(tmp_path)
+    assert small_models.read(tokenizer, "5 0 3") == [5, 0, 3]
     assert tokenizer.decode([5, 0, 3]) == "5 0 3"
     for text, word in (("5 6", "'6'"), ("1 The", "'The'")):
         with pytest.raises(UsageError, match=f"{word} is no token.* from 0 to 5 "):
-            loading.encode(tokenizer, text)
+            small_models.read(tokenizer, text)
 
 
 def test_heads_and_generation_of_a_saved_model(tmp_path: Path) -> None:

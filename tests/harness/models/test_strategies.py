@@ -190,13 +190,14 @@ def test_scores_of_tokens(model: Any) -> None:
 
 def test_chat_prompts_go_through_the_template(tmp_path: Path) -> None:
     from harness.core.errors import UsageError
-    from harness.models.loading import encode
+    from harness.data.tokenisation import Reader
 
     tokenizer = small_models.tokenizer()
     with pytest.raises(UsageError, match="no chat template"):
-        encode(tokenizer, "w1 w2", chat=True)
+        Reader(tokenizer, "mine", 40).chat("w1 w2", "prompt 'a'")
     tokenizer.chat_template = "w30 {{ messages[0]['content'] }} w31"
-    assert encode(tokenizer, "w1 w2", chat=True) == encode(tokenizer, "w30 w1 w2 w31")
+    read = Reader(tokenizer, "mine", 40).chat("w1 w2", "prompt 'a'")
+    assert read.whole == small_models.read(tokenizer, "w30 w1 w2 w31")
 
 
 @pytest.mark.parametrize(
