@@ -10,7 +10,7 @@ import pytest
 import small_models
 from transformers import GenerationConfig
 
-from harness.models import loading
+from harness.models import loading, tokenizers
 from harness.models.folder_decoding import read_decoding
 from harness.models.language_model import generate
 
@@ -56,7 +56,7 @@ def with_file(saved: Path, folder: Path, text: str, file: str = "generation_conf
 
 def texts(folder: Path) -> list[Any]:
     """Greedy, sampled and beams."""
-    model, tokenizer = loading.load_model(folder, "cpu"), loading.load_tokenizer(folder)
+    model, tokenizer = loading.load_model(folder, "cpu"), tokenizers.load_tokenizer(folder)
     return [
         [c.tolist() for c in generate(
             model, tokenizer, PROMPTS, temperature=temperature, max_new_tokens=10, seed=0, options=options
