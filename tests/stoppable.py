@@ -15,22 +15,22 @@ from typing import Any
 
 def main(folder: str, task: str, count: str, *options: str) -> None:
     def run(config: str, **how: Any) -> Any:
+        sys.path.append(str(Path(__file__).parent / "harness" / "runs"))
         import stoppable_units
+        from stores import manifest
 
-        from harness.core.rows import SCHEMA_VERSION
-        from harness.runs.directory import NEEDED, RunDirectory
+        from harness.runs.directory import RunDirectory
         from harness.runs.execution import Place
+        from harness.runs.opening import begin
         from harness.runs.session import carry_out
 
         store = RunDirectory(Path(folder, "run"))
-        (store.path / "units").mkdir(parents=True, exist_ok=True)
         plan = stoppable_units.units(task, int(count), Path(folder))
-        manifest = dict.fromkeys(NEEDED)
-        manifest |= {"schema_version": SCHEMA_VERSION, "config_as_given": {}, "config": {}, "notes": []}
-        manifest["units"] = [{"key": unit.key, "label": unit.label} for unit in plan]
-        how["on_plan"](store, plan)
+        found, chosen = begin(store, manifest(plan), plan)
+        how["on_plan"](store, chosen)
         place = Place(how["executor"], how["workers"], how["address"], how["storage"])
-        carry_out(store, manifest, plan, how["watcher"], place)
+        if found["state"] != "complete":
+            carry_out(store, found, chosen, how["watcher"], place)
         sys.exit(0)
 
     # The command imports it when it needs it, as every other heavy module: none may be loaded before it begins.
