@@ -54,10 +54,18 @@ def install() -> None:
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader, writer), daemon=True, name="signals").start()
+    atexit.register(_ignore)  # the first that is registered runs last
     for name in NAMES:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+
+
+def _ignore() -> None:
+    """Nothing is left to stop: Python would give signals back to the system, which ends the process by them."""
+    for name in NAMES:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def over() -> None:
