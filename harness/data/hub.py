@@ -27,11 +27,24 @@ def no_retries_told() -> None:
     logging.getLogger(huggingface_hub.__name__).setLevel(logging.ERROR)
 
 
+def _placed(index: Path) -> set[str] | None:
+    """The files that an index names; None where it is damaged, or names anything but files beside it."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    plain = all(isinstance(name, str) and re.fullmatch(r"[\w.-]{1,200}", name) for name in names)
+    return names if plain else None
+
+
 def missing(folder: Path) -> list[str]:
     """Files that a snapshot lacks: an interrupted download leaves a folder that could be taken for a model."""
     wanted = {"config.json"}
     if (folder / INDEX).is_file():
-        wanted |= set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        placed = _placed(folder / INDEX)
+        if placed is None:
+            return [f"a readable {INDEX}"]
+        wanted |= placed
     lacking = sorted(name for name in wanted if not (folder / name).is_file())
     return lacking if any(folder.glob("*.safetensors")) else [*lacking, "*.safetensors"]
 

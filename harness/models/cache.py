@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -48,7 +49,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_HASHED = re.compile(r"\.(safetensors|gguf|bin|json|model|jinja)$|^(vocab|merges|tokenizer).*\.txt$")
+_HASHED = re.compile(
+    r"\.(safetensors|gguf|bin|json|model|jinja|tiktoken|spm|bpe|codes|vocab)$|^(vocab|merges|tokenizer).*\.txt$"
+)
 
 
 def folder_hash(folder: Path) -> str:
@@ -58,6 +61,16 @@ def folder_hash(folder: Path) -> str:
         if file.is_file() and _HASHED.search(file.name) and file.name != RECORD:
             digest.update(f"{file.relative_to(folder).as_posix()}\0{file_sha256(file)}\0".encode())
     return digest.hexdigest()
+
+
+def recorded_hash(folder: Path) -> str | None:
+    """The hash that the cache recorded for a folder; None where its record is missing or damaged."""
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    value = found.get("hash") if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def folder_size(path: Path) -> int:

