@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import sys
 import warnings
@@ -19,12 +18,13 @@ from harness.cli import lists as cli_lists
 from harness.cli import models as cli_models
 from harness.cli import new as cli_new
 from harness.cli import results as cli_results
-from harness.cli import signals
+from harness.cli import signals, streams
 from harness.cli.completion import complete_config
 from harness.cli.progress import Bars
-from harness.core.errors import HarnessError, UsageError, nearest, one_line
+from harness.core.errors import HarnessError, OutputError, UsageError, nearest, one_line
 from harness.report.render import FORMATS
-from harness.report.terminal import console, print_tables, working
+from harness.report.render.cells import visible
+from harness.report.terminal import console, print_tables, say, say_format, working
 
 if TYPE_CHECKING:
     from harness.runs.reading import Reading
@@ -50,7 +50,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from ccmc import __version__
 
-        typer.echo(f"ccmc {__version__}")
+        say(f"ccmc {__version__}")
         raise typer.Exit
 
 
@@ -162,7 +162,7 @@ def _say(run: Any, names: Sequence[str], everything: bool, format_: str) -> None
     tables = overview.chosen(readings, names) if names else [table for one in readings for table in one.tables]
     if format_ != "rich":
         answers = [] if names else overview.in_order(readings)
-        typer.echo(overview.to_text(run, answers, tables, format_), nl=False)
+        say_format(overview.to_text(run, answers, tables, format_), format_)
     elif names:
         print_tables(tables, more=f"ccmc show {run.path} {' '.join(names)} --format csv")
     else:
@@ -194,9 +194,9 @@ def plot(run: Annotated[str, typer.Argument(help="A run directory, or its name u
 
     written = draw_figures(load_run(run))
     for path in written:
-        typer.echo(str(path))
+        say(str(path))
     if not written:
-        typer.echo("none of this run's experiments has a figure")
+        say("none of this run's experiments has a figure")
 
 
 @app.command(epilog="Example: ccmc verdicts results/reference/paper/*")
@@ -227,15 +227,21 @@ cli_docs.register(app)
 
 def main() -> int:
     """Run the command line of this process and return its exit code: every error is one line."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without a sign of ours shows a question mark
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {visible(' '.join(str(message).split()))}\n"
+    streams.settle()
     # Libraries make a million objects that stay: searching these for rubbish at every turn takes a second and more.
     gc.set_threshold(100_000, 20, 20)
-    code = invoke(sys.argv[1:])
+    code = flushed(invoke(sys.argv[1:]))
     gc.freeze()
     return code
+
+
+def flushed(code: int) -> int:
+    """The exit code of a command, once its output is written; where that fails, the code that says so."""
+    try:
+        return streams.flush() or code
+    except OutputError as error:
+        return code or _complain(str(error), error.exit_code)
 
 
 def invoke(arguments: list[str]) -> int:
@@ -254,19 +260,21 @@ def invoke(arguments: list[str]) -> int:
     except _CLICK_ERROR as error:  # type: ignore[misc]
         message: str = error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(message)
+            say(message)
             return 2
         context = getattr(error, "ctx", None)
         see = f" (see: {context.command_path} --help)" if isinstance(error, _CLICK_USAGE_ERROR) and context else ""
         return _complain(message + see, 2)
     except HarnessError as error:
+        if isinstance(error, OutputError):
+            streams.drop(sys.stdout)  # nothing more can be flushed into it
         return _complain(str(error), error.exit_code)
     except SystemExit as left:
         if not isinstance(left.__context__, BrokenPipeError):
             raise
         # The reader has enough, as in `ccmc table RUN | head`; typer and rich would end with the code of a failed gate.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be flushed into the pipe
-        return 141
+        streams.drop(sys.stdout)
+        return streams.PIPE_CLOSED
     except Exception as error:
         if signals.received() is not None:  # a library made another error of it, as a broken import does
             raise signals.Stop from None
@@ -280,7 +288,7 @@ def invoke(arguments: list[str]) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    typer.echo(f"ccmc: {' '.join(message.split())}", err=True)
+    say(f"ccmc: {' '.join(message.split())}", err=True)
     return code
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.core.errors import UsageError
-from harness.report.terminal import working
+from harness.report.terminal import say, working
 
 
 def pages(root: Path) -> dict[Path, str]:
@@ -40,12 +40,12 @@ def docs(
     stale = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         if check:
-            typer.echo(f"{path.relative_to(root)}: stale; write it again with: ccmc docs")
+            say(f"{path.relative_to(root)}: stale; write it again with: ccmc docs")
         else:
             path.write_text(made[path], encoding="utf-8")
-            typer.echo(f"{path.relative_to(root)}: written")
+            say(f"{path.relative_to(root)}: written")
     if not stale:
-        typer.echo(f"{len(made)} pages are current")
+        say(f"{len(made)} pages are current")
     elif check:
         raise typer.Exit(1)
 

@@ -155,7 +155,9 @@ def _index() -> str:
         return given
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout.strip()
+        found = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE, check=False
+        ).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         found = ""
     return found or "https://pypi.org/simple/"
@@ -242,7 +244,12 @@ def checkout() -> Iterator[Finding]:
     try:
         commit, changed = (
             subprocess.run(
-                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE
+                ["git", "-C", str(ROOT), *arguments],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=True,
+                timeout=PATIENCE,
             ).stdout.strip()
             for arguments in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"])
         )

@@ -10,7 +10,7 @@ import typer
 from harness.cli.results import RunArgument, names_of, one_of
 from harness.core.errors import UsageError
 from harness.report.render import FORMATS
-from harness.report.terminal import print_tables, progress_line
+from harness.report.terminal import print_tables, progress_line, say
 
 SurrogateOption = Annotated[
     str | None, typer.Option(help="ccmc-fit (default), ccmc-weights or shuffled-weights.", show_default=False)
@@ -70,7 +70,7 @@ def attention(
     from harness.runs.run import load_run
 
     write_page(load_run(run), output, names_of(head))
-    typer.echo(f"attention: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    say(f"attention: {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
 def export(
@@ -91,7 +91,7 @@ def export(
     with progress_line(f"head {head}") as progress:
         fit = refit(load_run(run), head, surrogate, model, progress)
     kind, beside = write(fit, output, tokens)
-    typer.echo(f"chain: {output} (load it with ccmc.{kind}.load)\ntokens: {beside}")
+    say(f"chain: {output} (load it with ccmc.{kind}.load)\ntokens: {beside}")
 
 
 _VERBS: dict[str, tuple[Any, str]] = {

@@ -12,7 +12,7 @@ from harness.cli.results import one_of, warn
 from harness.core.errors import UsageError, nearest
 from harness.core.records import Cell, Column, Table
 from harness.report.render import FORMATS
-from harness.report.terminal import print_tables
+from harness.report.terminal import print_tables, say
 
 FormatOption = Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")]
 OWN = "ccmc-harness"
@@ -26,14 +26,14 @@ def ls(
     one_of("--format", format_, FORMATS)
     if not folder.is_dir():
         if folder == Path("results"):
-            typer.echo("no runs yet; start one with: ccmc run quickstart")
+            say("no runs yet; start one with: ccmc run quickstart")
             return
         raise UsageError(f"ls {str(folder)!r}: no such folder")
     from harness.runs.directory import find_runs
 
     rows = [_run_row(path) for path in find_runs(folder)]
     if not rows:
-        typer.echo(f"no runs in {folder}; start one with: ccmc run quickstart")
+        say(f"no runs in {folder}; start one with: ccmc run quickstart")
         return
     columns = [
         Column("run", left=True),

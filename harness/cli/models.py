@@ -11,7 +11,7 @@ from harness.cli.progress import Bars
 from harness.cli.results import one_of
 from harness.core.records import Cell, Column, Table
 from harness.report.render import FORMATS
-from harness.report.terminal import console, print_prose, print_tables
+from harness.report.terminal import console, print_prose, print_tables, say
 
 models_app = typer.Typer(
     no_args_is_help=True,
@@ -63,9 +63,9 @@ def models_pull(
             path = catalogue.pull(name, bars.prepare, wheel)
         else:
             path = catalogue.resolve(name, bars.prepare).path
-    typer.echo(f"{name}: {path}")
+    say(f"{name}: {path}")
     if name in catalogue.aliases():
-        typer.echo(f"licence: {catalogue.aliases()[name].license}")
+        say(f"licence: {catalogue.aliases()[name].license}")
 
 
 @models_app.command(
@@ -80,9 +80,9 @@ def models_prune(
 
     removed = catalogue.prune(names or [], all_)
     for folder, size in removed:
-        typer.echo(f"removed {folder}, {size / 1e6:,.0f} MB")
+        say(f"removed {folder}, {size / 1e6:,.0f} MB")
     if not removed:
-        typer.echo("nothing to remove")
+        say("nothing to remove")
 
 
 def register(app: typer.Typer) -> None:

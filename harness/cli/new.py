@@ -14,6 +14,7 @@ import typer
 
 from harness.cli.results import one_of
 from harness.core.errors import UsageError
+from harness.report.terminal import say
 
 KINDS = ("surrogate", "measure", "experiment")
 ROLES = ("heads", "next-token")
@@ -126,10 +127,10 @@ def new(
     one_of("--of", of or ROLES[0], ROLES)
     made = skeleton(kind, name, of or ROLES[0], into)
     made.write()
-    typer.echo(f"{made.folder}: {', '.join(made.files)}")
-    typer.echo("next:")
+    say(f"{made.folder}: {', '.join(made.files)}")
+    say("next:")
     for command in made.commands:
-        typer.echo(f"  {command}")
+        say(f"  {command}")
 
 
 def register(app: typer.Typer) -> None:

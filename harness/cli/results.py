@@ -11,7 +11,8 @@ import typer
 from harness.cli.completion import complete_metric, complete_run
 from harness.core.errors import UsageError, nearest
 from harness.report.render import FORMATS
-from harness.report.terminal import print_prose, print_tables, width, working
+from harness.report.render.data import frame_csv
+from harness.report.terminal import print_prose, print_tables, say, width, working
 
 RunArgument = Annotated[
     str, typer.Argument(help="A run directory, or its name under results/.", autocompletion=complete_run)
@@ -29,13 +30,13 @@ def verify(run: RunArgument) -> None:
     opened = load_run(run)
     found = check(opened.path)
     for problem in found.problems:
-        typer.echo(problem)
+        say(problem)
     checked = f"{found.files} files, {found.units} units, {found.rows:,} rows"
     if found.problems:
         count = len(found.problems)
-        typer.echo(f"{opened.path}: {count} problem{'s' if count > 1 else ''} ({checked} checked)")
+        say(f"{opened.path}: {count} problem{'s' if count > 1 else ''} ({checked} checked)")
         raise typer.Exit(1)
-    typer.echo(f"{opened.path}: verified: {checked}")
+    say(f"{opened.path}: verified: {checked}")
 
 
 def names_of(texts: list[str] | None) -> list[str]:
@@ -55,7 +56,7 @@ def one_of(option: str, value: str, known: Sequence[str]) -> None:
 
 def warn(problem: str) -> None:
     """One line on stderr about something that is left out."""
-    typer.echo(f"warning: {' '.join(problem.split())}", err=True)
+    say(f"warning: {' '.join(problem.split())}", err=True)
 
 
 def table(
@@ -81,7 +82,7 @@ def table(
             [load_run(run) for run in runs], names_of(rows), names_of(columns), names_of(metric), where or []
         )
     if format_ == "csv":
-        typer.echo(frame(found).to_csv(index=False), nl=False)
+        say(frame_csv(frame(found)), nl=False)
         return
     tables = [pivot.wide() for pivot in found]
     if format_ == "rich":
@@ -128,9 +129,9 @@ def compare(
             if format_ == "rich":
                 print_prose(said, rest="  ")
             else:
-                typer.echo(said, err=format_ in {"csv", "json"})
+                say(said, err=format_ in {"csv", "json"})
     if format_ == "csv":
-        typer.echo(comparing.frames(found).to_csv(index=False), nl=False)
+        say(frame_csv(comparing.frames(found)), nl=False)
     else:
         print_tables(shown, format_)
 
@@ -151,7 +152,7 @@ def leaderboard(
 
     sides, left_out = ranking.folder_sides(folder)
     for line in left_out:
-        typer.echo(f"left out: {line}", err=format_ in {"csv", "json"})
+        say(f"left out: {line}", err=format_ in {"csv", "json"})
     with working("ranking"):
         tables = ranking.leaderboard(sides, metric, surrogate)
     contests = [table for table in tables if len(table.rows) > 1]
@@ -160,7 +161,7 @@ def leaderboard(
         return
     print_tables(contests)
     if alone := len(tables) - len(contests):
-        typer.echo()
+        say()
         print_prose(f"Not ranked: {alone} figures that only one run has; --all shows them.")
 
 
@@ -212,7 +213,7 @@ def gate(
         from harness.analysis.baseline import update_baseline
 
         update_baseline(opened, Path(baseline))
-        typer.echo(f"{baseline}: is now a copy of {opened.path}")
+        say(f"{baseline}: is now a copy of {opened.path}")
         return
     from harness.analysis.gate import gate as judge
     from harness.analysis.tolerance import load_tolerance
@@ -245,7 +246,7 @@ def report(
         opened = [load_run(run) for run in runs]
     with working(f"writing the report: {len(opened)} run{'s' if len(opened) > 1 else ''}"):
         write_report(opened, output)
-    typer.echo(f"report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    say(f"report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
 def _write(path: Path, text: str) -> None:

@@ -18,6 +18,12 @@ class UsageError(HarnessError):
     exit_code = 2
 
 
+class OutputError(HarnessError):
+    """What was to be printed cannot be written: a full device, a closed standard output."""
+
+    exit_code = 2
+
+
 class UnitsFailedError(HarnessError):
     """Some units failed; the others are stored."""
 

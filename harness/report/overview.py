@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from harness.core.errors import UsageError, nearest
 from harness.core.records import Answer, Table
 from harness.report.render import data, latex, markdown, render
-from harness.report.terminal import print_prose, print_tables
+from harness.report.terminal import print_prose, print_tables, say
 
 if TYPE_CHECKING:
     from harness.runs.reading import Reading
@@ -75,7 +73,7 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
     """
     print_prose(header(run.manifest), rest="  ", style="bold")
     if said := in_order(readings):
-        typer.echo()
+        say()
         for answer in said:
             print_prose(answer_text(answer), "- ", "  ")
     if notes := run.manifest.get("notes"):
@@ -85,9 +83,9 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
     tables = [table for one in readings for table in one.tables]
     shown = tables if everything else [one.headline for one in readings if one.headline is not None]
     if shown:
-        typer.echo()
+        say()
         print_tables(shown if everything else [small(table) for table in shown], more=f"ccmc show {run.path} NAME")
-    typer.echo()
+    say()
     others = [table.name for table in tables if table not in shown]
     if others:
         print_prose(f"more: ccmc show {run.path} NAME, or --all; tables: {', '.join(others)}", rest="  ")
@@ -100,7 +98,7 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
 
         for line in missing_lines(run):
             print_prose(line.strip(), "  " if line.startswith(" ") else "", "    ")
-        typer.echo(f"  {resume_command(run)}")  # in one piece, to be copied
+        say(f"  {resume_command(run)}")  # in one piece, to be copied
 
 
 def chosen(readings: Sequence[Reading], names: Sequence[str]) -> list[Table]:

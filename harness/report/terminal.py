@@ -7,9 +7,8 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 if TYPE_CHECKING:
     from harness.core.records import Table
@@ -25,6 +24,34 @@ def console(stderr: bool = False) -> Any:
 
     screen = Console(stderr=stderr)
     return screen if screen.is_terminal else Console(stderr=stderr, width=240)
+
+
+def say(text: str = "", nl: bool = True, err: bool = False) -> None:
+    """Write a text as it is, but for signs that a terminal would act on.
+
+    Args:
+        text: line breaks stay.
+        nl: a line break at its end.
+        err: to standard error.
+    """
+    from harness.report.render.cells import visible
+
+    stream = sys.stderr if err else sys.stdout
+    stream.write(visible(text) + ("\n" if nl else ""))
+    stream.flush()
+
+
+def say_format(text: str, format_: str) -> None:
+    """Write what a format made; JSON with escapes where the output lacks signs, so that no program reads another text.
+
+    Args:
+        text: as a whole, with its last line break.
+        format_: markdown, latex, csv, json or html.
+    """
+    from harness.report.render.data import ascii_json
+    from harness.report.signs import is_utf
+
+    say(ascii_json(text) if format_ == "json" and not is_utf(sys.stdout.encoding) else text, nl=False)
 
 
 @contextmanager
@@ -58,7 +85,7 @@ def print_lines(lines: Iterable[Line]) -> None:
 
     if not sys.stdout.isatty():
         for line in lines:
-            typer.echo(plain(line))
+            say(plain(line))
         return
     from rich.text import Text
 
@@ -71,8 +98,10 @@ def print_prose(text: str, first: str = "", rest: str = "", style: str = "") -> 
     """Write a text, wrapped to the width, behind a mark such as "- "."""
     from harness.report.render.cells import visible
     from harness.report.render.layout import Span, indented
+    from harness.report.signs import readable
 
-    print_lines([Span(line, style)] for line in indented(visible(text), width(), first, rest))
+    shown = readable(visible(text), sys.stdout.encoding)
+    print_lines([Span(line, style)] for line in indented(shown, width(), first, rest))
 
 
 def print_tables(tables: Sequence[Table], format_: str = "rich", more: str = "--format csv") -> None:
@@ -86,15 +115,37 @@ def print_tables(tables: Sequence[Table], format_: str = "rich", more: str = "--
     if format_ != "rich":
         from harness.report.render import render
 
-        typer.echo(render(tables, format_), nl=False)
+        say_format(render(tables, format_), format_)
         return
     from harness.report.render.layout import layout
 
     star = not sys.stdout.isatty()
     for index, table in enumerate(tables):
         if index:
-            typer.echo()
-        print_lines(layout(table, width(), star, more))
+            say()
+        print_lines(layout(_spelled(table), width(), star, more))
+
+
+def _spelled(table: Table) -> Table:
+    """A table whose texts the output can write, before their widths are measured."""
+    from harness.report.render.cells import visible
+    from harness.report.signs import is_utf, readable
+
+    encoding = sys.stdout.encoding
+    if is_utf(encoding):
+        return table
+
+    def spelled(text: str) -> str:
+        return readable(visible(text), encoding)
+
+    return replace(
+        table,
+        title=spelled(table.title),
+        caption=spelled(table.caption),
+        mark=spelled(table.mark),
+        columns=[replace(one, name=spelled(one.name), unit=spelled(one.unit)) for one in table.columns],
+        rows=[[spelled(cell) if isinstance(cell, str) else cell for cell in row] for row in table.rows],
+    )
 
 
 @contextmanager

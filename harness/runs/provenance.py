@@ -37,7 +37,14 @@ def _git(folder: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=environment, stdin=subprocess.DEVNULL, timeout=30
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
     )
     return done.stdout.strip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -9,16 +10,20 @@ from harness.core.format import interval, number
 from harness.core.records import Cell, Column, Interval, Table
 
 DASH = "–"
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, marks of direction, half characters, breaks of lines
+
+
+def is_unseen(sign: str) -> bool:
+    """Does a terminal act on this character, or has it no shape? A line break has one."""
+    return sign != "\n" and unicodedata.category(sign) in _UNSEEN
 
 
 def visible(text: str) -> str:
     """Text without signs that a terminal acts on or that have no shape; line breaks stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        sign if sign == "\n" or unicodedata.category(sign) not in _UNSEEN else ascii(sign)[1:-1] for sign in text
-    )
+    if text.isascii():
+        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    return "".join(ascii(sign)[1:-1] if is_unseen(sign) else sign for sign in text)
 
 
 def is_number(cell: Cell) -> bool:

@@ -8,11 +8,19 @@ from harness.core.records import Table
 from harness.report.render.cells import body, caption, visible
 
 
+def _not_a_block(found: re.Match[str]) -> str:
+    """The start of a text that would be a headline or a list, escaped: `\\# x`, `\\- x`, `1\\. x`."""
+    blanks, mark = found.groups()
+    return f"{blanks}{mark}\\" if mark.isdigit() else f"{blanks}\\{mark}"
+
+
 def escape(text: str) -> str:
     """Text in which no sign means anything to Markdown; a line break becomes `<br>`."""
     for sign in "\\|*`<>":
         text = text.replace(sign, "\\" + sign)
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word it means nothing
+    text = re.sub(r"\](?=[(\[:])|~(?=~)|&(?=#?\w+;)", r"\\\g<0>", text)  # links, lines through a text, entities
+    text = re.sub(r"^(\s*)(#+|[-+]|\d+(?=[.)]))(?=[.)]? )", _not_a_block, text)
     return text.replace("\n", "<br>")
 
 
