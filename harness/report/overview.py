@@ -77,7 +77,7 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
         for answer in said:
             print_prose(answer_text(answer), "- ", "  ")
     if notes := run.manifest.get("notes"):
-        typer.echo()
+        say()
         for note in notes:
             print_prose(f"note: {note}", rest="  ")
     tables = [table for one in readings for table in one.tables]
