@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness.config.load import read_yaml
+from harness.config.messages import describe
+from harness.config.reading import read_yaml
 from harness.config.strict import Strict
 from harness.core import registry
-from harness.core.errors import UsageError, nearest, one_line
+from harness.core.errors import UsageError, nearest
 
 Direction = Literal["lower", "higher", "neutral"]
 
@@ -88,10 +89,7 @@ def load_tolerance(path: Path | None) -> Tolerance:
     try:
         found = Tolerance.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = one_line(ValueError(first["msg"].removeprefix("Value error, ")))
-        raise UsageError(f"{path}: {where + ': ' if where else ''}{message}") from None
+        raise UsageError(describe(error, Tolerance, data, str(path))) from None
     for name in found.metrics:
         if registry.measure(name) is None:
             raise UsageError(f"{path}: metrics: unknown metric {name!r}{nearest(name, registry.measures())}")

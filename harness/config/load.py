@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,20 +9,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.config.decoding import Generation
+from harness.config.forms import Called, spelled
+from harness.config.inline import FilePath, InlinePrompt
+from harness.config.messages import describe, shortened
 from harness.config.models import ModelNames, Models, entered, join_models
+from harness.config.reading import DEEPEST, is_file, parse_yaml, plain, read_yaml
 from harness.config.strict import Growing
 from harness.config.texts import Dataset
 from harness.core import registry
-from harness.core.errors import UsageError, nearest, one_line
+from harness.core.errors import UsageError, nearest
 from harness.core.notes import Notes
 
 
 class DatasetPrompts(Dataset):
     """Prompts out of a dataset."""
+
+    called: ClassVar[Called] = Called("a dataset {dataset: ...}", "datasets {dataset: ...}")
 
     kind_column: str | None = Field(
         default=None, description="the column that holds the kind of a prompt, by which splits are stratified"
@@ -40,6 +44,7 @@ def _settings_of_experiments() -> Any:
     return Annotated[Union[tuple(found)], Field(discriminator="kind")]  # noqa: UP007 - known at run time only
 
 
+MOST_INCLUDES = 100  # files; two that include each other's parts several times would grow without end
 Experiment: Any = _settings_of_experiments()
 
 
@@ -62,8 +67,8 @@ class Config(Growing):
         description="aliases, hub ids `owner/name[@revision]`, or folders that `save_pretrained` wrote; or "
         "`{names: [...], allow_mismatch: true}` to go on with models whose files and config do not agree",
     )
-    prompts: str | tuple[str, ...] | DatasetPrompts | None = Field(
-        default=None, description="a file of {id, kind, text}, a list of such files, or a dataset"
+    prompts: FilePath | tuple[FilePath, ...] | tuple[InlinePrompt, ...] | DatasetPrompts | None = Field(
+        default=None, description="a file of {id, kind, text}, a list of such files, the list itself, or a dataset"
     )
     held_out: float = Field(
         default=0.25,
@@ -92,15 +97,18 @@ class Config(Growing):
     @classmethod
     def _kinds(cls, value: Any) -> Any:
         for index, item in enumerate(value if isinstance(value, list | tuple) else ()):
-            kind = item.get("kind") if isinstance(item, dict) else None
-            if isinstance(item, dict) and kind not in registry.experiments():
-                hint = registry.unknown(str(kind), registry.experiments())
-                raise ValueError(f"experiment {index} has kind {kind!r}{hint}")
-            if isinstance(item, dict):
-                try:
-                    registry.experiment(str(kind))
-                except UsageError as error:
-                    raise ValueError(str(error)) from None
+            if not isinstance(item, dict):
+                continue
+            if "kind" not in item:
+                raise ValueError(f"experiment {index} lacks its kind, one of {', '.join(registry.experiments())}")
+            kind = item["kind"]
+            if not isinstance(kind, str) or kind not in registry.experiments():
+                hint = registry.unknown(str(kind)[:80], registry.experiments())
+                raise ValueError(f"experiment {index} has kind {spelled(kind)}{hint}")
+            try:
+                registry.experiment(kind)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")
@@ -110,6 +118,8 @@ class Config(Growing):
             raise ValueError(f"an experiment kind is listed twice: {kinds}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"a model is listed twice: {list(self.models)}")
+        if self.prompts == ():
+            raise ValueError("prompts: the list is empty")
         for experiment in self.experiments:
             needs = registry.experiment(experiment.kind).needs(experiment)
             if needs.models and not self.models:
@@ -128,6 +138,7 @@ class LoadedConfig:
         given: the mapping as written, after includes and overrides.
         base: the folder that relative paths in the config count from.
         notes: what was decided about models, tokenizers and data while they were read.
+        left_out: ids of texts that were left out: `empty`, a list, and `duplicates`, by the id that was kept.
     """
 
     def __init__(self, config: Config, given: dict[str, Any], base: Path) -> None:
@@ -135,6 +146,7 @@ class LoadedConfig:
         self.given = given
         self.base = base
         self.notes = Notes()
+        self.left_out: dict[str, Any] = {}
 
 
 def shipped_configs() -> Path:
@@ -156,54 +168,18 @@ def find_config(name: str | Path) -> Path:
         UsageError: where there is no such file; names the nearest shipped config.
     """
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
-    if path.is_dir():
+    if path.name in {"", ".."} or (len(path.name) < 256 and "\0" not in str(path) and path.is_dir()):
         raise UsageError(f"config {str(name)!r} is a folder; give a YAML file")
     if not path.is_absolute():
         shipped = shipped_configs() / (
             path if path.suffix in {".yaml", ".yml"} else path.with_name(path.name + ".yaml")
         )
-        if shipped.is_file():
+        if is_file(shipped):
             return shipped
     asked = "/".join(path.with_suffix("").parts[-2:]).removeprefix("configs/")
-    raise UsageError(f"config {str(name)!r}: no such file{nearest(asked, config_names())} (shipped configs)")
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice: the first would be lost silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float | bool) or key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is written twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        UsageError: where it cannot be read or parsed; names the file and the line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read: {reason}") from None
-    try:
-        return _UniqueKeys(text).get_single_data()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise UsageError(
-            f"{path}:{where} not valid YAML: {getattr(error, 'problem', None) or one_line(error)}"
-        ) from None
+    raise UsageError(f"config {spelled(str(name))}: no such file{nearest(asked, config_names())} (shipped configs)")
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
@@ -215,20 +191,25 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_with_includes(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read_with_includes(path: Path, above: tuple[Path, ...] = (), left: list[int] | None = None) -> dict[str, Any]:
+    left = [MOST_INCLUDES] if left is None else left
     here = path.resolve()
     if here in above:
         raise UsageError(f"{path}: includes itself")
     data = read_yaml(path)
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: a config is a mapping of keys, this is {type(data).__name__}")
+        raise UsageError(f"{path}: a config is a mapping of keys, this is {spelled(data)}")
+    data = plain(data, str(path))
     includes = data.pop("include", [])
     merged: dict[str, Any] = {}
-    for name in [includes] if isinstance(includes, str) else includes:
-        part = path.parent / str(name)
-        if not part.is_file():
-            raise UsageError(f"{path}: include {str(name)!r}: no such file beside it")
-        merged = _merge(merged, _read_with_includes(part, (*above, here)))
+    for name in includes if isinstance(includes, list) else [includes]:
+        part = path.parent / name if isinstance(name, str) else None
+        if part is None or not is_file(part):
+            raise UsageError(f"{path}: include {spelled(name)}: no such file beside it")
+        left[0] -= 1
+        if left[0] < 0:
+            raise UsageError(f"{path}: more than {MOST_INCLUDES} files are included")
+        merged = _merge(merged, _read_with_includes(part, (*above, here), left))
     return _merge(merged, data)
 
 
@@ -242,12 +223,10 @@ def apply_override(data: dict[str, Any], text: str) -> None:
     """
     path, equals, raw = text.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise UsageError(f"--set {text!r}: write it as a.b=value")
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {text!r}: the value is not valid YAML") from None
+    what = f"--set {spelled(text)}"
+    if not equals or not all(keys) or len(keys) > DEEPEST:
+        raise UsageError(f"{what}: write it as a.b=value")
+    value = plain(parse_yaml(raw, f"{what}:"), what)
     node: Any = data
     keys = entered(data, keys)
     for depth, key in enumerate(keys):
@@ -256,11 +235,11 @@ def apply_override(data: dict[str, Any], text: str) -> None:
             kinds = [item.get("kind") if isinstance(item, dict) else None for item in node]
             if key in kinds:
                 index = kinds.index(key)
-            elif re.fullmatch(r"\d+", key) and int(key) < len(node):
+            elif re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(node):
                 index = int(key)
             else:
                 known = [str(k) for k in kinds if k] + [str(i) for i in range(len(node))]
-                raise UsageError(f"--set {text!r}: no element {key!r}{nearest(key, known)}")
+                raise UsageError(shortened(f"{what}: no element {spelled(key)}{nearest(key[:80], known)}"))
             if last:
                 node[index] = value
             else:
@@ -271,25 +250,7 @@ def apply_override(data: dict[str, Any], text: str) -> None:
             else:
                 node = node.setdefault(key, {})
         else:
-            raise UsageError(f"--set {text!r}: {'.'.join(keys[:depth])!r} is a value, it has no {key!r}")
-
-
-def _describe(error: ValidationError, where: str) -> str:
-    found = error.errors()
-    # a list whose only entry is wrong counts as empty too: that is no second mistake
-    inside = [x["loc"][:depth] for x in found for depth in range(len(x["loc"]))]
-    found = [x for x in found if x["type"] != "too_short" or x["loc"] not in inside]
-    first = found[0]
-    path = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    value = first.get("input")
-    shown = (
-        ""
-        if isinstance(value, dict | list | tuple) or first["type"] in {"value_error", "missing"}
-        else f", got {value!r}"
-    )
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return one_line(ValueError(f"{where}: {path + ': ' if path else ''}{message}{shown}{more}"))
+            raise UsageError(f"{what}: {spelled('.'.join(keys[:depth]))} is a value, it has no {spelled(key)}")
 
 
 def load_config(
@@ -308,7 +269,7 @@ def load_config(
     if isinstance(source, Config):
         data, base, where = source.model_dump(mode="json", exclude_unset=True), Path(), "config"
     elif isinstance(source, dict):
-        data, base, where = json.loads(json.dumps(source, default=str)), Path(), "config"
+        data, base, where = plain(source), Path(), "config"
         if "include" in data:
             raise UsageError("config: `include` works in a file, not in a mapping")
     else:
@@ -321,5 +282,5 @@ def load_config(
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise UsageError(_describe(error, where)) from None
+        raise UsageError(describe(error, Config, data, where)) from None
     return LoadedConfig(config, data, base)

@@ -4,15 +4,41 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from harness.core.errors import nearest
 
+MOST = 2**63 - 1  # whole numbers end up in arrays of 64 bits
+
+
+def _exact(schema: Any) -> Any:
+    """A schema whose numbers and booleans are not made of texts or of each other, and whose integers are bounded."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(_exact(part) for part in schema)
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: part if key in {"metadata", "default"} else _exact(part) for key, part in schema.items()}
+    if schema.get("type") in ("int", "float", "bool"):
+        schema["strict"] = True
+    if schema.get("type") == "int" and not {"lt", "le"} & schema.keys():
+        schema["le"] = MOST
+    return schema
+
 
 class Strict(BaseModel):
-    """A settings model that refuses unknown keys and names the nearest known one."""
+    """A settings model that refuses unknown keys, and takes no value for one of another type.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    `true` is no number, `"3"` and `3.0` are no whole number, NaN and infinity are no number. Lists stand for tuples.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     harmless: ClassVar[frozenset[str]] = frozenset()
     """Names of the fields that change how much is computed, not what a figure means: runs that differ compare."""
@@ -29,6 +55,10 @@ class Strict(BaseModel):
         if name in cls.apart:
             return "apart"
         return "amount" if name in cls.harmless else "rounding" if name in cls.rounding else "meaning"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return _exact(handler(source))
 
     @model_validator(mode="before")
     @classmethod

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness.config.load import Config, DatasetPrompts, LoadedConfig, read_yaml
+from pydantic import ValidationError
+
+from harness.config.forms import spelled
+from harness.config.inline import InlinePrompt
+from harness.config.load import Config, DatasetPrompts, LoadedConfig
+from harness.config.messages import describe
+from harness.config.reading import is_file, plain, read_yaml
 from harness.config.texts import Prose
 from harness.core.errors import UsageError
+from harness.data.distinct import distinct
 from harness.data.documents import read_documents, read_rows
 
 
@@ -33,29 +41,34 @@ class Prompt:
 
 
 def _from_file(path: Path) -> list[Prompt]:
-    data = read_yaml(path)
+    data = plain(read_yaml(path), str(path))
     if not isinstance(data, list):
-        raise UsageError(f"{path}: prompts are a list of {{id, kind, text}}")
+        raise UsageError(f"{path}: prompts are a list of {{id, kind, text}}, this is {spelled(data)}")
     prompts = []
     for index, item in enumerate(data):
+        what = f"{path}: prompt {index}"
         if not isinstance(item, dict) or set(item) - {"chat"} != {"id", "kind", "text"}:
-            raise UsageError(f"{path}: prompt {index} must have the keys id, kind and text, and no others but chat")
-        if not all(isinstance(v, str) and v.strip() for k, v in item.items() if k != "chat"):
-            raise UsageError(f"{path}: prompt {index}: id, kind and text must be texts that are not empty")
-        if not isinstance(item.get("chat", False), bool):
-            raise UsageError(f"{path}: prompt {index}: chat must be true or false, got {item['chat']!r}")
-        prompts.append(Prompt(**item))
+            have = f"it has {', '.join(item)[:200]}" if isinstance(item, dict) else f"it is {spelled(item)}"
+            raise UsageError(f"{what} must have the keys id, kind and text, and no others but chat; {have}")
+        try:
+            prompts.append(_prompt(InlinePrompt.model_validate(item)))
+        except ValidationError as error:
+            raise UsageError(describe(error, InlinePrompt, item, f"{what} (id {spelled(item['id'])})")) from None
     return prompts
 
 
-def _from_dataset(spec: DatasetPrompts, base: Path) -> list[Prompt]:
-    columns = (spec.column, *([spec.kind_column] if spec.kind_column else []))
-    rows = enumerate(islice(read_rows(spec, base, "prompts", columns), spec.limit))
-    return [
-        Prompt(str(row.get("id", index)), str(row[spec.kind_column]) if spec.kind_column else "text", row[spec.column])
-        for index, row in rows
-        if isinstance(row[spec.column], str) and row[spec.column].strip()
-    ]
+def _prompt(given: InlinePrompt) -> Prompt:
+    return Prompt(given.id, given.kind, given.text, chat=given.chat)
+
+
+def _from_dataset(spec: DatasetPrompts, base: Path) -> tuple[list[Prompt], list[str]]:
+    """The prompts of a dataset, and the ids of its empty texts."""
+    with closing(read_rows(spec, base, "prompts", spec.kind_column)) as rows:
+        found = list(islice(rows, spec.limit))
+    texts = [Prompt(row.id, row.kind, row.text) for row in found if row.text.strip()]
+    if not texts:
+        raise UsageError(f"prompts: dataset {spec.dataset!r}: every {spec.column!r} is empty")
+    return texts, [row.id for row in found if not row.text.strip()]
 
 
 def read_given(loaded: LoadedConfig, spec: Prose, where: str) -> list[Prompt]:
@@ -69,7 +82,7 @@ def read_given(loaded: LoadedConfig, spec: Prose, where: str) -> list[Prompt]:
     Raises:
         UsageError: no such dataset, no such column, no text in it, or too few documents for both splits.
     """
-    documents = _documents(spec, loaded.base, where)
+    documents = _documents(loaded, spec, where)
     return _split_for(loaded.config, documents, f"{where}: {spec.dataset}", "documents")
 
 
@@ -85,20 +98,16 @@ def read_prose(loaded: LoadedConfig, source: str | Prose, where: str) -> list[Pr
         UsageError: a file is missing or malformed, or a dataset holds no text.
     """
     if isinstance(source, str):
-        return _from_file(_find(loaded, source))
-    return _documents(source, loaded.base, where)
+        return distinct(loaded, _from_file(_find(loaded, source, where)), [], where)
+    return _documents(loaded, source, where)
 
 
-def _documents(spec: Prose, base: Path, where: str) -> list[Prompt]:
-    """The documents of a dataset, each with an id of its own."""
-    found = read_documents(spec, base, where, spec.documents, spec.sample_by)
-    numbers: dict[str, int] = {}
-    for name, _ in found:
-        numbers[name] = numbers.get(name, 0) + 1
-    return [
-        Prompt(name if numbers[name] == 1 else f"{name}-{index}", "text", text)
-        for index, (name, text) in enumerate(found)
-    ]
+def _documents(loaded: LoadedConfig, spec: Prose, where: str) -> list[Prompt]:
+    """The documents of a dataset, each text once."""
+    empty: list[str] = []
+    found = read_documents(spec, loaded.base, where, spec.documents, spec.sample_by, empty)
+    documents = [Prompt(name, "text", text) for name, text in found]
+    return distinct(loaded, documents, empty, f"{where}: {spec.dataset}", repeated_rows=True)
 
 
 def _split_for(config: Config, prompts: list[Prompt], where: str, what: str) -> list[Prompt]:
@@ -106,7 +115,8 @@ def _split_for(config: Config, prompts: list[Prompt], where: str, what: str) -> 
     prompts = split(prompts, config.held_out, config.seed)
     for part in ("train", "held_out"):
         if not any(p.split == part for p in prompts):
-            raise UsageError(f"{where}: {len(prompts)} {what} leave none for {part}; add {what} or change held_out")
+            count = f"{len(prompts)} different {what}"
+            raise UsageError(f"{where}: {count} leave none for {part}; add {what} or change held_out")
     return limited(prompts, config.limit, config.seed)
 
 
@@ -151,15 +161,15 @@ def limited(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]
     return [p for p in prompts if p.id in keep]
 
 
-def _find(loaded: LoadedConfig, name: str) -> Path:
-    path = next((p for p in (loaded.base / name, Path(name)) if p.is_file()), None)
+def _find(loaded: LoadedConfig, name: str, where: str = "prompts") -> Path:
+    path = next((p for p in (loaded.base / name, Path(name)) if is_file(p)), None)
     if path is None:
-        raise UsageError(f"prompts: {name!r}: no such file (looked beside the config and in the current folder)")
+        raise UsageError(f"{where}: {spelled(name)}: no such file (looked beside the config and in the current folder)")
     return path
 
 
 def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
-    """The prompts of a run, split and limited.
+    """The prompts of a run: each text once, split and limited.
 
     Raises:
         UsageError: file missing or malformed, ids not unique, or too few for a training and a held-out prompt.
@@ -167,16 +177,15 @@ def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
     config = loaded.config
     if config.prompts is None:
         return []
+    empty: list[str] = []
     if isinstance(config.prompts, DatasetPrompts):
-        prompts, name = _from_dataset(config.prompts, loaded.base), config.prompts.dataset
+        (prompts, empty), name = _from_dataset(config.prompts, loaded.base), f"prompts: {config.prompts.dataset}"
     else:
-        files = [config.prompts] if isinstance(config.prompts, str) else list(config.prompts)
-        prompts, name = [p for file in files for p in _from_file(_find(loaded, file))], ", ".join(files)
-    ids: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in ids:
-            raise UsageError(f"prompts: {name}: id {prompt.id!r} occurs twice")
-        ids.add(prompt.id)
+        given = [config.prompts] if isinstance(config.prompts, str) else list(config.prompts)
+        files = [item for item in given if isinstance(item, str)]
+        prompts = [prompt for file in files for prompt in _from_file(_find(loaded, file))]
+        prompts += [_prompt(item) for item in given if isinstance(item, InlinePrompt)]
+        name = f"prompts: {', '.join(files)[:200]}" if files else "prompts"
     if config.generation.chat:
         prompts = [replace(prompt, chat=True) for prompt in prompts]
-    return _split_for(config, prompts, f"prompts: {name}", "prompts")
+    return _split_for(config, distinct(loaded, prompts, empty, name), name, "prompts")

@@ -221,6 +221,7 @@ def _manifest(
             "train": sum(p.split == "train" for p in prompts),
             "held_out": sum(p.split == "held_out" for p in prompts),
             "sha256": prompt_hash,
+            **loaded.left_out,
         },
         "models": weights,
         "git": provenance.git_state(),

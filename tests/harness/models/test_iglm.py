@@ -13,7 +13,8 @@ import small_models
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from harness.config.load import read_yaml, shipped_configs
+from harness.config.load import shipped_configs
+from harness.config.reading import read_yaml
 from harness.models import catalogue, loading, tokenizers
 from harness.models.cache import file_sha256
 from harness.models.language_model import generate
