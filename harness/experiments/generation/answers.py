@@ -114,7 +114,8 @@ def _winners(part: Part, question: str) -> Answer:
     if lead.direction and beyond_chance([difference(found[n], floor, metric, paired=True).p for n in order])[0]:
         text += f", {beyond(lead.interval)} {'better' if lead.direction > 0 else 'worse'} than {other}."
     elif lead.direction:
-        text += f"; {not_beyond(lead.interval, other, len(order))}."
+        said = not_beyond(lead.interval, other, len(order))
+        text += f". {said[0].upper()}{said[1:]}."
     else:
         text += f"; {not_found(lead.interval, other)}."
     text += f" The model itself: {with_unit(floor.interval())} on another prompt"

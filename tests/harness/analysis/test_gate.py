@@ -221,7 +221,7 @@ def test_runs_that_cannot_be_compared_are_wrong_use(
     others = {
         "one-layer.vocab_size is 6 and 7": with_config(lambda c: c["experiments"][0].update(vocab_size=7)),
         "generation.max_new_tokens": with_config(lambda c: c["generation"].update(max_new_tokens=9)),
-        "generation.special_strings is None and parse": with_config(
+        "generation.special_strings is split and parse": with_config(
             lambda c: c["generation"].update(special_strings="parse")
         ),
         "models.allow_mismatch is False and True": with_config(

@@ -162,7 +162,7 @@ def _of_the_locale(node: ast.Call) -> bool:
         texts = [one.value for one in modes if isinstance(one, ast.Constant) and isinstance(one.value, str)]
         module = getattr(getattr(node.func, "value", None), "id", "")
         return not (name == "open" and module == "os") and _is_text(node, texts, name)
-    return bool({"text", "universal_newlines"} & set(given_))
+    return name in {"run", "Popen", "check_output"} and bool({"text", "universal_newlines"} & set(given_))
 
 
 def _is_text(node: ast.Call, texts: list[str], name: str) -> bool:

@@ -78,8 +78,8 @@ def test_empty_rows_are_passed_over_and_ids_kept(tmp_path: Path) -> None:
         ({"dataset": "header.csv", "streaming": False}, "split 'train', is empty"),
         ({"dataset": "header.parquet"}, "split 'train', is empty"),
         ({"dataset": "header.parquet", "streaming": False}, "split 'train', is empty"),
-        ({"dataset": "late.jsonl"}, "line 10 is not valid JSON"),
-        ({"dataset": "late.jsonl", "streaming": False}, "line 10 is not valid JSON"),
+        ({"dataset": "late.jsonl"}, "line 4 is not valid JSON"),
+        ({"dataset": "late.jsonl", "streaming": False}, "line 4 is not valid JSON"),
         ({"split": "train[:1]"}, r"split 'train\[:1\]': a part of a split cannot be streamed; add streaming: false"),
         ({"dataset": "nobody/nothing"}, "cannot be loaded"),
     ],
@@ -94,7 +94,7 @@ def test_mistakes_are_told_before_anything_is_done(changes: dict[str, Any], mess
         (tmp_path / name).write_text("\n")
     (tmp_path / "header.csv").write_text("text\n")
     pd.DataFrame({"text": []}).to_parquet(tmp_path / "header.parquet")
-    (tmp_path / "late.jsonl").write_text('{"text": "w1"}\n' * 9 + "{broken\n")
+    (tmp_path / "late.jsonl").write_text('{"text": "w1"}\n' * 3 + "{broken\n")
     with pytest.raises(UsageError, match=message) as caught:
         read_documents(spec(**changes), tmp_path, "experiments.heads.texts", 5, "line")
     assert str(caught.value).startswith("experiments.heads.texts: ")
