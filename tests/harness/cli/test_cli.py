@@ -138,7 +138,10 @@ def take_one_out(weights: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(truncate, "no usable safetensors file: "), (take_one_out, "missing from the files: model.layers.0.mlp.down_proj")],
+    [
+        (truncate, "no usable safetensors file: "),
+        (take_one_out, "missing from the files: model.layers.0.mlp.down_proj"),
+    ],
 )
 def test_weights_that_are_not_whole(
     change: Any, message: str, small_config: Path, small_model: Path, capsys: pytest.CaptureFixture[str], place: Path
