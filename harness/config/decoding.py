@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.config.strict import Growing
 
-_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "beams", "repetition_penalty", "no_repeat_ngram")
+OPTIONS = ("temperature", "top_k", "top_p", "min_p", "beams", "repetition_penalty", "no_repeat_ngram")
 
 
 class Sampling(Growing):
@@ -18,7 +18,7 @@ class Sampling(Growing):
     sequences instead; `repetition_penalty` and `no_repeat_ngram` hold back tokens of the context.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset(_OPTIONS)
+    later: ClassVar[frozenset[str]] = frozenset(OPTIONS)
 
     temperature: float | None = Field(
         default=None, gt=0, le=10, description="the next token is sampled from softmax(logits / temperature)"
@@ -51,7 +51,7 @@ class Sampling(Growing):
     def _possible(self) -> Sampling:
         given = self.options()
         if not given:
-            raise ValueError("a strategy is `greedy`, or a mapping with at least one of " + ", ".join(_OPTIONS))
+            raise ValueError("a strategy is `greedy`, or a mapping with at least one of " + ", ".join(OPTIONS))
         for cut in ("top_k", "top_p", "min_p"):
             if cut in given and self.temperature is None:
                 raise ValueError(f"{cut} cuts off a sample: give a temperature too, such as temperature: 1.0")
@@ -61,7 +61,7 @@ class Sampling(Growing):
 
     def options(self) -> dict[str, Any]:
         """What was given, in the order of names in rows."""
-        return {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
 
 
 Strategy = Annotated[
@@ -92,7 +92,7 @@ def has_one_continuation(strategy: Strategy) -> bool:
 class Generation(Growing):
     """How a language model continues its prompts."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"chat", "record", "bos", "special_strings"})
+    later: ClassVar[frozenset[str]] = frozenset({"chat", "record", "bos", "special_strings", "use_model_defaults"})
     harmless: ClassVar[frozenset[str]] = frozenset({"seeds", "strategies"})
     rounding: ClassVar[frozenset[str]] = frozenset({"batch_size"})
 
@@ -121,6 +121,13 @@ class Generation(Growing):
         default="split",
         description="special strings such as `<|im_start|>` in texts and chats: read as text, or `parse` them as the "
         "tokens of that name",
+    )
+    use_model_defaults: bool = Field(
+        default=False,
+        description="take the decoding fields of each model's generation_config.json where a strategy says nothing "
+        "else: penalties and forbidden tokens always, cuts of samples where a strategy samples, length_penalty and "
+        "early_stopping with beams; strategies decide whether there is sampling. Surrogates follow the options that "
+        "strategies have, not other fields",
     )
     record: bool = Field(default=False, description="score the continuations and keep the figures of each token")
 

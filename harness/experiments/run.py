@@ -154,6 +154,7 @@ def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progre
     from harness.attention import eager
     from harness.models import loading, tokenizers
     from harness.models.folder_decoding import read_decoding
+    from harness.models.model_defaults import take
 
     models = []
     for found in files:
@@ -161,14 +162,20 @@ def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progre
         settings = loading.load_config(found.path)
         allowed = allows_mismatch(config.models)
         said = read_decoding(found.path, settings.vocab_size)
-        for line in said.set_aside(found.name):
+        defaults: dict[str, Any] = {}
+        lines = said.set_aside(found.name)
+        if config.generation.use_model_defaults:
+            defaults, lines = take(said, found.path, found.name, settings.vocab_size)
+        for line in lines:
             loaded.notes.add(line)
         texts = [(prompt.id, prompt.text, prompt.chat) for prompt in prompts]
         reader = tokenizers.make_reader(found.path, found.name, config.generation, loaded.notes)
         longest = config.generation.max_new_tokens
         tokens = tokenizers.read_prompts(reader, found.path, texts, longest)
         layers = int(settings.num_hidden_layers)
-        model = Model(found.name, found.path, found.revision, found.weights_hash, layers, tokens, allowed, reader)
+        model = Model(
+            found.name, found.path, found.revision, found.weights_hash, layers, tokens, allowed, defaults, reader
+        )
         for experiment in config.experiments:  # checks without weights come first, as they are fast
             registry.experiment(experiment.kind).check_config(experiment, model)
         weights = loading.load_model(found.path, loading.pick_device(config.device), allowed)
@@ -205,15 +212,19 @@ def _manifest(
             "weights_sha256": m.weights_hash,
             "layers": m.layers,
             **({"tokens_sha256": m.tokens_hash()} if m.tokens else {}),
+            **({"generation_config": dict(m.defaults)} if m.defaults else {}),
             "folder": str(m.path.resolve()) if catalogue.is_folder(m.name, loaded.base) else None,
         }
         for m in models
     ]
+    defaults = [dict(m.defaults) for m in models]  # with none, hashes stay as they were
     return {
         "schema_version": SCHEMA_VERSION,
         "name": loaded.config.name,
         "state": "running",
-        "config_hash": canonical_hash([config, prompt_hash, [m.weights_hash for m in models]]),
+        "config_hash": canonical_hash(
+            [config, prompt_hash, [m.weights_hash for m in models], *([defaults] if any(defaults) else [])]
+        ),
         "config": config,
         "config_as_given": loaded.given,
         "seed": loaded.config.seed,

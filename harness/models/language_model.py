@@ -11,7 +11,9 @@ import torch
 from scipy import sparse
 from transformers import GenerationConfig, LogitsProcessorList
 
+from harness.config.model_defaults import BEAMS_ONLY
 from harness.data.texts import Text
+from harness.models.model_defaults import further_cuts, holds
 from harness.models.penalties import penalties
 from harness.models.sampling import Draw, cuts
 from harness.models.token_scores import Recorder, TokenScores, score_tokens
@@ -53,7 +55,8 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
             two prompts of the same ids are continued in the same way.
         batch_size: prompts of like length are continued together, padded on the left.
         ignore_eos: go on past the end token.
-        options: top_k, top_p, min_p, beams, repetition_penalty, no_repeat_ngram; what is not given is off.
+        options: top_k, top_p, min_p, beams, repetition_penalty, no_repeat_ngram, and the
+            fields of `model_defaults`; what is not given is off.
         record: gets the number of a prompt and what the model thought of each token of its continuation. It is kept
             as the tokens are drawn; only beams, which are chosen afterwards, take another pass over each text.
 
@@ -66,8 +69,9 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
     options = dict(options or {})
     beams = int(options.get("beams", 1))
     config = GenerationConfig(
-        do_sample=False, num_beams=beams, max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=ends or None
-    )
+        do_sample=False, num_beams=beams, max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=ends or None,
+        **({name: options[name] for name in BEAMS_ONLY if name in options} if beams > 1 else {}),
+    )  # fmt: skip
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     found: list[IntArray | None] = [None] * len(prompts)
     for first in range(0, len(order), batch_size):
@@ -78,10 +82,14 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
         starts = [width - len(prompts[index]) for index in batch for _ in range(beams)]
         recorder = Recorder(starts) if record is not None and beams == 1 else None
         processors = [*([recorder] if recorder else []), *penalties(options, starts)]
+        processors += holds(options, starts, width, max_new_tokens, ends, model.device)
+        last = further_cuts(options, model.device)
         drawn = None
         if temperature is not None:
             drawn = Draw([prompts[index] for index in batch], seed, max_new_tokens)
-            processors += [*cuts(temperature, options), drawn]
+            processors += [*cuts(temperature, options), *last, drawn]
+        else:
+            processors += last
         out = _write(model, tokens, mask, processors, config)
         for row, index in enumerate(batch):
             kept = found[index] = _until_end(out[row, width:], ends)

@@ -117,6 +117,9 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
         return f"its config differs in {', '.join(changed)}"
     if old["config_hash"] == new["config_hash"] and (name := _other_tokens(old, new)) is not None:
         return f"its prompts' token ids differ for {name!r}, as with a chat template that writes the date"
+    taken = [[model.get("generation_config") for model in each["models"]] for each in (old, new)]
+    if old["prompts"] == new["prompts"] and taken[0] != taken[1]:
+        return "the decoding fields of its models' generation_config.json differ"
     return "its prompts differ" if old["prompts"] != new["prompts"] else "its model weights differ"
 
 

@@ -100,7 +100,10 @@ def verify(path: Path) -> Verification:
 
 def _config_hash(manifest: dict[str, Any]) -> str:
     weights = [model["weights_sha256"] for model in manifest["models"]]
-    return canonical_hash([manifest["config"], manifest["prompts"]["sha256"], weights])
+    taken = [model.get("generation_config") or {} for model in manifest["models"]]
+    return canonical_hash(
+        [manifest["config"], manifest["prompts"]["sha256"], weights, *([taken] if any(taken) else [])]
+    )
 
 
 def _unit(store: RunDirectory, unit: dict[str, Any]) -> tuple[int, list[str]]:

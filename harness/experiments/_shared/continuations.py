@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.config.decoding import Strategy, has_one_continuation, strategy_name, strategy_options
+from harness.config.decoding import Strategy, has_one_continuation
 from harness.config.load import Config
+from harness.config.model_defaults import resolve
 from harness.core.hashing import canonical_hash
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
@@ -40,6 +41,7 @@ class Model:
         tokens: prompt -> its token ids, as the model's tokenizer and chat template make them.
         allow_mismatch: units load it although files and config do not agree. What they then compute depends on the
             files and versions alone, which are in their identity.
+        defaults: decoding fields of its folder that the run takes; none unless `generation.use_model_defaults`.
         reader: makes token ids of further texts.
     """
 
@@ -50,6 +52,7 @@ class Model:
     layers: int
     tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
     allow_mismatch: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     reader: Reader | None = field(default=None, compare=False, repr=False)
 
     def settings(self) -> dict[str, Any]:
@@ -81,13 +84,14 @@ def continuation_unit(
 ) -> Unit:
     """The unit that continues prompts with one strategy and one seed."""
     generation = config.generation
-    options = strategy_options(strategy)
+    resolved = resolve(strategy, model.defaults)
     settings = {
         **model.settings(),
         "prompts": [prompt_settings(model, prompt) for prompt in prompts],
-        "strategy": strategy_name(strategy),
-        "temperature": options.pop("temperature", None),
-        "options": options,
+        "strategy": resolved.name,
+        "temperature": resolved.temperature,
+        "options": resolved.options,
+        **({"model_defaults": resolved.fields} if resolved.fields else {}),
         "record": generation.record,
         "max_new_tokens": smoke_length(config, generation.max_new_tokens),
         "batch_size": generation.batch_size,
@@ -148,7 +152,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
         seed=derive_seed(s["run_seed"], "continuations", s["strategy"], s["seed"]),
         batch_size=s["batch_size"],
         ignore_eos=s["ignore_eos"],
-        options=s["options"],
+        options={**s["options"], **s.get("model_defaults", {})},
         record=recorded.__setitem__ if s["record"] else None,
         progress=work.progress,
     )

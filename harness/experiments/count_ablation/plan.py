@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.config.decoding import Sampling
+from harness.core.errors import UsageError
 from harness.core.hashing import canonical_hash
 from harness.experiments._shared.continuations import (
     Model,
@@ -42,6 +43,11 @@ def conditions(settings: CountAblation, limit: int | None) -> list[dict[str, Any
 
 def plan(request: Request) -> list[Unit]:
     """The model's own texts, the ranking of its heads on the training ones, then one unit per condition."""
+    if request.config.generation.use_model_defaults:
+        raise UsageError(
+            "generation.use_model_defaults: count-ablation has decoding strategies of its own; set it false, or run "
+            "the other experiments in a config of their own"
+        )
     return [unit for model in request.models for unit in _of_model(request, model)]
 
 

@@ -29,6 +29,7 @@ def _of_strategy(request: Request, model: Model, strategy: Strategy) -> list[Uni
         "strategy": name,
         "temperature": texts[0].settings["temperature"],
         "options": texts[0].settings["options"],
+        **{key: value for key, value in texts[0].settings.items() if key == "model_defaults"},
         "ignore_eos": config.generation.ignore_eos,
         "surrogates": list(settings.surrogates),
         "escape": settings.escape,

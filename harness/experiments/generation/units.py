@@ -269,7 +269,7 @@ def _mean_field(
     fit: NextTokenSurrogate, vocabulary: LocalVocabulary, settings: dict[str, Any]
 ) -> Callable[[Continuation], IntArray] | str:
     """What the mean field of a fitted chain says about the winners of a prompt, in the model's token ids."""
-    if settings["temperature"] != 1.0 or settings["options"]:
+    if settings["temperature"] != 1.0 or settings["options"] or settings.get("model_defaults"):
         return "the mean field describes sampling at temperature 1 with nothing cut off"
 
     def predict(c: Continuation) -> IntArray:

@@ -1,0 +1,62 @@
+"""A run that takes the decoding fields of its model's folder: in texts, names, units, the manifest and its hash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import small_models
+
+import harness
+from harness.core.errors import UsageError
+from harness.runs.verify import verify
+
+
+def test_fields_of_a_folder_are_part_of_the_run(tmp_path: Path) -> None:
+    folder = small_models.save(small_models.llama(2, scale=0.4), tmp_path / "model")
+    said = folder / "generation_config.json"
+    prompts = [{"id": str(i), "kind": "a", "text": t} for i, t in enumerate(small_models.random_texts(4, 8))]
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+
+    def run(out: str, fields: dict[str, Any], taken: bool = True) -> Any:
+        said.write_text(json.dumps({"eos_token_id": 1, **fields}))
+        generation = {"max_new_tokens": 6, "strategies": ["greedy", {"temperature": 1.0}]}
+        config = {
+            "name": "defaults",
+            "models": [str(folder)],
+            "prompts": str(tmp_path / "prompts.json"),
+            "generation": {**generation, **({"use_model_defaults": True} if taken else {})},
+            "experiments": [{"kind": "generation", "rollout_seeds": 2, "surrogates": ["counts"], "mean_field": False}],
+        }
+        return harness.run(config, out=tmp_path / out)
+
+    def texts(out: str) -> pd.DataFrame:
+        files = sorted((tmp_path / out).glob("units/*/trajectories.parquet"))
+        frame = pd.concat([pd.read_parquet(file) for file in files])
+        return frame[frame["source"] == "model"]
+
+    fields = {"top_k": 3, "repetition_penalty": 1.5, "suppress_tokens": list(range(2, 20)), "do_sample": True}
+    plain = run("plain", fields, taken=False)
+    assert set(texts("plain")["strategy"]) == {"greedy", "temperature=1"}
+    assert "generation_config" not in plain.manifest["models"][0]
+    done = run("taken", fields)
+    names = sorted(set(texts("taken")["strategy"]))
+    assert names[0].startswith("greedy,repetition_penalty=1.5,model-defaults(suppress_tokens=")
+    assert names[1].startswith("temperature=1,top_k=3,repetition_penalty=1.5,model-defaults(suppress_tokens=")
+    assert not {token for text in texts("taken")["continuation"] for token in text} & set(range(2, 20))
+    assert {token for text in texts("plain")["continuation"] for token in text} & set(range(2, 20))
+    assert done.manifest["models"][0]["generation_config"] == {k: v for k, v in fields.items() if k != "do_sample"}
+    assert any("do_sample=true; set aside" in note for note in done.manifest["notes"])
+    with pytest.raises(UsageError, match="the decoding fields of its models' generation_config"):
+        run("taken", {**fields, "suppress_tokens": [5]})
+    assert verify(tmp_path / "taken").problems == ()
+    other = run("other", {**fields, "suppress_tokens": [5]})
+    keys = [{unit["key"] for unit in each.manifest["units"]} for each in (plain, done, other)]
+    assert not keys[0] & keys[1] and not keys[1] & keys[2]
+    assert done.manifest["config_hash"] != other.manifest["config_hash"]
+    with pytest.raises(UsageError, match=r"generation_config\.json sets stop_strings="):
+        run("refused", {"stop_strings": ["a"]})
+    assert not (tmp_path / "refused").exists()
