@@ -13,6 +13,7 @@ import torch
 
 from harness.attention.blocks import HIDDEN, Block, View
 from harness.attention.log_weights import LogWeights, on
+from harness.core import noise
 from harness.core.declarations import SurrogateDeclaration
 from harness.data.texts import FloatArray, IntArray, Text
 from harness.surrogates._fitting.chain_walk import ChainTerms, Leaving, walk
@@ -251,17 +252,21 @@ class NextTokenSurrogate(Surrogate[NextTokenObservations]):
         seed: int,
         decoding: Decoding,
         escape: Escapes | None = None,
+        keys: Sequence[IntArray] | None = None,
     ) -> list[IntArray]:
         """Continue prompts with tokens of their own contexts, or with an escape also with others.
 
         Args:
             prompts: local ids.
             steps: how many tokens to add to each.
-            seed: of the samples; the continuation of a prompt does not depend on the other prompts.
+            seed: of the samples.
             decoding: the strategy of the real model.
             escape: how often and where to it leaves the context; None: never. An open surrogate needs none.
+            keys: the model's own ids of each prompt. With the seed they decide its random numbers, so that
+                its continuation does not depend on the other prompts; None: its place among the prompts decides.
         """
-        uniforms = [np.random.default_rng([seed, index]).random(length) for index, length in enumerate(steps)]
+        keys = [np.array([index]) for index in range(len(steps))] if keys is None else keys
+        uniforms = [noise.uniforms(seed, key, length)[:, 0] for key, length in zip(keys, steps, strict=True)]
         largest = max((int(prompt.max()) for prompt in prompts), default=0)
         size = largest + 1 if escape is None else escape.vocab_size
         terms = self.chain_terms(size) if decoding.beams is None else None

@@ -220,7 +220,7 @@ def _continue(
             done = len(trajectories) // max(len(prompts), 1)
             work.progress(0.8 + 0.2 * done / total, f"continuing with {name}, seed {seed}")
             rollout_seed = derive_seed(s["seed"], "rollout", s["strategy"], name, seed)
-            rollouts = surrogate.rollout(local, steps, rollout_seed, decoding, escape)
+            rollouts = surrogate.rollout(local, steps, rollout_seed, decoding, escape, keys=list(prompts.values()))
             made = {prompt: vocabulary.ids[tokens] for prompt, tokens in zip(prompts, rollouts, strict=True)}
             comparison.add(name, seed, made)
             trajectories += [

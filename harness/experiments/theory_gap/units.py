@@ -210,7 +210,8 @@ def _rollouts(
     comparison = Comparison(single, continued(0), again, derive_seed(seed, "floor"))
     comparison.frame_rows()
     for name, surrogate in fitted.items():
-        made = surrogate.rollout(prompts, [s["steps"]] * len(prompts), derive_seed(seed, name), Decoding(1.0))
+        steps = [s["steps"]] * len(prompts)
+        made = surrogate.rollout(prompts, steps, derive_seed(seed, name), Decoding(1.0), keys=prompts)
         comparison.add(name, 0, {str(i): tokens for i, tokens in enumerate(made)})
     frame = single.frame()
     for (metric, who), part in frame[frame["metric"].isin(ROLLOUTS)].groupby(["metric", "surrogate"], sort=False):

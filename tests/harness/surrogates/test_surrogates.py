@@ -302,6 +302,21 @@ def test_rollouts_stay_in_their_prompt_and_do_not_depend_on_each_other(name: str
         assert alone[0].tolist() == found[0].tolist()
 
 
+@pytest.mark.parametrize("name", ["counts", "in-context-bigram", "ccmc-fit"])
+def test_rollouts_with_the_ids_of_the_model_leave_other_prompts_and_their_order_out(name: str) -> None:
+    surrogate = fitted(name)
+    prompts = [np.array([1, 2, 2, 4]), np.array([6, 0, 6]), np.array([5, 1, 3]), np.array([2, 3])]
+    ids = [prompt + 1000 for prompt in prompts]  # as the model numbers them
+    found = surrogate.rollout(prompts, [20] * 4, 7, Decoding(1.0), keys=ids)
+    for chosen in ([1, 2, 3], [3, 1, 0, 2], [2]):
+        again = surrogate.rollout(
+            [prompts[i] for i in chosen], [20] * len(chosen), 7, Decoding(1.0), keys=[ids[i] for i in chosen]
+        )
+        assert [a.tolist() for a in again] == [found[i].tolist() for i in chosen]
+    other = surrogate.rollout(prompts, [20] * 4, 8, Decoding(1.0), keys=ids)
+    assert any(a.tolist() != b.tolist() for a, b in zip(found, other, strict=True))
+
+
 def test_samples_follow_their_distribution_and_temperature() -> None:
     rng = np.random.default_rng(0)
     probability, last_seen = np.array([0.5, 0.3, 0.2]), np.zeros(3, dtype=np.int64)
