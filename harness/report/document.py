@@ -61,4 +61,4 @@ def write_page_file(path: Path, page: Callable[[], str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text.encode())
     except OSError as error:
-        raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None
+        raise UsageError(f"--output {path}: cannot be written: {error.strerror}; name a file elsewhere") from None

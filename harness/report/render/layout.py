@@ -6,6 +6,7 @@ are never cut. Where even the columns that are always shown do not fit, each row
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ LONGEST = 24  # longer words, such as paths, are broken
 NARROW = 8  # a column of words is narrowed to this before rows become blocks
 PROSE = 110  # captions are not wider, however wide the terminal is
 _ENDS = "/-_.,:=|"
+_PIECE = re.compile(r"\S*\d\S*(?: \S)? \[\S+, \S+\]\S*|\S+")  # an interval with its value is one piece
 
 
 class Span(NamedTuple):
@@ -50,7 +52,8 @@ def _break(word: str, width: int) -> tuple[str, str]:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines no wider than `width`, broken between words; words that are wider are broken themselves.
+    """Lines no wider than `width`, broken between words, never inside a figure with its interval where a line has room
+    for it; words that are wider than a line are broken themselves.
 
     Args:
         text: its line breaks stay.
@@ -62,7 +65,7 @@ def wrap(text: str, width: int) -> list[str]:
             lines.append(paragraph)
             continue
         current = ""
-        for word in paragraph.split():
+        for word in _pieces(paragraph, width):
             joined = f"{current} {word}" if current else word
             if cell_len(joined) <= width:
                 current = joined
@@ -75,6 +78,15 @@ def wrap(text: str, width: int) -> list[str]:
                 current, rest = _break(rest, width)
         lines.append(current)
     return lines
+
+
+def _pieces(text: str, width: int) -> list[str]:
+    """The words of a text; an interval with its value, such as "0.5 [0.4, 0.6]", is one where it fits a line."""
+    found: list[str] = []
+    for match in _PIECE.finditer(text):
+        piece = match.group()
+        found += [piece] if cell_len(piece) <= width else piece.split()
+    return found
 
 
 def indented(text: str, width: int, first: str, rest: str) -> list[str]:

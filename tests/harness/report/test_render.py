@@ -207,3 +207,18 @@ def test_answers_as_data() -> None:
     answer = Answer("Which?", "ccmc-fit: 50 %.", FOUND)
     assert data.answer_record(answer)["estimate"]["low"] == 0.4
     assert list(data.answers_table([answer]).rows[0]) == ["Which?", "ccmc-fit: 50 %.", FOUND, True]
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 80])
+def test_prose_is_not_broken_inside_a_figure_with_its_interval(width: int) -> None:
+    figures = ["0.232 [0.205, 0.265]", "+1.5 [-0.2, 3.1],", "51 % [43, 56]", "2 × [1.5, 2.5]."]
+    text = " and then ".join(f"word {figure} more words" for figure in figures)
+    lines = wrap(text, width)
+    assert max(map(cell_len, lines)) <= width
+    assert " ".join(lines).split() == text.split()
+    for figure in figures:
+        assert any(figure in line for line in lines), lines
+
+
+def test_an_interval_wider_than_a_line_is_broken_between_its_parts() -> None:
+    assert wrap("0.232 [0.205, 0.265]", 8) == ["0.232", "[0.205,", "0.265]"]

@@ -209,3 +209,18 @@ def test_runs_of_the_paper_have_answers_and_pictures() -> None:
     assert page.count("<svg") == len(run.figures()) > 0
     assert all(str(escape(answer.text)) in page for answer in run.answers())
     assert "#000000" not in page[page.index("<svg") :]  # ink of the page, on dark paper too
+
+
+def test_a_report_is_written_into_its_run(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (shutil.copytree(finished[0].path, tmp_path / name) for name in ("one", "two"))
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["report", "one"]) == 0
+    assert "one/report.html" in capsys.readouterr().out
+    assert (one / "report.html").is_file()
+    assert not (tmp_path / "report.html").exists()
+    assert invoke(["verify", "one"]) == 0
+    assert invoke(["report", "one", "two"]) == 0
+    assert (tmp_path / "report.html").is_file()
+    assert not (two / "report.html").exists()
