@@ -177,6 +177,11 @@ def test_a_token_that_breaks_the_model_is_named_by_its_position(
     assert "not finite" in errors
 
 
+def documents(words: str) -> str:
+    """Eight documents, no two of them equal."""
+    return "".join(json.dumps({"text": words * (6 + number)}) + "\n" for number in range(8))
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = saved(tmp_path, small_models.llama(2))
     tokenizer = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
@@ -184,10 +189,10 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, capsys: pytest.
     shutil.copytree(tmp_path / "model", tmp_path / "larger")
     (tmp_path / "larger" / "tokenizer.json").write_text(json.dumps(tokenizer))
     run = ["run", str(config), "--out", str(tmp_path / "run")]
-    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"text": "w1 more w2 " * 6}) + "\n" for _ in range(8)))
+    (tmp_path / "d.jsonl").write_text(documents("w1 more w2 "))
     assert invoke([*run, "--set", f"models=[{tmp_path / 'larger'}]"]) == 2
     assert "position 1 has token 40, 'more', the model" in capsys.readouterr().err
-    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"text": "words of no model " * 6}) + "\n" for _ in range(8)))
+    (tmp_path / "d.jsonl").write_text(documents("words of no model "))
     assert invoke(run) == 2
     assert "knows none of it, every token is '[UNK]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

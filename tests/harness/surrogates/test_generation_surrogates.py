@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 from ccmc import CCMC
 from harness.attention.capture import LayerCall
 from harness.attention.static_inputs import StaticHeads
+from harness.core import noise
 from harness.data.texts import Text, stack
 from harness.surrogates._fitting.chain_walk import walk
 from harness.surrogates._fitting.decoding import Decoding, continue_one, followers_of_tail
@@ -326,7 +327,7 @@ def test_compiled_rollouts_are_those_step_by_step(made: Any, escaping: bool) -> 
                 inside = made.next_token(types, counts, history)
                 return inside if escape is None else escape.mix(inside, counts, int(history[-1]))
 
-            uniforms = np.random.default_rng([3, index]).random(length)
+            uniforms = noise.uniforms(3, np.array([index]), length)[:, 0]
             expected = continue_one(follow, prompt, K, uniforms, decoding)
             assert found[index].tolist() == expected.tolist(), decoding
 
