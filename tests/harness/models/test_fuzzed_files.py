@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -34,8 +35,9 @@ SECONDS = 60
 
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 2, 3, 7, 10**9, 2**31, 2**63, -(2**63), 10**30, 0.5, float("nan"), float("inf"), "",
-    "two", "gelu", "../../x", "a" * 5000, "\x00", "\ud800", [], [1], [[]], ["a"] * 50, {}, {"a": 1}, {"rope_type": "yarn"},
-    "os.system", "__class__", "/etc/passwd", "flash_attention_2", [10**9, 10**9], {"0": "a", "1": 1},
+    "two", "gelu", "../../x", "a" * 5000, "\x00", "\ud800", [], [1], [[]], ["a"] * 50, {}, {"a": 1},
+    {"rope_type": "yarn"}, "os.system", "__class__", "/etc/passwd", "flash_attention_2", [10**9, 10**9],
+    {"0": "a", "1": 1},
 ]  # fmt: skip
 KEYS = [
     "model_type", "attn_implementation", "quantization_config", "auto_map", "__class__", "text_config", "architectures",
@@ -78,11 +80,11 @@ def json_changed(rng: random.Random, data: Any) -> Any:
                 if rng.random() < 0.2:
                     del node[key]
                 else:
-                    node[key] = rng.choice(VALUES)
+                    node[key] = copy.deepcopy(rng.choice(VALUES))
                 break
             node, depth = inner, depth + 1
         if isinstance(data, dict) and rng.random() < 0.4:
-            data[rng.choice(KEYS)] = rng.choice(VALUES)
+            data[rng.choice(KEYS)] = copy.deepcopy(rng.choice(VALUES))
     return data
 
 
@@ -275,8 +277,8 @@ def small_gguf(path: Path) -> Path:
     names = {
         "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "q_proj": "blk.0.attn_q",
         "k_proj": "blk.0.attn_k", "v_proj": "blk.0.attn_v", "o_proj": "blk.0.attn_output",
-        "gate_proj": "blk.0.ffn_gate", "up_proj": "blk.0.ffn_up", "down_proj": "blk.0.ffn_down", "input_layernorm": "blk.0.attn_norm",
-        "post_attention_layernorm": "blk.0.ffn_norm",
+        "gate_proj": "blk.0.ffn_gate", "up_proj": "blk.0.ffn_up", "down_proj": "blk.0.ffn_down",
+        "input_layernorm": "blk.0.attn_norm", "post_attention_layernorm": "blk.0.ffn_norm",
     }  # fmt: skip
     for key, tensor in model.state_dict().items():
         writer.add_tensor(f"{names[key.split('.')[-2]]}.weight", tensor.detach().to(torch.float32).numpy())
