@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import small_models
 
     return small_models.save(small_models.llama(3), tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture
+def in_doubles() -> Iterator[None]:
+    """For tests of algorithms: models and everything they are compared with are in float64."""
+    from float32 import in_float64
+
+    with in_float64():
+        yield
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ GONE_WITHIN = 5.0  # seconds in which no process of a killed run may be left
 
 
 def start(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
-    """`ccmc` with these arguments, in a session of its own, so that its processes can be told from others."""
+    """`ccmc` with these arguments, in a session of its own, so that its processes can be found."""
     return subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=cwd,

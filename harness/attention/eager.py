@@ -11,6 +11,7 @@ import torch
 from harness.attention import capture
 from harness.attention.capture import OLD_FAMILIES, IntArray, LayerCall, ask, attention_modules, attention_rows, listen
 from harness.core.errors import UsageError, one_line
+from harness.models.first_pass import FAILING
 
 
 def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
@@ -44,7 +45,7 @@ def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
 
 
 # what models of other architectures raise when they are captured, or called again
-REFUSING = (UsageError, TypeError, ValueError, AttributeError, NotImplementedError, IndexError, KeyError, RuntimeError)
+REFUSING = (UsageError, *FAILING)
 TOLERANCE = 1e-4  # of sums of a row, and of what must be 0
 
 

@@ -79,7 +79,7 @@ class PlainReading:
         for name, token in self.special.items():
             if copy.token_to_id(self._alias[name]) != token:
                 raise UsageError(
-                    f"the tokenizer's special string {name!r} cannot be told apart from text; set "
+                    f"the tokenizer's special string {name!r} cannot be distinguished from text; set "
                     "generation.special_strings: parse"
                 )
         return copy

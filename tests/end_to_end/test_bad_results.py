@@ -5,17 +5,16 @@ CCMC_FUZZ=N tries N of each kind; by default some dozens.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from mutations import changed
 
 from harness.cli.app import invoke
 
@@ -34,31 +33,6 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("runs") / "run"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("plots", "report.html"))
     return target
-
-
-def places(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value of a JSON document."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        yield (*above, key)
-        yield from places(value, (*above, key))
-
-
-def changed(document: Any, dice: random.Random) -> Any:
-    """The document with one value replaced, taken away, or added."""
-    made = copy.deepcopy(document)
-    *way, last = dice.choice(list(places(made)))
-    node = made
-    for key in way:
-        node = node[key]
-    how = dice.randrange(4)
-    if how == 0:
-        del node[last]
-    elif how == 1 and isinstance(node, dict):
-        node[dice.choice(["extra", "", "kind", "\x00"])] = dice.choice(ODD)
-    else:
-        node[last] = dice.choice(ODD)
-    return made
 
 
 def check(arguments: list[str], about: object, capsys: pytest.CaptureFixture[str]) -> int:
@@ -85,9 +59,9 @@ def test_manifests_of_other_shapes(small_run: Path, tmp_path: Path, capsys: pyte
     shutil.copytree(small_run, good)
     for case in range(CASES):
         dice = random.Random(case)
-        made = changed(whole, dice)
+        made = changed(whole, dice, ODD)
         if dice.random() < 0.3:
-            made = changed(made, dice)
+            made = changed(made, dice, ODD)
         (folder / "manifest.json").write_text(json.dumps(made), encoding="utf-8")
         before = files_outside(folder)
         check([dice.choice(VERBS), str(folder)], case, capsys)

@@ -51,7 +51,9 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_parses(page: str) -> None:
-    for command in dict.fromkeys(commands((ROOT / page).read_text(encoding="utf-8"))):
+    found = list(dict.fromkeys(commands((ROOT / page).read_text(encoding="utf-8"))))
+    assert found or page == "ccmc/README.md"
+    for command in found:
         parse(command)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from mutations import changed
 
 from harness.config.load import LoadedConfig, config_names, find_config, load_config
 from harness.config.reading import read_yaml
@@ -37,33 +37,6 @@ PYDANTIC = (
     "str_type",
     "tagged-union",
 )
-
-
-def places(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value of a config."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        yield (*above, key)
-        yield from places(value, (*above, key))
-
-
-def changed(config: Any, dice: random.Random) -> Any:
-    """A config with one value replaced, renamed, taken away or added."""
-    made = copy.deepcopy(config)
-    *way, last = dice.choice(list(places(made)))
-    node = made
-    for key in way:
-        node = node[key]
-    how = dice.randrange(5)
-    if how == 0:
-        del node[last]
-    elif how == 1 and isinstance(node, dict):
-        node[dice.choice(["extra", "", "Kind", f"{last}s"])] = dice.choice(ODD)
-    elif how == 2 and isinstance(node, dict) and isinstance(last, str):
-        node[last[:-1] + dice.choice("xyz")] = node.pop(last)
-    else:
-        node[last] = dice.choice(ODD)
-    return made
 
 
 def check(read: Any, about: object) -> object:
@@ -92,9 +65,9 @@ def test_changed_configs(shipped: list[dict[str, Any]]) -> None:
     outcomes = []
     for case in range(CASES):
         dice = random.Random(case)
-        made = changed(dice.choice(shipped), dice)
+        made = changed(dice.choice(shipped), dice, ODD)
         if dice.random() < 0.3:
-            made = changed(made, dice)
+            made = changed(made, dice, ODD)
         outcomes.append(check(lambda made=made: load_config(made), case))
     assert any(isinstance(found, LoadedConfig) for found in outcomes)
     assert any(found is None for found in outcomes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import small_models
 import torch
-from float32 import FLOAT64, in_float64
+from float32 import FLOAT64
 
 from harness.data.texts import LocalVocabulary, Text
 from harness.models.language_model import generate, next_token_distributions
@@ -17,11 +16,7 @@ from harness.models.language_model import generate, next_token_distributions
 TOKENIZER = small_models.tokenizer()
 
 
-@pytest.fixture(autouse=True)
-def in_doubles() -> Iterator[None]:
-    """These tests are about algorithms: models and everything they are compared with are in float64."""
-    with in_float64():
-        yield
+pytestmark = pytest.mark.usefixtures("in_doubles")
 
 
 @pytest.fixture(scope="module")

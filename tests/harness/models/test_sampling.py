@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import small_models
 import torch
-from float32 import in_float64
 from transformers import GenerationConfig
 
 from harness.models.language_model import generate
@@ -28,10 +26,7 @@ STRATEGIES: list[tuple[float | None, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def in_doubles() -> Iterator[None]:
-    with in_float64():
-        yield
+pytestmark = pytest.mark.usefixtures("in_doubles")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import small_models
 import torch
-from float32 import FLOAT64, in_float64
+from float32 import FLOAT64
 from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -22,11 +21,7 @@ TOKENIZER = small_models.tokenizer()
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
-@pytest.fixture(autouse=True)
-def in_doubles() -> Iterator[None]:
-    """These tests are about algorithms: models and everything they are compared with are in float64."""
-    with in_float64():
-        yield
+pytestmark = pytest.mark.usefixtures("in_doubles")
 
 
 @pytest.fixture(scope="module")

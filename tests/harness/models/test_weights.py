@@ -248,7 +248,9 @@ def test_large_small_and_zero_weights_are_fine(tmp_path: Path) -> None:
         tensors[HEAD][:] = 0
 
     change_weights(folder, change)
-    loading.load_model(folder, "cpu")
+    loaded = loading.load_model(folder, "cpu").state_dict()
+    assert float(loaded["model.layers.1.mlp.up_proj.weight"].min()) == pytest.approx(3e38)
+    assert not loaded[HEAD].any()
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32, torch.bool])

@@ -192,7 +192,9 @@ def test_an_owner_file_that_cannot_be_read_is_not_for_ever(tmp_path: Path, conte
 def test_the_lock_file_of_earlier_versions_means_nothing(tmp_path: Path) -> None:
     (tmp_path / "run" / "units").mkdir(parents=True)
     (tmp_path / "run" / "units" / ".lock").write_text("")
-    open_run(tmp_path / "run").close()
+    store = open_run(tmp_path / "run")
+    assert (tmp_path / "run" / owner.OWNER).is_file()
+    store.close()
 
 
 def test_signs_of_life_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
