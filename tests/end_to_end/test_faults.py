@@ -147,7 +147,7 @@ def test_a_damaged_manifest_is_named_and_made_again(finished: Any, tmp_path: Pat
             harness.load_run(out)
         assert "\n" not in str(caught.value)
         done = harness.run(folder / "small.yaml", out=out)
-        assert any("manifest.json" in note for note in done.manifest["notes"])
+        assert any("manifest.json" in note for note in done.manifest["sessions"][-1]["notes"])
         assert rows_of(out).equals(run.rows)
         assert faults.stored(out) == faults.stored(run.path)
         shutil.rmtree(out)
