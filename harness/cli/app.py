@@ -23,7 +23,7 @@ from harness.cli.progress import Bars
 from harness.core.errors import HarnessError, OutputError, UsageError, nearest, one_line
 from harness.report.render import FORMATS
 from harness.report.render.cells import visible
-from harness.report.terminal import console, print_tables, say, say_format, working
+from harness.report.terminal import console, help_width, print_tables, say, say_format, working
 
 if TYPE_CHECKING:
     from harness.runs.reading import Reading
@@ -253,7 +253,7 @@ def invoke(arguments: list[str]) -> int:
         signals.Stop: where a signal came and `signals.install` was called.
     """
     try:
-        code = app(arguments, prog_name="ccmc", standalone_mode=False)
+        code = app(arguments, prog_name="ccmc", standalone_mode=False, terminal_width=help_width())
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except _CLICK_ERROR as error:  # type: ignore[misc]

@@ -12,7 +12,7 @@ from harness.cli.completion import complete_metric, complete_run
 from harness.core.errors import UsageError, nearest
 from harness.report.render import FORMATS
 from harness.report.render.data import frame_csv
-from harness.report.terminal import print_prose, print_tables, say, width, working
+from harness.report.terminal import print_line, print_prose, print_tables, say, width, working
 
 RunArgument = Annotated[
     str, typer.Argument(help="A run directory, or its name under results/.", autocompletion=complete_run)
@@ -30,13 +30,13 @@ def verify(run: RunArgument) -> None:
     opened = load_run(run)
     found = check(opened.path)
     for problem in found.problems:
-        say(problem)
+        print_line(problem)
     checked = f"{found.files} files, {found.units} units, {found.rows:,} rows"
     if found.problems:
         count = len(found.problems)
-        say(f"{opened.path}: {count} problem{'s' if count > 1 else ''} ({checked} checked)")
+        print_line(f"{opened.path}: {count} problem{'s' if count > 1 else ''} ({checked} checked)")
         raise typer.Exit(1)
-    say(f"{opened.path}: verified: {checked}")
+    print_line(f"{opened.path}: verified: {checked}")
 
 
 def names_of(texts: list[str] | None) -> list[str]:
@@ -213,7 +213,7 @@ def gate(
         from harness.analysis.baseline import update_baseline
 
         update_baseline(opened, Path(baseline))
-        say(f"{baseline}: is now a copy of {opened.path}")
+        print_line(f"{baseline}: is now a copy of {opened.path}")
         return
     from harness.analysis.gate import gate as judge
     from harness.analysis.tolerance import load_tolerance

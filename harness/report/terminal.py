@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PIPE = 100  # columns of a file or a pipe
 NARROWEST = 40  # an interval needs 32
+HELP = 52  # a help page is not narrower by itself
 
 
 def console(stderr: bool = False) -> Any:
@@ -102,6 +103,20 @@ def print_prose(text: str, first: str = "", rest: str = "", style: str = "") -> 
 
     shown = readable(visible(text), sys.stdout.encoding)
     print_lines([Span(line, style)] for line in indented(shown, width(), first, rest))
+
+
+def print_line(text: str) -> None:
+    """Write one line: wrapped between words on a terminal, in one piece into a file or a pipe."""
+    if sys.stdout.isatty():
+        print_prose(text, rest="  ")
+    else:
+        say(text)
+
+
+def help_width() -> int | None:
+    """Columns of a help page on a terminal that is narrower than such pages are by themselves; None on others."""
+    columns = shutil.get_terminal_size((PIPE, 24)).columns if sys.stdout.isatty() else PIPE
+    return max(columns - 2, 20) if columns < HELP else None
 
 
 def print_tables(tables: Sequence[Table], format_: str = "rich", more: str = "--format csv") -> None:
