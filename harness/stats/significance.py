@@ -44,11 +44,12 @@ def sign_flip_p(differences: ArrayLike, seed: int) -> float:
     return extreme / (RESAMPLES + 1)
 
 
-def holm(p_values: ArrayLike) -> Floats:
+def holm(p_values: ArrayLike, most_true: int | None = None) -> Floats:
     """P-values corrected for being many, by Holm's step-down method.
 
     Args:
         p_values: [m] p-values of one family of tests.
+        most_true: how many of the hypotheses can be true at once, where logic allows fewer than m (Shaffer, 1986).
 
     Returns:
         float64 [m], in the same order: reject where it is at most alpha, and the chance of any false rejection is at
@@ -58,7 +59,8 @@ def holm(p_values: ArrayLike) -> Floats:
         ValueError: a NaN or a value outside [0, 1] (its index is named).
 
     Source:
-        Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+        Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979; Shaffer, "Modified Sequentially Rejective
+        Multiple Test Procedures", 1986.
     """
     p = checked_values(p_values, "p_values")
     wrong = np.flatnonzero((p < 0) | (p > 1))
@@ -66,5 +68,6 @@ def holm(p_values: ArrayLike) -> Floats:
         raise ValueError(f"p_values[{wrong[0]}] is {p[wrong[0]]}; a p-value lies in [0, 1]")
     order = np.argsort(p, kind="stable")
     corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1.0)
+    factors = np.minimum(np.arange(p.size, 0, -1), p.size if most_true is None else most_true)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
     return corrected
