@@ -16,13 +16,13 @@ FilePath = Annotated[str, Called("a path", "paths")]
 
 
 def check_name(value: str) -> str:
-    """The id or kind of a prompt, unchanged. Rows, tables and file lists show it on a line of its own.
+    """The id, kind or group of a prompt, unchanged. Rows, tables and file lists show it on a line of its own.
 
     Raises:
         ValueError: it is empty, too long, or holds line breaks or other control characters.
     """
     if not value.strip():
-        raise ValueError("id, kind and text must be texts that are not empty")
+        raise ValueError("id, kind, group and text must be texts that are not empty")
     if len(value) > LONGEST_NAME:
         raise ValueError(f"must have at most {LONGEST_NAME} characters, got {len(value)}")
     for character in value:
@@ -35,17 +35,18 @@ class InlinePrompt(Growing):
     """A text to be continued."""
 
     called: ClassVar[Called] = Called("{id, kind, text}", "{id, kind, text}")
-    later: ClassVar[frozenset[str]] = frozenset({"chat"})
+    later: ClassVar[frozenset[str]] = frozenset({"chat", "group"})
 
     id: str = Field(description="of the prompt in rows; each occurs once")
     kind: str = Field(description="by which splits are stratified")
     text: str = Field(description="what the model continues")
     chat: bool = Field(default=False, description="a user's turn of the model's chat template")
+    group: str | None = Field(default=None, description="of prompts that share a subject; the id where there is none")
 
-    @field_validator("id", "kind")
+    @field_validator("id", "kind", "group")
     @classmethod
-    def _names(cls, value: str) -> str:
-        return check_name(value)
+    def _names(cls, value: str | None) -> str | None:
+        return None if value is None else check_name(value)
 
     @field_validator("text")
     @classmethod

@@ -24,19 +24,29 @@ from harness.data.documents import read_documents, read_rows
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One text to be continued. `split` is `train` or `held_out`, never both."""
+    """One text to be continued. `split` is `train` or `held_out`, never both.
+
+    Prompts that share a subject have the same `group`; a prompt without one is a group of its own, named by its id.
+    """
 
     id: str
     kind: str
     text: str
     split: str = "train"
     chat: bool = False
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", self.id)
 
     def as_dict(self) -> dict[str, Any]:
-        """The prompt as a JSON-able mapping; `chat` is written only where it is set."""
+        """The prompt as a JSON-able mapping; `chat` and `group` are written only where they are set."""
         written = asdict(self)
         if not self.chat:
             del written["chat"]
+        if self.group == self.id:
+            del written["group"]
         return written
 
 
@@ -47,9 +57,9 @@ def _from_file(path: Path) -> list[Prompt]:
     prompts = []
     for index, item in enumerate(data):
         what = f"{path}: prompt {index}"
-        if not isinstance(item, dict) or set(item) - {"chat"} != {"id", "kind", "text"}:
+        if not isinstance(item, dict) or set(item) - {"chat", "group"} != {"id", "kind", "text"}:
             have = f"it has {', '.join(item)[:200]}" if isinstance(item, dict) else f"it is {spelled(item)}"
-            raise UsageError(f"{what} must have the keys id, kind and text, and no others but chat; {have}")
+            raise UsageError(f"{what} must have the keys id, kind and text, and no others but chat and group; {have}")
         try:
             prompts.append(_prompt(InlinePrompt.model_validate(item)))
         except ValidationError as error:
@@ -58,7 +68,7 @@ def _from_file(path: Path) -> list[Prompt]:
 
 
 def _prompt(given: InlinePrompt) -> Prompt:
-    return Prompt(given.id, given.kind, given.text, chat=given.chat)
+    return Prompt(given.id, given.kind, given.text, chat=given.chat, group=given.group or given.id)
 
 
 def _from_dataset(spec: DatasetPrompts, base: Path) -> tuple[list[Prompt], list[str]]:

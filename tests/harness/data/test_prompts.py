@@ -94,3 +94,18 @@ def test_prompts_from_a_local_dataset(tmp_path: Path) -> None:
         prompts_of(tmp_path, [], prompts={"dataset": "d.jsonl"})
     with pytest.raises(UsageError, match="unknown ending"):
         prompts_of(tmp_path, [], prompts={"dataset": "p.yaml"})
+
+
+def test_a_prompt_without_a_group_is_one_of_its_own(tmp_path: Path) -> None:
+    content = [{"id": name, "kind": "k", "text": f"text {name}"} for name in "abc"]
+    alone = prompts_of(tmp_path, content, held_out=0.4)
+    for item in content[:2]:
+        item["group"] = "g"
+    together = prompts_of(tmp_path, content, held_out=0.4)
+    assert [p.group for p in alone] == ["a", "b", "c"]
+    assert [p.group for p in together] == ["g", "g", "c"]
+    assert [p.as_dict().get("group") for p in together] == ["g", "g", None]
+    assert all("group" not in p.as_dict() for p in alone)
+    content[2]["group"] = " "
+    with pytest.raises(UsageError, match="must be texts that are not empty"):
+        prompts_of(tmp_path, content)
