@@ -60,6 +60,16 @@ def too_large(work: Work) -> pd.DataFrame:
     return _rows(work)
 
 
+def large(work: Work) -> pd.DataFrame:
+    """Unit 1 writes more than its process may, as on a full disk, for as long as the file `full` is there."""
+    if work.settings["x"] == 1 and Path(work.local["folder"], "full").exists():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    (work.folder / "large.bin").write_bytes(bytes(10_000))
+    return _rows(work)
+
+
 def starving_once(work: Work) -> pd.DataFrame:
     """The process is killed the first time."""
     mark = Path(work.local["folder"], "starved")

@@ -12,6 +12,7 @@ from typing import Any
 from harness.config.load import Config, LoadedConfig, load_config
 from harness.config.models import allows_mismatch
 from harness.core import registry
+from harness.core.errors import StorageError
 from harness.core.hashing import canonical_hash
 from harness.core.rows import SCHEMA_VERSION
 from harness.data.prompts import Prompt, load_prompts
@@ -88,7 +89,7 @@ def run(  # twelve: the options of `ccmc run`, all but the first by name
         if manifest["state"] == "complete":
             return Run(path, manifest)
         carry_out(store, manifest, plan, watcher, place)
-        draw_figures(Run(path, manifest))
+        _draw_first(Run(path, manifest))
     finally:
         store.close()
     return Run(path, manifest)
@@ -99,8 +100,23 @@ def draw_figures(done: Run) -> list[Path]:
 
     Returns:
         The files, one per figure; none where no experiment of the run has one.
+
+    Raises:
+        StorageError: the disk is full, read-only or broken.
     """
     return reading.write_figures(done.path, done.figures())
+
+
+def _draw_first(done: Run) -> None:
+    """Draw the figures of a run that has just been completed.
+
+    Raises:
+        StorageError: the disk takes no figure; says that the rows are stored and how to draw them later.
+    """
+    try:
+        draw_figures(done)
+    except StorageError as error:
+        raise StorageError(f"{error} (the run is complete; its figures are drawn by: ccmc plot {done.path})") from error
 
 
 def needs_of(config: Config) -> list[Needs]:

@@ -38,9 +38,22 @@ def load_tokenizer(path: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
         if _replaced(tokenizer, path):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path, padding_side="left")
+        _check_unknown(tokenizer)
     except Exception as error:  # a missing library, a file that is none, an unknown class: each its own kind
         raise UsageError(f"{name}: no usable tokenizer: {one_line(error)[:200]}") from None
     return tokenizer
+
+
+def _check_unknown(tokenizer: Any) -> None:
+    """Refuse an unknown token that the vocabulary has not: each look at its id would look for itself without end.
+
+    Raises:
+        ValueError: names it.
+    """
+    try:
+        _ = tokenizer.unk_token_id
+    except RecursionError:
+        raise ValueError(f"its unknown token {tokenizer.unk_token!r} is not in its vocabulary") from None
 
 
 def _replaced(tokenizer: Any, path: Path) -> bool:

@@ -9,13 +9,15 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.core import registry, style
-from harness.core.errors import one_line
+from harness.core.errors import StorageError, one_line
 from harness.core.format import file_safe
 from harness.core.records import Answer, Figure, Table
+from harness.runs.writing import storing, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,15 +124,22 @@ def write_figures(run_path: Path, figures: Iterable[Figure]) -> list[Path]:
 
     Returns:
         The files, one per figure.
+
+    Raises:
+        StorageError: the disk is full, read-only or broken; figures that were there before are as they were.
     """
     written = []
     for figure in figures:
         path = run_path / "plots" / file_name(figure)
         try:
             with style.context(figure.name):
-                drawn = figure.draw()
+                drawn, picture = figure.draw(), BytesIO()
+                drawn.savefig(picture, format="svg", metadata={"Date": None})
+            with storing(path):
                 path.parent.mkdir(exist_ok=True)
-                drawn.savefig(path, format="svg", metadata={"Date": None})
+            write_atomic(path, picture.getvalue())
+        except StorageError:
+            raise
         except Exception as error:
             warnings.warn(f"figure {figure.name} cannot be drawn: {one_line(error)}", stacklevel=2)
             continue

@@ -82,6 +82,13 @@ def test_a_tokenizer_config_that_is_none_is_one_line(tmp_path: Path) -> None:
         tokenizers.load_tokenizer(folder)
 
 
+def test_an_unknown_token_that_is_no_token_is_one_line(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    change(folder / "tokenizer_config.json", lambda record: {**record, "unk_token": ""})
+    with pytest.raises(UsageError, match="no usable tokenizer: its unknown token '' is not in its vocabulary"):
+        tokenizers.load_tokenizer(folder)
+
+
 def test_a_model_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
     transformers.ViTConfig().save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="vit has no vocab_size; a causal language model is needed"):

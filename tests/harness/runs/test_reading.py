@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from made_up import Talks, declare, write_run
 
+from harness.core.errors import StorageError
 from harness.runs import reading
 from harness.runs.run import load_run
 
@@ -48,3 +50,19 @@ def test_figures_are_the_same_bytes_every_time(rows: pd.DataFrame, tmp_path: Pat
         written.append(path.read_bytes())
     assert written[0] == written[1]
     assert b"<dc:date>" not in written[0]
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_old_figure(
+    rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = Talks().figures(rows, pd.DataFrame())[:1]
+    (path,) = reading.write_figures(tmp_path, figures)
+    before = path.read_bytes()
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(StorageError, match=r"talks-of-a-x\.svg: no space is left on the disk; make room"):
+        reading.write_figures(tmp_path, figures)
+    assert [file.read_bytes() for file in path.parent.iterdir()] == [before]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -141,3 +142,22 @@ def test_workers_end_with_a_driver_that_is_killed(folder: Path, task: str) -> No
     assert psutil.wait_procs(below, timeout=3)[1] == []
     assert "resource_tracker" not in errors  # that semaphores were left to it is not for the terminal
     assert len(list(folder.glob("begun-*"))) == 2
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_a_disk_that_takes_no_more_ends_the_run_which_goes_on_later(folder: Path, executor: str) -> None:
+    """The system refuses to let a file grow. The driver of a serial run cannot write its manifest either."""
+    (folder / "full").touch()
+    process = start(folder, "large", 3, *OPTIONS[executor])
+    _, errors = process.communicate(timeout=90)
+    lines = [line for line in errors.splitlines() if line.startswith("ccmc: ")]
+    assert process.returncode == 3, errors
+    assert len(lines) == 1, errors
+    assert "a file would be larger than this disk or process allows; make room" in lines[0]
+    assert "Traceback" not in errors
+    assert [p.name for p in (folder / "run").rglob("*.tmp*")] == []
+    (folder / "full").unlink()
+    process = start(folder, "large", 3, *OPTIONS[executor])
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 0, errors
+    assert sorted(pd.read_parquet(folder / "run" / "rows.parquet")["value"]) == [0, 1, 2]
