@@ -26,9 +26,12 @@ def verify(run: RunArgument) -> None:
     """Check that a run is complete, in its schema, and as it was written; exit code 1 where it is not."""
     from harness.runs.run import load_run
     from harness.runs.verify import verify as check
+    from harness.runs.versions import kept_lines
 
     opened = load_run(run)
     found = check(opened.path)
+    for line in kept_lines(opened.manifest):
+        print_line(f"note: {line}")
     for problem in found.problems:
         print_line(problem)
     checked = f"{found.files} files, {found.units} units, {found.rows:,} rows"

@@ -11,6 +11,7 @@ from harness.core.errors import UsageError, nearest
 from harness.core.records import Answer, Table
 from harness.report.render import data, latex, markdown, render
 from harness.report.terminal import print_prose, print_tables, say
+from harness.runs.versions import kept_lines
 
 if TYPE_CHECKING:
     from harness.runs.reading import Reading
@@ -76,7 +77,7 @@ def print_overview(run: Any, readings: Sequence[Reading], everything: bool = Fal
         say()
         for answer in said:
             print_prose(answer_text(answer), "- ", "  ")
-    if notes := run.manifest.get("notes"):
+    if notes := [*run.manifest.get("notes", []), *kept_lines(run.manifest)]:
         say()
         for note in notes:
             print_prose(f"note: {note}", rest="  ")
@@ -136,7 +137,7 @@ def to_text(run: Any, answers: Sequence[Answer], tables: Sequence[Table], format
                 "models": [model["name"] for model in run.manifest["models"]],
                 "prompts": {part: run.manifest["prompts"][part] for part in ("train", "held_out")},
                 "config_hash": run.manifest["config_hash"],
-                "notes": run.manifest.get("notes", []),
+                "notes": [*run.manifest.get("notes", []), *kept_lines(run.manifest)],
             },
             "answers": [data.answer_record(answer) for answer in answers],
             "tables": [data.table_record(table) for table in tables],

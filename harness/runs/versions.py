@@ -106,3 +106,29 @@ def recorded(store: RunDirectory, unit: Unit) -> dict[str, str] | None:
         return None
     versions: dict[str, str] = read_record(store.unit(unit.kept))["versions"]
     return versions
+
+
+def kept_lines(manifest: Mapping[str, Any], most: int = 3) -> list[str]:
+    """What a run holds that other versions made, a line for each set of versions; none for a run without such units.
+
+    Args:
+        manifest: of the run.
+        most: how many units are named.
+    """
+    groups: dict[str, list[str]] = {}
+    present = manifest["packages"]
+    for unit in manifest["units"]:
+        if made_by := unit.get("versions"):
+            others = [
+                f"{name} {version} (the run has {present[name]})"
+                for name, version in sorted(made_by.items())
+                if name in present and present[name] != version
+            ]
+            what = ", ".join(others) or "other versions of " + ", ".join(sorted(made_by.keys() - present.keys()))
+            groups.setdefault(what, []).append(unit["label"])
+    return [
+        f"{'1 unit was' if len(labels) == 1 else f'{len(labels)} units were'} made with {what} and kept: "
+        + "; ".join(labels[:most])
+        + (f"; and {len(labels) - most} more" if len(labels) > most else "")
+        for what, labels in groups.items()
+    ]

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from stores import manifest, plan, work_on
 
+from harness.cli.app import invoke
 from harness.core.errors import StorageError, UsageError
 from harness.runs import identity, writing
 from harness.runs.directory import RunDirectory
 from harness.runs.opening import begin
+from harness.runs.versions import kept_lines
 
 
 @pytest.fixture
@@ -143,6 +145,20 @@ def test_units_of_other_versions_are_kept_on_request_and_recorded(upgraded: Path
     assert work_on(upgraded, plan(), keep=True, **NEW)[0].state == "complete"
     with pytest.raises(UsageError, match="--keep-old-units"):
         work_on(upgraded, plan(), **NEW)
+
+
+def test_kept_units_are_shown_with_their_versions(upgraded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, _ = work_on(upgraded, plan(), keep=True, **NEW)
+    (line,) = kept_lines(run.manifest)
+    assert line.startswith("2 units were made with torch ")
+    assert line.endswith(" (the run has 99.0) and kept: square 0; square 1")
+    assert kept_lines(run.manifest, most=1)[0].endswith("kept: square 0; and 1 more")
+    capsys.readouterr()
+    for verb, code in (("show", 0), ("verify", 1)):  # the hash of this made-up config is none
+        assert invoke([verb, str(upgraded)]) == code
+        assert f"note: {line}" in capsys.readouterr().out.replace("\n  ", " ")
+    assert invoke(["show", str(upgraded), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["notes"] == [line]
 
 
 @pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EROFS", "EIO"])
