@@ -253,6 +253,7 @@ def _manifest(
         "models": weights,
         "git": provenance.git_state(),
         "packages": provenance.packages(),
+        "installed": provenance.installed(),
         "machine": provenance.machine(device),
         "created": now(),
         "units": [{"key": unit.key, "label": unit.label} for unit in plan],

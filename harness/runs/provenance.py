@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 PACKAGES = ("ccmc-harness", "torch", "transformers", "datasets", "numpy", "scipy", "numba", "pandas", "pyarrow")
 
@@ -67,3 +69,26 @@ def machine(device: str) -> dict[str, Any]:
 def packages() -> dict[str, str]:
     """Name -> version of the packages that results depend on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def installed(name: str = "ccmc-harness") -> dict[str, Any]:
+    """How a package was installed, as its installer recorded it (PEP 610), without paths of this machine.
+
+    Returns:
+        `from`: `index`, `archive`, `repository`, `folder`, `editable folder`, or `nowhere` for code that is not
+        installed; of an archive its file name and hashes, of a repository its URL and commit.
+    """
+    try:
+        said = importlib.metadata.distribution(name).read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return {"from": "nowhere"}
+    if said is None:
+        return {"from": "index"}
+    record = json.loads(said)
+    if archive := record.get("archive_info"):
+        hashes = archive.get("hashes") or dict([archive["hash"].split("=", 1)] if archive.get("hash") else [])
+        return {"from": "archive", "file": unquote(record["url"].rpartition("/")[2]), "hashes": hashes}
+    if vcs := record.get("vcs_info"):
+        return {"from": "repository", "url": record["url"], "commit": vcs.get("commit_id")}
+    editable = bool(record.get("dir_info", {}).get("editable"))
+    return {"from": "editable folder" if editable else "folder"}

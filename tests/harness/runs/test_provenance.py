@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness.runs.provenance import git_state
+from harness.runs.provenance import git_state, installed
 
 NONE = {"commit": None, "dirty": None}
 
@@ -40,3 +41,36 @@ def test_installed_inside_the_repository_of_somebody(tmp_path: Path) -> None:
     assert git_state(site) == NONE
     (tmp_path / "outside" / "harness").mkdir(parents=True)
     assert git_state(tmp_path / "outside") == NONE
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        (None, {"from": "index"}),
+        ({"url": "file:///home/a/x", "dir_info": {"editable": True}}, {"from": "editable folder"}),
+        ({"url": "file:///home/a/x", "dir_info": {}}, {"from": "folder"}),
+        (
+            {"url": "file:///home/a/made%20up-1-py3-none-any.whl", "archive_info": {"hashes": {"sha256": "ab"}}},
+            {"from": "archive", "file": "made up-1-py3-none-any.whl", "hashes": {"sha256": "ab"}},
+        ),
+        (
+            {"url": "https://example.org/x.whl", "archive_info": {"hash": "sha256=ab"}},
+            {"from": "archive", "file": "x.whl", "hashes": {"sha256": "ab"}},
+        ),
+        (
+            {"url": "https://example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": "c0"}},
+            {"from": "repository", "url": "https://example.org/x.git", "commit": "c0"},
+        ),
+    ],
+)
+def test_how_it_was_installed(
+    record: dict[str, object] | None, wanted: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "made_up-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: made-up\nVersion: 1\n", encoding="utf-8")
+    if record is not None:
+        (folder / "direct_url.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert installed("made-up") == wanted
+    assert installed("no-such-package-here") == {"from": "nowhere"}
