@@ -21,11 +21,12 @@ from harness.runs.run import Run, load_run
 
 MOST_ROWS, FIRST_ROWS = 40, 12  # a table with more rows than the first is cut to the second
 NOTES = "notes.md"
+INFERENCE = "inference.md"  # how often intervals are wrong, by simulation: written by tests/benchmarks/inference.py
 
 
-def notes_of(folder: Path) -> str:
+def notes_of(folder: Path, name: str = NOTES) -> str:
     """The prose beside a run or beside all of them; empty where there is none."""
-    file = folder / NOTES
+    file = folder / name
     return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
@@ -117,5 +118,6 @@ def results_page(root: Path) -> str:
         notes_of(root / "reference"),
         contents,
         *(run_section(run, name, root) for name, run in runs.items()),
+        notes_of(root, INFERENCE),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
