@@ -5,8 +5,8 @@ the small-sample correction CR2, its degrees of freedom are Satterthwaite's; wit
 on group means. Shares of repeated text are skewed: most prompts have nearly none, a few have much. A t interval then
 misses too often on the side of the tail that few groups show, and Hall's correction of the skewness, which mends
 that, is too short on the other side where the values are symmetric with heavy tails. So the end that Hall's correction
-moves outwards is moved by all of it, and the other end inwards by a quarter of it. `ends` of this interval and the
-p-values of its tests belong together: a value is outside of the 95 % interval exactly where its p is below .05.
+moves outwards is moved by all of it, and the other end inwards by a third of it. The interval
+and the p-values of its tests belong together: a value is outside of the 95 % interval exactly where its p is below .05.
 
 Measured by simulation (`tests/benchmarks/test_inference.py`, table in results/inference.md). With 12 prompts in 6
 groups a zero-heavy law often shows no more than a handful of groups that are not 0: where fewer than 5 groups differ
@@ -24,7 +24,7 @@ from harness.core.records import Interval
 from harness.stats.intervals import FEWEST_UNITS, Floats, check_level, check_same_length, checked_values, too_few
 from harness.stats.joint import Spread
 
-INWARDS = 0.25  # of Hall's correction, at the end that it moves inwards
+INWARDS = 1 / 3  # of Hall's correction, at the end that it moves inwards
 _TINY = 1e-12
 
 
@@ -107,7 +107,7 @@ def _hall(t: Floats, skewness: Floats) -> Floats:
 
 
 def _towards_zero(t: Floats, skewness: Floats) -> Floats:
-    """The smaller of Hall's statistic and the one with a quarter of his correction: what a right tail is judged by."""
+    """The smaller of Hall's statistic and the one with a third of his correction: what a right tail is judged by."""
     added = _hall(t, skewness)
     return t + np.minimum(added, INWARDS * added)
 

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from harness.core.records import Interval
 from harness.stats.grouped import group_mean
 from harness.stats.intervals import FEWEST_UNITS, Floats, bootstrap_interval, too_few
+from harness.stats.position_model import base_rate, fit_position
+from harness.stats.proper import skill
 
 BINS = 10
 
@@ -70,6 +72,23 @@ def fair_brier_scores(hits: ArrayLike, rollouts: int, events: ArrayLike) -> Floa
     from_rollouts(hits, rollouts)
     share, y = _checked(np.asarray(hits, dtype=np.float64) / rollouts, events)
     scores: Floats = (share - y) ** 2 - share * (1 - share) / (rollouts - 1)
+    return scores
+
+
+def choice_scores(chosen: ArrayLike, squares: ArrayLike) -> Floats:
+    """[n] Brier scores of which of several tokens came, in [0, 2]: sum over tokens of (p - [it came])^2.
+
+    Args:
+        chosen: [n] the probability that the token had which came.
+        squares: [n] sum of the squared probabilities of all tokens.
+
+    Raises:
+        ValueError: other lengths, or a sum of squares below the square of the chosen probability or above 1.
+    """
+    p, square = np.asarray(chosen, dtype=np.float64), np.asarray(squares, dtype=np.float64)
+    if p.shape != square.shape or not ((p >= 0) & (p**2 <= square + 1e-9) & (square <= 1 + 1e-9)).all():
+        raise ValueError("choices need the probability of what came and the sum of squares of all, in [p^2, 1]")
+    scores: Floats = 1 - 2 * p + square
     return scores
 
 
@@ -293,6 +312,55 @@ def wilson(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """All that is said about forecasts of one event: the Brier score first, and what it is compared with.
+
+    Attributes:
+        brier: the score with its parts.
+        nats: the log score.
+        table: calibration.
+        over_base: skill of the Brier score against the training texts' share of steps with the event.
+        over_position: the same against a logistic model of position alone, fitted to training texts.
+    """
+
+    brier: Brier
+    nats: LogScore
+    table: list[CalibrationBin]
+    over_base: Interval
+    over_position: Interval
+
+
+def judge_hazard(
+    forecasts: ArrayLike,
+    events: ArrayLike,
+    positions: ArrayLike,
+    clusters: ArrayLike,
+    training_positions: ArrayLike,
+    training_events: ArrayLike,
+    seed: int = 0,
+) -> Hazard:
+    """Judge forecasts of one event along held-out texts.
+
+    Args:
+        forecasts, events, positions, clusters: [n] of the held-out steps.
+        training_positions, training_events: [m] of the steps of training texts, which the references are fitted to.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: as `brier` and `fit_position`.
+    """
+    told = brier(forecasts, events, clusters, seed=seed)
+    own = brier_scores(forecasts, events)
+    rate = np.full(own.size, base_rate(training_events))
+    by_position = fit_position(training_positions, training_events).predict(positions)
+    over_base, over_position = (
+        skill(own, brier_scores(reference, events), clusters, seed) for reference in (rate, by_position)
+    )
+    nats = log_score(log_scores(forecasts, events), clusters)
+    return Hazard(told, nats, calibration(forecasts, events, clusters), over_base, over_position)
 
 
 def _design_effect(events: Floats, cluster: NDArray[np.int64]) -> float | None:

@@ -86,7 +86,7 @@ def test_holm_with_fewer_true_hypotheses_than_tests() -> None:
 
 def test_no_wrong_verdict_in_a_table_more_often_than_in_one_of_twenty() -> None:
     """Ten figures, half of them without a difference, half of them on the margin: the worst case of the correction."""
-    rng, wrong, runs = np.random.default_rng(0), 0, 120
+    rng, wrong, runs = np.random.default_rng(0), 0, 80
     for _ in range(runs):
         table = [judge(rng.normal(true, 0.1, 40), None, 0.1) for true in [0.0] * 5 + [0.1] * 5]
         words = [one.word for one in judged_together(table)]

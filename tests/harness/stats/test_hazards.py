@@ -13,8 +13,10 @@ from harness.stats.hazards import (
     brier,
     brier_scores,
     calibration,
+    choice_scores,
     fair_brier_scores,
     from_rollouts,
+    judge_hazard,
     log_score,
     log_scores,
     wilson,
@@ -168,3 +170,35 @@ def test_few_clusters_have_parts_without_intervals() -> None:
     assert found.reliability.value is not None
     assert found.reliability.low is None
     assert "fewer than 5" in str(found.reliability.missing)
+
+
+def test_choices_are_scored_over_all_tokens() -> None:
+    p = np.random.default_rng(3).dirichlet(np.ones(5), 7)
+    came = np.random.default_rng(4).integers(0, 5, 7)
+    by_hand = ((p - np.eye(5)[came]) ** 2).sum(axis=1)
+    assert choice_scores(p[np.arange(7), came], (p**2).sum(axis=1)) == pytest.approx(by_hand)
+    with pytest.raises(ValueError, match="sum of squares"):
+        choice_scores([0.9], [0.5])
+
+
+def test_a_forecast_that_knows_the_position_alone_has_no_skill_over_it() -> None:
+    """The event depends on position and, half of it, on the text; one forecast knows both, one the position alone."""
+    rng = np.random.default_rng(5)
+
+    def texts(count: int) -> tuple[np.ndarray, ...]:
+        positions = np.tile(np.arange(0.0, 256.0, 8.0), count)
+        text = np.repeat(rng.choice([0.2, 0.9], count), 32)
+        chance = text * positions / 256
+        return positions, chance, (rng.random(chance.size) < chance).astype(float), np.repeat(np.arange(count), 32)
+
+    before, _, happened, _ = texts(100)
+    positions, chance, events, clusters = texts(80)
+    knows = judge_hazard(chance, events, positions, clusters, before, happened)
+    blind = judge_hazard(0.55 * positions / 256, events, positions, clusters, before, happened)
+    assert knows.over_position.low is not None
+    assert knows.over_position.low > 0.05
+    assert (knows.over_base.value or 0) > (knows.over_position.value or 0)
+    assert blind.over_base.low is not None
+    assert blind.over_base.low > 0
+    assert blind.over_position.value == pytest.approx(0.0, abs=0.02)
+    assert (knows.nats.infinite, knows.brier.clusters, sum(one.n for one in knows.table)) == (0, 80, 80 * 32)
