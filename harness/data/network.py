@@ -5,8 +5,10 @@ A download that moves is never cut off: `READ` counts from the last byte that ca
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,6 +21,10 @@ from harness.core.errors import one_line
 
 CONNECT = 8.0  # seconds until a server has accepted a connection, with the search for its address
 READ = 15.0  # seconds until the next byte
+
+
+_given_up: dict[str, float] = {}
+"""Server -> until when it is not tried again, since it said nothing: the library asks in two manners, one by one."""
 
 
 class UnreachableError(Exception):
@@ -136,9 +142,13 @@ def _client(plain: Callable[[], Any]) -> Any:
             limits = {"connect": CONNECT, "read": READ, "write": READ, "pool": None}
             request.extensions = {**request.extensions, "timeout": limits}
             host = host_of(str(request.url))
+            if time.monotonic() < _given_up.get(host, -math.inf):
+                raise UnreachableError(silent(host))
             try:
                 answer = super().send(request, **options)
             except failure as error:
+                if isinstance(error, library.ReadTimeout):
+                    _given_up[host] = time.monotonic() + READ
                 raise UnreachableError(_words(error, host)) from error
             if not answer.is_closed:
                 answer.stream = _guarded(answer.stream, library.SyncByteStream, library.TimeoutException, host)

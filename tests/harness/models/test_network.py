@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -169,3 +172,45 @@ def test_words_of_pip() -> None:
         "no network: files.example cannot be reached"
     )
     assert wheels._why("", "") == ""
+
+
+HUB = """
+import sys
+from harness.cli.app import invoke
+from harness.data import network
+network.READ = 3.0
+code = invoke(["run", sys.argv[1]])
+print(code)
+"""
+CONFIG = """
+name: x
+models: [nobody/nothing]
+prompts: [{id: a, kind: b, text: one}, {id: c, kind: b, text: two}]
+experiments: [{kind: heads}]
+"""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_with_a_hub_that_says_nothing_or_is_not_there(
+    there: bool, serve: Callable[[Callable[[socket.socket], None]], str], tmp_path: Path
+) -> None:
+    """The command as a whole, with the hub's own client: one line, after one time-out at most."""
+    asked: list[socket.socket] = []
+    url = serve(asked.append) if there else closed_port()
+    (tmp_path / "x.yaml").write_text(CONFIG, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, "x.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    host = url.removeprefix("http://")
+    what = f"{host} accepted the connection and sent nothing for 3 s" if there else f"no network: {host} cannot be"
+    assert done.stdout == "2\n"
+    assert done.stderr.startswith(f"ccmc: model 'nobody/nothing': {what}")
+    assert done.stderr.count("\n") == 1
+    assert len(asked) == (2 if there else 0)  # a look whether it is there, and one request
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "hub") == ["x.yaml"]
