@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from harness.config.decoding import OPTIONS, Strategy, strategy_options
 from harness.core.hashing import canonical_hash
 
-SAMPLING_ONLY = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+SAMPLING_ONLY = ("top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAMS_ONLY = ("length_penalty", "early_stopping")
 _AS_OPTION = {"no_repeat_ngram_size": "no_repeat_ngram"}
 

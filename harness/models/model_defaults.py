@@ -79,6 +79,7 @@ TAKEN: dict[str, tuple[Callable[[Any, int], bool], str]] = {
     "top_k": _count(1, 10**7),
     "top_p": _number(0, 1),
     "min_p": _number(0, 1),
+    **({"top_h": _number(0, 1)} if hasattr(hf, "TopHLogitsWarper") else {}),
     "typical_p": (lambda value, size: type(value) is float and 0 < value < 1, "a number between 0 and 1"),
     "epsilon_cutoff": (lambda value, size: type(value) is float and 0 < value < 1, "a number between 0 and 1"),
     "eta_cutoff": (lambda value, size: type(value) is float and 0 < value < 1, "a number between 0 and 1"),

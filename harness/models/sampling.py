@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers as hf
 from transformers import (
     LogitsProcessor,
     MinPLogitsWarper,
@@ -37,10 +38,12 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def cuts(temperature: float, options: dict[str, Any]) -> list[LogitsProcessor]:
-    """The processors of temperature, top_k, top_p and min_p, in the order in which transformers applies them."""
+    """The processors of temperature, top_h, top_k, top_p and min_p, in the order in which transformers applies them."""
     made: list[LogitsProcessor] = []
     if temperature != 1.0:
         made.append(TemperatureLogitsWarper(float(temperature)))
+    if options.get("top_h") is not None:
+        made.append(hf.TopHLogitsWarper(float(options["top_h"])))
     if options.get("top_k") is not None:
         made.append(TopKLogitsWarper(int(options["top_k"])))
     if options.get("top_p") is not None:

@@ -38,7 +38,8 @@ def test_fields_of_a_folder_are_part_of_the_run(tmp_path: Path) -> None:
         frame = pd.concat([pd.read_parquet(file) for file in files])
         return frame[frame["source"] == "model"]
 
-    fields = {"top_k": 3, "repetition_penalty": 1.5, "suppress_tokens": list(range(2, 20)), "do_sample": True}
+    taken = {"top_k": 3, "top_h": 0.9, "repetition_penalty": 1.5, "suppress_tokens": list(range(2, 20))}
+    fields = {**taken, "do_sample": True}
     plain = run("plain", fields, taken=False)
     assert set(texts("plain")["strategy"]) == {"greedy", "temperature=1"}
     assert "generation_config" not in plain.manifest["models"][0]
@@ -46,9 +47,12 @@ def test_fields_of_a_folder_are_part_of_the_run(tmp_path: Path) -> None:
     names = sorted(set(texts("taken")["strategy"]))
     assert names[0].startswith("greedy,repetition_penalty=1.5,model-defaults(suppress_tokens=")
     assert names[1].startswith("temperature=1,top_k=3,repetition_penalty=1.5,model-defaults(suppress_tokens=")
+    assert "top_h" not in names[0] and names[1].endswith(",top_h=0.9)")
+    settings = [json.loads(file.read_text())["settings"] for file in (tmp_path / "taken").glob("units/*/unit.json")]
+    assert {each["model_defaults"].get("top_h") for each in settings if "model_defaults" in each} == {None, 0.9}
     assert not {token for text in texts("taken")["continuation"] for token in text} & set(range(2, 20))
     assert {token for text in texts("plain")["continuation"] for token in text} & set(range(2, 20))
-    assert done.manifest["models"][0]["generation_config"] == {k: v for k, v in fields.items() if k != "do_sample"}
+    assert done.manifest["models"][0]["generation_config"] == taken
     assert any("do_sample=true; set aside" in note for note in done.manifest["notes"])
     with pytest.raises(UsageError, match="the decoding fields of its models' generation_config"):
         run("taken", {**fields, "suppress_tokens": [5]})

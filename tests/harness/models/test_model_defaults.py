@@ -25,7 +25,7 @@ FIELDS: dict[str, Any] = {
     "begin_suppress_tokens": list(range(3, 30)), "sequence_bias": [[[7], 90.0], [[7, 8], 3.0]], "min_length": 14,
     "min_new_tokens": 9, "exponential_decay_length_penalty": [2, 3.0], "forced_eos_token_id": 1,
     "forced_bos_token_id": 5, "renormalize_logits": True, "repetition_penalty": 1.7, "no_repeat_ngram": 2,
-    "typical_p": 0.3, "epsilon_cutoff": 0.03, "eta_cutoff": 0.05,
+    "top_h": 0.4, "typical_p": 0.3, "epsilon_cutoff": 0.03, "eta_cutoff": 0.05,
 }  # fmt: skip
 
 
@@ -82,6 +82,8 @@ def test_each_field_does_what_it_says(loaded: Any) -> None:
     plain = texts(loaded, PROMPTS, None)
     assert texts(loaded, PROMPTS, 1.0, epsilon_cutoff=0.999) == plain
     assert texts(loaded, PROMPTS, None, renormalize_logits=True) == plain
+    assert texts(loaded, PROMPTS, 1.0, top_h=1e-6) == plain
+    assert texts(loaded, PROMPTS, None, top_h=1e-6) == plain != texts(loaded, PROMPTS, 1.0, top_h=0.9)
     assert texts(loaded, PROMPTS, 1.0, typical_p=0.05) != texts(loaded, PROMPTS, 1.0)
 
 
@@ -112,7 +114,7 @@ def test_the_strategy_decides_where_both_speak() -> None:
         ("num_return_sequences", 2), ("stop_strings", ["a"]), ("penalty_alpha", 0.6), ("prompt_lookup_num_tokens", 3),
         ("guidance_scale", 3.0), ("watermarking_config", {"bias": 2.0}), ("max_time", 1.0), ("constraints", ["x"]),
         ("encoder_repetition_penalty", 2.0), ("cache_implementation", "static"), ("return_dict_in_generate", True),
-        ("output_scores", True), ("top_h", 0.4), ("remove_invalid_values", True), ("a_new_field", 1),
+        ("output_scores", True), ("remove_invalid_values", True), ("a_new_field", 1),
     ],
 )  # fmt: skip
 def test_fields_that_cannot_act_here_are_refused(tmp_path: Path, field: str, value: Any) -> None:
@@ -129,6 +131,7 @@ def test_fields_that_cannot_act_here_are_refused(tmp_path: Path, field: str, val
         ("bad_words_ids", [3]), ("sequence_bias", {"[3]": 1.0}), ("sequence_bias", [[[3], "x"]]), ("min_length", -1),
         ("sequence_bias", []), ("forced_eos_token_id", -1), ("early_stopping", "soon"), ("typical_p", 2.0),
         ("exponential_decay_length_penalty", [1]), ("renormalize_logits", "yes"), ("no_repeat_ngram_size", 1),
+        ("top_h", 1.5),
     ],
 )  # fmt: skip
 def test_values_that_are_none_of_their_field_are_refused(tmp_path: Path, field: str, value: Any) -> None:

@@ -77,6 +77,8 @@ def test_seeds_give_other_texts_and_the_global_generator_is_left_alone(model: An
         (1.4, {"top_p": 0.7}),
         (1.4, {"min_p": 0.2}),
         (0.9, {"top_k": 9, "top_p": 0.8, "min_p": 0.1}),
+        (1.4, {"top_h": 0.4}),
+        (0.7, {"top_h": 0.8, "top_k": 9, "top_p": 0.8}),
     ],
 )
 def test_the_distribution_is_that_of_transformers(model: Any, temperature: float, options: dict[str, Any]) -> None:
