@@ -11,11 +11,15 @@ import pytest
 import small_models
 
 import harness
+from harness.cli.app import invoke
+from harness.config.load import Config
 from harness.core.errors import UsageError
+from harness.data.prompts import Prompt
+from harness.experiments._shared.continuations import Model, continuation_unit
 from harness.runs.verify import verify
 
 
-def test_fields_of_a_folder_are_part_of_the_run(tmp_path: Path) -> None:
+def test_fields_of_a_folder_are_part_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = small_models.save(small_models.llama(2, scale=0.4), tmp_path / "model")
     said = folder / "generation_config.json"
     prompts = [{"id": str(i), "kind": "a", "text": t} for i, t in enumerate(small_models.random_texts(4, 8))]
@@ -43,6 +47,11 @@ def test_fields_of_a_folder_are_part_of_the_run(tmp_path: Path) -> None:
     plain = run("plain", fields, taken=False)
     assert set(texts("plain")["strategy"]) == {"greedy", "temperature=1"}
     assert "generation_config" not in plain.manifest["models"][0]
+    capsys.readouterr()
+    assert invoke(["show", str(tmp_path / "plain")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "generation_config.json sets top_k=3, top_h=0.9, repetition_penalty=1.5, suppress_tokens=[2, 3" in shown
+    assert "do_sample=true; set aside, decoding is what `generation` of the config says" in shown
     done = run("taken", fields)
     names = sorted(set(texts("taken")["strategy"]))
     assert names[0].startswith("greedy,repetition_penalty=1.5,model-defaults(suppress_tokens=")
@@ -64,3 +73,43 @@ def test_fields_of_a_folder_are_part_of_the_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"generation_config\.json sets stop_strings="):
         run("refused", {"stop_strings": ["a"]})
     assert not (tmp_path / "refused").exists()
+
+
+def test_every_field_gives_a_continuation_another_key(tmp_path: Path) -> None:
+    prompt = Prompt("a", "kind", "w1 w2", "held_out")
+    config = Config.model_validate(
+        {"name": "keys", "models": ["m"], "prompts": "p.yaml", "experiments": [{"kind": "generation"}]}
+    )
+
+    def key(**defaults: Any) -> str:
+        model = Model("m", tmp_path, None, "0" * 64, 2, {"a": [3, 4]}, defaults=defaults)
+        sampled = config.generation.strategies[1]
+        return continuation_unit(config, model, [prompt], sampled, 0, "cpu").key
+
+    fields: list[dict[str, Any]] = [
+        {}, {"top_k": 3}, {"top_k": 4}, {"top_h": 0.5}, {"top_h": 0.4}, {"suppress_tokens": [3]},
+        {"suppress_tokens": [4]}, {"min_length": 3}, {"bad_words_ids": [[3]]}, {"repetition_penalty": 1.2},
+    ]  # fmt: skip
+    assert len({key(**each) for each in fields}) == len(fields)
+    assert key(length_penalty=2.0) == key()  # of beams only
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("stop_strings", ["w1"]), ("penalty_alpha", 0.6), ("num_return_sequences", 2), ("max_time", 1.0), ("top_h", 7)],
+)
+def test_a_refused_field_is_one_line_of_the_command_line(
+    tmp_path: Path, small_config: Path, small_model: Path, capsys: pytest.CaptureFixture[str], field: str, value: Any
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in small_model.iterdir():
+        if file.name != "generation_config.json":
+            (folder / file.name).symlink_to(file)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, field: value}))
+    settings = ["--set", f"models={json.dumps([str(folder)])}", "--set", "generation.use_model_defaults=true"]
+    assert invoke(["run", str(small_config), *settings, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr()
+    (line,) = said.err.strip().splitlines()
+    assert f"generation_config.json sets {field}={json.dumps(value)}, which " in line and "set use_model_def" in line
+    assert not (tmp_path / "run").exists()
