@@ -228,6 +228,7 @@ def _manifest(
             "weights_sha256": m.weights_hash,
             "layers": m.layers,
             **({"tokens_sha256": m.tokens_hash()} if m.tokens else {}),
+            **({"texts_sha256": m.texts_hash()} if m.read else {}),
             **({"generation_config": dict(m.defaults)} if m.defaults else {}),
             "folder": str(m.path.resolve()) if catalogue.is_folder(m.name, loaded.base) else None,
         }

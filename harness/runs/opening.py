@@ -115,8 +115,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     changed = [key for key in new["config"] if old["config"].get(key) != new["config"][key]]
     if changed:
         return f"its config differs in {', '.join(changed)}"
-    if old["config_hash"] == new["config_hash"] and (name := _other_tokens(old, new)) is not None:
-        return f"its prompts' token ids differ for {name!r}, as with a chat template that writes the date"
+    if old["config_hash"] == new["config_hash"] and (which := _other_tokens(old, new)) is not None:
+        return f"the token ids of its {which}, as with a chat template that writes the date"
     taken = [[model.get("generation_config") for model in each["models"]] for each in (old, new)]
     if old["prompts"] == new["prompts"] and taken[0] != taken[1]:
         return "the decoding fields of its models' generation_config.json differ"
@@ -209,10 +209,11 @@ def _history(old: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _other_tokens(old: dict[str, Any], new: dict[str, Any]) -> str | None:
-    """The first model whose prompts have other token ids than in an older manifest that recorded them."""
-    recorded = {model["name"]: model.get("tokens_sha256") for model in old["models"]}
+    """The first texts of a model that have other token ids than in an older manifest that recorded them."""
+    recorded = {model["name"]: model for model in old["models"]}
     for model in new["models"]:
-        before = recorded.get(model["name"])
-        if before is not None and before != model.get("tokens_sha256", before):
-            return str(model["name"])
+        for field, what in (("tokens_sha256", "prompts"), ("texts_sha256", "texts")):
+            before = recorded.get(model["name"], {}).get(field)
+            if before is not None and before != model.get(field, before):
+                return f"{what} differ for {model['name']!r}"
     return None

@@ -50,6 +50,7 @@ class _Model(_Part):
     layers: Count
     weights_sha256: str
     tokens_sha256: str | None = None
+    texts_sha256: str | None = None
     generation_config: dict[str, object] | None = None
     folder: str | None = None
 

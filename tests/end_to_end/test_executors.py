@@ -71,7 +71,7 @@ def check_equal(run: Any, other: Any) -> None:
 
 
 def test_the_run_has_every_kind(serial: Any) -> None:
-    kinds = {"one-layer", "heads", "continuations", "generation", "count-ablation"}
+    kinds = {"one-layer", "heads", "continuations", "generation", "count-ablation", "texts"}
     assert set(serial[0].rows["experiment"]) == kinds
     units = [json.loads(path.read_text(encoding="utf-8")) for path in serial[0].path.glob("units/*/unit.json")]
     assert {unit["threads"] for unit in units} == {1}

@@ -43,6 +43,7 @@ class Model:
             files and versions alone, which are in their identity.
         defaults: decoding fields of its folder that the run takes; none unless `generation.use_model_defaults`.
         reader: makes token ids of further texts.
+        read: hashes of the ids of those that were made so far.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Model:
     allow_mismatch: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reader: Reader | None = field(default=None, compare=False, repr=False)
+    read: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def settings(self) -> dict[str, Any]:
         return {"model": self.name, "revision": self.revision, "weights": self.weights_hash}
@@ -65,7 +67,13 @@ class Model:
     def encode(self, text: str, what: str) -> Encoded:
         """The token ids of a text that is no prompt; `what` it is, for messages."""
         assert self.reader is not None, "a model that was resolved for planning only reads no texts"
-        return self.reader.text(text, what)
+        encoded = self.reader.text(text, what)
+        self.read[what] = canonical_hash(encoded.whole)
+        return encoded
+
+    def texts_hash(self) -> str | None:
+        """SHA-256 over the token ids of all texts that are no prompts; None where there are none."""
+        return canonical_hash(self.read) if self.read else None
 
     def report(self, texts: str) -> None:
         """Note what was decided about the texts that were encoded since the last report, such as "documents"."""

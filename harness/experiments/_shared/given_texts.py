@@ -62,10 +62,23 @@ def given_unit(model: Model, documents: list[Prompt], settings: GivenTexts, max_
                 f"experiments.heads.texts: {settings.dataset!r}: none of {len(documents)} documents leaves a {part} "
                 f"text of {settings.min_tokens} tokens for {model.name!r}; take more documents or lower min_tokens"
             )
+    return texts_unit(model, pieces, f"{len(pieces)} texts of {settings.dataset}", length, device)
+
+
+def texts_unit(model: Model, pieces: list[dict[str, Any]], label: str, max_length: int, device: str) -> Unit:
+    """The unit that holds token ids of texts, which other units read and `verify` compares with their hash.
+
+    Args:
+        model: whose ids they are.
+        pieces: mappings of document, split, piece (its number in the document) and tokens (ids).
+        label: what they are, for progress bars.
+        max_length: of a piece.
+        device: on which the model will read them.
+    """
     return Unit(
         "harness.experiments._shared.given_texts:keep_texts",
-        f"{model.name}: {len(pieces)} texts of {settings.dataset}",
-        {**model.settings(), "pieces": canonical_hash(pieces), "max_length": length},
+        f"{model.name}: {label}",
+        {**model.settings(), "pieces": canonical_hash(pieces), "max_length": max_length},
         local={**local(model, device), "pieces": pieces},
     )
 

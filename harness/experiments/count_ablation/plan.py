@@ -6,7 +6,6 @@ from typing import Any
 
 from harness.config.decoding import Sampling
 from harness.core.errors import UsageError
-from harness.core.hashing import canonical_hash
 from harness.experiments._shared.continuations import (
     Model,
     continuation_unit,
@@ -15,6 +14,7 @@ from harness.experiments._shared.continuations import (
     smoke_length,
     tokens_of,
 )
+from harness.experiments._shared.given_texts import texts_unit
 from harness.experiments.count_ablation.settings import CountAblation
 from harness.experiments.experiment import Request
 from harness.runs.units import Unit
@@ -42,7 +42,7 @@ def conditions(settings: CountAblation, limit: int | None) -> list[dict[str, Any
 
 
 def plan(request: Request) -> list[Unit]:
-    """The model's own texts, the ranking of its heads on the training ones, then one unit per condition."""
+    """The model's own texts and prose, the ranking of heads on the former, then one unit per condition."""
     if request.config.generation.use_model_defaults:
         raise UsageError(
             "generation.use_model_defaults: count-ablation has decoding strategies of its own; set it false, or run "
@@ -62,29 +62,30 @@ def _of_model(request: Request, model: Model) -> list[Unit]:
     ranking = Unit(
         f"{TASK}:rank", f"{model.name}: ranking heads by their chains", shared, (greedy,), where, config.threads
     )
-    prose = _prose_tokens(request, model)
-    units = [greedy, sampled, ranking]
+    prose = _prose_unit(request, model)
+    units = [greedy, sampled, ranking, prose]
     for condition in conditions(settings, config.limit):
         name = ", ".join(f"{key} {value}" for key, value in condition.items())
         about = {
             **shared,
             "condition": condition,
             "prompts": [prompt_settings(model, prompt) for prompt in held_out],
-            "prose": [{"id": text, "tokens_sha256": canonical_hash(ids)} for text, ids in prose],
             "max_length": settings.max_length,
             "max_new_tokens": smoke_length(config, config.generation.max_new_tokens),
             "batch_size": config.generation.batch_size,
             "ignore_eos": config.generation.ignore_eos,
         }
-        given = {**where, "tokens": tokens_of(model, held_out), "prose_tokens": [ids for _, ids in prose]}
-        units.append(Unit(f"{TASK}:measure", f"{model.name}: {name}", about, (ranking, sampled), given, config.threads))
+        given, needs = {**where, "tokens": tokens_of(model, held_out)}, (ranking, sampled, prose)
+        units.append(Unit(f"{TASK}:measure", f"{model.name}: {name}", about, needs, given, config.threads))
     return units
 
 
-def _prose_tokens(request: Request, model: Model) -> list[tuple[str, list[int]]]:
-    """(name, token ids) of the texts that the loss is measured on."""
-    where = "experiments.count-ablation.prose: text"
-    texts = request.documents[: request.config.limit]
-    found = [(text.id, model.encode(text.text, f"{where} {text.id!r}").whole) for text in texts]
+def _prose_unit(request: Request, model: Model) -> Unit:
+    """The unit that holds the texts that the loss is measured on, as far as it is."""
+    where, longest = "experiments.count-ablation.prose: text", request.settings.max_length
+    pieces = []
+    for text in request.documents[: request.config.limit]:
+        ids = model.encode(text.text, f"{where} {text.id!r}").whole[:longest]
+        pieces.append({"document": text.id, "split": "held_out", "piece": 0, "tokens": ids})
     model.report("texts of prose")
-    return found
+    return texts_unit(model, pieces, f"{len(pieces)} texts of prose", longest, request.device)

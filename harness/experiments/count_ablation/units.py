@@ -150,8 +150,7 @@ def _judged(rows: Rows, work: Work, made: list[IntArray], tokenizer: Any) -> lis
 def _losses(rows: Rows, work: Work, model: Any, options: dict[str, Any]) -> None:
     """Rows of the loss on prose and on the model's own text, one per text."""
     s = work.settings
-    prose = zip(s["prose"], work.local["prose_tokens"], strict=True)
-    human = [(text["id"], ids, 1) for text, ids in prose]
+    human = [(c.prompt, c.tokens.tolist(), 1) for c in read_continuations(work.inputs[2])]
     continued = [c for c in read_continuations(work.inputs[1]) if len(c.continuation)]
     own = [(c.prompt, c.tokens.tolist(), len(c.prompt_tokens)) for c in continued]
     for metric, texts in (("loss_prose", human), ("loss_model_text", own)):

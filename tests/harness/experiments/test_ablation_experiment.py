@@ -20,6 +20,7 @@ from harness.experiments.count_ablation.plan import conditions
 from harness.experiments.count_ablation.settings import CountAblation
 from harness.experiments.count_ablation.tables import cost, tables
 from harness.experiments.count_ablation.units import chosen_heads, text_loss
+from harness.runs.verify import verify
 
 RANKED = [[layer, head] for layer in (2, 0, 3, 1) for head in range(4)]
 
@@ -153,3 +154,7 @@ def test_a_whole_run(tmp_path: Path, small_model: Path) -> None:
     assert [t.name for t in made] == [f"count-ablation.{n}" for n in ("places", "strengths", "losses", "contrasts")]
     assert len(made[1].rows) == 8
     assert run.state == "complete"
+    stored = run.trajectories[run.trajectories["source"] == "text"]
+    read = small_models.read(small_models.tokenizer(), prose[1]["text"])[:24]
+    assert {row["prompt"]: list(row["prompt_tokens"]) for row in stored.to_dict("records")}["t1"] == read
+    assert len(stored) == 4 and verify(tmp_path / "run").problems == ()

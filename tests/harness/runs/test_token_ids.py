@@ -50,3 +50,20 @@ def test_ids_are_compared_with_the_settings(
     found = token_problems(run.path / "units" / one.key)
     assert (found == []) if problem is None else (problem in found[0])
     assert (problem is None) == (not any("prompt" in line for line in verify(run.path).problems))
+
+
+@pytest.mark.parametrize("change", [{}, {"tokens": [1, 2, 9]}, {"document": "b"}, {"piece": 1}, {"split": "train"}])
+def test_ids_of_given_texts_are_compared_with_their_hash(tmp_path: Path, change: dict[str, Any]) -> None:
+    pieces = [
+        {"document": "a", "split": "held_out", "piece": 0, "tokens": [1, 2, 3]},
+        {"document": "a", "split": "held_out", "piece": 3, "tokens": [4]},
+    ]
+    settings = {"model": "m", "revision": None, "pieces": canonical_hash(pieces)}
+    stored = {"pieces": [{**pieces[0], **change}, pieces[1]]}
+    one = Unit("harness.experiments._shared.given_texts:keep_texts", "texts", settings, local=stored)
+    run, _ = work_on(tmp_path / "run", [one])
+    expected = ["trajectories.parquet: the token ids of its texts are not those of its settings"] if change else []
+    assert token_problems(run.path / "units" / one.key) == expected
+    assert [line for line in verify(run.path).problems if "token ids" in line] == [
+        f"units/{one.key} (texts): {line}" for line in expected
+    ]
