@@ -1,7 +1,7 @@
 """Trajectories: a chain's own tokens are appended to its context, and the next one is drawn.
 
 This is a vertex-reinforced random walk: what occurred often is drawn more often. Paths have the exact law of the
-chain and depend on the seed and on their place in the batch only.
+chain.
 
 Source: Ildiz et al. 2024, for the model on its own output.
 """
@@ -14,9 +14,6 @@ from ccmc._data.arrays import Sequences, as_width, flatten
 from ccmc._data.types import IntArray
 from ccmc.chain import CCMC, AttentionCCMC, Chain
 
-# Steps per logit from which a table of all exponentials pays.
-_TABLE_SHARE = 0.02
-
 
 def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: int | None = None) -> IntArray:
     """Continue every prompt by `steps` tokens.
@@ -25,7 +22,9 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
         chain: CCMC or AttentionCCMC.
         prompts: int array [n, L] or a list of n sequences of any lengths >= 1.
         steps: tokens to add to each prompt.
-        seed: non-negative; the same seed gives the same paths, whatever the number of threads.
+        seed: non-negative. With the tokens of a prompt it decides the path, whatever other prompts there are, their
+            order and the number of threads; equal prompts have paths of their own, the first, second, ... of that
+            prompt.
         window: the context is the last `window` tokens, or None for all.
 
     Returns:
@@ -46,11 +45,9 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
     width = as_width(window)
     table, logits, keys, queries = None, *([np.empty((0, 0))] * 3)
     if isinstance(chain, CCMC):
-        logits = chain.logits
-        highest = chain.logits.max(axis=1)
-        if (len(offsets) - 1) * steps >= _TABLE_SHARE * logits.size:
-            table = chain.transition
-            highest = np.log(np.maximum(table.max(axis=1), np.finfo(np.float64).tiny))
+        # Always by the table: draws by logits take other paths, and which is faster depends on the other prompts.
+        logits, table = chain.logits, chain.transition
+        highest = np.log(np.maximum(table.max(axis=1), np.finfo(np.float64).tiny))
     elif isinstance(chain, AttentionCCMC):
         keys, queries = chain.keys, chain.queries
         # No product exceeds the product of the norms, and a little more for rounding.
@@ -60,13 +57,16 @@ def simulate(chain: Chain, prompts: Sequences, steps: int, seed: int, window: in
         raise ValueError(f"cannot simulate a {type(chain).__name__}")
 
     from ccmc._data.compiled import run_tasks
+    from ccmc._sim.random import name_paths
     from ccmc._sim.walk import walk
 
     key = np.random.SeedSequence(int(seed)).generate_state(4, np.uint64).astype(np.uint64)
     out = np.empty((len(offsets) - 1, int(steps)), np.int64)
+    called = np.empty((len(out), 3), np.uint64)
+    name_paths(tokens, offsets, called)
 
     def work(paths: IntArray) -> None:
-        walk(paths, tokens, offsets, width, key, table, logits, keys, queries, highest, out)
+        walk(paths, tokens, offsets, width, key, called, table, logits, keys, queries, highest, out)
 
     run_tasks(work, np.diff(offsets) + float(steps))
     return out

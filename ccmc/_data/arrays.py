@@ -37,6 +37,10 @@ def flatten(sequences: Sequences, vocab_size: int) -> tuple[IntArray, IntArray]:
         raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
     if isinstance(sequences, np.ndarray) and sequences.ndim != 2:
         raise ValueError(f"sequences as an array must be [sequences, length], got shape {sequences.shape}")
+    if isinstance(sequences, np.ndarray) and sequences.size and sequences.dtype.kind in "iu":
+        count, length = sequences.shape
+        if sequences.min() >= 0 and sequences.max() < vocab_size:  # as a rule; otherwise the first wrong one is named
+            return sequences.astype(np.int64).ravel(), np.arange(count + 1, dtype=np.int64) * length
     parts = [np.asarray(sequence) for sequence in sequences]
     for s, part in enumerate(parts):
         if part.ndim != 1:

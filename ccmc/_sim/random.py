@@ -1,4 +1,8 @@
-"""Random words for the kernels of the simulation: xoshiro256++, one stream for each path, seeded by SplitMix64."""
+"""Random words for the kernels of the simulation: xoshiro256++, one stream for each path.
+
+A stream is seeded by SplitMix64 from the seed of the call, the tokens of the path's prompt and the number of equal
+prompts before it. So a path is the same whatever other prompts there are, and equal prompts have paths of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccmc._data.compiled import kernel
+from ccmc._data.types import IntArray
 
 U64 = np.uint64
 _GOLDEN = U64(0x9E3779B97F4A7C15)
@@ -23,11 +28,41 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @kernel
-def seed_stream(key: NDArray[np.uint64], path: int, state: NDArray[np.uint64]) -> None:
-    """State [4] of a path's stream from the seed's key [4]."""
-    x = U64(path)
-    for k in range(4):
-        x = _mix((x + _GOLDEN) ^ key[k])
+def name_paths(tokens: IntArray, offsets: IntArray, names: NDArray[np.uint64]) -> None:
+    """What each prompt is called: two hashes of its tokens and the number of equal prompts before it, names [n, 3].
+
+    Prompts are equal where both hashes are, which different ones are with a probability of about n^2 / 2^129.
+    """
+    n = names.shape[0]
+    slots = 4
+    while slots < 2 * n:
+        slots *= 2
+    first = np.full(slots, -1, np.int64)  # the first prompt of each name, found by the lower bits of its hash
+    met = np.zeros(n, np.int64)
+    for p in range(n):
+        a = b = U64(offsets[p + 1] - offsets[p])
+        for t in range(offsets[p], offsets[p + 1]):
+            a = (a ^ U64(tokens[t])) * _MIX_1
+            b = (b ^ U64(tokens[t])) * _MIX_2
+            a ^= a >> U64(32)
+            b ^= b >> U64(29)
+        a, b = _mix(a), _mix(b)
+        slot = np.int64(a & U64(slots - 1))
+        while first[slot] >= 0 and (names[first[slot], 0] != a or names[first[slot], 1] != b):
+            slot = (slot + 1) & (slots - 1)
+        if first[slot] < 0:
+            first[slot] = p
+        names[p, 0], names[p, 1], names[p, 2] = a, b, U64(met[first[slot]])
+        met[first[slot]] += 1
+
+
+@kernel
+def seed_stream(key: NDArray[np.uint64], name: NDArray[np.uint64], state: NDArray[np.uint64]) -> None:
+    """State [4] of a path's stream from the seed's key [4] and the name [3] of its prompt."""
+    x = U64(0)
+    for part in name:
+        for k in range(4):
+            x = _mix((x + _GOLDEN) ^ key[k] ^ part)
     for k in range(4):
         x += _GOLDEN
         state[k] = _mix(x)

@@ -16,8 +16,8 @@ A step waits for little: two draws are made at once, the upper 53 bits of a rand
 lower 11 decide nearly always whether the token there is accepted (another word decides where they do not), and
 products are compared as logarithms, without an exponential.
 
-Each path has its own random stream (xoshiro256++ seeded by SplitMix64 from the seed and the path's number), so a path
-does not depend on the threads or on the paths beside it.
+Each path has its own random stream (`ccmc._sim.random`), so a path does not depend on the threads or on the paths
+beside it.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def walk(
     offsets: IntArray,
     window: int,
     key: NDArray[np.uint64],
+    called: NDArray[np.uint64],
     table: FloatArray | None,
     logits: FloatArray,
     keys: FloatArray,
@@ -96,7 +97,8 @@ def walk(
 ) -> None:
     """Continue the prompts `paths` by out.shape[1] tokens each, into the rows of `out` of the same numbers.
 
-    Prompt p is tokens[offsets[p]:offsets[p + 1]]. Either logits [K, K] or keys and queries [K, d] are given, the
+    Prompt p is tokens[offsets[p]:offsets[p + 1]], called [n, 3] are the names of prompts and key [4] is that of the
+    seed, for `seed_stream`. Either logits [K, K] or keys and queries [K, d] are given, the
     others are empty; table [K, K] holds exp(logits), or is None where that is not worth it: the two cases are compiled
     apart. highest [K] bounds each row's logits.
     """
@@ -115,7 +117,7 @@ def walk(
         history = np.empty(length + steps, np.int32)
         history[:length] = tokens[offsets[p] : offsets[p + 1]]
         names = _distinct(history[:length], counts)
-        seed_stream(key, p, state)
+        seed_stream(key, called[p], state)
         if keys.shape[0] > 0:
             # Products read a key per proposal, so a path's own few tokens are put side by side and numbered anew.
             for k in range(names.shape[0]):

@@ -9,6 +9,7 @@ pinv(E), round-off puts small negative numbers outside the context.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from harness.core.noise import uniforms
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -148,13 +151,25 @@ def train(
 
 
 def continue_prompts(model: OneLayerAttention, prompts: IntArray, steps: int, seed: int) -> IntArray:
-    """Sample continuations: [n, L] prompts -> [n, steps]. Each token is appended and becomes the query."""
-    generator = torch.Generator().manual_seed(seed)
-    sequence = torch.zeros(len(prompts), prompts.shape[1] + steps, dtype=torch.long)
-    sequence[:, : prompts.shape[1]] = torch.as_tensor(prompts)
+    """Sample continuations: [n, L] prompts -> [n, steps]. Each token is appended and becomes the query.
+
+    The noise of a continuation belongs to the seed and the prompt, whatever other prompts there are; equal prompts have
+    continuations of their own, the first, second, ... of that prompt.
+    """
+    met: Counter[bytes] = Counter()
+    numbers = np.empty((len(prompts), steps))
+    for row, prompt in enumerate(prompts):
+        content = np.ascontiguousarray(prompt, dtype=np.int64).tobytes()
+        numbers[row] = uniforms(seed, prompt, steps, occurrence=met[content])[:, 0]
+        met[content] += 1
+    length = prompts.shape[1]
+    sequence = np.concatenate([prompts, np.zeros((len(prompts), steps), dtype=np.int64)], axis=1)
     with torch.inference_mode():
-        for position in range(prompts.shape[1], sequence.shape[1]):
-            probability = torch.exp(model.attention(sequence[:, :position]))
-            chosen = torch.multinomial(probability, 1, generator=generator)  # a position; its token comes next
-            sequence[:, position] = sequence[:, :position].gather(1, chosen)[:, 0]
-    return sequence[:, prompts.shape[1] :].numpy()
+        for step in range(steps):
+            context = sequence[:, : length + step]
+            reached = torch.exp(model.attention(torch.as_tensor(context))).double().cumsum(1).numpy()  # [n, positions]
+            wanted = numbers[:, step] * reached[:, -1]
+            chosen = (reached <= wanted[:, None]).sum(axis=1)  # a position; its token comes next
+            chosen = np.minimum(chosen, length + step - 1)  # where rounding made the share all of it
+            sequence[:, length + step] = context[np.arange(len(prompts)), chosen]
+    return sequence[:, length:]

@@ -47,18 +47,49 @@ def test_summing_draws_have_the_exact_law():
     assert chi_square(paths, path_law(theta, prompt, 4, 3)) > 1e-5
 
 
-def test_paths_depend_on_seed_and_place_only(monkeypatch):
+@pytest.fixture(scope="module")
+def many():
     rng = np.random.default_rng(1)
-    chain = CCMC(rng.normal(size=(20, 20)))
-    prompts = [rng.integers(0, 20, rng.integers(1, 30)) for _ in range(40)]
+    return CCMC(rng.normal(size=(20, 20))), [rng.integers(0, 20, rng.integers(1, 30)) for _ in range(40)]
+
+
+def test_paths_depend_on_seed_and_prompt_only(monkeypatch, many):
+    chain, prompts = many
     monkeypatch.setenv("CCMC_THREADS", "1")
     one = simulate(chain, prompts, 200, seed=7)
     monkeypatch.setenv("CCMC_THREADS", "4")
     np.testing.assert_array_equal(simulate(chain, prompts, 200, seed=7), one)
-    np.testing.assert_array_equal(simulate(chain, prompts[:3], 200, seed=7), one[:3])
     assert (simulate(chain, prompts, 200, seed=8) != one).mean() > 0.3
-    same = simulate(chain, np.tile(np.arange(20), (2, 1)), 200, seed=7)
-    assert (same[0] != same[1]).any()
+    for dropped in (0, 17, 39):
+        fewer = simulate(chain, prompts[:dropped] + prompts[dropped + 1 :], 200, seed=7)
+        np.testing.assert_array_equal(fewer, np.delete(one, dropped, axis=0))
+    order = np.random.default_rng(2).permutation(40)
+    np.testing.assert_array_equal(simulate(chain, [prompts[p] for p in order], 200, seed=7), one[order])
+    np.testing.assert_array_equal(simulate(chain, prompts, 50, seed=7), one[:, :50])
+    np.testing.assert_array_equal(simulate(chain, prompts[:1], 1, seed=7), one[:1, :1])
+
+
+def test_equal_prompts_have_paths_of_their_own(many):
+    chain, prompts = many
+    one = simulate(chain, prompts, 200, seed=7)
+    doubled = simulate(chain, [prompt for prompt in prompts for _ in range(3)], 200, seed=7)
+    np.testing.assert_array_equal(doubled[::3], one)
+    again = simulate(chain, np.tile(np.arange(20), (5, 1)), 200, seed=7)
+    assert len(np.unique(again, axis=0)) == 5
+    np.testing.assert_array_equal(simulate(chain, [np.arange(20)] * 3, 200, seed=7), again[:3])
+
+
+def test_prompts_of_one_law_are_independent_draws_of_it():
+    """20,000 orders of the same counts and query have the law of each of them, and near ones are not alike."""
+    rng = np.random.default_rng(3)
+    orders = np.unique(rng.permuted(np.tile([0, 1, 2], (40_000, 4)), axis=1), axis=0)
+    prompts = np.column_stack([orders, np.zeros(len(orders), int)])
+    assert len(prompts) > 20_000
+    paths = simulate(CCMC(FLAT), prompts, 4, seed=4)
+    assert chi_square(paths, path_law(FLAT, prompts[0], 4)) > 1e-5
+    equal = (paths[1:] == paths[:-1]).all(axis=1).mean()  # neighbours differ in the last tokens
+    chance = sum(p**2 for p in path_law(FLAT, prompts[0], 4).values())
+    assert abs(equal - chance) < 5 * np.sqrt(chance / len(paths))
 
 
 def ranks_of_draws(theta, sequence, start, window, rng):

@@ -44,3 +44,10 @@ def test_numbers_never_change() -> None:
     """They are part of what a seed means: results of old runs rest on them."""
     expected = [[0.1132996776178824, 0.7456086173961184], [0.8592642550606907, 0.664288925469338]]
     assert uniforms(3, [1, 2, 3], 2, 2).tolist() == expected
+    assert uniforms(3, [1, 2, 3], 2, 2, occurrence=0).tolist() == expected
+
+
+def test_equal_prompts_that_are_told_apart_have_other_numbers() -> None:
+    table = np.stack([uniforms(3, [1, 2, 3], 500, occurrence=occurrence)[:, 0] for occurrence in range(40)])
+    assert len(np.unique(table)) == table.size
+    assert np.abs(np.corrcoef(table) - np.eye(40)).max() < 5 / np.sqrt(500)

@@ -96,9 +96,24 @@ def test_continuations_follow_the_model() -> None:
     assert set(drawn) <= {0, 1, 2}
     found = np.bincount(drawn, minlength=K)
     assert float(np.sum((found - expected)[inside] ** 2 / expected[inside])) < 13.8  # chi-square, 2 df, 1e-3
+    assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 5 / np.sqrt(len(drawn))
     again = continue_prompts(made, prompts(4), 20, seed=1)
     assert np.array_equal(again, continue_prompts(made, prompts(4), 20, seed=1))
     assert all(set(row) <= set(p) for row, p in zip(again, prompts(4), strict=True))
+
+
+def test_other_prompts_and_their_order_change_no_continuation() -> None:
+    made, given = model(), prompts(12)
+    found = continue_prompts(made, given, 30, seed=2)
+    for dropped in (0, 5, 11):
+        fewer = continue_prompts(made, np.delete(given, dropped, axis=0), 30, seed=2)
+        assert np.array_equal(fewer, np.delete(found, dropped, axis=0))
+    order = np.random.default_rng(0).permutation(12)
+    assert np.array_equal(continue_prompts(made, given[order], 30, seed=2), found[order])
+    assert np.array_equal(continue_prompts(made, given, 10, seed=2), found[:, :10])
+    doubled = continue_prompts(made, np.concatenate([given, given]), 30, seed=2)
+    assert np.array_equal(doubled[:12], found)
+    assert (doubled[12:] != found).any(axis=1).sum() >= 10
 
 
 def test_excess_risk_is_a_mean_divergence() -> None:
