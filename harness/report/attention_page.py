@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core.errors import UsageError, nearest
+from harness.data.tokenisation import check_ids
 from harness.experiments.heads.single_heads import Head, heads_of
 from harness.models import pieces as token_pieces
 from harness.models.catalogue import folder_of
@@ -50,6 +51,17 @@ def notable(heads: Sequence[Head]) -> list[str]:
     return [head.name for head in sorted(wanted, key=lambda h: (h.layer, h.head))]
 
 
+def _pieces(run: Run, model: str, prompt: str, tokens: Sequence[int]) -> list[str]:
+    """Text of each token; where the model's files are on this machine, ids that it has no tokens for are refused."""
+    ids, folder = [int(token) for token in tokens], folder_of(run.manifest, model)
+    if folder is not None:
+        from harness.models.loading import load_config  # transformers takes seconds to import
+
+        check_ids(ids, f"{run.path}: {ATTENTION}: text {prompt!r}", model, int(load_config(folder).vocab_size))
+    piece = token_pieces.piece_maker(folder)
+    return [piece(token) for token in ids]
+
+
 def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
     """The texts and heads of the page.
 
@@ -61,7 +73,7 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
         {texts, heads}; None where the run kept no attention.
 
     Raises:
-        UsageError: a head that the run does not have; names the nearest.
+        UsageError: a head that the run does not have; names the nearest. An id that the model has no token for.
     """
     table = samples(run)
     if table.empty:
@@ -75,7 +87,7 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
     texts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for (model, strategy, prompt), own in table.groupby(["model", "strategy", "prompt"], sort=False):
-        tokens, piece = own["tokens"].iloc[0], token_pieces.piece_maker(folder_of(run.manifest, str(model)))
+        tokens = own["tokens"].iloc[0]
         columns = np.unique(tokens[1:], return_inverse=True)[1]
         about = {head.name: head for head in heads_of(rows, str(model), str(strategy))}
         wanted = list(dict.fromkeys(heads or notable(list(about.values()))))[: None if heads else MOST_HEADS]
@@ -102,7 +114,7 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
                 "model": str(model),
                 "strategy": str(strategy),
                 "prompt": str(prompt),
-                "pieces": [piece(int(token)) for token in tokens],
+                "pieces": _pieces(run, str(model), str(prompt), tokens),
                 "columns": columns.tolist(),
             }
         )

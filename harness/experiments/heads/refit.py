@@ -139,8 +139,8 @@ def refit(
         progress: called with a description of each step.
 
     Raises:
-        UsageError: a head, surrogate or model that the run does not have, or weights that are not the run's; names the
-            nearest.
+        UsageError: a head, surrogate or model that the run does not have, weights that are not the run's, or texts with
+            ids that the model has not; names the nearest.
     """
     from harness.core.rows import Rows
     from harness.experiments.heads.units import fit_heads
@@ -163,6 +163,7 @@ def refit(
             raise UsageError(f"{folder}: the unit with the texts of the run is missing; export from the whole run")
     _check_head(run, settings["model"], layer, number)
     path = _resolve(run, settings, progress)
+    _check_texts(run, inputs, settings["model"], path)
     config = run.manifest["config"]
     allowed = isinstance(config["models"], dict) and config["models"]["allow_mismatch"]
     local = {"path": str(path), "device": pick_device(config["device"]), "allow_mismatch": allowed}
@@ -174,6 +175,18 @@ def refit(
     piece = piece_maker(path)
     pieces = [piece(int(token)) for token in found.vocabulary.ids]
     return HeadFit(settings["model"], layer, number, wanted, found.vocabulary.ids, found.counts, pieces, fitted)
+
+
+def _check_texts(run: Run, folders: list[Path], model: str, path: Path) -> None:
+    """Refuse stored texts with ids that the model has no tokens for."""
+    from harness.data.tokenisation import check_ids
+    from harness.experiments._shared.continuations import read_continuations
+    from harness.models.loading import load_config
+
+    size = int(load_config(path).vocab_size)
+    for folder in folders:
+        for text in read_continuations(folder):
+            check_ids(text.tokens.tolist(), f"{run.path}: units/{folder.name}: text {text.prompt!r}", model, size)
 
 
 def _check_head(run: Run, model: str, layer: int, head: int) -> None:

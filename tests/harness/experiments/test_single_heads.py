@@ -247,6 +247,26 @@ def test_a_fit_of_other_code_is_refused(run: Run, tmp_path: Path, capsys: pytest
     assert "made by other source code" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", [40, -1, 10**6])
+def test_stored_ids_that_the_model_has_not_are_one_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: int
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(run.path, changed)
+    for name, column in (("trajectories", "prompt_tokens"), ("attention", "tokens")):
+        for file in changed.glob(f"units/*/{name}.parquet"):
+            table = pd.read_parquet(file)
+            table[column] = [[*ids[:3], wrong, *ids[4:]] for ids in table[column]]
+            table.to_parquet(file)
+    for command in (["heads", "--head", "0.0"], ["attention"], ["export", "--head", "0.0"]):
+        target = ["-o", str(tmp_path / "written.safetensors")] if command[0] != "heads" else []
+        assert invoke([command[0], str(changed), *command[1:], *target]) == 2
+        said = capsys.readouterr()
+        (line,) = said.err.strip().splitlines()
+        assert re.search(rf"text 'p\d\d': position 3 has token {wrong}, the model '.*' has only 40 tokens$", line)
+    assert not list(tmp_path.glob("written*"))
+
+
 def test_rows_in_words(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     fit = refit(run, "2.1")
     query = int(np.argmax(fit.counts))
