@@ -59,6 +59,6 @@ def write_page_file(path: Path, page: Callable[[], str]) -> None:
     text = page()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode())
+        write_atomic(path, text.encode(errors="backslashreplace"))  # paths may hold what is no text
     except OSError as error:
         raise UsageError(f"--output {path}: cannot be written: {error.strerror}; name a file elsewhere") from None

@@ -23,6 +23,8 @@ from harness.runs.writing import read_parquet, storing, sync_file, write_atomic,
 MANIFEST = "manifest.json"
 DAMAGED = "damaged"
 """The folder of a run with what was found damaged in it."""
+LONGEST = 200
+"""Signs of a path in a message."""
 _OWN = {OWNER, MANIFEST, DAMAGED, "errors"}
 _UNIT = re.compile(r"[0-9a-f]{20}|\..*")
 
@@ -91,7 +93,14 @@ class RunDirectory:
         Raises:
             UsageError: a file is in its place or above it, no permission, or a folder with other things in it.
         """
-        wrong = f"--out {self.path}"
+        name = str(self.path)
+        wrong = f"--out {name if len(name) <= LONGEST else f'{name[:LONGEST]}...'}"
+        if "\0" in name:
+            raise UsageError(f"--out {name!r}: no folder has this sign in its name; choose another one")
+        try:
+            str(self.path.absolute()).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"--out {name!r}: its name is no text in UTF-8; choose another folder") from None
         try:
             place = next(p for p in (self.path, *self.path.absolute().parents) if p.exists() or p.is_symlink())
             if not place.is_dir():
@@ -105,8 +114,6 @@ class RunDirectory:
                 (place / part).exists()  # a name that this file system does not take
         except OSError as error:
             raise UsageError(f"{wrong}: cannot be a folder: {error.strerror}; choose another one") from None
-        except ValueError as error:  # a sign that no path may hold
-            raise UsageError(f"{wrong!r}: cannot be a folder: {error}; choose another one") from None
 
     def _only_ours(self) -> bool:
         """Does a folder without a manifest hold nothing but what a session that was killed leaves?"""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pandas as pd
 import pytest
 from stores import manifest, plan, work_on
 
+from harness.cli.app import invoke
 from harness.core.errors import UsageError
 from harness.core.rows import COLUMNS, Rows
 from harness.runs.directory import RunDirectory, find_runs
@@ -57,6 +60,61 @@ def test_places_where_no_run_can_be(tmp_path: Path) -> None:
             RunDirectory(tmp_path / place).check_usable()
     RunDirectory(tmp_path / "new" / "deep").check_usable()
     assert not (tmp_path / "new").exists()
+
+
+def test_odd_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("empty").mkdir()
+    for name, target in [("nowhere", "gone"), ("round", "round"), ("to-file", "file"), ("to-folder", "empty")]:
+        Path(name).symlink_to(target)
+    os.mkfifo("pipe")
+    refused = {
+        "nowhere": "--out nowhere: nowhere is a link that leads nowhere; choose another folder",
+        "nowhere/below": "nowhere is a link that leads nowhere",
+        "round/below": "round is a link that leads nowhere",
+        "to-file": "to-file is a file",
+        "to-file/below": "to-file is a file",
+        "pipe/below": "pipe is a file",
+        "/dev/null": "/dev/null is a file",
+        "..": "holds other things",
+        "no-text-\udcff": "its name is no text in UTF-8",
+        "null-\0": "no folder has this sign in its name",
+        "y" * 300: "cannot be a folder: File name too long",
+        "y/" * 5000: "cannot be a folder: File name too long",
+    }
+    for place, message in refused.items():
+        with pytest.raises(UsageError) as caught:
+            RunDirectory(Path(place)).check_usable()
+        assert message in str(caught.value)
+        assert len(str(caught.value)) < 400
+    for place in ("empty", "to-folder", "to-folder/new", "empty/../new", "a\nb", " ", "-x", "ü/ß", "c\x1b[31m"):
+        RunDirectory(Path(place)).check_usable()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "empty", "file", "nowhere", "pipe", "round", "to-file", "to-folder",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    for place in ("closed", "closed/below/it"):
+        with pytest.raises(UsageError, match="closed cannot be written to; choose another folder"):
+            RunDirectory(tmp_path / place).check_usable()
+
+
+def test_a_run_in_a_folder_of_an_odd_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Made under a common name and moved: no verb crashes, and no control sign is printed."""
+    for name in ("a\nb", "c\x1b[31m", "no-text-\udcff"):
+        run = tmp_path / name
+        work_on(tmp_path / "run", plan(1))[0].path.rename(run)
+        for verb in ("show", "verify", "report"):
+            assert invoke([verb, str(run)]) in {0, 1, 2}  # Parquet takes no name that is no text
+        assert invoke(["ls", str(tmp_path)]) == 0
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        assert not set(said.out) & {"\x1b", "\udcff"}
+        shutil.rmtree(run)
 
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
