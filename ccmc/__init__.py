@@ -6,9 +6,12 @@ Needs numpy, scipy and numba (safetensors to save); never torch, transformers or
 """
 
 from ccmc.attention import attention_from_chain, chain_from_attention
+from ccmc.base import BaseTransition
 from ccmc.bilinear import BilinearFit, fit_bilinear
 from ccmc.bootstrap import Bootstrap, bootstrap
 from ccmc.chain import CCMC, AttentionCCMC, Chain
+from ccmc.choice import ChoiceRows, LogitFit, fit_context_logit
+from ccmc.context_logit import ContextLogit, context_rows
 from ccmc.contexts import Contexts
 from ccmc.equilibria import Equilibrium, equilibria
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
@@ -33,15 +36,19 @@ __all__ = [
     "AdditivePositionChain",
     "Alternative",
     "AttentionCCMC",
+    "BaseTransition",
     "BilinearFit",
     "Bootstrap",
     "Chain",
+    "ChoiceRows",
+    "ContextLogit",
     "Contexts",
     "DistanceChain",
     "EmbeddedPositionChain",
     "Equilibrium",
     "Fit",
     "Identifiability",
+    "LogitFit",
     "MeanField",
     "NoMaximumLikelihoodEstimate",
     "Observations",
@@ -52,8 +59,10 @@ __all__ = [
     "attention_from_chain",
     "bootstrap",
     "chain_from_attention",
+    "context_rows",
     "equilibria",
     "fit_bilinear",
+    "fit_context_logit",
     "fit_mle",
     "fit_pairs",
     "identifiability",

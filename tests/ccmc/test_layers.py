@@ -12,7 +12,7 @@ import ccmc
 
 FORBIDDEN = {"torch", "transformers", "harness"}
 # What a private folder may import beside itself. Public files, which lie flat in the package, may import any of them.
-BELOW = {"_data": set(), "_fit": {"_data"}, "_sim": {"_data"}}
+BELOW = {"_data": set(), "_fit": {"_data"}, "_sim": {"_data"}, "_logit": {"_data", "_sim"}}
 
 
 def imports_of(root):

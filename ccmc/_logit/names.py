@@ -1,0 +1,90 @@
+"""Names of statistics and of the weights that belong to them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ccmc._data.types import IntArray
+
+# The numbers are those of `state`, which is compiled and not imported here.
+KINDS = {
+    "present": 0, "log-count": 1, "recency": 2, "longest-match": 3, "log-longest-match": 4,
+    "followed-by": 5, "log-followed-by": 6, "shrunk-followed-by": 7, "latest-after": 8, "recent": 9,
+}  # fmt: skip
+WITH_ORDER = ("followed-by", "log-followed-by", "shrunk-followed-by", "latest-after", "recent")
+ABOUT = {
+    "counts": "is the token in the context, and log of how often (two weights)",
+    "recency": "log of the number of tokens since it last occurred",
+    "followed-by-K": "share of the earlier occurrences of the last K tokens that it followed",
+    "log-followed-by-K": "log(1 + how often it followed the last K tokens earlier)",
+    "shrunk-followed-by-K": "the share with two followers more in the total",
+    "latest-after-K": "did it follow the latest earlier occurrence of the last K tokens",
+    "longest-match": "length of the longest earlier match of the end of the context that it followed",
+    "log-longest-match": "log(1 + that length)",
+    "recent-K": "log of its count where an occurrence fades by 1/e within K tokens",
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of features, as kernels need them.
+
+    Attributes:
+        names: D names of weights.
+        kinds, orders, slots: [D]; a slot is a place in `levels`.
+        levels: [K] different orders.
+    """
+
+    names: tuple[str, ...]
+    kinds: IntArray
+    orders: IntArray
+    slots: IntArray
+    levels: IntArray
+
+
+def weights_of(statistic: str) -> tuple[str, ...]:
+    """Names of the weights of a statistic.
+
+    Raises:
+        ValueError: no statistic has this name.
+    """
+    if statistic == "counts":
+        return ("present", "log-count")
+    split_name(statistic)
+    return (statistic,)
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """Kind and order of a weight; the order is 0 where the kind has none.
+
+    Raises:
+        ValueError: there is no such weight.
+    """
+    if name in KINDS and name not in WITH_ORDER:
+        return name, 0
+    found = re.fullmatch(r"(.+)-([1-9][0-9]{0,3})", name)
+    if found is None or found[1] not in WITH_ORDER:
+        raise ValueError(f"no statistic is called {name!r}; there are {', '.join(ABOUT)} (K is a number)")
+    return found[1], int(found[2])
+
+
+def columns_of(names: tuple[str, ...]) -> Columns:
+    """Columns for weights.
+
+    Raises:
+        ValueError: a name is unknown or comes twice.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError(f"a statistic is named twice: {', '.join(names)}")
+    parts = [split_name(name) for name in names]
+    levels = sorted({order for _, order in parts if order}) or [1]
+    slots = [levels.index(order) if order else 0 for _, order in parts]
+    kinds = [KINDS[kind] for kind, _ in parts]
+
+    def whole(values: list[int]) -> IntArray:
+        return np.array(values, dtype=np.int64)
+
+    return Columns(names, whole(kinds), whole([order for _, order in parts]), whole(slots), whole(levels))

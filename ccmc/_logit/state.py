@@ -1,0 +1,148 @@
+"""Statistics of a context while it grows: what each token of it offers to the next choice.
+
+Tokens of a text are numbered in the order in which they first occur, so that the types of the context after any number
+of tokens are 0 .. d - 1. The state holds per type how often and when it occurred, and per position how long a suffix
+that ends there equals the end of the context: the positions that hold the last token, found along their chain, make all
+followers in O(occurrences of the last token) a step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccmc._data.compiled import kernel
+from ccmc._data.types import FloatArray, IntArray
+
+# Kinds of statistics of a type j after n tokens; an order k goes with the last five.
+PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT = range(10)
+
+SHRINKAGE = 2.0  # followers that a shrunk share adds to the total
+
+
+@kernel
+def follow(
+    local: IntArray, n: int, previous: IntArray, length: IntArray, orders: IntArray, followed: FloatArray,
+    total: FloatArray, longest: IntArray, latest: IntArray, touched: IntArray,
+) -> int:  # fmt: skip
+    """What followed the end of the context earlier, when its n-th token has just been added.
+
+    Args:
+        local: [T] the text; its first n tokens are the context.
+        previous: [T] the last position before with the same token, -1 where there is none.
+        length: [T] at positions with the last token but one, how long they matched it; rewritten for the last token.
+        orders: [K] how many last tokens must match.
+        followed: [K, U] gets the number of times that each type followed; rows of touched types only.
+        total: [K] gets their sums.
+        longest: [U] gets the longest match that each type followed.
+        latest: [K] gets the type that followed the latest match, -1 where there is none.
+        touched: [U] gets the types that followed at all.
+
+    Returns:
+        How many types were touched.
+    """
+    count = 0
+    total[:] = 0.0
+    latest[:] = -1
+    place = previous[n - 1]
+    while place >= 0:  # downwards: what stands before a place is read before it is rewritten
+        same = 1
+        if place > 0 and n > 1 and local[place - 1] == local[n - 2]:
+            same += length[place - 1]
+        length[place] = same
+        token = local[place + 1]
+        if longest[token] == 0:
+            touched[count] = token
+            count += 1
+        if same > longest[token]:
+            longest[token] = same
+        for k in range(len(orders)):
+            if same >= orders[k]:
+                followed[k, token] += 1.0
+                total[k] += 1.0
+                if latest[k] < 0:
+                    latest[k] = token
+        place = previous[place]
+    length[n - 1] = 0
+    return count
+
+
+@kernel
+def forget(touched: IntArray, count: int, followed: FloatArray, longest: IntArray) -> None:
+    """Clear what `follow` has written about types."""
+    for index in range(count):
+        token = touched[index]
+        longest[token] = 0
+        for k in range(len(followed)):
+            followed[k, token] = 0.0
+
+
+@kernel
+def value(
+    kind: int, order: int, slot: int, token: int, n: int, m: FloatArray, last: IntArray, faded: FloatArray,
+    followed: FloatArray, total: FloatArray, longest: IntArray, latest: IntArray,
+) -> float:  # fmt: skip
+    """One statistic of one type of the context."""
+    if kind == PRESENT:
+        return 1.0
+    if kind == LOG_COUNT:
+        return float(np.log(m[token]))
+    if kind == RECENCY:
+        return float(np.log(float(n - last[token])))
+    if kind == MATCH:
+        return float(longest[token])
+    if kind == LOG_MATCH:
+        return float(np.log(1.0 + longest[token]))
+    if kind == SHARE:
+        return float(followed[slot, token] / total[slot]) if total[slot] > 0.0 else 0.0
+    if kind == LOG_FOLLOWED:
+        return float(np.log(1.0 + followed[slot, token]))
+    if kind == SHRUNK:
+        return float(followed[slot, token] / (total[slot] + SHRINKAGE))
+    if kind == LATEST:
+        return 1.0 if latest[slot] == token else 0.0
+    # RECENT: log of the count in which an occurrence fades by 1/e within `order` tokens
+    return float(np.log(faded[slot, token])) - float(n - 1 - last[token]) / float(order)
+
+
+@kernel
+def fill(
+    local: IntArray, distinct: IntArray, start: int, kinds: IntArray, orders: IntArray, slots: IntArray,
+    levels: IntArray, out: NDArray[np.float32] | NDArray[np.float64],
+) -> None:  # fmt: skip
+    """The statistics of all contexts of a text, one row a type of the context, context after context.
+
+    Args:
+        local: [T] types numbered by first occurrence.
+        distinct: [T] types among the first t + 1 tokens.
+        start: tokens of the first context.
+        kinds, orders, slots: [D] of the columns; a slot is a place in `levels`.
+        levels: [K] different orders.
+        out: [sum of types over contexts, D]; contexts hold start .. T - 1 tokens.
+    """
+    size, types, depth = len(local), distinct[-1], len(levels)
+    m, last, seen = np.zeros(types), np.zeros(types, np.int64), np.full(types, -1, np.int64)
+    previous, length = np.empty(size, np.int64), np.zeros(size, np.int64)
+    faded = np.zeros((depth, types))
+    followed, total = np.zeros((depth, types)), np.zeros(depth)
+    longest, touched = np.zeros(types, np.int64), np.zeros(types, np.int64)
+    latest = np.full(depth, -1, np.int64)
+    at = 0
+    for n in range(1, size):
+        token = local[n - 1]
+        previous[n - 1] = seen[token]
+        seen[token] = n - 1
+        for k in range(depth):
+            passed = float(n - 1 - last[token])
+            faded[k, token] = faded[k, token] * np.exp(-passed / float(levels[k])) + 1.0
+        m[token] += 1.0
+        last[token] = n - 1
+        count = follow(local, n, previous, length, levels, followed, total, longest, latest, touched)
+        if n >= start:
+            for j in range(distinct[n - 1]):
+                for d in range(len(kinds)):
+                    out[at, d] = value(
+                        kinds[d], orders[d], slots[d], j, n, m, last, faded, followed, total, longest, latest
+                    )
+                at += 1
+        forget(touched, count, followed, longest)

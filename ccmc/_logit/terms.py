@@ -1,0 +1,64 @@
+"""What a conditional logit is summed over, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccmc._data.types import FloatArray, IntArray
+
+Features = NDArray[np.float32] | NDArray[np.float64]
+
+
+class Base(Protocol):
+    """The arrays of base transitions: `ccmc.base.BaseTransition`."""
+
+    @property
+    def row(self) -> IntArray: ...
+    @property
+    def tokens(self) -> NDArray[np.int32]: ...
+    @property
+    def log_p(self) -> FloatArray: ...
+    @property
+    def log_scale(self) -> FloatArray: ...
+    @property
+    def log_unigram(self) -> FloatArray: ...
+    @property
+    def frequent(self) -> IntArray: ...
+    @property
+    def positive(self) -> bool: ...
+    def moments(self, a: float) -> FloatArray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """n choices of N candidates.
+
+    Attributes:
+        ptr: [n + 1]; features: [N, D]; offsets, log_p0, targets: [N]; weights: [n].
+        base: P0, where tokens that are no candidates have the weight P0^a.
+        row_of: [n] row of the moments of the base, -1 where there are only candidates.
+        beyond: [n] target x log P0 summed over all other tokens.
+        beyond_target: [n] their target.
+    """
+
+    ptr: IntArray
+    features: Features
+    offsets: FloatArray
+    log_p0: FloatArray
+    targets: FloatArray
+    weights: FloatArray
+    base: Base | None
+    row_of: IntArray
+    beyond: FloatArray
+    beyond_target: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.ptr) - 1
+
+    def moments(self, a: float) -> FloatArray:
+        """[R + 1, 3] of the base, or zeros."""
+        return np.zeros((1, 3)) if self.base is None else self.base.moments(a)

@@ -1,0 +1,204 @@
+"""Base transitions over a whole vocabulary: the likeliest tokens of each row, and one common tail.
+
+A row of a vocabulary of 49,152 tokens is kept as its `top` likeliest tokens and what is left of its probability, spread
+over all other tokens in the proportions of a unigram that the rows share:
+
+    P0[i, j] = p[i, j] for j in top(i),    P0[i, j] = rest_i unigram_j / sum of unigram outside top(i) for any other j.
+
+Sums of P0[i, j]^a over all tokens then cost O(top) a row, once the sum of unigram^a is known. A query without a row of
+its own has the unigram.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from os import PathLike
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ccmc._data.storage import load_tensors, save_tensors
+from ccmc._data.types import FloatArray, IntArray
+
+Int32Array = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class BaseTransition:
+    """P0 over all tokens, in sparse form.
+
+    Attributes:
+        row: [V] the stored row of each query, -1 where it has none.
+        tokens: [R, top] the likeliest tokens of each stored row, likeliest first.
+        log_p: [R, top] their log probabilities.
+        log_scale: [R] what is added to `log_unigram` for all other tokens; -inf where nothing is left for them.
+        log_unigram: [V] normalised.
+    """
+
+    row: IntArray
+    tokens: Int32Array
+    log_p: FloatArray
+    log_scale: FloatArray
+    log_unigram: FloatArray
+    _order: list[NDArray[np.int64]] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        vocab, (rows, top) = len(self.log_unigram), self.tokens.shape
+        if len(self.row) != vocab or self.row.max(initial=-1) >= rows:
+            raise ValueError(f"row must hold a stored row below {rows} or -1 for each of {vocab} tokens")
+        if self.log_p.shape != (rows, top) or self.log_scale.shape != (rows,):
+            raise ValueError(f"log_p must be [{rows}, {top}] and log_scale [{rows}], as tokens are")
+        if top and not (self.tokens.min() >= 0 and self.tokens.max() < vocab):
+            raise ValueError(f"tokens of rows must lie below {vocab}")
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return len(self.log_unigram)
+
+    @property
+    def positive(self) -> bool:
+        """Has every token some probability after every query?"""
+        whole = self.tokens.shape[1] == self.vocab_size
+        return bool(np.isfinite(self.log_p).all() and (whole or np.isfinite(self.log_scale).all()))
+
+    @classmethod
+    def flat(cls, vocab_size: int) -> BaseTransition:
+        """Every token alike after every query.
+
+        Raises:
+            ValueError: the vocabulary is empty.
+        """
+        if vocab_size < 1:
+            raise ValueError(f"a vocabulary has at least one token, got {vocab_size}")
+        return cls.of_unigram(np.full(vocab_size, 1.0 / vocab_size))
+
+    @classmethod
+    def of_unigram(cls, unigram: ArrayLike) -> BaseTransition:
+        """The same frequencies [V] after every query.
+
+        Raises:
+            ValueError: a frequency is not positive, or they do not sum to 1.
+        """
+        log = _log_unigram(unigram)
+        empty = np.empty((0, 0))
+        return cls(np.full(len(log), -1, np.int64), empty.astype(np.int32), empty, np.empty(0), log)
+
+    @classmethod
+    def from_rows(
+        cls, queries: ArrayLike, rows: ArrayLike, unigram: ArrayLike | None = None, top: int | None = None
+    ) -> BaseTransition:
+        """From dense rows.
+
+        Args:
+            queries: [R] the token that each row belongs to.
+            rows: [R, V] probabilities.
+            unigram: [V] positive, of the tail and of queries without a row; None: the mean of the rows.
+            top: how many tokens a row keeps; None: all of them, which is exact.
+
+        Raises:
+            ValueError: a row is no distribution, a query comes twice, or the unigram is not positive.
+        """
+        p, wanted = np.atleast_2d(np.asarray(rows, dtype=np.float64)), np.asarray(queries, dtype=np.int64)
+        count, vocab = p.shape
+        if wanted.shape != (count,) or len(np.unique(wanted)) < count:
+            raise ValueError(f"queries must name {count} different tokens, one a row, got {wanted.tolist()[:10]}")
+        wrong = np.flatnonzero(~(np.abs(p.sum(axis=1) - 1) <= 1e-6) | (p < 0).any(axis=1))
+        if len(wrong):
+            raise ValueError(
+                f"row {wrong[0]} (query {wanted[wrong[0]]}) is no distribution: it sums to {p[wrong[0]].sum():.6g}"
+            )
+        common = p.mean(axis=0) if unigram is None else np.asarray(unigram, dtype=np.float64)
+        kept = vocab if top is None else min(top, vocab)
+        order = np.argsort(-p, axis=1, kind="stable")[:, :kept]
+        with np.errstate(divide="ignore"):
+            log_p = np.log(np.take_along_axis(p, order, axis=1))
+        found = np.full(vocab, -1, np.int64)
+        found[wanted] = np.arange(count)
+        log = _log_unigram(common)
+        return cls(found, order.astype(np.int32), log_p, tail_scale(order, log_p, log), log)
+
+    @classmethod
+    def from_transition(cls, transition: ArrayLike) -> BaseTransition:
+        """From a square matrix P [V, V], kept exactly."""
+        p = np.asarray(transition, dtype=np.float64)
+        return cls.from_rows(np.arange(len(p)), p, np.full(len(p), 1.0 / len(p)))
+
+    def log_row(self, query: int) -> FloatArray:
+        """[V] log P0[query, :]."""
+        stored = int(self.row[query])
+        if stored < 0:
+            return self.log_unigram.copy()
+        dense: FloatArray = self.log_unigram + self.log_scale[stored]
+        dense[self.tokens[stored]] = self.log_p[stored]
+        return dense
+
+    def log_at(self, query: ArrayLike, token: ArrayLike) -> FloatArray:
+        """[n] log P0 of pairs (query [n], token [n])."""
+        from ccmc._logit.base_kernels import log_of_pairs
+
+        asked, wanted = (np.atleast_1d(np.asarray(a, dtype=np.int64)) for a in (query, token))
+        out = np.empty(len(asked))
+        log_of_pairs(self.row, self.tokens, self.log_p, self.log_scale, self.log_unigram, asked, wanted, out)
+        return out
+
+    def moments(self, a: float) -> FloatArray:
+        """[R + 1, 3] sums over all tokens of P0^a: their log, and mean and mean square of log P0 under P0^a, a row.
+
+        The last row is that of queries without one of their own. Tokens of probability 0 count for nothing (a > 0).
+        """
+        from ccmc._logit.base_kernels import moments_of_rows
+
+        out = np.empty((len(self.tokens) + 1, 3))
+        moments_of_rows(self.tokens, self.log_p, self.log_scale, self.log_unigram, float(a), out)
+        return out
+
+    @property
+    def frequent(self) -> IntArray:
+        """[V] all tokens, those of the largest unigram first."""
+        if not self._order:
+            self._order.append(np.argsort(-self.log_unigram, kind="stable"))
+        return self._order[0]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write as safetensors."""
+        tensors = {name: getattr(self, name) for name in ("row", "tokens", "log_p", "log_scale", "log_unigram")}
+        save_tensors(path, "base-transition", tensors)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> BaseTransition:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is something else.
+        """
+        names = ("row", "tokens", "log_p", "log_scale", "log_unigram")
+        found = load_tensors(path, "base-transition", names)
+        row, tokens, log_p, log_scale, log_unigram = (found[name] for name in names)
+        return cls(row.astype(np.int64), tokens.astype(np.int32), log_p, log_scale, log_unigram)
+
+
+def _log_unigram(unigram: ArrayLike) -> FloatArray:
+    q = np.asarray(unigram, dtype=np.float64)
+    if q.ndim != 1 or not len(q) or not (q > 0).all():
+        first = int(np.argmin(q)) if q.size else 0
+        raise ValueError(
+            f"a unigram [V] gives every token some probability; token {first} has {q.flat[first] if q.size else 'none'}"
+        )
+    log: FloatArray = np.log(q) - np.log(q.sum())
+    return log
+
+
+def tail_scale(tokens: IntArray | Int32Array, log_p: FloatArray, log_unigram: FloatArray) -> FloatArray:
+    """[R] log of (probability left by the kept tokens / unigram outside them); -inf where nothing is left.
+
+    Args:
+        tokens, log_p: [R, top] of the rows.
+        log_unigram: [V].
+    """
+    left = np.maximum(1.0 - np.exp(log_p).sum(axis=1), 0.0)
+    room = np.maximum(1.0 - np.exp(log_unigram[tokens]).sum(axis=1), 0.0)
+    whole = tokens.shape[1] == len(log_unigram)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.log(left) - np.log(room)
+    return np.where((room <= 1e-12) | whole, -np.inf, scale)

@@ -1,0 +1,66 @@
+"""The context logit written out: one loop over all tokens, every statistic from its definition."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def followers(text, k):
+    """Tokens that followed the last k tokens of a text earlier, in their order."""
+    n = len(text)
+    return [text[s + 1] for s in range(k - 1, n - 1) if n > k and text[s - k + 1 : s + 1] == text[n - k :]]
+
+
+def longest_match(text, token):
+    """Length of the longest suffix of a text that occurred earlier with this token behind it."""
+    best = 0
+    for s in range(len(text) - 1):
+        length = 0
+        while length <= s and text[s - length] == text[len(text) - 1 - length]:
+            length += 1
+        if text[s + 1] == token:
+            best = max(best, length)
+    return best
+
+
+def statistic(name, text, token):
+    """One statistic of one token of a context."""
+    places = [s for s, other in enumerate(text) if other == token]
+    plain = {
+        "present": lambda: 1.0,
+        "log-count": lambda: np.log(len(places)),
+        "recency": lambda: np.log(len(text) - places[-1]),
+        "longest-match": lambda: longest_match(text, token),
+        "log-longest-match": lambda: np.log1p(longest_match(text, token)),
+    }
+    if name in plain:
+        return plain[name]()
+    kind, _, order = name.rpartition("-")
+    if kind == "recent":
+        return np.log(sum(np.exp(-(len(text) - 1 - s) / int(order)) for s in places))
+    found = followers(text, int(order))
+    times = found.count(token)
+    return {
+        "followed-by": times / len(found) if found else 0.0,
+        "log-followed-by": np.log1p(times),
+        "shrunk-followed-by": times / (len(found) + 2),
+        "latest-after": float(bool(found) and found[-1] == token),
+    }[kind]
+
+
+def next_token(weights, log_row, text, closed=False, offset="none"):
+    """[V] probabilities after a text, log_row [V] of log P0."""
+    text = list(text)
+    u = weights.get("base", 1.0) * np.asarray(log_row, dtype=float)
+    after = followers(text, 1)
+    for token in range(len(u)):
+        if token not in text:
+            u[token] = -np.inf if closed else u[token]
+            continue
+        u[token] += sum(w * statistic(name, text, token) for name, w in weights.items() if name != "base")
+        if offset == "counts" or (offset == "followed-by-1" and not after):
+            u[token] += np.log(text.count(token))
+        elif offset == "followed-by-1":
+            u[token] += np.log(after.count(token)) if token in after else -np.inf
+    p = np.exp(u - u.max())
+    return p / p.sum()
