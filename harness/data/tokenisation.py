@@ -237,7 +237,8 @@ class Reader:
         made = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
         ids = [int(token) for token in made]
         self._count(read.ids, ids, what)
-        whole = next((name for name, token in self._special.items() if token in ids and name in text), None)
+        known = {name: token for name, token in self._special.items() if token != self.tokenizer.unk_token_id}
+        whole = next((name for name, token in known.items() if token in ids and name in text), None)
         if whole is not None:
             raise self._not_text(whole, what)
         return _Read(read.before, ids, read.after)
@@ -275,8 +276,9 @@ class Reader:
         except Exception as error:  # each tokenizer written in Python raises its own kind
             raise self._not_taken(text, error) from None
         whole, ids = [int(token) for token in made], [int(token) for token in bare]
-        more = len(whole) - len(ids)
-        first = next((place for place in range(more + 1) if whole[place : place + len(ids)] == ids), 0)
+        places = [place for place in range(len(whole) - len(ids) + 1) if whole[place : place + len(ids)] == ids]
+        around = self.tokenizer.build_inputs_with_special_tokens([-1]) if len(places) > 1 else []  # as in <s><s></s>
+        first = around.index(-1) if -1 in around else places[0] if places else 0
         return _Read(whole[:first], ids, whole[first + len(ids) :])
 
     def _encode(self, backend: Any, text: str, special_tokens_added: bool = True) -> _Read:
@@ -303,7 +305,7 @@ class Reader:
         check_ids(encoded.whole, what, self.name, self.size, self.tokenizer)
         unknown = self.tokenizer.unk_token_id
         ends = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
-        if unknown is not None and unknown not in ends and all(token == unknown for token in encoded.ids):
+        if unknown is not None and unknown not in ends and {*encoded.ids} == {unknown}:
             raise UsageError(
                 f"{what}: the tokenizer of {self.name!r} knows none of it, every token is "
                 f"{self.tokenizer.unk_token!r}; is it the tokenizer of another model or language?"
