@@ -1,4 +1,4 @@
-"""Whole runs of a tiny model on texts of every kind: how they begin, special strings in them, ids beyond the model."""
+"""Whole runs on what a tiny model's folder brings along: how texts begin, special strings, ids, its attention."""
 
 from __future__ import annotations
 
@@ -104,6 +104,27 @@ def test_special_strings_of_given_texts_are_tokens_on_request(tmp_path: Path) ->
     stored = run.trajectories[run.trajectories["source"] == "text"]
     assert [list(ids).count(1) for ids in stored["prompt_tokens"]] == [1] * 4
     assert any("4 documents hold 4 special strings ('<eos>'), read as tokens" in note for note in run.manifest["notes"])
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_run_sets_the_attention_of_a_config_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    models = saved(tmp_path / "plain"), saved(tmp_path / "flash")
+    about = json.loads((models[1] / "config.json").read_text())
+    (models[1] / "config.json").write_text(json.dumps({**about, key: "flash_attention_2"}))
+    plain, run = (
+        harness.run(
+            write(tmp_path, model, [{**HEADS, "texts": GIVEN}], small_models.random_texts(4, 12)),
+            out=tmp_path / f"run-{model.name}",
+        )
+        for model in models
+    )
+    note = f'set aside: {key} "flash_attention_2"'
+    assert any(note in said for said in run.manifest["notes"])
+    assert run.rows["value"].tolist() == plain.rows["value"].tolist()
+    assert invoke(["show", str(run.path)]) == 0
+    assert note in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.weights
