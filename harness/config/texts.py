@@ -25,7 +25,7 @@ class Prose(Dataset):
     """Texts that people wrote."""
 
     streaming: bool = Field(default=True, description="read from the start, and no further than needed")
-    documents: int = Field(default=160, ge=2, description="so many from the start that are not empty")
+    documents: int = Field(default=160, ge=2, description="so many different ones from the start, empty ones left out")
     sample_by: Literal["line", "paragraph", "document"] = Field(
         default="paragraph", description="what a document is in a .txt file"
     )

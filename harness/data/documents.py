@@ -224,11 +224,11 @@ def _root(error: BaseException) -> str:
 def read_documents(
     spec: Dataset, base: Path, where: str, most: int, sample_by: str, empty: list[str] | None = None
 ) -> list[tuple[str, str]]:
-    """The first texts of a dataset that are not empty.
+    """The first texts of a dataset that are not empty, with those among them that occur again.
 
     Args:
         spec, base, where: as for `read_rows`.
-        most: how many.
+        most: how many different ones.
         sample_by: what a text is in a text file: line, paragraph or document.
         empty: gets the ids of the texts that are passed over because they are empty.
 
@@ -238,12 +238,13 @@ def read_documents(
     Raises:
         UsageError: as `read_rows`; nothing but empty texts.
     """
-    found = []
+    found, different = [], set()
     with closing(read_rows(spec, base, where, sample_by=sample_by)) as rows:
         for row in islice(rows, PATIENCE * most):
             if row.text.strip():
                 found.append((row.id, row.text))
-                if len(found) == most:
+                different.add(row.text)
+                if len(different) == most:
                     break
             elif empty is not None:
                 empty.append(row.id)

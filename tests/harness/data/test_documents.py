@@ -105,7 +105,7 @@ def test_what_is_broken_far_down_is_told(tmp_path: Path) -> None:
     """Streams are read in pieces of ten megabytes: the first is whole."""
     (tmp_path / "d.jsonl").write_text(json.dumps({"text": "w1 " * 100_000}) + "\n")
     with (tmp_path / "d.jsonl").open("a") as file:
-        file.writelines(json.dumps({"text": "w1 " * 100_000}) + "\n" for _ in range(45))
+        file.writelines(json.dumps({"text": "w1 " * 100_000 + str(index)}) + "\n" for index in range(45))
         file.write("{broken\n")
     with pytest.raises(UsageError, match=r"dataset 'd\.jsonl': line 47 is not valid JSON"):
         read_documents(spec(), tmp_path, "texts", 100, "line")
