@@ -14,6 +14,7 @@ from harness.core.errors import StorageError, UsageError, one_line
 from harness.core.hashing import folder_hashes
 from harness.core.leaving import half_made
 from harness.runs.directory import RunDirectory
+from harness.runs.telling import teller
 from harness.runs.threads import limited
 from harness.runs.units import Unit, Work, task_function
 from harness.runs.writing import new_folder, now, write_parquet
@@ -101,21 +102,22 @@ def problem_of(error: Exception) -> Problem:
 
 
 def quiet(share: float, what: str) -> None:
-    """Progress inside a unit that runs in another process is not shown."""
+    """Progress inside a unit on another machine is not shown."""
 
 
-def attempt(directory: str, unit: Unit) -> Problem | None:
+def attempt(directory: str, unit: Unit, place: Path | None = None) -> Problem | None:
     """Do a unit in a worker.
 
     Args:
         directory: of the run.
         unit: one whose needs are stored there.
+        place: a file for its progress.
 
     Returns:
         Why it failed, or None.
     """
     try:
-        run_unit(Path(directory), unit, quiet)
+        run_unit(Path(directory), unit, quiet if place is None else teller(place))
     except Exception as error:
         return problem_of(error)
     return None

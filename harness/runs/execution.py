@@ -11,6 +11,7 @@ from harness.runs.directory import RunDirectory
 from harness.runs.doing import Problem, Progress, problem_of, run_unit
 from harness.runs.executors.place import Executor, Place
 from harness.runs.executors.starting import start
+from harness.runs.telling import PERIOD
 from harness.runs.units import Unit
 from harness.runs.writing import storing
 
@@ -104,7 +105,11 @@ class _Session:
                     self._fail(unit, Problem(f"needs '{lacking}', which is not stored"))
                     self.watcher.finished(unit, self.failures[unit.key])
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            ended = wait(running, timeout=PERIOD, return_when=FIRST_COMPLETED).done
+            for unit in running.values():
+                if told := executor.progress(unit):
+                    self.watcher.moved(unit, *told)
+            for future in ended:
                 unit = running.pop(future)
                 problem, lost = executor.result(future)
                 self._tried[unit.key] = self._tried.get(unit.key, 0) + 1

@@ -87,6 +87,10 @@ class Cluster:
             return Problem(f"its result cannot be fetched from --storage: {one_line(error)}"), False
         return problem, False
 
+    def progress(self, unit: Unit) -> tuple[float, str] | None:
+        """Nodes do not say how far a unit is."""
+        return None
+
     def stop(self) -> None:
         """End what runs, and the cluster if it is of this machine and of this run."""
         for reference, _ in self._running.values():

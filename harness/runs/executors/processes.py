@@ -10,13 +10,15 @@ import signal
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.leaving import end
 from harness.runs.doing import ADVICE, Problem, attempt
 from harness.runs.executors.lifeline import begin
+from harness.runs.telling import place_of, told
 from harness.runs.threads import shared_out
 from harness.runs.units import Unit
 
@@ -41,7 +43,8 @@ class Processes:
         self._loky = loky
         self._directory, self._workers = directory, workers
         self._idle: list[Any] = []
-        self._busy: dict[Future[Any], Any] = {}
+        self._busy: dict[Future[Any], tuple[Any, str]] = {}  # to its pool, and the key of the unit
+        self._places: dict[str, Path] = {}
         _start_trackers()
 
     @property
@@ -53,17 +56,19 @@ class Processes:
         """Start a unit."""
         while True:
             pool = self._idle.pop() if self._idle else self._pool(unit.threads)
+            place = self._places[unit.key] = place_of(Path(self._directory), unit)
             try:
                 with _signals_kept():
-                    future: Future[Problem | None] = pool.submit(attempt, self._directory, unit)
+                    future: Future[Problem | None] = pool.submit(attempt, self._directory, unit, place)
             except BrokenExecutor:  # it was killed while it waited
                 continue
-            self._busy[future] = pool
+            self._busy[future] = (pool, unit.key)
             return future
 
     def result(self, future: Future[Problem | None]) -> tuple[Problem | None, bool]:
         """How a finished unit ended, and whether it was its worker that was lost."""
-        pool = self._busy.pop(future)
+        pool, key = self._busy.pop(future)
+        _remove(self._places.pop(key))
         try:
             problem = future.result()
         except BrokenExecutor as error:
@@ -71,12 +76,18 @@ class Processes:
         self._idle.append(pool)
         return problem, False
 
+    def progress(self, unit: Unit) -> tuple[float, str] | None:
+        """How far a unit is, and its current step."""
+        return told(self._places[unit.key])
+
     def stop(self) -> None:
         """End all workers at once, whatever they do."""
-        pools = [*self._busy.values(), *self._idle]
+        pools = [*(pool for pool, _ in self._busy.values()), *self._idle]
         end([pid for pool in pools for pid in list(pool._processes)], PATIENCE)
         for pool in pools:
             pool.shutdown(wait=True, kill_workers=True)
+        for place in self._places.values():
+            _remove(place)
 
     def close(self) -> None:
         """End all workers; none has anything to do."""
@@ -86,6 +97,11 @@ class Processes:
         return self._loky.ProcessPoolExecutor(
             1, initializer=_begin, initargs=(os.getpid(),), env=shared_out(self._workers, threads)
         )
+
+
+def _remove(place: Path) -> None:
+    with suppress(OSError):
+        place.unlink(missing_ok=True)
 
 
 def _begin(parent: int) -> None:

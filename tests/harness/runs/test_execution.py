@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from harness.config.load import load_config
 from harness.core.errors import UsageError
 from harness.core.rows import Rows
+from harness.runs import telling
 from harness.runs.directory import RunDirectory
 from harness.runs.execution import Place, execute
 from harness.runs.units import Unit, Work
@@ -29,6 +31,14 @@ def square(work: Work) -> pd.DataFrame:
     rows = Rows(experiment="test")
     rows.add("square", value)
     return rows.frame()
+
+
+def walk(work: Work) -> pd.DataFrame:
+    """Two steps, each long enough to be seen."""
+    for step in (1, 2):
+        work.progress(step / 2 - 0.25, f"step {step} of {work.settings['x']}")
+        time.sleep(4 * telling.PERIOD)
+    return square(work)
 
 
 def fail(work: Work) -> pd.DataFrame:
@@ -98,6 +108,32 @@ def test_units_get_what_they_need_and_are_done_once(store: RunDirectory) -> None
     again = Log()
     assert execute(store, [first, second, third], again) == {}
     assert again.lines == []
+
+
+def test_progress_inside_a_unit_is_shown_from_other_processes_too(store: RunDirectory) -> None:
+    log = Log()
+    units = [unit("walk", 1), unit("walk", 2)]
+    assert execute(store, units, log, Place(workers=2)) == {}
+    for one in units:
+        moved = [line[2:] for line in log.lines if line[:2] == ("moved", one.label)]
+        assert moved[0] == (0.25, f"step 1 of {one.settings['x']}")
+        assert (0.75, f"step 2 of {one.settings['x']}") in moved
+        assert log.lines.index(("started", one.label)) < log.lines.index(("moved", one.label, *moved[0]))
+        assert log.lines[-1][0] == "finished"
+    assert [path.name for path in store.path.iterdir()] == ["units"]
+
+
+def test_what_a_worker_says_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = telling.place_of(tmp_path, unit("square"))
+    assert telling.told(place) is None
+    tell = telling.teller(place)
+    tell(0.5, "ü")
+    tell(0.6, "too soon")
+    assert telling.told(place) == (0.5, "ü")
+    for torn in (b"", b'[0.5, "', b"[0.5]", b"null", b'{"a": 1}', b"\xff"):
+        place.write_bytes(torn)
+        assert telling.told(place) is None
+    telling.teller(tmp_path / "no" / "such" / "folder")(0.5, "lost")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
