@@ -1,5 +1,6 @@
 """Benchmarks run small, as tests of agreement, unless --benchmark-enable asks for speed: then bars are asserted."""
 
+import inference
 import pytest
 import ratios
 
@@ -15,3 +16,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.section("speed")
         for case, what, value, bar in ratios.TABLE:
             terminalreporter.write_line(f"{case:<38}{what:<44}{value:>12.4g}   {bar}")
+    for text in inference.PRINTED:
+        terminalreporter.section("inference")
+        terminalreporter.write_line(text)
