@@ -347,7 +347,7 @@ def judge_hazard(
     Args:
         forecasts, events, positions, clusters: [n] of the held-out steps.
         training_positions, training_events: [m] of the steps of training texts, which the references are fitted to.
-        seed: of the resampling.
+        seed: of the resampling that gives the parts of the Brier score their intervals.
 
     Raises:
         ValueError: as `brier` and `fit_position`.
@@ -357,7 +357,7 @@ def judge_hazard(
     rate = np.full(own.size, base_rate(training_events))
     by_position = fit_position(training_positions, training_events).predict(positions)
     over_base, over_position = (
-        skill(own, brier_scores(reference, events), clusters, seed) for reference in (rate, by_position)
+        skill(own, brier_scores(reference, events), clusters) for reference in (rate, by_position)
     )
     nats = log_score(log_scores(forecasts, events), clusters)
     return Hazard(told, nats, calibration(forecasts, events, clusters), over_base, over_position)

@@ -202,3 +202,17 @@ def test_a_forecast_that_knows_the_position_alone_has_no_skill_over_it() -> None
     assert blind.over_base.low > 0
     assert blind.over_position.value == pytest.approx(0.0, abs=0.02)
     assert (knows.nats.infinite, knows.brier.clusters, sum(one.n for one in knows.table)) == (0, 80, 80 * 32)
+
+
+def test_calibration_covers_where_steps_taken_for_independent_do_not() -> None:
+    """Texts differ in how easily they loop, which no forecast knows: its bins are calibrated over texts all the same."""
+    rng, runs = np.random.default_rng(6), 100
+    covered = {"texts": 0, "steps": 0}
+    for _ in range(runs):
+        chance = np.repeat(rng.beta(1.0, 3.0, 60), 32)  # mean 1/4
+        events = (rng.random(chance.size) < chance).astype(float)
+        for name, clusters in (("texts", np.repeat(np.arange(60), 32)), ("steps", np.arange(chance.size))):
+            (one,) = calibration(np.full(chance.size, 0.25), events, clusters)
+            covered[name] += (one.observed.low or 0) <= 0.25 <= (one.observed.high or 1)
+    assert covered["texts"] / runs >= 0.88  # three standard errors below 95 %
+    assert covered["steps"] / runs <= 0.7

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from harness.stats.grouped import group_mean
 from harness.stats.proper import crps, energy, energy_score, recovered, self_energy, skill
 
 FIGURES = np.array([[0.0, 0.2], [0.1, 0.9], [0.5, 0.5], [0.9, 0.1], [1.0, 1.0]])
@@ -144,6 +145,30 @@ def test_halfway_is_half_and_groups_are_resampled_whole() -> None:
     assert found.value == pytest.approx((room * gained).sum() / room.sum())
     assert None not in (found.low, found.high, alone.low, alone.high)
     assert (found.high or 0) - (found.low or 0) > 1.4 * ((alone.high or 0) - (alone.low or 0))
+
+
+def test_the_interval_of_a_share_covers_it_and_ends_where_a_test_does() -> None:
+    rng, groups, runs = np.random.default_rng(4), np.repeat(np.arange(20), 2), 200
+    covered = 0
+    for _ in range(runs):
+        base = np.repeat(rng.gamma(2.0, 1.0, 20), 2)
+        null, ceiling = base + rng.normal(0.0, 0.3, 40), rng.normal(0.0, 0.3, 40)
+        scores = 0.6 * base + rng.normal(0.0, 0.3, 40)
+        found = recovered(scores, null, ceiling, groups).share
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= 0.4 <= found.high
+        for end in (found.low, found.high):
+            gain = null - scores - end * (null - ceiling)
+            assert group_mean(gain, groups).p() == pytest.approx(0.05, abs=1e-4)
+    assert covered / runs >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_a_share_that_every_prompt_has_carries_no_interval() -> None:
+    ceiling = np.random.default_rng(5).uniform(0.5, 1.0, 20)
+    found = recovered(ceiling, ceiling + 1 + ceiling, ceiling).share
+    assert (found.value, found.low) == (pytest.approx(1.0), None)
+    assert "groups differ" in str(found.missing)
 
 
 @pytest.mark.parametrize(
