@@ -88,9 +88,8 @@ def moments(sums: Floats, sizes: Floats) -> Moments:
     raised = 1 / (1 - sizes / n)
     squares = (rest**2).sum(axis=-1)
     error = np.sqrt((raised * rest**2).sum(axis=-1)) / n
-    root = np.sqrt(raised)
-    form = np.outer(root, root) * (np.diag(sizes) - np.outer(sizes, sizes) / n)
-    freedom = float(np.trace(form) ** 2 / (form**2).sum())
+    own, across = raised * (sizes - sizes**2 / n), raised * sizes**2 / n
+    freedom = float(own.sum() ** 2 / ((own**2).sum() + across.sum() ** 2 - (across**2).sum()))
     scale = np.abs(sums).max(axis=-1)
     flat = error * n <= _TINY * scale * np.sqrt(count)
     cubes = (rest**3).sum(axis=-1) / np.where(flat, 1.0, squares) ** 1.5

@@ -205,7 +205,7 @@ def test_a_forecast_that_knows_the_position_alone_has_no_skill_over_it() -> None
 
 
 def test_calibration_covers_where_steps_taken_for_independent_do_not() -> None:
-    """Texts differ in how easily they loop, which no forecast knows: its bins are calibrated over texts all the same."""
+    """Texts differ in how easily they loop, and no forecast knows it: over texts it is calibrated all the same."""
     rng, runs = np.random.default_rng(6), 100
     covered = {"texts": 0, "steps": 0}
     for _ in range(runs):
