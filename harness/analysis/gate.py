@@ -27,7 +27,7 @@ from harness.core.rows import frames
 from harness.runs.verify import check_tables, schema_problems
 from harness.stats.pooling import CELL, Observed, Sample, factors
 
-ROW = ("layer", "head", "prompt", "seed")  # with the factors of a cell, these identify a row
+ROW = ("layer", "head", "fold", "prompt", "seed")  # with the factors of a cell, these identify a row
 Key = tuple[object, ...]
 
 

@@ -51,9 +51,9 @@ Experiment: Any = _settings_of_experiments()
 class Config(Growing):
     """One run: which models, which prompts, which experiments."""
 
-    harmless: ClassVar[frozenset[str]] = frozenset({"held_out", "limit"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "limit"})
     rounding: ClassVar[frozenset[str]] = frozenset({"device", "threads"})
-    later: ClassVar[frozenset[str]] = frozenset({"threads"})
+    later: ClassVar[frozenset[str]] = frozenset({"threads", "folds"})
     apart: ClassVar[frozenset[str]] = frozenset({"name", "seed", "models", "prompts", "generation", "experiments"})
 
     name: str = Field(
@@ -74,7 +74,15 @@ class Config(Growing):
         default=0.25,
         gt=0,
         lt=1,
-        description="share of the prompts that surrogates are judged on; the others are fitted to. Stratified by kind",
+        description="share of the prompts that surrogates are judged on; the others are fitted to. Split by group, "
+        "stratified by kind",
+    )
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        le=20,
+        description="in the place of `held_out`: prompts are split into this many folds, by group, stratified by kind, "
+        "and each is judged once, by surrogates fitted to the other folds; for experiments that cross-fit",
     )
     generation: Generation = Field(default=Generation(), description="how models continue prompts")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="where models run")
@@ -89,7 +97,8 @@ class Config(Growing):
     limit: int | None = Field(
         default=None,
         ge=1,
-        description="a smoke run: at most this many prompts per split and repetitions per condition; also `--limit N`",
+        description="a smoke run: at most this many prompts per split or fold and repetitions per condition; also "
+        "`--limit N`",
     )
     experiments: tuple[Experiment, ...] = Field(min_length=1, description="what is computed; each kind at most once")
 
@@ -110,6 +119,28 @@ class Config(Growing):
             except UsageError as error:
                 raise ValueError(str(error)) from None
         return value
+
+    def replaced(self) -> frozenset[str]:
+        """`held_out` where there are `folds`."""
+        return frozenset() if self.folds is None else frozenset({"held_out"})
+
+    @model_validator(mode="after")
+    def _one_way_to_judge(self) -> Config:
+        if self.folds is None:
+            return self
+        if "held_out" in self.model_fields_set:
+            raise ValueError(
+                f"both held_out: {self.held_out} and folds: {self.folds} are given; remove held_out to judge every "
+                "prompt once, or folds to judge a share of them"
+            )
+        for experiment in self.experiments:
+            if not registry.experiment(experiment.kind).cross_fits:
+                default = type(self).model_fields["held_out"].default
+                raise ValueError(
+                    f"experiment {experiment.kind!r} does not cross-fit: write held_out, such as held_out: {default}, "
+                    f"in the place of folds: {self.folds}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _complete(self) -> Config:

@@ -76,8 +76,12 @@ class Growing(Strict):
     later: ClassVar[frozenset[str]] = frozenset()
     """Names of the fields that were added after runs had been recorded."""
 
+    def replaced(self) -> frozenset[str]:
+        """Names of the fields that others, which are set, stand in the place of: they are not written down."""
+        return frozenset()
+
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields
-        quiet = {name for name in self.later if getattr(self, name) == fields[name].default}
+        quiet = {name for name in self.later if getattr(self, name) == fields[name].default} | self.replaced()
         return {key: value for key, value in write(self).items() if key not in quiet}

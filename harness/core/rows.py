@@ -26,7 +26,9 @@ COLUMNS: dict[str, str] = {
     "surrogate": "string",  # its name; MODEL, RESEEDED or SHUFFLED for the model itself
     "condition": "string",  # JSON of the other factors
     "split": "string",  # train or held_out; "pooled" for what was pooled over repetitions, with a verdict
+    "fold": "Int64",  # in which the prompt was judged; missing where there are no folds
     "prompt": "string",
+    "group": "string",  # of prompts that share a subject; missing where the prompt is a group of its own
     "metric": "string",
     "value": "Float64",  # missing where the quantity is undefined; the reason is in `missing`
     "low": "Float64",
@@ -38,6 +40,8 @@ COLUMNS: dict[str, str] = {
     "missing": "string",
 }
 
+LATER = frozenset({"fold", "group"})
+"""Columns that rows of older runs lack; they are read as missing values."""
 
 LARGEST = 1e100
 """No figure is larger: squares of it must be finite."""
@@ -96,20 +100,32 @@ def to_schema(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
 
 
+def completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows as read from disk, with the columns that older runs lack, without values, at their places in the schema."""
+    order, names = list(COLUMNS), list(frame.columns)
+    lacking = [name for name in order if name in LATER and name not in frame]
+    for name in lacking:
+        before = order[order.index(name) - 1]
+        names.insert(names.index(before) + 1 if before in names else len(names), name)
+    return frame.reindex(columns=names).astype({name: COLUMNS[name] for name in lacking}) if lacking else frame
+
+
 def type_problems(frame: pd.DataFrame) -> list[str]:
     """What readers of rows cannot work with: columns that are missing or of another type, conditions that are no JSON
     mapping, numbers that are not finite.
 
     Args:
-        frame: as read from disk; columns beyond the schema are not looked at.
+        frame: as read from disk; columns beyond the schema are not looked at, and those of `LATER` may be missing.
 
     Returns:
         One line for each column that is wrong.
     """
-    if lacking := [name for name in COLUMNS if name not in frame]:
+    if lacking := [name for name in COLUMNS if name not in frame and name not in LATER]:
         return [f"columns are missing: {', '.join(lacking)}"]
     problems = []
     for name, kind in COLUMNS.items():
+        if name not in frame:
+            continue
         column = frame[name]
         if column.dtype.kind != pd.Series([], dtype=kind).dtype.kind and not column.isna().all():
             problems.append(f"column {name!r} holds {column.dtype}, not {kind}")

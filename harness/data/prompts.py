@@ -1,13 +1,11 @@
-"""Prompts: read them, split them by kind into training and held-out ones, and take fewer for a smoke run."""
+"""Prompts: read them, split them into training and held-out ones or into folds, and take fewer for a smoke run."""
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,34 +18,7 @@ from harness.config.texts import Prose
 from harness.core.errors import UsageError
 from harness.data.distinct import distinct
 from harness.data.documents import read_documents, read_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One text to be continued. `split` is `train` or `held_out`, never both.
-
-    Prompts that share a subject have the same `group`; a prompt without one is a group of its own, named by its id.
-    """
-
-    id: str
-    kind: str
-    text: str
-    split: str = "train"
-    chat: bool = False
-    group: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.group:
-            object.__setattr__(self, "group", self.id)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The prompt as a JSON-able mapping; `chat` and `group` are written only where they are set."""
-        written = asdict(self)
-        if not self.chat:
-            del written["chat"]
-        if self.group == self.id:
-            del written["group"]
-        return written
+from harness.data.splits import Prompt, folded, limited, split
 
 
 def _from_file(path: Path) -> list[Prompt]:
@@ -121,54 +92,18 @@ def _documents(loaded: LoadedConfig, spec: Prose, where: str) -> list[Prompt]:
 
 
 def _split_for(config: Config, prompts: list[Prompt], where: str, what: str) -> list[Prompt]:
-    """Split as a config says, refuse what leaves a split empty, and limit."""
+    """Split as a config says, refuse what leaves a split or a fold empty, and limit."""
+    groups = len({prompt.group for prompt in prompts})
+    count = f"{len(prompts)} different {what}{f' in {groups} groups' if groups < len(prompts) else ''}"
+    if config.folds is not None:
+        if groups < config.folds:
+            raise UsageError(f"{where}: {count} leave a fold empty; add {what} or lower folds, which is {config.folds}")
+        return limited(folded(prompts, config.folds, config.seed), config.limit, config.seed)
     prompts = split(prompts, config.held_out, config.seed)
     for part in ("train", "held_out"):
         if not any(p.split == part for p in prompts):
-            count = f"{len(prompts)} different {what}"
             raise UsageError(f"{where}: {count} leave none for {part}; add {what} or change held_out")
     return limited(prompts, config.limit, config.seed)
-
-
-def _rank(seed: int, prompt: Prompt) -> str:
-    """A position in a shuffle that depends on the seed and the prompt alone, not on its neighbours."""
-    return hashlib.sha256(f"{seed}/{prompt.kind}/{prompt.id}".encode()).hexdigest()
-
-
-def split(prompts: list[Prompt], held_out: float, seed: int) -> list[Prompt]:
-    """Assign each prompt to training or held-out data, stratified by kind.
-
-    Each kind gives its share, rounded down; the places still missing to round(held_out * all) go to the kinds
-    with the largest remainders. A kind of two prompts or more occurs in both splits.
-    """
-    kinds: dict[str, list[Prompt]] = {}
-    for prompt in sorted(prompts, key=lambda p: _rank(seed, p)):
-        kinds.setdefault(prompt.kind, []).append(prompt)
-    exact = {kind: held_out * len(group) for kind, group in kinds.items()}
-    take = {kind: int(share) for kind, share in exact.items()}
-    missing = round(held_out * len(prompts)) - sum(take.values())
-    for kind in sorted(kinds, key=lambda k: (take[k] - exact[k], k))[: max(missing, 0)]:
-        take[kind] += 1
-    for kind, group in kinds.items():
-        if len(group) > 1:
-            take[kind] = min(max(take[kind], 1), len(group) - 1)
-    held = {p.id for kind, group in kinds.items() for p in group[: take[kind]]}
-    return [replace(p, split="held_out" if p.id in held else "train") for p in prompts]
-
-
-def limited(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
-    """At most `limit` prompts of each split, taken from the kinds in turn."""
-    if limit is None:
-        return prompts
-    keep: set[str] = set()
-    for part in ("train", "held_out"):
-        order: dict[str, int] = {}
-        ranked = []
-        for prompt in sorted((p for p in prompts if p.split == part), key=lambda p: _rank(seed, p)):
-            order[prompt.kind] = order.get(prompt.kind, 0) + 1
-            ranked.append((order[prompt.kind], prompt.kind, prompt.id))
-        keep |= {prompt_id for _, _, prompt_id in sorted(ranked)[:limit]}
-    return [p for p in prompts if p.id in keep]
 
 
 def _find(loaded: LoadedConfig, name: str, where: str = "prompts") -> Path:

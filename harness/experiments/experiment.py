@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.config.load import Config, LoadedConfig
     from harness.config.strict import Strict
     from harness.core.records import Answer, Figure, Table
-    from harness.data.prompts import Prompt
+    from harness.data.splits import Prompt
     from harness.experiments._shared.continuations import Model
     from harness.runs.units import Unit
 
@@ -66,6 +66,9 @@ class Experiment(ABC):
 
     declaration: ExperimentDeclaration
     name: str
+
+    cross_fits: ClassVar[bool] = False
+    """It fits and judges in each fold of its prompts (`data.splits.folds_of`): a config with it may have `folds`."""
 
     @property
     @abstractmethod

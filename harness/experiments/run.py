@@ -15,7 +15,8 @@ from harness.core import registry
 from harness.core.errors import StorageError
 from harness.core.hashing import canonical_hash
 from harness.core.rows import SCHEMA_VERSION
-from harness.data.prompts import Prompt, load_prompts
+from harness.data.prompts import load_prompts
+from harness.data.splits import Prompt
 from harness.experiments._shared.continuations import Model
 from harness.experiments.experiment import Needs, Request
 from harness.runs import provenance, reading

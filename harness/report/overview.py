@@ -37,7 +37,9 @@ def facts(manifest: dict[str, Any]) -> str:
     """Models, prompts and the time that the units of a run took."""
     parts = [", ".join(model["name"] for model in manifest["models"])]
     prompts = manifest["prompts"]
-    if prompts["train"] or prompts["held_out"]:
+    if folds := manifest["config"].get("folds"):
+        parts.append(f"{prompts['held_out']} prompts in {folds} folds, each judged once")
+    elif prompts["train"] or prompts["held_out"]:
         parts.append(f"{prompts['train']} prompts to fit on, {prompts['held_out']} held out")
     seconds = manifest.get("timings", {}).get("sum_of_units_seconds")
     if seconds is not None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness.core.errors import UsageError
 from harness.core.hashing import file_hash
-from harness.core.rows import SCHEMA_VERSION, to_schema
+from harness.core.rows import SCHEMA_VERSION, completed, to_schema
 from harness.runs import writer
 from harness.runs.owner import OWNER, Ownership, take
 from harness.runs.records import CHECKSUM, DamagedManifestError, Manifest, checksum, parsed
@@ -222,9 +222,16 @@ class RunDirectory:
     def read(self, name: str) -> pd.DataFrame:
         """A table of the run; of a run that is not complete, what its finished units hold.
 
+        Rows of older runs get the columns that they lack, without values.
+
         Raises:
             UsageError: a file cannot be read, or the rows of a complete run are not there.
         """
+        found = self._stored(name)
+        return completed(found) if name == "rows" else found
+
+    def _stored(self, name: str) -> pd.DataFrame:
+        """The same, as it is on disk."""
         whole = self.path / f"{name}.parquet"
         manifest = self.read_manifest() or {"units": [], "state": "running"}
         if whole.is_file() and (manifest["state"] == "complete" or not manifest["units"]):

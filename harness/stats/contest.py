@@ -33,13 +33,14 @@ def p_of_lead(best: Sample, other: Sample, sign: int, paired: bool = True) -> fl
     """
     if best.pooled is None or other.pooled is None or not (best.drawn and other.drawn):
         return 1.0
-    one, two = best.pooled, other.pooled
+    one, two = best.pooled.by(best.groups), other.pooled.by(other.groups)
     if paired:
         common = best.units.intersection(other.units)
         pair = best.at(common), other.at(common)
         if len(common) < FEWEST_UNITS or pair[0] is None or pair[1] is None:
             return 1.0
-        one, two = pair[0], pair[1]
+        groups = best.groups_at(common)
+        one, two = pair[0].by(groups), pair[1].by(groups)
     turn = -sign if best.complement else sign
     if turn * (one.value - two.value) <= 0 or min(one.numerators.size, two.numerators.size) < FEWEST_UNITS:
         return 1.0
@@ -52,9 +53,10 @@ def p_of_zero(share: Sample) -> float:
     Args:
         share: 1 less a pooled ratio.
     """
-    if share.pooled is None or share.pooled.numerators.size < FEWEST_UNITS:
+    drawn = None if share.pooled is None else share.pooled.by(share.groups)
+    if drawn is None or drawn.numerators.size < FEWEST_UNITS:
         return 1.0
-    return sign_flip_p(share.pooled.contributions() - 1.0, SEED)
+    return sign_flip_p(drawn.contributions() - 1.0, SEED)
 
 
 def clear(contests: Sequence[Sequence[float]]) -> list[bool]:

@@ -52,6 +52,18 @@ class Pooled:
     def value(self) -> float:
         return float(self.numerators.sum() / self.denominators.sum())
 
+    def by(self, groups: np.ndarray | None) -> Pooled:
+        """The same figure with groups of units as its units, in the order of their sorted names.
+
+        Args:
+            groups: [n] of each unit; None where they have none.
+        """
+        if groups is None:
+            return self
+        _, place = np.unique(groups, return_inverse=True)
+        above, below = (np.bincount(place, weights=sums) for sums in (self.numerators, self.denominators))
+        return Pooled(above.astype(np.float64), below.astype(np.float64))
+
     def contributions(self) -> Floats:
         """[n] numbers whose mean is the value: of a mean the units' own, of a ratio its linearisation."""
         value = self.value

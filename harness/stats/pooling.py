@@ -1,8 +1,10 @@
 """From rows to figures: which rows belong to one figure, what its units are, and how two figures differ.
 
 A unit is what was drawn at random: a prompt; where prompts are drawn anew in every repetition, or a metric has no
-prompts, the repetition. Everything measured on one unit is averaged first. What a run measured once for each head, over
-all its prompts together, is averaged over heads without an interval: all heads were read, none was drawn at random.
+prompts, the repetition. Everything measured on one unit is averaged first. Where prompts have groups, a figure is still
+the mean over prompts, but groups are resampled: intervals, tests and their `n` are over groups. What a run measured
+once for each head, over all its prompts together, is averaged over heads without an interval: all heads were read, none
+was drawn at random.
 What declares itself pooled="explained" is pooled from the rows of prompts: 1 - sum KL / sum KL of the reference, as in
 every table; it is missing where the reference alone is right to rounding, and there is nothing to explain.
 """
@@ -27,7 +29,10 @@ from harness.stats.joint import Spread, paired_spread, two_sample_spread
 NOT_DRAWN = "measured once over all prompts: heads are not drawn at random"
 SEED = 0  # of the bootstrap: the same rows give the same figures
 REPEATS = ("real_seed",)  # factors of `condition` that are averaged over
-FACTORS = ("experiment", "model", "revision", "strategy", "layer", "head", "surrogate", "split", "metric", "prompt")
+FACTORS = (
+    "experiment", "model", "revision", "strategy", "layer", "head", "surrogate", "split", "metric", "fold", "prompt",
+    "group",
+)  # fmt: skip
 CELL = ("experiment", "model", "strategy", "surrogate", "condition", "split", "metric")
 
 
@@ -43,6 +48,7 @@ class Sample:
         missing: how many of them have no value.
         reason: the first reason for that.
         drawn: False where the units are heads, of which none was drawn at random: then there is no interval.
+        groups: of each unit, which are resampled together; None where every unit is drawn by itself.
     """
 
     units: pd.Index
@@ -52,6 +58,7 @@ class Sample:
     missing: int
     reason: str | None
     drawn: bool = True
+    groups: np.ndarray | None = None
 
     @property
     def value(self) -> float | None:
@@ -65,7 +72,8 @@ class Sample:
             return Interval(None, None, None, 0, self.reason or "no units")
         if not self.drawn:
             return Interval(self.value, None, None, len(self.units), NOT_DRAWN)
-        found = ratio_interval(self.pooled.numerators, self.pooled.denominators, SEED, level)
+        drawn = self.pooled.by(self.groups)
+        found = ratio_interval(drawn.numerators, drawn.denominators, SEED, level)
         return complement(found) if self.complement else found
 
     def at(self, units: pd.Index) -> Pooled | None:
@@ -74,6 +82,10 @@ class Sample:
         places = self.units.get_indexer(units)
         below = self.pooled.denominators[places]
         return Pooled(self.pooled.numerators[places], below) if below.sum() > 0 else None
+
+    def groups_at(self, units: pd.Index) -> np.ndarray | None:
+        """The groups of some of the units, in their order; None where every unit is drawn by itself."""
+        return None if self.groups is None else self.groups[self.units.get_indexer(units)]
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ class Difference:
         if found.low is not None and found.high is not None:
             return direction if found.low * found.high > 0 else 0
         spread = float(self.units.max() - self.units.min()) if len(self.units) else np.inf
-        same = len(self.units) >= FEWEST_UNITS and spread <= 1e-9 * abs(found.value)
+        same = min(len(self.units), found.n) >= FEWEST_UNITS and spread <= 1e-9 * abs(found.value)
         return direction if same else 0
 
 
@@ -134,9 +146,10 @@ def difference(
     if not (a.drawn and b.drawn):
         return _of_heads(a, b, paired)
     if not paired:
-        found = _turned(two_sample_difference(a.pooled, b.pooled, SEED, level, figures), turn)
-        p = two_sample_p(a.pooled, b.pooled, SEED) if found.low is not None else None
-        return Difference(found, p, None, False, nothing, two_sample_spread(a.pooled, b.pooled))
+        one, other = a.pooled.by(a.groups), b.pooled.by(b.groups)
+        found = _turned(two_sample_difference(one, other, SEED, level, figures), turn)
+        p = two_sample_p(one, other, SEED) if found.low is not None else None
+        return Difference(found, p, None, False, nothing, two_sample_spread(one, other))
     common = a.units.intersection(b.units)
     if common.empty:
         return Difference(Interval(None, None, None, 0, "no unit on both sides"), None, None, True, nothing)
@@ -147,6 +160,8 @@ def difference(
     if np.array_equal(x.numerators, y.numerators) and np.array_equal(x.denominators, y.denominators):
         units[:] = 0.0
         return Difference(Interval(0.0, None, None, len(common), "no difference anywhere"), None, None, True, units)
+    groups = a.groups_at(common)
+    x, y = x.by(groups), y.by(groups)
     found = _turned(paired_pooled_difference(x, y, SEED, level, figures), turn)
     sign = registry.sign(metric)
     wins = units.to_numpy() * sign
@@ -264,7 +279,11 @@ def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...
     there = ~np.isnan(value)
     least = FLAT * np.bincount(cell[there], weights=queries[there], minlength=count)
     unit, names = pd.factorize(frame["unit"], sort=True)
-    pairs, place, sizes = np.unique(cell[there] * len(names) + unit[there], return_inverse=True, return_counts=True)
+    pairs, rows_of, place, sizes = np.unique(
+        cell[there] * len(names) + unit[there], return_index=True, return_inverse=True, return_counts=True
+    )
+    grouped = frame["unit_group"].notna().to_numpy()[there][rows_of]
+    group = np.where(grouped, frame["unit_group"].to_numpy()[there][rows_of], names[pairs % len(names)])
     above = np.bincount(place, weights=value[there], minlength=len(pairs))
     below = np.bincount(place, weights=weight[there], minlength=len(pairs))
     edges = np.searchsorted(pairs, np.arange(count + 1) * len(names))
@@ -286,12 +305,15 @@ def _samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[tuple[object, ...
         units = pd.Index(names[pairs[own] % len(names)])
         missing = int(rows[index] - filled[index])
         drawn = not of_heads[index]
-        samples.append(Sample(units, pooled, bool(complement[index]), int(rows[index]), missing, reason, drawn))
+        groups = group[own] if grouped[own].any() else None
+        flag = bool(complement[index])
+        samples.append(Sample(units, pooled, flag, int(rows[index]), missing, reason, drawn, groups))
     return keys if by else [()], samples
 
 
 def _units(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """The unit of each row, which was drawn at random: its name in `unit`, its kind in `drawn`."""
+    """The unit of each row, which was drawn at random: its name in `unit`, its kind in `drawn`, its group."""
+    groups = pd.Series(None, index=frame.index, dtype=object)
     units = pd.Series("all", index=frame.index, dtype=object)
     drawn = pd.Series("unit", index=frame.index, dtype=object)
     for _, part in frame.groupby("experiment", sort=False):
@@ -305,12 +327,15 @@ def _units(frame: pd.DataFrame) -> dict[str, pd.Series]:
             continue
         units[part.index[named]] = part.loc[named, "prompt"].astype(object)
         drawn[part.index[named]] = "prompt"
+        if "group" in part and part["group"].notna().any():  # a prompt without one is a group of its own
+            of_prompts = part.loc[named, "group"].fillna(part.loc[named, "prompt"])
+            groups[part.index[named]] = of_prompts.astype(object)
         heads = "layer " + part["layer"].astype("string") + ", head " + part["head"].astype("string")
         rest = part[~named]
         several = rest["seed"].nunique() > 1
         units[rest.index] = (repetition if several else heads.fillna("all"))[rest.index].astype(object)
         drawn[rest.index] = "repetition" if several else heads[rest.index].notna().map({True: "head", False: "unit"})
-    return {"unit": units, "drawn": drawn}
+    return {"unit": units, "drawn": drawn, "unit_group": groups}
 
 
 def _with_explained(frame: pd.DataFrame) -> pd.DataFrame:

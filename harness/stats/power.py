@@ -120,7 +120,7 @@ def _of_prompts(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if missing:
         raise ValueError(f"{name} has no column {', '.join(sorted(missing))}")
     rows = frame.assign(value=frame["value"].astype(float))
-    rows = rows if "group" in rows else rows.assign(group=rows["prompt"])
+    rows = rows.assign(group=rows["group"].fillna(rows["prompt"]) if "group" in rows else rows["prompt"])
     if not np.isfinite(rows["value"]).all():
         raise ValueError(f"{name} has values that are missing or infinite; leave such prompts out and count them")
     by = rows.groupby("prompt", observed=True)

@@ -16,7 +16,7 @@ from harness.config.model_defaults import resolve
 from harness.core.hashing import canonical_hash
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.data.prompts import Prompt
+from harness.data.splits import Prompt
 from harness.data.tokenisation import Encoded, Reader
 from harness.measures.repetition import argmax_repeat_rate
 from harness.runs.units import Unit, Work
@@ -119,9 +119,13 @@ def continuation_unit(
 
 
 def prompt_settings(model: Model, prompt: Prompt) -> dict[str, Any]:
-    """What rows depend on of a prompt: its name, kind and split, and the ids that the model reads."""
+    """What rows depend on of a prompt: its name, kind, split and group, and the ids that the model reads.
+
+    Its fold is not among them: what the model writes does not depend on that.
+    """
     about = {"id": prompt.id, "kind": prompt.kind, "split": prompt.split}
-    return {**about, "tokens_sha256": canonical_hash(list(model.tokens[prompt.id]))}
+    group = {"group": prompt.group} if prompt.group != prompt.id else {}
+    return {**about, **group, "tokens_sha256": canonical_hash(list(model.tokens[prompt.id]))}
 
 
 def tokens_of(model: Model, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -175,7 +179,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
     )
     trajectories = []
     for index, (prompt, prompt_ids, continuation) in enumerate(zip(s["prompts"], ids, continuations, strict=True)):
-        rows.add("length", len(continuation), split=prompt["split"], prompt=prompt["id"], n=1)
+        rows.add("length", len(continuation), **_about(prompt), n=1)
         trajectories.append(
             {
                 "experiment": "continuations",
@@ -183,8 +187,8 @@ def continue_prompts(work: Work) -> pd.DataFrame:
                 "strategy": s["strategy"],
                 "source": "model",
                 "seed": s["seed"],
-                "split": prompt["split"],
-                "prompt": prompt["id"],
+                **_about(prompt),
+                "group": prompt.get("group", prompt["id"]),
                 "kind": prompt["kind"],
                 "prompt_tokens": prompt_ids,
                 "continuation": continuation.tolist(),
@@ -202,6 +206,11 @@ def decoding_condition(ignore_eos: bool) -> dict[str, bool] | None:
     return {"ignore_eos": True} if ignore_eos else None
 
 
+def _about(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The columns of rows that say which prompt it is."""
+    return {"split": prompt["split"], "prompt": prompt["id"], "group": prompt.get("group")}
+
+
 def _record(
     rows: Rows, prompt: dict[str, Any], prompt_ids: IntArray, continuation: IntArray, found: TokenScores
 ) -> dict[str, Any]:
@@ -211,7 +220,7 @@ def _record(
         "entropy": found.entropy,
         "in_context_mass": found.in_context_mass,
     }
-    where = {"split": prompt["split"], "prompt": prompt["id"], "n": len(continuation)}
+    where = {**_about(prompt), "n": len(continuation)}
     for metric, values in per_token.items():
         if len(values):
             rows.add(metric, float(values.mean()), **where)
@@ -224,7 +233,7 @@ def _record(
 
 @dataclass(frozen=True)
 class Continuation:
-    """One prompt and what the model made of it, in the model's token ids."""
+    """One prompt and what the model made of it, in the model's token ids; `group` is the prompt's, or its id."""
 
     prompt: str
     split: str
@@ -232,6 +241,7 @@ class Continuation:
     seed: int
     prompt_tokens: IntArray
     continuation: IntArray
+    group: str = ""
 
     @property
     def tokens(self) -> IntArray:
@@ -249,6 +259,7 @@ def read_continuations(folder: Path) -> list[Continuation]:
             int(row["seed"]),
             np.asarray(row["prompt_tokens"], dtype=np.int64),
             np.asarray(row["continuation"], dtype=np.int64),
+            str(row.get("group", row["prompt"])),
         )
         for row in frame.to_dict("records")
     ]

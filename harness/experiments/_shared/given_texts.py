@@ -13,7 +13,7 @@ from harness.config.texts import GivenTexts
 from harness.core.errors import UsageError
 from harness.core.hashing import canonical_hash
 from harness.core.rows import Rows
-from harness.data.prompts import Prompt
+from harness.data.splits import Prompt
 from harness.data.tokenisation import Encoded
 from harness.experiments._shared.continuations import Model, local
 from harness.runs.units import Unit, Work

@@ -10,7 +10,7 @@ from harness.experiments.experiment import FolderExperiment, Needs
 
 if TYPE_CHECKING:
     from harness.config.load import LoadedConfig
-    from harness.data.prompts import Prompt
+    from harness.data.splits import Prompt
 
 
 @register.experiment(
