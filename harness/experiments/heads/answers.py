@@ -8,7 +8,7 @@ from harness.core.format import interval, number, percent
 from harness.core.records import Answer, Interval
 from harness.experiments._shared.leading import counted
 from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable
-from harness.experiments.heads.parts import COUNTS, NO_COUNTS, Part, median_head, p_of_leads, parts
+from harness.experiments.heads.parts import COUNTS, NO_COUNTS, Part, p_of_leads, parts
 from harness.experiments.heads.shrinkage import LEVEL, Shrinkage, fits, shrinkage
 from harness.experiments.heads.single_heads import Head, heads_of
 from harness.measures.head_kinds import KINDS
@@ -112,20 +112,18 @@ def _least(part: Part, heads: list[Head]) -> Answer:
     listed = [f"{head.name} ({percent(head.most)}, {head.best})" for _, head in known[:NAMED]]
     text = f"{part.what}: explained least, each by its best surrogate: {'head' if len(listed) == 1 else 'heads'} "
     text += f"{_and(listed)}."
+    kinds = {kind: [head for _, head in known if head.kind == kind] for kind in KINDS}
     medians = {
-        kind: median_head([value for value, head in known if head.kind == kind], part.prompts)
-        for kind in KINDS
-        if any(head.kind == kind for _, head in known)
+        kind: part.median_of((str(head.best), head.layer, head.head) for head in own) for kind, own in kinds.items()
     }
-    order = sorted(medians, key=lambda kind: (medians[kind].value or 0.0, kind))
+    order = sorted((kind for kind in KINDS if medians[kind].value is not None), key=lambda k: (medians[k].value, k))
     if len(order) > 1:
-        low, high = (f"{kind} heads ({_of_kind(medians[kind])})" for kind in (order[0], order[-1]))
+        low, high = (
+            f"{kind} heads ({percent(medians[kind])}, {counted([len(kinds[kind])], 'head')})"
+            for kind in (order[0], order[-1])
+        )
         text += f" Of the kinds, {low} are explained least and {high} most, in the median."
     return Answer(LEAST, text, last.most)
-
-
-def _of_kind(found: Interval) -> str:
-    return f"{percent(found)}, {counted([found.n], 'head')}"
 
 
 def _worse(part: Part, heads: list[Head]) -> Answer:

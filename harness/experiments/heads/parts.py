@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from harness.core import registry
 from harness.core.records import Interval
 from harness.experiments._shared.parts import DecodedPart
 from harness.stats.contest import p_of_lead, p_of_zero
-from harness.stats.intervals import FEWEST_UNITS, median_interval, too_few
+from harness.stats.median import median_of_heads
 from harness.stats.pooling import Observed, Sample
 
 COUNTS = "counts"
@@ -27,18 +28,28 @@ class Part(DecodedPart):
     Attributes:
         heads: how many were scored.
         prompts: held-out prompts.
-        medians: surrogate -> explained of the median head.
+        by_head: surrogate -> (layer, head) -> explained.
     """
 
     heads: int
     prompts: int
-    medians: dict[str, Interval]
+    by_head: dict[str, dict[tuple[int, int], Sample]]
 
     def interval(self, first: str, second: str) -> Interval:
         """A figure, by metric and surrogate, with its interval over prompts; counts explains 0 by definition."""
         if (first, second) == ("explained", COUNTS) and self.sample("kl", COUNTS).pooled is not None:
             return Interval(0.0, None, None, len(self.sample("kl", COUNTS).units), "0 by definition")
         return super().interval(first, second)
+
+    @cached_property
+    def medians(self) -> dict[str, Interval]:
+        """What each surrogate explains of the median head."""
+        return {name: median_of_heads(list(found.values())) for name, found in self.by_head.items()}
+
+    def median_of(self, heads: Iterable[tuple[str, int, int]]) -> Interval:
+        """The median of the explained shares of some (surrogate, layer, head)."""
+        found = [self.by_head.get(name, {}).get((layer, head)) for name, layer, head in heads]
+        return median_of_heads([one for one in found if one is not None])
 
     @property
     def surrogates(self) -> list[str]:
@@ -57,17 +68,6 @@ class Part(DecodedPart):
         return sorted(values, key=lambda name: -values[name])
 
 
-def median_head(values: ArrayLike, prompts: int) -> Interval:
-    """The median over heads, with an interval over heads where enough prompts stand behind each of them.
-
-    Args:
-        values: [heads] one figure for each head, pooled over prompts.
-        prompts: held-out prompts that they were measured on.
-    """
-    found = median_interval(values)
-    return found if prompts >= FEWEST_UNITS else replace(found, low=None, high=None, missing=too_few(prompts))
-
-
 def p_of_leads(part: Part) -> list[float]:
     """The p-values of the surrogate that explains most against every other, and last against counts."""
     best, *others = part.ranked
@@ -83,10 +83,10 @@ def parts(rows: pd.DataFrame) -> list[Part]:
         rows: of the experiment, from one run.
     """
     held_out = rows[(rows["split"] == "held_out") & rows["strategy"].notna()]
-    own = held_out[(held_out["metric"] == "explained") & held_out["head"].notna() & held_out["prompt"].isna()]
     kept = held_out[held_out["metric"].isin(POOLED)]
     samples: dict[tuple[str, str], dict[tuple[str, str], Sample]] = {}
-    for key, sample in Observed(kept).cells(("model", "strategy", "metric", "surrogate")):
+    seen = Observed(kept)
+    for key, sample in seen.cells(("model", "strategy", "metric", "surrogate")):
         model, strategy, metric, surrogate = map(str, key)
         samples.setdefault((model, strategy), {})[metric, surrogate] = sample
     scored = kept[(kept["metric"] == "kl") & kept["head"].notna()]
@@ -94,12 +94,11 @@ def parts(rows: pd.DataFrame) -> list[Part]:
         scored.drop_duplicates(["model", "strategy", *names]).groupby(["model", "strategy"]).size()
         for names in (["layer", "head"], ["prompt"])
     )
-    medians: dict[tuple[str, str], dict[str, Interval]] = {}
-    for key, of in own.groupby(["model", "strategy", "surrogate"], sort=False):
-        model, strategy, surrogate = map(str, key)
-        values = of["value"].dropna().to_numpy(dtype=float)
-        read = int(prompts.get((model, strategy), 0))
-        medians.setdefault((model, strategy), {})[surrogate] = median_head(values, read)
+    by_head: dict[tuple[str, str], dict[str, dict[tuple[int, int], Sample]]] = {}
+    for key, sample in seen.cells(("model", "strategy", "surrogate", "layer", "head"), metric="explained"):
+        model, strategy, surrogate, layer, head = map(str, key)
+        own = by_head.setdefault((model, strategy), {}).setdefault(surrogate, {})
+        own[int(layer), int(head)] = sample
     return [
         Part(
             model=key[0],
@@ -107,7 +106,7 @@ def parts(rows: pd.DataFrame) -> list[Part]:
             heads=int(heads[key]),
             prompts=int(prompts[key]),
             samples=found,
-            medians=medians.get(key, {}),
+            by_head=by_head.get(key, {}),
         )
         for key, found in samples.items()
         if key in heads.index

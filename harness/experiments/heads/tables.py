@@ -10,7 +10,7 @@ from harness.core.records import Cell, Column, Table
 from harness.core.rows import MODEL
 from harness.experiments._shared.leading import Leading, counted
 from harness.experiments._shared.parts import leading
-from harness.experiments.heads.parts import COUNTS, Part, median_head, p_of_leads, parts
+from harness.experiments.heads.parts import COUNTS, Part, p_of_leads, parts
 from harness.experiments.heads.shrinkage import fits, shrinkage
 from harness.experiments.heads.single_heads import SCORES, Head, heads_of
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD
@@ -105,8 +105,8 @@ def _summary(found: list[Part]) -> Table:
             Column("top token", "share", priority=3),
         ],
         body,
-        f"{_about(found)}. {EXPLAINED}. The first position is taken out of every row. {BOOTSTRAP}; of the median "
-        f"head, exact over heads.{more}",
+        f"{_about(found)}. {EXPLAINED}. The first position is taken out of every row. {BOOTSTRAP}, of "
+        f"the median head too: all heads were read.{more}",
         headline=True,
         marked=frozenset(marked),
         mark="explains more than every other, p <= .05 after Holm's correction; controls are not ranked",
@@ -141,8 +141,8 @@ def _explained(found: list[Part]) -> Table:
             Column("total variation", priority=4),
         ],
         body,
-        f"{_about(found)}. {EXPLAINED}. The first position is taken out of every row. {BOOTSTRAP}; of the median "
-        "head, exact over heads.",
+        f"{_about(found)}. {EXPLAINED}. The first position is taken out of every row. {BOOTSTRAP}, of "
+        "the median head too: all heads were read.",
     )
 
 
@@ -258,9 +258,9 @@ def _by_kind(rows: pd.DataFrame, found: list[Part], heads: dict[tuple[str, str],
         for kind in KINDS:
             own = [head for head in heads[part.key] if head.kind == kind]
             for name in names if own else ():
-                values = [v for h in own if name in h.explained and (v := h.explained[name].value) is not None]
+                median = part.median_of((name, head.layer, head.head) for head in own)
                 best = None if name in registry.controls() else sum(head.best == name for head in own)
-                body.append([*lead.cells(part.key), kind, len(own), name, median_head(values, part.prompts), best])
+                body.append([*lead.cells(part.key), kind, len(own), name, median, best])
     return Table(
         "heads.by-kind",
         f"What surrogates explain of each kind of heads of {lead.same}",
@@ -277,7 +277,7 @@ def _by_kind(rows: pd.DataFrame, found: list[Part], heads: dict[tuple[str, str],
         f"{THRESHOLD:g} of their attention to that pattern (even attention would give{_even(rows)}), sink heads at "
         f"least {SINK:g} to the first position; of the others, attention differs from text to text in content heads "
         f"(content_score at least {CONTENT:g}) and depends on positions in position heads. Definitions and sources: "
-        "harness/measures/head_patterns.py. Controls are never best. Intervals: 95 %, exact over heads.",
+        f"harness/measures/head_patterns.py. Controls are never best. {BOOTSTRAP}, of the median head too.",
     )
 
 

@@ -155,9 +155,9 @@ def test_the_heads_explained_least_are_named_and_their_kind() -> None:
     (answer,) = said(made({"distance": 0.6}, of_head={0: 0.5, 6: 0.3}), LEAST)
     assert "heads 0.0 (" in answer.text
     assert "distance), 1.2 (" in answer.text
-    assert " %, 1 head) are explained least" in answer.text
+    assert re.search(r" % \[\d+, \d+\], 1 head\) are explained least", answer.text)
     assert "induction heads (" in answer.text
-    assert "content heads (60 %" in answer.text
+    assert "content heads (59 %" in answer.text
     assert answer.estimate is not None
     assert answer.estimate.value == pytest.approx(0.1, abs=0.02)
 
@@ -318,7 +318,21 @@ def test_one_held_out_prompt_gives_no_interval_over_heads() -> None:
         assert cell.value is not None
         assert (cell.low, cell.high, cell.missing) == (None, None, "1 unit: fewer than 5 cannot carry an interval")
     enough = named(tables(made({"distance": 0.5}, prompts=6)), "heads.summary").column("median head")
-    assert any(isinstance(cell, Interval) and cell.low is not None for cell in enough)
+    assert [cell.n for cell in enough if isinstance(cell, Interval) and cell.low is not None] == [6]
+
+
+def test_the_interval_of_the_median_head_is_over_prompts() -> None:
+    """Heads that differ widely and prompts that agree: the median of these heads is well known."""
+    apart = {head: 0.1 * head for head in range(8)}
+    (cell,) = named(tables(made({"distance": 0.9}, of_head=apart, noise=0.002)), "heads.summary").column("median head")[
+        1:
+    ]
+    assert isinstance(cell, Interval) and cell.low is not None and cell.high is not None
+    assert cell.value == pytest.approx(0.55, abs=0.01)
+    assert cell.high - cell.low < 0.01
+    assert cell.n == 12
+    for kind in named(tables(made({"distance": 0.9}, of_head=apart, noise=0.002)), "heads.by-kind").rows:
+        assert isinstance(kind[3], Interval) and kind[3].n == 12
 
 
 def test_figures_are_drawn_when_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

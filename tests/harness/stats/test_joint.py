@@ -72,6 +72,29 @@ def test_joint_intervals_cover_together(kind: str, n: int, figures: int, least: 
     assert t_part(KINDS[kind](rng, (5_000 * LONGER, n)), figures) >= least
 
 
+def test_the_units_do_not_show_which_intervals_miss() -> None:
+    """Withholding the intervals of skewed units, or widening them by more, leaves exponential units uncovered."""
+    draws = np.random.default_rng(7).exponential(size=(100_000 * LONGER, 6)) - 1.0
+    value, error = draws.mean(axis=1), draws.std(axis=1, ddof=1) / np.sqrt(6)
+    skewness = stats.skew(draws, axis=1)
+    half = stats.t.ppf(1 - (1 - together(0.95, 100)) / 2, 5) * error
+
+    def misses(slope: float, length: float = 1.0) -> Array:
+        low = value - length * half * (1 + slope * np.maximum(-skewness, 0))
+        high = value + length * half * (1 + slope * np.maximum(skewness, 0))
+        return (low > 0) | (high < 0)
+
+    def covered(missed: Array) -> float:
+        return float((1 - missed.mean()) ** 100)
+
+    plain = misses(1.0)
+    assert abs(float(np.median(skewness[plain]))) < 0.3  # those that miss are not the ones that look skewed
+    assert covered(plain) == pytest.approx(0.59, abs=0.06)  # standard error .014
+    assert covered(plain & (np.abs(skewness) < 1.0)) < 0.68
+    assert covered(misses(4.0)) < 0.76
+    assert covered(misses(0.0, 2.0)) > 0.85
+
+
 def test_whole_joint_intervals_of_ten_figures_of_six_units_cover(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 500)
     hits, runs, zero = 0, 1_000 * LONGER, mean(np.zeros(6))
