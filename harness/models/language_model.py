@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from harness.config.model_defaults import BEAMS_ONLY
 from harness.data.texts import Text
 from harness.models.model_defaults import further_cuts, holds
 from harness.models.penalties import penalties
-from harness.models.sampling import Draw, cuts
+from harness.models.sampling import Draw, Sound, UnsoundOutputError, cuts
 from harness.models.token_scores import Recorder, TokenScores, score_tokens
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -62,6 +63,9 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
 
     Returns:
         One continuation per prompt, in the order of the prompts, without prompt and end token.
+
+    Raises:
+        UnsoundOutputError: logits that are NaN or infinite, or a strategy that forbids every token.
     """
     ends = [] if ignore_eos else _end_tokens(model, tokenizer)
     size = model.config.get_text_config().vocab_size
@@ -81,23 +85,23 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
         width = tokens.shape[1]
         starts = [width - len(prompts[index]) for index in batch for _ in range(beams)]
         recorder = Recorder(starts) if record is not None and beams == 1 else None
-        processors = [*([recorder] if recorder else []), *penalties(options, starts)]
+        sound = Sound()
+        processors = [sound, *([recorder] if recorder else []), *penalties(options, starts)]
         processors += holds(options, starts, width, max_new_tokens, ends, model.device)
         last = further_cuts(options, model.device)
-        drawn = None
+        judges: list[Sound | Draw] = [sound]  # of what the model says, and of what the strategy leaves of it
         if temperature is not None:
-            drawn = Draw([prompts[index] for index in batch], seed, max_new_tokens)
-            processors += [*cuts(temperature, options), *last, drawn]
+            judges.append(Draw([prompts[index] for index in batch], seed, max_new_tokens))
+            processors += [*cuts(temperature, options), *last, judges[-1]]
         else:
-            processors += last
+            judges += [Sound()] if beams == 1 else []
+            processors += [*last, *judges[1:]]
         out = _write(model, tokens, mask, processors, config)
         for row, index in enumerate(batch):
             kept = found[index] = _until_end(out[row, width:], ends)
-            if drawn is not None and (step := drawn.first_unsound(row, len(kept) + 1)) is not None:
-                raise FloatingPointError(
-                    f"prompt {index}: the model gives no probabilities for token {step} of its text, its logits "
-                    "are NaN or every token is forbidden; look at its weights, or loosen the strategy"
-                )
+            for judge, place in product(judges, range(row * beams, (row + 1) * beams)):
+                if (step := judge.first_unsound(place, len(kept) + 1)) is not None:
+                    raise UnsoundOutputError(index, step)
             if recorder is not None and record is not None:
                 record(index, recorder.scores(row, out[row, width:], len(kept)))
             elif record is not None:

@@ -132,5 +132,42 @@ class Draw(LogitsProcessor):  # type: ignore[misc]
 
     def first_unsound(self, row: int, length: int) -> int | None:
         """The first of `length` steps at which a row had no distribution to draw from; None where there is none."""
-        places = [step for step, unsound in enumerate(self._unsound[:length]) if unsound[row]]
-        return places[0] if places else None
+        return next((step for step, unsound in enumerate(self._unsound[:length]) if unsound[row]), None)
+
+
+class Sound(LogitsProcessor):  # type: ignore[misc]
+    """Changes nothing, and notes where the largest logit of a row is not finite: NaN, infinite, all are forbidden."""
+
+    def __init__(self) -> None:
+        self._unsound: list[torch.Tensor] = []  # per step [B]
+        self._table: BoolArray | None = None  # [steps, B]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self._unsound.append(~torch.isfinite(scores.amax(-1)))  # the largest of some numbers and a NaN is NaN
+        return scores
+
+    def first_unsound(self, row: int, length: int) -> int | None:
+        """The first of `length` steps at which a row was unsound; None where there is none."""
+        if not self._unsound:
+            return None
+        if self._table is None:
+            self._table = torch.stack(self._unsound).cpu().numpy()
+        places = np.flatnonzero(self._table[:length, row])
+        return int(places[0]) if len(places) else None
+
+
+class UnsoundOutputError(FloatingPointError):
+    """A model that says nothing about the next token of a text.
+
+    Attributes:
+        index: of the prompt.
+        reason: where and why, without the prompt's name.
+    """
+
+    def __init__(self, index: int, step: int) -> None:
+        self.index = index
+        self.reason = (
+            f"the model gives no probabilities for token {step} of its text, its logits are NaN or infinite, or every "
+            "token is forbidden; look at its weights, or loosen the strategy"
+        )
+        super().__init__(f"prompt {index}: {self.reason}")

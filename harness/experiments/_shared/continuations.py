@@ -147,7 +147,6 @@ def real_units(config: Config, model: Model, prompts: list[Prompt], strategy: St
 def continue_prompts(work: Work) -> pd.DataFrame:
     """Do one unit: generate, and keep the trajectories."""
     from harness.models import loading, tokenizers
-    from harness.models.language_model import generate
 
     s = work.settings
     path = Path(work.local["path"])
@@ -155,19 +154,7 @@ def continue_prompts(work: Work) -> pd.DataFrame:
     model, tokenizer = loading.model_of(work.local), tokenizers.load_tokenizer(path)
     ids: list[list[int]] = work.local["tokens"]
     recorded: dict[int, TokenScores] = {}
-    continuations = generate(
-        model,
-        tokenizer,
-        ids,
-        temperature=s["temperature"],
-        max_new_tokens=s["max_new_tokens"],
-        seed=derive_seed(s["run_seed"], "continuations", s["strategy"], s["seed"]),
-        batch_size=s["batch_size"],
-        ignore_eos=s["ignore_eos"],
-        options={**s["options"], **s.get("model_defaults", {})},
-        record=recorded.__setitem__ if s["record"] else None,
-        progress=work.progress,
-    )
+    continuations = _written(work, model, tokenizer, recorded)
     rows = Rows(
         experiment="continuations",
         model=s["model"],
@@ -199,6 +186,35 @@ def continue_prompts(work: Work) -> pd.DataFrame:
             trajectories[-1] |= _record(rows, prompt, np.asarray(prompt_ids), continuation, recorded[index])
     write_parquet(pd.DataFrame(trajectories), work.folder / "trajectories.parquet")
     return rows.frame()
+
+
+def _written(work: Work, model: Any, tokenizer: Any, recorded: dict[int, TokenScores]) -> list[Any]:
+    """The continuation of each prompt of a unit; `recorded` gets the scores of their tokens.
+
+    Raises:
+        FloatingPointError: the model says nothing about the next token of a text; names both.
+    """
+    from harness.models.language_model import generate
+    from harness.models.sampling import UnsoundOutputError
+
+    s = work.settings
+    try:
+        return generate(
+            model,
+            tokenizer,
+            work.local["tokens"],
+            temperature=s["temperature"],
+            max_new_tokens=s["max_new_tokens"],
+            seed=derive_seed(s["run_seed"], "continuations", s["strategy"], s["seed"]),
+            batch_size=s["batch_size"],
+            ignore_eos=s["ignore_eos"],
+            options={**s["options"], **s.get("model_defaults", {})},
+            record=recorded.__setitem__ if s["record"] else None,
+            progress=work.progress,
+        )
+    except UnsoundOutputError as error:
+        prompt = s["prompts"][error.index]["id"]
+        raise FloatingPointError(f"model {s['model']!r}, prompt {prompt!r}: {error.reason}") from None
 
 
 def decoding_condition(ignore_eos: bool) -> dict[str, bool] | None:

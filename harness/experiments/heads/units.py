@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -36,6 +37,9 @@ from harness.runs.units import Work
 from harness.surrogates.base import HeadSurrogate, Ingredients
 from harness.surrogates.make import make, priors_of
 from harness.surrogates.observations import HeadObservations
+
+Receive = Callable[[LayerCall, int], None]
+"""Gets the call of a layer, and which text it is of."""
 
 
 def _share(work: Work, start: float, stop: float, index: int, count: int, what: str) -> None:
@@ -82,11 +86,24 @@ def layers(work: Work) -> pd.DataFrame:
             del views[number]
 
     held_out = [tokens for _, tokens in found.held_out]
-    listen_windows(found.model, held_out, s["layers"], judge, window_width(found.model, s["max_length"]))
+    named = _named(judge, s["model"], [c for c, _ in found.held_out])
+    listen_windows(found.model, held_out, s["layers"], named, window_width(found.model, s["max_length"]))
     scores.explained(derive_seed(s["seed"], "explained"))
     scores.patterns.content(derive_seed(s["seed"], "content"))
     samples.write(work.folder, s["model"])
     return rows.frame()
+
+
+def _named(receive: Receive, model: str, texts: Sequence[Continuation]) -> Receive:
+    """A receiver of layers whose errors name the model and the text: attention that is no number, above all."""
+
+    def take(call: LayerCall, number: int) -> None:
+        try:
+            receive(call, number)
+        except ValueError as error:
+            raise ValueError(f"model {model!r}, text of prompt {texts[number].prompt!r}: {error}") from error
+
+    return take
 
 
 def fit_heads(work: Work, rows: Rows) -> FittedHeads:
@@ -119,6 +136,7 @@ def training_pass(
     file: IO[bytes] | None = None,
     progress: Callable[[int], None] = lambda index: None,
     width: int | None = None,
+    named: Callable[[Receive], Receive] = lambda receive: receive,
 ) -> tuple[dict[int, LayerSums], StaticInputs]:
     """Pass 1: sums of attention, and mean inputs.
 
@@ -130,6 +148,7 @@ def training_pass(
         file: where the sums per pair go, or None to keep them in memory.
         progress: called with the number of each text before it is read.
         width: tokens that go through the model at once, of as many texts as fit; None for one text at a time.
+        named: what is put around the receiver of layers.
     """
     settings = model.config.get_text_config()
     length = max(len(tokens) for tokens in texts)
@@ -147,7 +166,7 @@ def training_pass(
         sums[call.layer].add(call, views[number].seen_by(call))
         static.add(call, local_tokens[number])
 
-    listen_windows(model, texts, wanted, take, width)
+    listen_windows(model, texts, wanted, named(take), width)
     return sums, static
 
 
@@ -167,7 +186,9 @@ def _fit_layers(
         return lambda index: _share(work, start, stop, index, count, f"{what} training text {index + 1} of {count}")
 
     of_train, width = [tokens for _, tokens in train], window_width(model, s["max_length"])
-    sums, static = training_pass(model, of_train, wanted, vocabulary, file, step(0.0, 0.3, "attention over"), width)
+    named = partial(_named, model=s["model"], texts=[c for c, _ in train])
+    heard = step(0.0, 0.3, "attention over")
+    sums, static = training_pass(model, of_train, wanted, vocabulary, file, heard, width, named)
     heads = static_layers(model, static, wanted, vocabulary, max(len(tokens) for _, tokens in texts))
     given = {layer: Ingredients(derive_seed(s["seed"], "heads", layer), heads[layer]) for layer in wanted}
     priors = priors_of(s["surrogates"])
@@ -180,7 +201,7 @@ def _fit_layers(
                 heard(number)
             prior[call.layer].add(call, sums[call.layer].views[number])
 
-        listen_windows(model, of_train, wanted, take, width)
+        listen_windows(model, of_train, wanted, named(take), width)
     fitted: dict[int, dict[str, HeadSurrogate]] = {}
     for index, layer in enumerate(wanted):
         of_layer, of_prior = sums.pop(layer), prior.pop(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -153,21 +154,42 @@ def test_rounding_of_logits_hardly_ever_changes_a_draw() -> None:
     assert not any(changed)  # expected: 0.0015 of 200
 
 
-def test_what_is_no_distribution_is_named(model: Any) -> None:
+@pytest.mark.parametrize("temperature", [None, 1.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_no_distribution_is_named(model: Any, temperature: float | None, value: float) -> None:
+    broken = Broken(model, row=1, value=value)
     with pytest.raises(FloatingPointError, match=r"prompt 1: the model gives no probabilities for token 0"):
-        generate(Broken(model, row=1), TOKENIZER, PROMPTS[:3], temperature=1.0, max_new_tokens=4, seed=0)
+        generate(broken, TOKENIZER, PROMPTS[:3], temperature=temperature, max_new_tokens=4, seed=0)
+
+
+@pytest.mark.parametrize("options", [{"beams": 3}, {}])
+def test_a_model_that_breaks_down_in_the_middle_is_named(model: Any, options: dict[str, int]) -> None:
+    """Behind a position that no prompt reaches every logit is NaN."""
+    broken = copy.deepcopy(model)
+    last = max(len(prompt) for prompt in PROMPTS[:3]) + 2
+    forward = broken.forward
+
+    def forward_(*inputs: Any, **named: Any) -> Any:
+        made = forward(*inputs, **named)
+        made.logits[named["position_ids"][:, -made.logits.shape[1] :] >= last] = torch.nan
+        return made
+
+    broken.forward = forward_
+    generate(broken, TOKENIZER, PROMPTS[:3], temperature=None, max_new_tokens=2, seed=0, options=options)
+    with pytest.raises(FloatingPointError, match="prompt 0: the model gives no probabilities for token 5"):
+        generate(broken, TOKENIZER, PROMPTS[:3], temperature=None, max_new_tokens=8, seed=0, options=options)
 
 
 class Broken:
     """A model whose scores of one row are NaN, seen from `generate` alone."""
 
-    def __init__(self, inner: Any, row: int) -> None:
-        self.inner, self.row = inner, row
+    def __init__(self, inner: Any, row: int, value: float = torch.nan) -> None:
+        self.inner, self.row, self.value = inner, row, value
         self.config, self.device, self.generation_config = inner.config, inner.device, inner.generation_config
 
     def generate(self, tokens: torch.Tensor, *, logits_processor: Any, **settings: Any) -> torch.Tensor:
         scores = torch.zeros(len(tokens), small_models.VOCAB_SIZE)
-        scores[self.row] = torch.nan
+        scores[self.row] = self.value
         chosen = logits_processor(tokens, scores).argmax(-1)
         return torch.cat([tokens, chosen[:, None]], -1)
 
