@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from harness.core.rows import Rows
@@ -57,6 +58,22 @@ def too_large(work: Work) -> pd.DataFrame:
     """An allocation that fails; unit 0 only."""
     if work.settings["x"] == 0:
         raise MemoryError("Unable to allocate 7.28 TiB for an array with shape (1000000, 1000000)")
+    return _rows(work)
+
+
+def hungry(work: Work) -> pd.DataFrame:
+    """Memory that the process may not have; unit 0 only."""
+    if work.settings["x"] == 0:
+        import resource
+
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, before[1]))
+        try:
+            held = [np.ones(2**22) for _ in range(1000)]  # 32 MB each
+            assert not held
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
     return _rows(work)
 
 

@@ -162,6 +162,26 @@ def test_a_damaged_record_of_the_cache(record: bytes, place: Path) -> None:
         catalogue.resolve("smollm2-135m", quiet)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("how", ["cut", "bit", "empty", "gone"])
+def test_damaged_files_of_the_cache(file: str, how: str, place: Path) -> None:
+    """Converted weights that changed are never computed with: one line says how to have them made again."""
+    folder = catalogue.alias_folder("smollm2-135m")
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).write_bytes(bytes(range(100)))
+    record = {"hash": cache.folder_hash(folder)}
+    (folder / cache.RECORD).write_text(json.dumps(record), encoding="utf-8")
+    assert catalogue.resolve("smollm2-135m", quiet).weights_hash == record["hash"]
+    whole = (folder / file).read_bytes()
+    if how == "gone":
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes({"cut": whole[:50], "bit": b"\x01" + whole[1:], "empty": b""}[how])
+    with pytest.raises(UsageError, match=r"its cached files have changed; run: ccmc models prune smollm2-135m$"):
+        catalogue.resolve("smollm2-135m", quiet)
+
+
 class Evil:
     def __init__(self, path: Path) -> None:
         self.path = path

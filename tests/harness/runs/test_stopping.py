@@ -161,3 +161,24 @@ def test_a_disk_that_takes_no_more_ends_the_run_which_goes_on_later(folder: Path
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 0, errors
     assert sorted(pd.read_parquet(folder / "run" / "rows.parquet")["value"]) == [0, 1, 2]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("task", "executor", "said"),
+    [
+        ("hungry", "serial", "hungry 0: out of memory (Unable to allocate 32.0 MiB"),
+        ("hungry", "processes", "hungry 0: out of memory (Unable to allocate 32.0 MiB"),
+        ("starving", "processes", "its worker process was killed, as systems do where memory runs out: use fewer --w"),
+    ],
+)
+def test_a_lack_of_memory_costs_one_unit(folder: Path, task: str, executor: str, said: str) -> None:
+    process = start(folder, task, 4, *OPTIONS[executor])
+    _, errors = process.communicate(timeout=90)
+    (line,) = [line for line in errors.splitlines() if line.startswith("ccmc: ")]
+    assert process.returncode == 3, errors
+    assert line.startswith("ccmc: 1 of 4 units failed, the first: ")
+    assert said in line
+    assert "Traceback" not in errors
+    stored = [pd.read_parquet(file)["value"].item() for file in (folder / "run" / "units").glob("*/rows.parquet")]
+    assert sorted(stored) == [1, 2, 3]
