@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -91,6 +92,24 @@ def test_a_signal_ends_everything_within_five_seconds(
     assert lines[0].startswith("ccmc: ")
     assert "the same command goes on" in lines[0]
     assert [p for p in (folder / "run" / "units").iterdir() if not p.name.startswith(".lock")] == []
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install '.[ray]'")
+@pytest.mark.parametrize("task", ["sleeping", "stuck"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_cluster_of_the_run_too(folder: Path, task: str, number: signal.Signals) -> None:
+    process = start(folder, task, 3, "--executor", "ray", "--workers", "2")
+    wait_until(lambda: len(list(folder.glob("begun-*"))) == 2 or process.poll() is not None)
+    below = family(process)
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert time.monotonic() - sent < 5
+    assert process.returncode == 128 + number, errors
+    assert alive(below) == []
+    assert errors.count("ccmc: ") == 1
+    assert "Traceback" not in errors
+    assert not list((folder / "run" / "units").glob("[!.]*"))
 
 
 def test_a_closed_terminal_ends_it_too(folder: Path) -> None:
