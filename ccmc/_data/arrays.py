@@ -37,18 +37,18 @@ def flatten(sequences: Sequences, vocab_size: int) -> tuple[IntArray, IntArray]:
         raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
     if isinstance(sequences, np.ndarray) and sequences.ndim != 2:
         raise ValueError(f"sequences as an array must be [sequences, length], got shape {sequences.shape}")
-    if isinstance(sequences, np.ndarray) and sequences.size and sequences.dtype.kind in "iu":
-        count, length = sequences.shape
-        if sequences.min() >= 0 and sequences.max() < vocab_size:  # as a rule; otherwise the first wrong one is named
-            return sequences.astype(np.int64).ravel(), np.arange(count + 1, dtype=np.int64) * length
     parts = [np.asarray(sequence) for sequence in sequences]
     for s, part in enumerate(parts):
         if part.ndim != 1:
             raise ValueError(f"sequence {s} must be one-dimensional, got shape {part.shape}")
-        as_tokens(part, vocab_size, f"sequences[{s}]")
+    filled = [part for part in parts if part.size]
+    tokens = np.concatenate(filled) if filled else np.empty(0, np.int64)
+    whole = all(part.dtype.kind in "iu" for part in filled)
+    if not whole or (tokens.size and (tokens.min() < 0 or tokens.max() >= vocab_size)):
+        for s, part in enumerate(parts):  # to name the first that is wrong
+            as_tokens(part, vocab_size, f"sequences[{s}]")
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    tokens = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
-    return tokens, offsets
+    return tokens.astype(np.int64, copy=False), offsets
 
 
 def as_floats(values: NDArray[Any], name: str) -> FloatArray:
