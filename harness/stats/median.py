@@ -7,7 +7,7 @@ them anew, and the median over heads is taken in each draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,8 @@ def median_of_heads(samples: Sequence[Sample], level: float = 0.95) -> Interval:
         level: nominal coverage.
 
     Returns:
-        The median; its interval is the BCa bootstrap over prompts, widened as in `intervals`, and `n` counts prompts.
-        There is none below 5 prompts, or where prompts were not kept apart.
+        The median; its interval is the BCa bootstrap over prompts, widened as in `intervals`, and `n` counts prompts;
+        of prompts in groups it is over groups. There is none below 5 of them, or where prompts were not kept apart.
 
     Source:
         Efron, "Better Bootstrap Confidence Intervals", 1987; Efron and Tibshirani, "An Introduction to the Bootstrap",
@@ -42,9 +42,7 @@ def median_of_heads(samples: Sequence[Sample], level: float = 0.95) -> Interval:
     value = float(np.median([one.value for one in known if one.value is not None]))
     if not all(one.drawn for one in known):
         return Interval(value, None, None, len(known), NOT_DRAWN)
-    units = known[0].units
-    for one in known[1:]:
-        units = units.union(one.units)
+    units = pd.Index(sorted({str(name) for one in known for name in _drawn(one)}))
     n = len(units)
     if n < FEWEST_UNITS:
         return Interval(value, None, None, n, too_few(n))
@@ -62,13 +60,19 @@ def median_of_heads(samples: Sequence[Sample], level: float = 0.95) -> Interval:
     return bca(value, replicates, jackknife, n, tail)
 
 
+def _drawn(one: Sample) -> Iterable[object]:
+    """What was drawn, for each unit of a sample: its group, or the unit itself."""
+    return one.units if one.groups is None else one.groups
+
+
 def _table(samples: Sequence[Sample], units: pd.Index) -> tuple[Floats, Floats]:
-    """Numerators and denominators [units, heads]; 0 where a head was not measured on a unit."""
+    """Numerators and denominators [drawn units, heads]; 0 where a head was not measured on one."""
     above, below = np.zeros((2, len(units), len(samples)))
     for column, one in enumerate(samples):
         assert one.pooled is not None
-        places = units.get_indexer(one.units)
-        above[places, column], below[places, column] = one.pooled.numerators, one.pooled.denominators
+        places = units.get_indexer([str(name) for name in _drawn(one)])
+        np.add.at(above[:, column], places, one.pooled.numerators)
+        np.add.at(below[:, column], places, one.pooled.denominators)
     return above, below
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,16 @@ def test_the_interval_covers_the_median_of_these_heads_over_prompts() -> None:
         assert found.low is not None and found.high is not None
         hits += found.low <= 0.5 <= found.high
     assert hits / runs >= 0.88  # .94 expected; four standard errors are .08
+
+
+def test_prompts_of_a_group_are_drawn_together() -> None:
+    above = np.random.default_rng(4).uniform(0.2, 0.8, (12, 3))
+    groups = np.array([f"g{i // 2}" for i in range(12)], dtype=object)
+    grouped = [replace(one, groups=groups) for one in samples(above)]
+    summed = samples(above.reshape(6, 2, 3).sum(axis=1), np.full((6, 3), 2.0))
+    found, expected = median_of_heads(grouped), median_of_heads(summed)
+    assert (found.n, found.value) == (6, pytest.approx(median_of_heads(samples(above)).value))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
 @pytest.mark.parametrize(
