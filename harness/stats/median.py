@@ -70,7 +70,7 @@ def _table(samples: Sequence[Sample], units: pd.Index) -> tuple[Floats, Floats]:
     above, below = np.zeros((2, len(units), len(samples)))
     for column, one in enumerate(samples):
         assert one.pooled is not None
-        places = units.get_indexer([str(name) for name in _drawn(one)])
+        places = units.get_indexer(pd.Index([str(name) for name in _drawn(one)]))
         np.add.at(above[:, column], places, one.pooled.numerators)
         np.add.at(below[:, column], places, one.pooled.denominators)
     return above, below
