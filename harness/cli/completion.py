@@ -34,3 +34,8 @@ def complete_metric(incomplete: str) -> list[tuple[str, str]]:
     from harness.core.registry import measures
 
     return [(name, one.about) for name, one in measures().items() if name.startswith(incomplete) and "{" not in name]
+
+
+def complete_effect(incomplete: str) -> list[tuple[str, str]]:
+    """Metrics that start with what was typed, up to the size that follows."""
+    return [(f"{name}=", about) for name, about in complete_metric(incomplete)]

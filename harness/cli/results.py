@@ -1,4 +1,4 @@
-"""The verbs on finished runs: verify, table, compare, leaderboard, gate, report. They parse, call and print."""
+"""The verbs on finished runs: verify, table, compare, power, leaderboard, gate, report: parse, call and print."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.completion import complete_metric, complete_run
+from harness.cli.completion import complete_effect, complete_metric, complete_run
 from harness.core.errors import UsageError, nearest
 from harness.report.render import FORMATS
 from harness.report.render.data import frame_csv
-from harness.report.terminal import print_line, print_prose, print_tables, say, width, working
+from harness.report.terminal import print_line, print_prose, print_tables, say, say_format, width, working
 
 RunArgument = Annotated[
     str, typer.Argument(help="A run directory, or its name under results/.", autocompletion=complete_run)
@@ -137,6 +137,50 @@ def compare(
         say(frame_csv(comparing.frames(found)), nl=False)
     else:
         print_tables(shown, format_)
+
+
+def power(
+    run: RunArgument,
+    effect: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METRIC=SIZE",
+            help="A difference to be found, such as seq_rep_4=.05; may be given many times.",
+            autocompletion=complete_effect,
+        ),
+    ],
+    model: Annotated[list[str] | None, typer.Option(help="Only these models; a,b or repeated.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="Only this strategy; may be given many times.")] = None,
+    surrogate: Annotated[list[str] | None, typer.Option(help="Only these surrogates; a,b or repeated.")] = None,
+    equivalence: Annotated[
+        bool, typer.Option("--equivalence", help="SIZE is a margin, within which equal means are to be shown to agree.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
+) -> None:
+    """Say how many prompts and seeds find a difference of a surrogate to the model, and what RUN could have found.
+
+    Variances between prompts and between seeds of a prompt are estimated from the rows of RUN.
+    """
+    format_ = "json" if json_ else format_
+    one_of("--format", format_, FORMATS)
+    from harness.analysis import power as sizing
+    from harness.runs.run import load_run
+
+    opened = load_run(run)
+    with working("estimating variances"):
+        wanted = sizing.effects_of(effect)
+        found = sizing.powers(opened, wanted, names_of(model), strategy or [], names_of(surrogate), equivalence)
+    shown, said = sizing.table(found, equivalence), sizing.answers(found, equivalence)
+    from harness.report import overview
+
+    if format_ != "rich":
+        say_format(overview.to_text(opened, said, [shown], format_), format_)
+        return
+    print_tables([shown])
+    for answer in said:
+        say()
+        print_prose(overview.answer_text(answer))
 
 
 def leaderboard(
@@ -273,6 +317,11 @@ _VERBS: dict[str, tuple[Any, str]] = {
         "Examples: ccmc compare results/a results/b | ccmc compare results/x results/y --baseline results/reference/z",
     ),
     "leaderboard": (leaderboard, "Example: ccmc leaderboard results --metric explained"),
+    "power": (
+        power,
+        "Examples: ccmc power results/mine --effect seq_rep_4=.05 | "
+        "ccmc power results/mine --effect seq_rep_4=.05 --effect loop_share=.1 --equivalence --strategy greedy",
+    ),
     "revisions": (revisions, "Example: ccmc revisions results/step1000 results/step2000 --svg curve.svg"),
     "gate": (
         gate,

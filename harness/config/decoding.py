@@ -89,6 +89,11 @@ def has_one_continuation(strategy: Strategy) -> bool:
     return isinstance(strategy, str) or strategy.temperature is None
 
 
+def is_sampled(name: str | None) -> bool:
+    """Does the strategy of this name in rows sample? Rows without a strategy come from chains, which do."""
+    return name is None or "temperature=" in name
+
+
 class Generation(Growing):
     """How a language model continues its prompts."""
 

@@ -181,7 +181,7 @@ def test_a_run_without_pictures_says_so(capsys: pytest.CaptureFixture[str], monk
 
 COMMANDS = [[], ["run"], ["show"], ["ls"], ["models"], ["models", "ls"], ["models", "pull"], ["models", "prune"]]
 COMMANDS += [["plot"], ["verdicts"]]
-COMMANDS += [["verify"], ["table"], ["compare"], ["leaderboard"], ["revisions"], ["gate"], ["report"]]
+COMMANDS += [["verify"], ["table"], ["compare"], ["power"], ["leaderboard"], ["revisions"], ["gate"], ["report"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

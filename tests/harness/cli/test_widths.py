@@ -52,6 +52,7 @@ OTHERS = {
     "list": ["list"],
     **{f"list {kind}": ["list", kind] for kind in ("surrogates", "measures", "experiments", "models")},
     "verify": ["verify", "results/coverage"],
+    "power": ["power", "results/smoke", "--effect", "seq_rep_4=.05"],
     "models": ["models", "ls"],
 }
 SLOW = {  # whose lines do not depend on the width but for their folding
