@@ -16,6 +16,7 @@ from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import frames as frame_names
 from harness.stats.contest import ALPHA
 from harness.stats.pooling import CELL, Difference, Observed, Sample, difference, factors
+from harness.stats.power import FINDABLE, smallest_difference
 from harness.stats.significance import holm
 
 MOVERS = 3  # named for each figure
@@ -170,8 +171,9 @@ def _p(value: float | None) -> float | str | None:
     return value if value is None or value >= 0.0001 else "< 0.0001"
 
 
-def _change(found: Difference) -> Interval | str:
-    return "identical" if found.identical else found.interval
+def _change(found: Difference) -> list[Cell]:
+    """The difference, and the smallest that would have been found."""
+    return ["identical" if found.identical else found.interval, smallest_difference(found.interval)]
 
 
 def _wins(found: Difference) -> float | None:
@@ -207,6 +209,7 @@ def tables(found: Comparison) -> list[Table]:
         Column("A", priority=3),
         Column("B", priority=3),
         Column("A - B", signed=True),
+        Column("findable", priority=6),
         Column("p (Holm)", priority=2),
         Column("A wins", "%", priority=4),
         Column("n", priority=2),
@@ -217,7 +220,7 @@ def tables(found: Comparison) -> list[Table]:
     rows: list[list[Cell]] = []
     for line in found.lines:
         made = line.difference
-        figures: list[Cell] = [line.figure, line.metric, line.a, line.b, _change(made), _p(line.corrected)]
+        figures: list[Cell] = [line.figure, line.metric, line.a, line.b, *_change(made), _p(line.corrected)]
         paired: list[Cell] = [made.paired] if pairing else []
         rows.append([*figures, _wins(made), made.interval.n, *paired, better(line), movers(made)])
     tests = sum(line.corrected is not None for line in found.lines)
@@ -225,7 +228,8 @@ def tables(found: Comparison) -> list[Table]:
     note = (
         f"Intervals: 95 %, bootstrap over units; differences {how}. p: random signs, corrected for {tests} tests by "
         "Holm's method. A wins: share of units in which A is better, ties half. Better: the side for which "
-        "p (Holm) <= .05 and the interval of A - B excludes zero; rounding: by no more than processors differ."
+        "p (Holm) <= .05 and the interval of A - B excludes zero; rounding: by no more than processors differ. "
+        f"{FINDABLE}, uncorrected."
     )
     shown = [Table("compare", title, columns, rows, note)]
     if found.heads:
@@ -237,11 +241,18 @@ def _heads_table(heads: Sequence[tuple[str, Difference]]) -> Table:
     columns = [
         Column("head", left=True),
         Column("kl: A - B", signed=True),
+        Column("findable", priority=3),
         Column("n", priority=1),
         Column("largest movers", left=True, priority=2),
     ]
-    rows: list[list[Cell]] = [[name, found.interval, found.interval.n, movers(found)] for name, found in heads]
-    note = "KL, A - B, paired by prompt; the largest of all heads, so their intervals are not corrected for choice."
+    rows: list[list[Cell]] = [
+        [name, found.interval, smallest_difference(found.interval), found.interval.n, movers(found)]
+        for name, found in heads
+    ]
+    note = (
+        "KL, A - B, paired by prompt; the largest of all heads, so their intervals are not corrected for choice. "
+        f"{FINDABLE}."
+    )
     return Table("compare.heads", "Heads that differ most", columns, rows, note)
 
 
@@ -267,6 +278,7 @@ def baseline_table(found: Sequence[Comparison]) -> Table:
         Column("it", priority=3),
         Column("baseline", priority=3),
         Column("it - baseline", signed=True),
+        Column("findable", priority=5),
         Column("p (Holm)", priority=1),
         Column("it wins", "%", priority=4),
         Column("n", priority=2),
@@ -276,13 +288,13 @@ def baseline_table(found: Sequence[Comparison]) -> Table:
     for comparison in found:
         for line in comparison.lines:
             made = line.difference
-            named: list[Cell] = [comparison.a.name, line.figure, line.metric, line.a, line.b, _change(made)]
+            named: list[Cell] = [comparison.a.name, line.figure, line.metric, line.a, line.b, *_change(made)]
             paired: list[Cell] = [made.paired] if pairing else []
             rows.append([*named, _p(line.corrected), _wins(made), made.interval.n, *paired])
     tests = sum(line.corrected is not None for line in lines)
     note = (
         f"Intervals: 95 %, bootstrap over units; differences {how}. p corrected for {tests} tests by Holm's method. "
-        "It wins: share of units in which the run is better, ties half."
+        f"It wins: share of units in which the run is better, ties half. {FINDABLE}, uncorrected."
     )
     return Table("baseline", f"Against {found[0].b.name}", columns, rows, note)
 
@@ -316,6 +328,7 @@ def frames(found: Sequence[Comparison]) -> pd.DataFrame:
                 "wins": line.difference.better,
                 "n": line.difference.interval.n,
                 "paired": line.difference.paired,
+                "findable": smallest_difference(line.difference.interval),
             }
             for comparison in found
             for line in comparison.lines

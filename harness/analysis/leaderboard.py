@@ -18,6 +18,7 @@ from harness.runs.directory import find_runs
 from harness.runs.run import load_run
 from harness.stats.contest import beyond_chance, p_of_lead
 from harness.stats.pooling import Difference, Observed, Sample, difference, factors
+from harness.stats.power import FINDABLE, smallest_difference
 
 BY = ("experiment", "model", "strategy", "surrogate", "condition", "metric")
 
@@ -150,15 +151,16 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
     alike = []
     for index, entry in enumerate(ranked):
         step: Interval | None = None
+        least: float | None = None
         if index:
             found = _difference(entry, ranked[index - 1], name)
-            step = found.interval
+            step, least = found.interval, smallest_difference(found.interval)
             alike.append(found.paired)
             if (index - 1, index) in apart or (leader, index) in apart:
                 rank, leader = index + 1, index
         side = entry.side
         model = side.model if entry.of_language_model else None
-        figures: list[Cell] = [entry.sample.interval(), step, len(entry.sample.units)]
+        figures: list[Cell] = [entry.sample.interval(), step, least, len(entry.sample.units)]
         rows.append([rank, side.name, model, side.revision, entry.surrogate, *figures])
     columns = [
         Column("rank"),
@@ -168,6 +170,7 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
         Column("surrogate", left=True),
         Column(name),
         Column("to the one above", signed=True, priority=1),
+        Column("findable", priority=5),
         Column("n", priority=3),
     ]
     if not all(alike):
@@ -180,7 +183,7 @@ def _ranking(place: str, name: str, ranked: list[Entry]) -> Table:
         note = (
             f"Intervals: 95 %, bootstrap over units, differences {how}. A shared rank: no difference is "
             "beyond chance (p > .05 by Holm's method for all pairs). "
-            f"The best surrogate of a run is chosen on the same data.{_other_settings(ranked)}"
+            f"The best surrogate of a run is chosen on the same data. {FINDABLE}, uncorrected.{_other_settings(ranked)}"
         )
     title = f"{place}: {name} ({better} is better)"
     return Table(f"leaderboard.{place}.{name}".replace(" ", "-"), title, columns, rows, note)
@@ -246,9 +249,10 @@ def revisions(
             own = [entry for entry in entries if entry.surrogate == surrogate]
             curves[surrogate] = [(_revision(entry.side), entry.sample.interval()) for entry in own]
             for index, entry in enumerate(own):
-                changes: list[Cell] = [None, None]
+                changes: list[Cell] = [None, None, None]
                 if index:
-                    changes = [_difference(entry, other, name).interval for other in (own[index - 1], own[0])]
+                    step, whole = (_difference(entry, other, name).interval for other in (own[index - 1], own[0]))
+                    changes = [step, whole, smallest_difference(step)]
                 rows.append([surrogate, *curves[surrogate][index], *changes, len(entry.sample.units)])
         made.append((_revisions_table(names[0], place, name, rows), curves))
     return made
@@ -261,9 +265,11 @@ def _revisions_table(model: str, place: str, name: str, rows: list[list[Cell]]) 
         Column(name),
         Column("since the one before", signed=True, priority=1),
         Column("since the first", signed=True, priority=2),
+        Column("findable", priority=4),
         Column("n", priority=3),
     ]
-    note = "Intervals: 95 %, bootstrap over units; differences paired by unit where the prompts are the same."
+    note = "Intervals: 95 %, bootstrap over units; differences paired by unit where the prompts are the same. "
+    note += f"{FINDABLE}, since the one before."
     title = f"{model}, {place}: {name} over revisions"
     return Table(f"revisions.{place}.{name}".replace(" ", "-"), title, columns, rows, note)
 

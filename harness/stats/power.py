@@ -18,6 +18,8 @@ from harness.stats.equivalence import ALPHA, provable_margin
 from harness.stats.intervals import Floats
 from harness.stats.joint import Spread
 
+FINDABLE = "findable: the smallest true difference that would have been found with 80 % power, at the 5 % level"
+"""What a column of `smallest_difference` holds, for a caption."""
 _NORMAL = 1.96  # half a 95 % interval, in standard errors
 _FOUND = 2.8  # 1.96 + 0.84: a difference that many standard errors from zero is found with 80 % power
 

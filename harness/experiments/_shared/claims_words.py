@@ -17,6 +17,7 @@ from harness.core.format import interval, number
 from harness.core.records import Answer, Cell, Column, Interval, Table
 from harness.experiments._shared.claims import POOLED
 from harness.stats.intervals import FEWEST_UNITS
+from harness.stats.power import FINDABLE, smallest_difference
 
 RIGHT, WRONG, WITHOUT_INTERVAL = ("agrees", "holds"), ("differs", "does not hold"), "no interval"
 MOST_ROWS = 12
@@ -191,22 +192,26 @@ def claims_table(found: Sequence[Comparison], kind: str) -> Table:
     words = {name for one in found for name, value in one.factors.items() if isinstance(value, str)}
     columns += [Column(name, priority=1, left=name in words) for name in factors]
     columns += [Column("measured"), Column("is", priority=1), Column("predicted"), Column("units", priority=2)]
-    columns += [Column("verdict", left=True), Column("why missing", left=True, priority=3)]
+    columns += [Column("verdict", left=True), Column("findable", priority=4)]
+    columns += [Column("why missing", left=True, priority=3)]
     body: list[list[Cell]] = []
     for one in found:
         bound = one.bound is not None
         sign = None if one.predicted is None else "≤" if bound else "="
+        least = None if one.predicted is None else smallest_difference(one.found)
         body.append(
             [
                 one.claim, one.surrogate, *(one.factors.get(name) for name in factors), one.found, sign,
-                one.bound if bound else one.predicted, one.found.n, one.verdict, one.found.missing,
+                one.bound if bound else one.predicted, one.found.n, one.verdict, least, one.found.missing,
             ]
         )  # fmt: skip
     empty = {index for index in range(len(columns)) if all(line[index] is None for line in body)}
     kept = [index for index in range(len(columns)) if index not in empty]
     lines = [[line[index] for index in kept] for line in body]
     title = f"{kind}: every measurement over the repetitions"
-    return Table(f"{kind}.claims", title, [columns[index] for index in kept], lines, NOTE)
+    shown = [columns[index] for index in kept]
+    note = f"{NOTE} {FINDABLE}, from the prediction." if any(column.name == "findable" for column in shown) else NOTE
+    return Table(f"{kind}.claims", title, shown, lines, note)
 
 
 def verdict_table(rows: pd.DataFrame) -> Table:

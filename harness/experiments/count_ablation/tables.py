@@ -25,9 +25,11 @@ from harness.experiments.count_ablation.conditions import (
     place_name,
 )
 from harness.stats.pooling import difference
+from harness.stats.power import FINDABLE, smallest_difference
 
 HEADLINE_ROWS = 12
 CONTRASTS = (("first-half", "second-half"), ("best-heads", "random-heads"))
+OF_REPETITION = f"{FINDABLE}, of seq_rep_4."
 BOOTSTRAP = "Intervals: 95 %, bootstrap over prompts or texts."
 COUNT = "count x s: s log(count of a token so far) is taken from the attention scores of its positions."
 AT_EQUAL_LOSS = (
@@ -79,7 +81,8 @@ def _places(found: list[Part]) -> Table:
             repeats = difference(own, part.sample(NONE, REPETITION), REPETITION, paired=True).interval
             costs = difference(loss, part.sample(NONE, PROSE), PROSE, paired=True).interval
             less = less_penalty(part, own, costs.value).interval
-            body.append([*lead.cells((part.model,)), place_name(place), repeats, costs, less])
+            least = smallest_difference(repeats)
+            body.append([*lead.cells((part.model,)), place_name(place), repeats, least, costs, less])
     before = [(part.model, part.sample(NONE, REPETITION).value) for part in found]
     base = ", ".join(number(value) if len(before) == 1 else f"{model} {number(value)}" for model, value in before)
     return Table(
@@ -89,13 +92,14 @@ def _places(found: list[Part]) -> Table:
             *lead.columns,
             Column("without it", left=True),
             Column("seq_rep_4", "change", signed=True),
+            Column("findable", priority=3),
             Column("loss on prose", "change, nats", signed=True, priority=2),
             Column("less penalty", "seq_rep_4", signed=True, priority=1),
         ],
         body,
         f"{_prompts(found)} decoded greedily, {_texts(found)} of prose. log(count of a token so far) is taken from the "
         "attention scores of its positions, at the largest strength. Changes are against nothing done (seq_rep_4 "
-        f"{base}) and paired; draws of random heads are averaged. {AT_EQUAL_LOSS} {BOOTSTRAP}",
+        f"{base}) and paired; draws of random heads are averaged. {AT_EQUAL_LOSS} {OF_REPETITION} {BOOTSTRAP}",
         headline=True,
     )
 
@@ -113,7 +117,8 @@ def _conditions(found: list[Part]) -> Table:
             if condition != NONE and "ablation" in json.loads(condition):
                 loss = cost(part, condition, PROSE).value
                 less = less_penalty(part, part.sample(condition, REPETITION), loss).interval
-            body.append([*lead.cells((part.model,)), name(condition), own, more, *others, less])
+            least = None if more is None else smallest_difference(more)
+            body.append([*lead.cells((part.model,)), name(condition), own, more, *others, less, least])
     return Table(
         "count-ablation.strengths",
         f"Does the count cause the repetition of {lead.same}? Every condition",
@@ -125,9 +130,11 @@ def _conditions(found: list[Part]) -> Table:
             Column("loop_share", priority=3),
             Column("winner_size", "tokens", priority=2),
             Column("less penalty", "seq_rep_4", signed=True, priority=1),
+            Column("findable", priority=4),
         ],
         body,
-        f"{_prompts(found)} decoded greedily. {COUNT} {AT_EQUAL_LOSS} Differences are paired by prompt. {BOOTSTRAP}",
+        f"{_prompts(found)} decoded greedily. {COUNT} {AT_EQUAL_LOSS} Differences are paired by prompt. "
+        f"{FINDABLE}, of the change. {BOOTSTRAP}",
     )
 
 
@@ -141,15 +148,18 @@ def _losses(found: list[Part]) -> Table:
                 infinite = part.infinite(condition, metric)
                 mean = part.interval(condition, metric)
                 hidden = Interval(None, None, None, 0, f"infinite in {infinite} texts")
-                cells += [hidden if infinite else mean, None if condition == NONE else cost(part, condition, metric)]
-                cells.append(infinite)
+                costs = None if condition == NONE else cost(part, condition, metric)
+                least = None if costs is None else smallest_difference(costs)
+                cells += [hidden if infinite else mean, costs, least, infinite]
             body.append([*lead.cells((part.model,)), name(condition), *cells])
     columns = [
         Column("prose", "nats", priority=3),
         Column("prose, change", "nats", signed=True),
+        Column("prose, findable", "nats", priority=5),
         Column("prose, infinite", "texts", priority=4),
         Column("its text", "nats", priority=3),
         Column("its text, change", "nats", signed=True, priority=1),
+        Column("its text, findable", "nats", priority=5),
         Column("its text, infinite", "texts", priority=4),
     ]
     return Table(
@@ -158,8 +168,8 @@ def _losses(found: list[Part]) -> Table:
         [*lead.columns, Column("taken away", left=True), *columns],
         body,
         f"Loss in nats per token: on {_texts(found)} of prose, and on the model's own continuations at temperature 1; "
-        "changes are paired by text. infinite: texts in which a penalty forbids a written token; they have no mean. "
-        f"{COUNT} {BOOTSTRAP}",
+        f"changes are paired by text. {FINDABLE}. infinite: texts in which a penalty forbids a written token; they "
+        f"have no mean. {COUNT} {BOOTSTRAP}",
     )
 
 
@@ -169,7 +179,8 @@ def _contrasts(found: list[Part]) -> Table:
     body: list[list[Cell]] = []
     for part in found:
         for one, other in CONTRASTS:
-            cells = [contrast(part, one, other, metric).interval for metric in (*MEASURES, *LOSSES)]
+            first, *rest = [contrast(part, one, other, metric).interval for metric in (*MEASURES, *LOSSES)]
+            cells: list[Cell] = [first, smallest_difference(first), *rest]
             body.append([*lead.cells((part.model,)), place_name(one), place_name(other), *cells])
     return Table(
         "count-ablation.contrasts",
@@ -179,6 +190,7 @@ def _contrasts(found: list[Part]) -> Table:
             Column("without it", left=True),
             Column("less", left=True),
             Column("seq_rep_4", signed=True),
+            Column("findable", priority=5),
             Column("loop_share", signed=True, priority=3),
             Column("winner_size", "tokens", signed=True, priority=4),
             Column("loss on prose", "nats", signed=True, priority=1),
@@ -186,5 +198,5 @@ def _contrasts(found: list[Part]) -> Table:
         ],
         body,
         "Halves of the layers; as many heads whose chains predict the training texts best as random ones, whose draws "
-        f"are averaged. Paired by prompt or text. {BOOTSTRAP}",
+        f"are averaged. Paired by prompt or text. {OF_REPETITION} {BOOTSTRAP}",
     )

@@ -15,6 +15,7 @@ from harness.experiments.generation.recovered import BASELINE, NO_ROOM, QUESTION
 from harness.stats.correlation import mean_spearman_interval
 from harness.stats.explained import complement
 from harness.stats.pooling import SEED, difference
+from harness.stats.power import FINDABLE, smallest_difference
 
 MEASURES = (
     "seq_rep_1",
@@ -191,12 +192,13 @@ def _agreement(found: list[Part]) -> Table:
         for part in found:
             for measure in MEASURES:
                 real = part.interval(measure, MODEL)
-                made.append([*lead.cells(part.key), measure, MODEL, real, None, None, real.n])
+                made.append([*lead.cells(part.key), measure, MODEL, real, None, None, None, real.n])
                 for name in part.compared:
                     beyond = difference_to_model(part, name, measure)
                     r = correlation_with_model(part, name, measure)
                     mean = part.interval(measure, name)
-                    made.append([*lead.cells(part.key), measure, FRAME.get(name, name), mean, beyond, r, beyond.n])
+                    shown: list[Cell] = [mean, beyond, smallest_difference(beyond), r, beyond.n]
+                    made.append([*lead.cells(part.key), measure, FRAME.get(name, name), *shown])
         return made
 
     return Table(
@@ -208,12 +210,13 @@ def _agreement(found: list[Part]) -> Table:
             Column("surrogate", left=True),
             Column("mean", priority=2),
             Column("it - model", signed=True),
+            Column("findable", priority=4),
             Column("r", priority=1),
             Column("prompts", priority=3),
         ],
         LazyRows(body),
-        f"{_prompts(found)}. it - model: paired by prompt; r: Spearman's rank correlation with the model over prompts, "
-        "none where a side is constant; prompts: where both have a value, which a loop seldom has. "
+        f"{_prompts(found)}. it - model: paired by prompt; {FINDABLE}; r: Spearman's rank correlation with the model "
+        "over prompts, none where a side is constant; prompts: where both have a value, which a loop seldom has. "
         f"{BOOTSTRAP}{_fixed(found)}",
     )
 

@@ -16,6 +16,7 @@ from harness.experiments.heads.single_heads import SCORES, Head, heads_of
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD
 from harness.stats.contest import clear
 from harness.stats.pooling import Observed
+from harness.stats.power import FINDABLE, smallest_difference
 
 FIRST, LAST = 15, 5  # heads of a ranking that are shown, of the best and of the worst
 HEADLINE_ROWS = 12
@@ -299,7 +300,8 @@ def shrinkage_tables(rows: pd.DataFrame) -> list[Table]:
             if (s := shrinkage(own, fit)) is not None:
                 counts: list[Cell] = [s.heads, s.worse, s.significant]
                 worst = f"{s.head[0]}.{s.head[1]}"
-                body.append([*lead.cells((model,)), fit, s.prior, *counts, worst, s.difference, s.verdict])
+                found: list[Cell] = [worst, s.difference, smallest_difference(s.difference), s.verdict]
+                body.append([*lead.cells((model,)), fit, s.prior, *counts, *found])
     if not body:
         return []
     return [
@@ -315,11 +317,12 @@ def shrinkage_tables(rows: pd.DataFrame) -> list[Table]:
                 Column("beyond chance"),
                 Column("worst head", left=True, priority=2),
                 Column("fit - prior there", "nats", priority=2, signed=True),
+                Column("findable", "nats", priority=3),
                 Column("verdict", left=True),
             ],
             body,
             "KL on held-out prompts, all strategies together. worse: heads whose mean KL is larger with the fit. "
             "Beyond chance: a sign-flip test over prompts, p <= .05 after Holm's correction for all heads. The "
-            "interval of the worst head: 95 %, bootstrap over prompts, not corrected.",
+            f"interval of the worst head: 95 %, bootstrap over prompts, not corrected. {FINDABLE}.",
         )
     ]

@@ -21,6 +21,7 @@ from harness.core.errors import UsageError
 from harness.core.rows import Rows
 from harness.runs.run import load_run
 from harness.stats.pooling import CELL, Observed, difference
+from harness.stats.power import smallest_difference
 from harness.stats.significance import holm
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -187,7 +188,10 @@ def test_other_prompts_are_two_samples(tmp_path: Path, capsys: pytest.CaptureFix
     assert "compared as two samples" in out
     assert "differences not paired: two samples, p by random permutations" in out
     (table, *_) = comparing.tables(found)
-    assert [column.name for column in table.columns][8] == "paired"
+    assert [column.name for column in table.columns][9] == "paired"
+    changes = zip(table.column("A - B"), table.column("findable"), strict=True)
+    assert all(least == (None if isinstance(one, str) else smallest_difference(one)) for one, least in changes)
+    assert any(least is not None for least in table.column("findable"))
     assert dict(zip(table.column("metric"), table.column("paired"), strict=True)) == {
         "kl": False,
         "excess_risk": True,
@@ -202,7 +206,9 @@ def test_many_against_one_and_csv(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert out.count("heads greedy ccmc-fit") == 2
     assert invoke([*arguments, "--format", "csv"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("run,baseline,figure,metric,a,b,difference,low,high,p,p_holm,wins,n,paired\n")
+    assert captured.out.startswith(
+        "run,baseline,figure,metric,a,b,difference,low,high,p,p_holm,wins,n,paired,findable\n"
+    )
     assert invoke(["compare", str(REFERENCE), str(REFERENCE) + "/"]) == 0
     assert invoke(["compare", *paths, str(REFERENCE)]) == 2
 

@@ -14,6 +14,7 @@ import yaml
 from float32 import FLOAT64, in_float64
 
 import harness
+from harness.core.records import Interval
 from harness.core.rows import Rows
 from harness.experiments.count_ablation.conditions import NONE, change, contrast, less_penalty, name, parts
 from harness.experiments.count_ablation.plan import conditions
@@ -21,6 +22,7 @@ from harness.experiments.count_ablation.settings import CountAblation
 from harness.experiments.count_ablation.tables import cost, tables
 from harness.experiments.count_ablation.units import chosen_heads, text_loss
 from harness.runs.verify import verify
+from harness.stats.power import smallest_difference
 
 RANKED = [[layer, head] for layer in (2, 0, 3, 1) for head in range(4)]
 
@@ -100,6 +102,12 @@ def test_penalties_at_the_same_loss_are_interpolated() -> None:
     strengths = found["count-ablation.strengths"]
     assert strengths.column("taken away")[3:] == ["count x 1, all heads", "count x 2, all heads"]
     assert found["count-ablation.losses"].column("prose, infinite") == [0, 0, 0, 0, 1]
+    least = strengths.column("findable")
+    assert least[0] is None  # nothing was done
+    for found_change, smallest in list(zip(strengths.column("change"), least, strict=True))[1:]:
+        assert isinstance(found_change, Interval)
+        assert smallest == smallest_difference(found_change)
+    assert "findable: the smallest true difference" in strengths.caption
 
 
 def test_parts_of_the_model_are_compared_on_the_same_prompts() -> None:

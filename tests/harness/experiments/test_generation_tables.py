@@ -57,6 +57,24 @@ def test_agreement_is_paired_by_prompt() -> None:
     assert correlation_with_model(part, "counts", "loop_onset").value is None
 
 
+def test_a_difference_stands_beside_the_smallest_that_would_have_been_found() -> None:
+    table = named(tables(small_rows()))["generation.agreement"]
+    (found,) = [
+        (difference, least)
+        for difference, least in zip(table.column("it - model"), table.column("findable"), strict=True)
+        if isinstance(difference, Interval) and difference.low is not None and difference.value > 1
+    ]
+    difference, least = found
+    assert least == pytest.approx((difference.high - difference.low) / 2 / 1.96 * 2.8)
+    assert all(
+        (one is None) == (not isinstance(other, Interval) or other.low is None)
+        for one, other in zip(table.column("findable"), table.column("it - model"), strict=True)
+    )
+    assert "findable: the smallest true difference" in table.caption
+    narrow = [plain(line) for line in layout(table, 60)]
+    assert not any("findable  " in line for line in narrow[:3])
+
+
 def test_winners_show_the_overlap_beside_the_sizes() -> None:
     table = named(tables(small_rows()))["generation.winners"]
     assert table.column("surrogate") == ["model", "counts"]
