@@ -8,12 +8,13 @@ import pandas as pd
 
 from harness.core.records import Answer
 from harness.core.rows import MODEL
-from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable, with_unit
+from harness.experiments._shared.sentences import beyond, not_beyond, not_found, rough, testable, with_unit
 from harness.experiments.generation.parts import CEILING, FLOOR, Part, parts
 from harness.experiments.generation.recovered import BASELINE, NO_ROOM, recovered
 from harness.stats.contest import beyond_chance
 from harness.stats.intervals import FEWEST_UNITS
 from harness.stats.pooling import Sample, difference
+from harness.stats.power import smallest_difference
 
 DISTANCE = "the distance from another prompt's continuation to the model's own"
 MOST_NAMED = 3  # surrogates that one sentence lists
@@ -160,7 +161,9 @@ def _recovered(part: Part, question: str) -> Answer:
     if share.value is None:
         reason = share.missing or NO_ROOM
         if reason == NO_ROOM:
-            reason += f" (difference of their errors {with_unit(of.room, signed=True)}, {of.prompts} prompts)"
+            reason += f" (difference of their errors {with_unit(of.room, signed=True)}, {of.prompts} prompts"
+            least = smallest_difference(of.room)
+            reason += ")" if least is None else f"; one of about {rough(least)} could have been found)"
         return _unanswered(question, part, reason)
     what = f"over winners, timing and repetition ({of.prompts} prompts)"
     low, high = (share.low, share.high) if share.low is not None and share.high is not None else (share.value,) * 2

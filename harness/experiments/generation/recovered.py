@@ -8,7 +8,7 @@ together are their sum.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from harness.core.records import Interval
 from harness.core.rows import MODEL
 from harness.experiments.generation.parts import CEILING, FLOOR, Part, real_seeds
 from harness.stats.differences import Pooled
+from harness.stats.grouped import group_mean
 from harness.stats.pooling import SEED, Observed, Sample, difference
 from harness.stats.recovered import recovered_interval
 from harness.stats.significance import holm
@@ -25,7 +26,7 @@ QUESTIONS = {"who": "winner_jaccard", "when": "dominance_area", "how much": "seq
 ALL = "all"
 BASELINE = "counts"
 SIGNIFICANT = 0.05
-NO_ROOM = "the model agrees with itself no better than with another prompt"
+NO_ROOM = "no sign that the model agrees with itself better than with another prompt"
 Errors = dict[tuple[str, str], Sample]
 
 
@@ -111,9 +112,11 @@ def errors(part: Part) -> Errors:
         common = common.intersection(found[cell].units)
     if common.empty:
         return {}
-    kept = {cell: _sample(common, _values(found[cell], common)) for cell in cells}
+    groups = found[cells[0]].groups_at(common)
+    kept = {cell: _sample(common, _values(found[cell], common), groups) for cell in cells}
     for name in names:
-        kept[ALL, name] = _sample(common, sum((_values(kept[q, name], common) for q in QUESTIONS), np.zeros(1)))
+        summed = sum((_values(kept[q, name], common) for q in QUESTIONS), np.zeros(1))
+        kept[ALL, name] = _sample(common, summed, groups)
     return kept
 
 
@@ -123,8 +126,17 @@ def _values(sample: Sample, units: pd.Index) -> np.ndarray:
     return pooled.numerators
 
 
-def _sample(units: pd.Index, values: np.ndarray) -> Sample:
-    return Sample(units, Pooled(values, np.ones_like(values)), False, len(units), 0, None)
+def _sample(units: pd.Index, values: np.ndarray, groups: np.ndarray | None) -> Sample:
+    return Sample(units, Pooled(values, np.ones_like(values)), False, len(units), 0, None, groups=groups)
+
+
+def _room(floor: Sample, ceiling: Sample) -> Interval:
+    """Error of the floor less that of the ceiling, with an interval that draws nothing.
+
+    Whether a share is shown hangs on it, and where it is at the edge, the seed of a bootstrap would decide.
+    """
+    found = group_mean(_values(floor, floor.units) - _values(ceiling, floor.units), floor.groups).interval()
+    return replace(found, n=len(floor.units))
 
 
 def against(found: Errors, reference: str, others: Sequence[str]) -> dict[str, float]:
@@ -140,7 +152,7 @@ def recovered(part: Part) -> Recovered:
     """The recovered shares of one model and strategy.
 
     A share has a value where the ceiling is better than the floor beyond chance: the interval of the room between them
-    excludes 0.
+    excludes 0. It is that of the test of a mean over groups of prompts (`stats.grouped`), the same for every seed.
     """
     found = errors(part)
     names = part.contenders
@@ -150,7 +162,7 @@ def recovered(part: Part) -> Recovered:
             [Share(name, dict.fromkeys(QUESTIONS, missing), missing, None, None) for name in names], missing, 0
         )
     questions = (*QUESTIONS, ALL)
-    rooms = {q: difference(found[q, FLOOR], found[q, CEILING], q, paired=True).interval for q in questions}
+    rooms = {q: _room(found[q, FLOOR], found[q, CEILING]) for q in questions}
 
     def share(question: str, name: str) -> Interval:
         room = rooms[question]
@@ -158,7 +170,9 @@ def recovered(part: Part) -> Recovered:
             return Interval(None, None, None, room.n, NO_ROOM)
         units = found[question, FLOOR].units
         floor, ceiling, own = (_values(found[question, of], units) for of in (FLOOR, CEILING, name))
-        return recovered_interval(floor - own, floor - ceiling, SEED)
+        drawn = Pooled(floor - own, np.ones_like(own)), Pooled(floor - ceiling, np.ones_like(own))
+        gains, room_of = (one.by(found[question, FLOOR].groups).numerators for one in drawn)
+        return recovered_interval(gains, room_of, SEED)
 
     order = sorted(names, key=lambda name: found[ALL, name].value or 0.0)
     counts = against(found, BASELINE, [name for name in names if name != BASELINE]) if BASELINE in names else {}

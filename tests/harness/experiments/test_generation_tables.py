@@ -11,8 +11,8 @@ from made_up_rows import generation_rows
 
 from harness.core.records import Interval, Table
 from harness.core.rows import Rows
-from harness.experiments.generation.parts import parts
-from harness.experiments.generation.recovered import NO_ROOM, errors, recovered
+from harness.experiments.generation.parts import CEILING, FLOOR, parts
+from harness.experiments.generation.recovered import ALL, NO_ROOM, errors, recovered
 from harness.experiments.generation.tables import (
     correlation_with_model,
     difference_to_model,
@@ -20,6 +20,7 @@ from harness.experiments.generation.tables import (
 )
 from harness.report.render.layout import layout, plain
 from harness.stats.explained import complement
+from harness.stats.grouped import group_mean
 
 
 def small_rows() -> pd.DataFrame:
@@ -152,10 +153,29 @@ def test_recovered_shares_of_known_errors() -> None:
     assert table.column("vs counts")[1] is None
 
 
+def test_shares_of_grouped_prompts_count_groups() -> None:
+    """Prompts that are copies of each other say no more than one of them: the interval is that of one copy."""
+    rows = generation_rows()
+    copies = [rows.assign(prompt=rows["prompt"] + f"-{copy}", group=rows["prompt"]) for copy in range(3)]
+    (one,), (many,) = parts(rows), parts(pd.concat(copies, ignore_index=True))
+    plain, grouped = recovered(one), recovered(many)
+    assert (grouped.prompts, plain.prompts) == (3 * plain.prompts, plain.prompts)
+    assert grouped.room.low == pytest.approx(plain.room.low)
+    for mine, theirs in zip(grouped.shares, plain.shares, strict=True):
+        assert mine.all.value == pytest.approx(theirs.all.value)
+        assert mine.all.low == pytest.approx(theirs.all.low)
+
+
 def test_without_room_there_is_no_share() -> None:
     (part,) = parts(generation_rows(ceiling=1.0))
     found = recovered(part)
     assert {share.all.missing for share in found.shares} == {NO_ROOM}
+    of = errors(part)
+    rooms = of[ALL, FLOOR].at(of[ALL, FLOOR].units), of[ALL, CEILING].at(of[ALL, FLOOR].units)
+    assert rooms[0] is not None
+    assert rooms[1] is not None
+    by_t = group_mean(rooms[0].numerators - rooms[1].numerators).interval()  # draws nothing, so no seed decides
+    assert (found.room.value, found.room.low, found.room.high) == (by_t.value, by_t.low, by_t.high)
     assert NO_ROOM in tables(generation_rows(ceiling=1.0))[0].caption
 
 
