@@ -11,7 +11,7 @@ from ccmc.bilinear import BilinearFit, fit_bilinear
 from ccmc.bootstrap import Bootstrap, bootstrap
 from ccmc.chain import CCMC, AttentionCCMC, Chain
 from ccmc.choice import ChoiceRows, LogitFit, fit_context_logit
-from ccmc.context_logit import ContextLogit, context_rows
+from ccmc.context_logit import ContextLogit, NumberedText, context_rows
 from ccmc.contexts import Contexts
 from ccmc.equilibria import Equilibrium, equilibria
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
@@ -51,6 +51,7 @@ __all__ = [
     "LogitFit",
     "MeanField",
     "NoMaximumLikelihoodEstimate",
+    "NumberedText",
     "Observations",
     "PairFit",
     "PositionalChain",

@@ -28,6 +28,8 @@ from ccmc._logit.names import ABOUT, columns_of, weights_of
 from ccmc.base import BaseTransition
 from ccmc.choice import BASE, ChoiceRows, LogitFit, Outside
 
+__all__ = ["STATISTICS", "ContextLogit", "NumberedText", "context_rows", "statistics_weights"]
+
 STATISTICS: Mapping[str, str] = ABOUT
 """Names of statistics, with what they are. K stands for a number."""
 
@@ -94,23 +96,34 @@ class ContextLogit:
 
         -inf where a closed one meets a token outside its context.
         """
+        return self.along(text, start)[1]
+
+    def along(self, text: ArrayLike, start: int = 1) -> tuple[FloatArray, FloatArray]:
+        """Log probabilities along a text [T], for its contexts of start .. T - 1 tokens.
+
+        Returns:
+            [T - start, U] of the types of the text, in the order of their first occurrence (`NumberedText`), -inf where
+            a context does not hold them; and [T - start] of the token that came, -inf where a closed one met a token
+            outside its context.
+        """
         from ccmc._logit.newton import log_probabilities
 
-        numbered = NumberedText.of(text)
+        numbered, tokens = NumberedText.of(text), np.asarray(text, dtype=np.int64)
         rows = context_rows(
             [text], self.names, self.base, start, closed=self.closed, offset=self.offset, targets="none"
         )
         of, rest = log_probabilities(rows.terms, self.vector)
-        wanted = numbered.local[start:]
-        known = wanted < numbered.sizes(start)
-        found = np.full(len(wanted), -np.inf)
-        found[known] = of[rows.ptr[:-1][known] + wanted[known]]
+        sizes = np.diff(rows.ptr)
+        inside = np.full((len(sizes), len(numbered.types)), -np.inf)
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        inside[owner, np.arange(len(of)) - np.repeat(rows.ptr[:-1], sizes)] = of
+        following = numbered.local[start:]
+        came: FloatArray = inside[np.arange(len(sizes)), following]
+        new = following >= sizes
         if not self.closed:
-            tokens = np.asarray(text, dtype=np.int64)
-            new = ~known
             log_p0 = self.base.log_at(tokens[start - 1 : -1][new], tokens[start:][new])
-            found[new] = self.vector[0] * log_p0 - rest[new, 1]
-        return found
+            came[new] = self.vector[0] * log_p0 - rest[new, 1]
+        return inside, came
 
     def next_token(self, contexts: Sequence[ArrayLike]) -> FloatArray:
         """[n, V] distributions over all tokens after n contexts, each a sequence of at least one token."""

@@ -47,7 +47,7 @@ class Declaration:
 
 @dataclass(frozen=True)
 class SurrogateDeclaration(Declaration):
-    """A surrogate of attention heads or of next-token distributions.
+    """A surrogate of attention heads, of next-token distributions over the context, or over the whole vocabulary.
 
     Attributes:
         of: what it stands in for; empty: given by its base class.
@@ -63,7 +63,7 @@ class SurrogateDeclaration(Declaration):
         prior: the surrogate that its fit is shrunk to.
     """
 
-    of: Literal["heads", "next-token", ""] = ""
+    of: Literal["heads", "next-token", "vocabulary", ""] = ""
     sees: tuple[str, ...] = ("counts", "query")
     parameters: str = "0"
     rollout: bool = False

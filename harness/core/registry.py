@@ -38,7 +38,7 @@ T = TypeVar("T")
 OWN = "ccmc-harness"
 """The distribution of the project itself; all others are plugins."""
 HOMES = {
-    "surrogate": ("surrogates/heads", "surrogates/next_token"),
+    "surrogate": ("surrogates/heads", "surrogates/next_token", "surrogates/vocabulary"),
     "measure": ("measures", "experiments/*"),
     "experiment": ("experiments/*",),
     "model": ("models/sources",),

@@ -42,7 +42,8 @@ def _calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call, str, tuple[str, ..
 def _role(bases: Iterable[str]) -> str:
     """What a surrogate stands in for, by its base class; empty where that says nothing."""
     ends = {base.rpartition(".")[2] for base in bases}
-    return "heads" if "HeadSurrogate" in ends else "next-token" if "NextTokenSurrogate" in ends else ""
+    roles = {"HeadSurrogate": "heads", "NextTokenSurrogate": "next-token", "VocabularySurrogate": "vocabulary"}
+    return next((role for name, role in roles.items() if name in ends), "")
 
 
 def _fits(value: Any, hint: Any) -> bool:

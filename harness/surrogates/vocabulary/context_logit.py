@@ -1,0 +1,108 @@
+"""`context-logit`: a conditional logit over all tokens, on named statistics of the context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ccmc import BaseTransition, ContextLogit, LogitFit, context_rows, fit_context_logit
+from ccmc.context_logit import statistics_weights
+from harness.core.registry import register
+from harness.data.texts import FloatArray, IntArray
+from harness.surrogates.base import Fact
+from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularyObservations, VocabularySurrogate
+
+
+@register.surrogate(
+    "context-logit",
+    of="vocabulary",
+    sees=("counts", "query", "order"),
+    parameters="one or two a statistic",
+    rollout=True,
+    open=True,
+    rung=100,
+    about="base transitions and statistics of the context, weighed together",
+    cost="seconds",
+    source="this project; with counts alone and closed, Ildiz et al. 2024",
+)
+class ContextLogitSurrogate(VocabularySurrogate):
+    """Weights by maximum likelihood, standard errors clustered by group.
+
+    Args:
+        statistics: names of `ccmc.context_logit.STATISTICS`.
+        base: which base transitions of the observations it weighs.
+        ridge: of the fit.
+        start: weights to start at, by name, such as those of a smaller fit.
+    """
+
+    def __init__(
+        self,
+        statistics: Sequence[str] = ("counts",),
+        base: str = "model",
+        ridge: float = 1e-6,
+        start: dict[str, float] | None = None,
+    ) -> None:
+        self.statistics, self.base, self.ridge, self.start = tuple(statistics), base, ridge, start or {}
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the weights of statistics."""
+        return statistics_weights(self.statistics)
+
+    def fit(self, observations: VocabularyObservations) -> ContextLogitSurrogate:
+        base = observations.bases[self.base]
+        texts, names = observations.texts, self.weights
+        rows = context_rows(
+            [text.tokens for text in texts],
+            names,
+            base,
+            [text.start for text in texts],
+            targets=[targets_of(text, text.laws[observations.law], base, self.base) for text in texts],
+            dtype=np.float32,
+        )
+        groups = np.repeat([text.group for text in texts], [len(text) for text in texts])
+        flat = base.tokens.shape[0] == 0 and bool(np.ptp(base.log_unigram) == 0)
+        start = np.array([self.start.get("base", 1.0), *(self.start.get(name, 0.0) for name in names)])
+        self.fit_: LogitFit = fit_context_logit(
+            rows, groups, self.ridge, fixed={"base": 1.0} if flat else None, start=start
+        )
+        self.errors_ = dict(zip(self.fit_.names, self.fit_.standard_errors().tolist(), strict=True))
+        self.loss_ = -self.fit_.log_likelihood / len(rows)
+        self.model_ = ContextLogit.from_fit(self.fit_, base)
+        object.__setattr__(self.fit_, "rows", _Released(rows.names))  # its features are the memory of a fit
+        return self
+
+    def along(self, text: ScoredText) -> Along:
+        return Along(*self.model_.along(text.tokens, text.start))
+
+    def rollout(self, prompts: Sequence[IntArray], steps: int, seed: int, temperature: float | None = 1.0) -> IntArray:
+        return self.model_.rollout(prompts, steps, seed, temperature)
+
+    def extra_rows(self) -> list[Fact]:
+        found = [Fact("training_loss", self.loss_)]
+        for name, value in zip(self.fit_.names, self.fit_.weights.tolist(), strict=True):
+            found += [Fact("weight", value, {"condition": {"weight": name}})]
+            found += [Fact("weight_error", self.errors_[name], {"condition": {"weight": name}})]
+        return found
+
+
+class _Released:
+    """What is left of the rows of a fit: the names of their features."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+
+def targets_of(text: ScoredText, law: Law, base: BaseTransition, name: str) -> tuple[FloatArray, FloatArray]:
+    """Targets along a text as `ccmc.context_rows` takes them."""
+    inside = np.asarray(law.inside, dtype=np.float64)
+    if base.tokens.shape[0] == 0 and np.ptp(base.log_unigram) == 0:  # flat: every token has the same log P0
+        expected = np.full(len(text), base.log_unigram[0])
+    else:
+        expected = law.log_base[name]
+    types, query = text.numbered.types, text.tokens[text.start - 1 : -1]
+    log = base.log_at(np.repeat(query, len(types)), np.tile(types, len(query))).reshape(len(query), -1)
+    within = np.where(inside > 0, inside * np.where(inside > 0, log, 0.0), 0.0).sum(axis=1)
+    new = law.new
+    return inside, np.column_stack([new, np.where(new > 0, np.minimum(expected - within, 0.0), 0.0)])
