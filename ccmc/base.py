@@ -124,6 +124,12 @@ class BaseTransition:
         p = np.asarray(transition, dtype=np.float64)
         return cls.from_rows(np.arange(len(p)), p, np.full(len(p), 1.0 / len(p)))
 
+    @property
+    def rest(self) -> FloatArray:
+        """[R] probability that each stored row leaves to tokens that it does not keep."""
+        left: FloatArray = np.clip(1.0 - np.exp(self.log_p).sum(axis=1), 0.0, 1.0)
+        return left
+
     def log_row(self, query: int) -> FloatArray:
         """[V] log P0[query, :]."""
         stored = int(self.row[query])

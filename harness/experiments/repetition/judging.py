@@ -1,0 +1,236 @@
+"""The unit that judges walks: the figures of every continuation, and proper scores of every law, prompt by prompt.
+
+Four rows frame the surrogates. `model-reseeded`, the model's other seeds, is the ceiling: no law has a smaller expected
+score. `model-shuffled`, the model's continuations of other prompts (of the same fold), knows the law over prompts but not
+which prompt it is. `constant` always writes one training continuation, and `never-repeats` has no repetition at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.core.rows import MODEL, RESEEDED, SHUFFLED, Rows
+from harness.experiments._shared.continuations import Continuation, read_continuations
+from harness.measures.measurement import Measurement
+from harness.measures.repetition import repetition_measures
+from harness.measures.windows import inverse_document_frequency, window_distances, winner_distances
+from harness.runs.units import Work
+from harness.stats.proper import Score, energy, euclidean, self_energy
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+CONSTANT, NEVER = "constant", "never-repeats"
+FIGURES = ("seq_rep_1", "seq_rep_2", "seq_rep_3", "seq_rep_4", "rep_32", "loop_share", "new_tokens")
+"""Figures of the energy score; each also has a CRPS."""
+SHOWN = (*FIGURES, "above_half", "loop_onset", "loop_period", "length")
+DRAWN = 4  # continuations of other prompts that stand for the law over prompts
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose continuations are judged: a surrogate with its condition."""
+
+    name: str
+    law: str = ""
+    rung: str = ""
+    t0: int = 0
+
+    @property
+    def condition(self) -> dict[str, Any] | None:
+        """Of rows."""
+        parts = {"law": self.law, "rung": self.rung, "t0": self.t0}
+        return {key: value for key, value in parts.items() if value} or None
+
+
+def figures(continuation: IntArray, before: IntArray) -> dict[str, Measurement]:
+    """What is measured of one continuation.
+
+    Args:
+        continuation: [T] tokens.
+        before: the prompt, and where a surrogate took over later the model's own tokens until then.
+    """
+    found = repetition_measures(continuation)
+    seq_rep_4 = found["seq_rep_4"]
+    found["above_half"] = (
+        seq_rep_4 if seq_rep_4.value is None else Measurement(float(seq_rep_4.value > 0.5))
+    )
+    text = np.concatenate([before, continuation])
+    first = np.zeros(len(text), dtype=bool)
+    first[np.unique(text, return_index=True)[1]] = True
+    new = first[len(before) :]
+    found["new_tokens"] = Measurement(float(new.mean())) if len(new) else Measurement(None, "the model ended at once")
+    return {name: found[name] for name in SHOWN}
+
+
+def vector(found: Mapping[str, Measurement]) -> FloatArray:
+    """[figures] for the energy score; NaN where one is not defined."""
+    values = [found[name].value for name in FIGURES]
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def judge(work: Work) -> pd.DataFrame:
+    """Judge one strategy."""
+    s = work.settings
+    texts = [{c.prompt: c for c in read_continuations(folder)} for folder in work.inputs[: s["texts"]]]
+    walks = _walks(work.inputs[s["texts"] :])
+    rows = Rows(
+        experiment="repetition", model=s["model"], revision=s["revision"], strategy=s["strategy"], split="held_out"
+    )
+    by_fold: dict[int, list[str]] = {}
+    for prompt, number in s["folds"].items():
+        if number is not None and all(len(of[prompt].continuation) for of in texts):
+            by_fold.setdefault(number, []).append(prompt)
+    done, total = 0, sum(map(len, by_fold.values())) * len(s["warm_starts"])
+    for number, prompts in sorted(by_fold.items()):
+        train = [c for of in texts for p, c in of.items() if s["folds"][p] != number and len(c.continuation)]
+        for t0 in s["warm_starts"]:
+            judged = [p for p in prompts if all(len(of[p].continuation) > t0 for of in texts)]
+            frame = _Frame(rows, s, train, t0, number)
+            for prompt in judged:
+                work.progress(done / max(total, 1), f"judging prompt {done + 1} of {total}")
+                frame.judge(prompt, [of[prompt] for of in texts], walks, [texts[0][p] for p in judged if p != prompt])
+                done += 1
+    return rows.frame()
+
+
+def _walks(folders: Sequence[Any]) -> dict[tuple[str, int], dict[Source, list[IntArray]]]:
+    """(prompt, t0) -> source -> its walks, seed by seed."""
+    found: dict[tuple[str, int], dict[Source, list[IntArray]]] = {}
+    for folder in folders:
+        frame = pd.read_parquet(folder / "trajectories.parquet")
+        for row in frame.to_dict("records"):
+            source = Source(str(row["source"]), str(row["law"]), str(row["rung"]), int(row["t0"]))
+            of = found.setdefault((str(row["prompt"]), source.t0), {}).setdefault(source, [])
+            of.append(np.asarray(row["continuation"], dtype=np.int64))
+    return found
+
+
+class _Frame:
+    """Rows of one fold and warm start.
+
+    Args:
+        rows: where they go.
+        s: settings of the unit.
+        train: continuations of the other folds, all seeds: spreads, document frequencies and the constant law.
+        t0: tokens of the model's own text before a surrogate takes over.
+        fold: its number.
+    """
+
+    def __init__(self, rows: Rows, s: dict[str, Any], train: Sequence[Continuation], t0: int, fold: int) -> None:
+        self.rows, self.s, self.t0, self.fold = rows, s, t0, fold
+        later = [c for c in train if len(c.continuation) > t0]
+        self.idf = inverse_document_frequency([c.continuation[t0:] for c in later] or [np.zeros(1, np.int64)])
+        known = np.stack([vector(figures(*self.parts(c))) for c in later]) if later else np.zeros((1, len(FIGURES)))
+        spread = np.nanstd(known, axis=0)
+        self.scale = np.where(spread > 1e-9, spread, 1.0)
+        middle = np.nanmedian(known, axis=0)
+        place = int(np.nanargmin(np.nansum(((known - middle) / self.scale) ** 2, axis=1)))
+        self.constant = later[place].continuation[t0:] if later else np.zeros(1, np.int64)
+
+    def parts(self, c: Continuation) -> tuple[IntArray, IntArray]:
+        """What is judged of one of the model's continuations, and what stands before it."""
+        return c.continuation[self.t0 :], np.concatenate([c.prompt_tokens, c.continuation[: self.t0]])
+
+    def judge(
+        self, prompt: str, real: Sequence[Continuation], walks: Mapping[tuple[str, int], Any],
+        others: Sequence[Continuation],
+    ) -> None:  # fmt: skip
+        """Rows of one prompt.
+
+        Args:
+            prompt: its id.
+            real: the model's continuations, seed by seed; surrogates continue the first.
+            walks: of surrogates.
+            others: continuations of other prompts.
+        """
+        observed = [self.parts(c) for c in real] if self.t0 == 0 else [self.parts(real[0])]
+        measured = [figures(*of) for of in observed]
+        for seed, found in enumerate(measured):
+            self._add(Source(MODEL, t0=self.t0), prompt, seed, found)
+        y, y_texts = np.stack([vector(found) for found in measured]), [text for text, _ in observed]
+        one = bool(self.s["one"])
+        if self.t0 == 0 and len(y) > 1:
+            self._scores(Source(RESEEDED), prompt, self._own(y, y_texts))
+        elif one:
+            self._scores(Source(RESEEDED, t0=self.t0), prompt, self._own(y, y_texts, deterministic=True))
+        before, length = observed[0][1], len(y_texts[0])
+        drawn = [c.continuation[self.t0 :][:length] for c in others[:: max(1, len(others) // DRAWN)]][:DRAWN]
+        laws: dict[Source, tuple[list[IntArray], bool]] = dict.fromkeys([], ([], False))
+        laws[Source(SHUFFLED, t0=self.t0)] = (drawn, False)
+        laws[Source(CONSTANT, t0=self.t0)] = ([self.constant[:length]], True)
+        for source, paths in walks.get((prompt, self.t0), {}).items():
+            greedy = source.law == "raw" and self.s["temperature"] is None
+            laws[source] = ([path[:length] for path in paths], greedy)
+        for source, (paths, deterministic) in laws.items():
+            found = [figures(path, before) for path in paths]
+            if source.name not in (SHUFFLED, CONSTANT):
+                for seed, one_found in enumerate(found):
+                    self._add(source, prompt, seed, one_found)
+            if found:
+                x = np.stack([vector(one_found) for one_found in found])
+                self._scores(source, prompt, self._against(x, y, paths, y_texts, deterministic))
+        never = np.zeros((1, len(FIGURES)))
+        never[0, FIGURES.index("new_tokens")] = 1.0
+        self._scores(Source(NEVER, t0=self.t0), prompt, self._against(never, y, None, y_texts, deterministic=True))
+
+    def _own(self, y: FloatArray, texts: Sequence[IntArray], deterministic: bool = False) -> dict[str, Score]:
+        """The model's other seeds against each of its seeds."""
+        made = {"energy_score": self_energy(_euclidean(y, y, self.scale), deterministic)}
+        for place, name in enumerate(FIGURES):
+            made[f"crps_{name}"] = self_energy(np.abs(y[:, None, place] - y[None, :, place]), deterministic)
+        made["window_energy"] = self_energy(window_distances(texts, texts, self.idf), deterministic)
+        made["winner_energy"] = self_energy(winner_distances(texts, texts), deterministic)
+        return made
+
+    def _against(
+        self, x: FloatArray, y: FloatArray, paths: Sequence[IntArray] | None, texts: Sequence[IntArray],
+        deterministic: bool,
+    ) -> dict[str, Score]:  # fmt: skip
+        """Draws [n_x, figures] of a law against the model's seeds [n_y, figures]."""
+        alone = len(x) == 1 and not deterministic
+        made = {
+            "energy_score": energy(
+                _euclidean(x, y, self.scale), None if alone else _euclidean(x, x, self.scale), deterministic
+            )
+        }
+        for place, name in enumerate(FIGURES):
+            across, among = np.abs(x[:, None, place] - y[None, :, place]), np.abs(x[:, None, place] - x[None, :, place])
+            made[f"crps_{name}"] = energy(across, None if alone else among, deterministic)
+        if paths is not None:
+            for metric, distances in (
+                ("window_energy", lambda a, b: window_distances(a, b, self.idf)),
+                ("winner_energy", winner_distances),
+            ):
+                made[metric] = energy(
+                    distances(paths, texts), None if alone else distances(paths, paths), deterministic
+                )
+        return made
+
+    def _add(self, source: Source, prompt: str, seed: int, found: Mapping[str, Measurement]) -> None:
+        for metric, one in found.items():
+            self.rows.add(metric, one.value, missing=one.missing, seed=seed, n=1, **self._where(source, prompt))
+
+    def _scores(self, source: Source, prompt: str, found: Mapping[str, Score]) -> None:
+        for metric, score in found.items():
+            self.rows.add(
+                metric, score.value, missing=score.missing, n=score.observations, **self._where(source, prompt)
+            )
+
+    def _where(self, source: Source, prompt: str) -> dict[str, Any]:
+        group = self.s["groups"][prompt]
+        where = {"surrogate": source.name, "condition": source.condition, "prompt": prompt}
+        return {**where, "group": group, "fold": self.fold}
+
+
+def _euclidean(a: FloatArray, b: FloatArray, scale: FloatArray) -> FloatArray:
+    """[n_a, n_b] scaled distances over the figures that both sides have for every draw."""
+    defined = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+    if not defined.any():
+        return np.zeros((len(a), len(b)))
+    return euclidean(a[:, defined], b[:, defined], scale[defined])

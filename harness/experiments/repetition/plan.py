@@ -1,0 +1,111 @@
+"""The units of `repetition`: continuations, base transitions, then per strategy the model's laws, folds, the judgement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.config.decoding import Strategy, has_one_continuation
+from harness.core import registry
+from harness.data.prompts import Prompt
+from harness.experiments._shared.continuations import Model, continuation_unit, local
+from harness.experiments.experiment import Request
+from harness.experiments.repetition.experiment import RepetitionExperiment
+from harness.runs.units import Unit
+
+ROOM = "harness.experiments.repetition"
+
+
+def plan(request: Request) -> list[Unit]:
+    """Per model: base transitions, and per strategy what is judged."""
+    strategies = request.config.generation.strategies
+    RepetitionExperiment().check_strategies(strategies)
+    units: list[Unit] = []
+    for model in request.models:
+        bases = _bases(request, model)
+        units += bases
+        for strategy in strategies:
+            units += _of_strategy(request, model, strategy, bases)
+    return units
+
+
+def _bases(request: Request, model: Model) -> list[Unit]:
+    """One unit a neutral context; none where all base transitions are alike."""
+    settings = request.settings
+    if settings.base == "none":
+        return []
+    found = []
+    for text in settings.neutral:
+        ids = model.encode(text, f"the neutral context {text!r}").whole() if model.reader is not None else []
+        found.append(
+            Unit(
+                f"{ROOM}.bases:read_off",
+                f"{model.name}: base transitions after {text!r}",
+                {**model.settings(), "neutral": text, "ids": list(ids), "top": settings.top},
+                local=local(model, request.device),
+                threads=request.config.threads,
+            )
+        )
+    return found
+
+
+def _of_strategy(request: Request, model: Model, strategy: Strategy, bases: list[Unit]) -> list[Unit]:
+    config, settings = request.config, request.settings
+    seeds = 1 if has_one_continuation(strategy) else config.generation.seeds
+    texts = [
+        continuation_unit(config, model, request.prompts, strategy, seed, request.device) for seed in range(seeds)
+    ]
+    shared = {
+        **model.settings(),
+        **{key: texts[0].settings[key] for key in ("strategy", "temperature", "options", "ignore_eos")},
+        "folds": {prompt.id: prompt.fold for prompt in request.prompts},
+        "groups": {prompt.id: prompt.group for prompt in request.prompts},
+        "seed": config.seed,
+    }
+    name = f"{model.name}, {shared['strategy']}"
+    threads = config.threads
+    scores = Unit(
+        f"{ROOM}.scores:score",
+        f"{name}: the model's laws along its texts",
+        {**shared, "neutral": [unit.settings["neutral"] for unit in bases]},
+        (texts[0], *bases),
+        local(model, request.device),
+        threads,
+    )
+    known = registry.surrogates("vocabulary")
+    folds = [
+        Unit(
+            f"{ROOM}.units:fold",
+            f"{name}: surrogates of fold {number}",
+            {**shared, **_of_surrogates(settings), "judged": number, "one": has_one_continuation(strategy)},
+            (texts[0], scores, *bases),
+            {},
+            threads,
+            uses=tuple(known[surrogate] for surrogate in settings.surrogates),
+        )
+        for number in sorted({prompt.fold for prompt in request.prompts if prompt.fold is not None})
+    ]
+    judged = Unit(
+        f"{ROOM}.judging:judge",
+        f"{name}: how much it repeats, and which prompts",
+        {**shared, "texts": len(texts), "warm_starts": list(settings.warm_starts), "one": has_one_continuation(strategy)},
+        (*texts, *folds),
+        {},
+        threads,
+    )
+    return [*texts, scores, *folds, judged]
+
+
+def _of_surrogates(settings: Any) -> dict[str, Any]:
+    return {
+        "surrogates": list(settings.surrogates),
+        "statistics": list(settings.statistics),
+        "base": settings.base,
+        "laws": list(settings.laws),
+        "rollout_seeds": settings.rollout_seeds,
+        "warm_starts": list(settings.warm_starts),
+    }
+
+
+def trains(prompt: Prompt, judged: int) -> bool:
+    """Is a prompt among those that a fold is fitted to?"""
+    return prompt.fold != judged

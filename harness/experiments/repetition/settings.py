@@ -1,0 +1,113 @@
+"""The settings of the experiment `repetition`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from ccmc.context_logit import statistics_weights
+from harness.config.strict import Growing
+from harness.core import registry
+from harness.experiments._shared.settings import known_surrogates
+
+LADDER = (
+    "counts",
+    "recency",
+    "followed-by-1",
+    "followed-by-2",
+    "followed-by-3",
+    "followed-by-4 + followed-by-6 + followed-by-8",
+)
+
+
+class Repetition(Growing):
+    """A model's own continuations against walks of surrogates over the whole vocabulary, cross-fitted."""
+
+    continues: ClassVar[bool] = True
+    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "statistics", "rollout_seeds", "margins"})
+
+    kind: Literal["repetition"]
+    surrogates: tuple[str, ...] = Field(
+        default=("unigram", "unigram-cache", "bigram", "suffix", "context-logit"),
+        description="surrogates over the whole vocabulary, see `ccmc list surrogates`",
+    )
+    statistics: tuple[str, ...] = Field(
+        default=LADDER,
+        min_length=1,
+        description="the nested ladder of context-logit: each entry is added to those before it; several at once are "
+        "joined by +",
+    )
+    base: Literal["model", "none"] = Field(
+        default="model", description="base transitions: read off the model after a neutral context, or all alike"
+    )
+    neutral: tuple[str, ...] = Field(
+        default=("\n",),
+        min_length=1,
+        description="neutral contexts; of several, the one that predicts training texts best is taken in each fold",
+    )
+    top: int = Field(default=256, ge=1, description="tokens that a row of base transitions keeps")
+    laws: tuple[Literal["decoded", "raw"], ...] = Field(
+        default=("decoded", "raw"),
+        min_length=1,
+        description="fit the law after decoding and sample it as it is, or fit at temperature 1 and decode the surrogate",
+    )
+    rollout_seeds: int = Field(default=4, ge=1, description="walks of each surrogate from each prompt")
+    warm_starts: tuple[int, ...] = Field(
+        default=(0,), min_length=1, description="tokens of the model's own text before a surrogate takes over"
+    )
+    margins: dict[str, float] = Field(
+        default={"seq_rep_4": 0.05, "loop_share": 0.05, "above_half": 0.05, "new_tokens": 0.05},
+        description="differences that would not matter, by measure: equivalence is tested within them",
+    )
+
+    @field_validator("surrogates")
+    @classmethod
+    def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known_surrogates(value, registry.surrogates("vocabulary"))
+        return value
+
+    @field_validator("statistics")
+    @classmethod
+    def _statistics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [name for entry in value for name in split(entry)]
+        statistics_weights(names)
+        if len(set(names)) < len(names):
+            raise ValueError(f"a statistic is named twice: {', '.join(names)}")
+        return value
+
+    @field_validator("neutral")
+    @classmethod
+    def _neutral(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value) or len(set(value)) < len(value):
+            raise ValueError("neutral contexts are different texts, none empty: a first token alone is a sink")
+        return value
+
+    @field_validator("warm_starts")
+    @classmethod
+    def _starts(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(start < 0 for start in value) or len(set(value)) < len(value):
+            raise ValueError(f"warm_starts are different numbers of tokens, at least 0, got {list(value)}")
+        return value
+
+    @field_validator("margins")
+    @classmethod
+    def _margins(cls, value: dict[str, float]) -> dict[str, float]:
+        if wrong := [name for name, margin in value.items() if not 0 < margin < 1e6]:
+            raise ValueError(f"the margin of {wrong[0]} must be above 0, got {value[wrong[0]]}")
+        return value
+
+
+def split(entry: str) -> list[str]:
+    """The statistics of one entry of the ladder."""
+    return [name.strip() for name in entry.split("+")]
+
+
+def rungs(statistics: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Name of each rung, which is what it adds -> all its statistics."""
+    found: dict[str, tuple[str, ...]] = {}
+    so_far: tuple[str, ...] = ()
+    for entry in statistics:
+        so_far = (*so_far, *split(entry))
+        found[" + ".join(split(entry))] = so_far
+    return found

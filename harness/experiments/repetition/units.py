@@ -1,0 +1,160 @@
+"""Experiment `repetition`: which statistics of its context make a model repeat itself?
+
+A fold fits surrogates over the whole vocabulary to the model's distributions along its texts of the other folds, by two
+laws: `decoded` is the model's distribution after the decoding strategy, and the surrogate is then sampled as it is; `raw`
+is the distribution at temperature 1, and the strategy is applied to the surrogate afterwards. An average over what a
+surrogate does not see has no sharp peaks, so the two differ much. Every prompt is judged once, by fits that saw none of
+its group: one step ahead along the model's own text, and by walks from the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ccmc import BaseTransition
+from harness.core import registry
+from harness.core.rows import Rows
+from harness.core.seeds import derive_seed
+from harness.experiments.repetition import bases
+from harness.experiments.repetition.scores import read_scored
+from harness.experiments.repetition.settings import rungs
+from harness.runs.units import Work
+from harness.runs.writing import write_parquet
+from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularyObservations, VocabularySurrogate
+
+LOGIT, BIGRAM = "context-logit", "bigram"
+NO_BASE = "none"
+
+
+def fold(work: Work) -> pd.DataFrame:
+    """Do one fold of one strategy."""
+    s = work.settings
+    given = {folder_name(folder): bases.load(folder) for folder in work.inputs[2:]}
+    texts = read_scored(work.inputs[0], work.inputs[1], s, list(given))
+    train = [text for text in texts if text.fold != s["judged"]]
+    judged = [text for text in texts if text.fold == s["judged"]]
+    if not train or not judged:
+        raise ValueError("the model ended every training or every judged prompt at once; there is nothing to fit or judge")
+    size = next(iter(given.values())).vocab_size if given else int(max(text.tokens.max() for text in texts)) + 1
+    shared = {"model": s["model"], "revision": s["revision"], "strategy": s["strategy"], "fold": s["judged"]}
+    rows = Rows(experiment="repetition", **shared)
+    chosen = neutral_context(train, list(given)) if given else NO_BASE
+    known = {NO_BASE: BaseTransition.flat(size), **given}
+    walks: list[dict[str, Any]] = []
+    plan = list(_fits(s, given))
+    for index, (law, name, rung, statistics) in enumerate(plan):
+        label = f"{name}, {rung}" if rung else name
+        work.progress(index / len(plan), f"fitting {label} to the {law} law")
+        observations = VocabularyObservations(train, law, known, size)
+        surrogate = _make(name, statistics, chosen, walks).fit(observations)
+        condition = {"law": law, **({"rung": rung} if rung else {})}
+        for fact in surrogate.extra_rows():
+            where = {**fact.where, "condition": {**condition, **fact.where.get("condition", {})}}
+            rows.add(fact.metric, fact.value, surrogate=name, split="train", **where)
+        for text in judged:
+            _one_step(rows, name, condition, surrogate.along(text), text, text.laws[law])
+        work.progress((index + 0.7) / len(plan), f"walks of {label}")
+        walks += _walk(s, surrogate, name, condition, judged)
+    write_parquet(pd.DataFrame(walks), work.folder / "trajectories.parquet")
+    return rows.frame()
+
+
+def folder_name(folder: Any) -> str:
+    """The neutral context of a unit of base transitions, as its rows say."""
+    import json
+
+    frame = pd.read_parquet(folder / "rows.parquet", columns=["condition"])
+    found: str = json.loads(frame["condition"].iloc[0])["neutral"]
+    return found
+
+
+def neutral_context(train: Sequence[ScoredText], names: Sequence[str]) -> str:
+    """The neutral context whose base transitions predict the model's raw law best along training texts."""
+    losses = [-sum(float(text.laws["raw"].log_base[name].sum()) for text in train) for name in names]
+    return names[int(np.argmin(losses))]
+
+
+def _fits(s: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """(law, surrogate, rung, statistics) in the order of the ladder."""
+    declared = registry.surrogates("vocabulary")
+    for law in s["laws"]:
+        for name in [name for name in declared if name in s["surrogates"]]:
+            if name == LOGIT:
+                yield from ((law, name, rung, every) for rung, every in rungs(tuple(s["statistics"])).items())
+            elif name != BIGRAM or given:
+                yield law, name, "", ()
+
+
+def _make(name: str, statistics: tuple[str, ...], base: str, before: list[Any]) -> VocabularySurrogate:
+    made: type[VocabularySurrogate] = registry.surrogate(name, "vocabulary")
+    if name == LOGIT:
+        return made(statistics, base)  # type: ignore[call-arg]
+    return made(base) if name == BIGRAM else made()  # type: ignore[call-arg]
+
+
+def _one_step(
+    rows: Rows, name: str, condition: dict[str, Any], found: Along, text: ScoredText, law: Law
+) -> None:
+    """Rows of one judged text: how well its next tokens are predicted."""
+    mass = law.inside.sum(axis=1, dtype=np.float64)
+    speaks = mass > 1e-9
+    where: dict[str, Any] = {"surrogate": name, "condition": condition, "split": "held_out"}
+    where |= {"prompt": text.prompt, "group": text.group, "n": len(text)}
+    loss = float(-found.log_next.mean())
+    if np.isfinite(loss):
+        rows.add("log_loss", loss, **where)
+    else:
+        gone = int(np.isinf(found.log_next).sum())
+        rows.add("log_loss", None, missing=f"infinite: {gone} tokens that came had probability 0", **where)
+    rows.add("new_share", float(found.new.mean()), **where)
+    if not speaks.any():
+        rows.add("kl", None, missing="the law gives nothing to tokens of the context", **where)
+        return
+    p = law.inside[speaks].astype(np.float64) / mass[speaks, None]
+    log = np.where(text.known[speaks], found.log_inside[speaks], -np.inf)
+    log -= np.logaddexp.reduce(log, axis=1)[:, None]
+    held = p > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(held, p * (np.log(np.where(held, p, 1.0)) - np.where(held, log, 0.0)), 0.0)
+    rows.add("kl", float(terms.sum(axis=1).mean()), **{**where, "n": int(speaks.sum())})
+    right = float((log.argmax(axis=1) == p.argmax(axis=1)).mean())
+    rows.add("top_token", right, **{**where, "n": int(speaks.sum())})
+
+
+def _walk(
+    s: dict[str, Any], surrogate: VocabularySurrogate, name: str, condition: dict[str, Any], judged: Sequence[ScoredText]
+) -> list[dict[str, Any]]:
+    """Walks of one surrogate from every judged prompt, after each number of the model's own tokens."""
+    law, found = condition["law"], []
+    temperature = 1.0 if law == "decoded" else s["temperature"]
+    if law == "raw" and any(key in s["options"] for key in ("top_k", "top_p", "min_p")):
+        return []  # cuts are not applied to a surrogate: its law after decoding is what `decoded` fits
+    seeds = 1 if temperature is None else s["rollout_seeds"]
+    for start in s["warm_starts"]:
+        texts = [text for text in judged if len(text) > start]
+        for seed in range(seeds):
+            number = derive_seed(s["seed"], "repetition", s["strategy"], name, condition.get("rung", ""), law, seed)
+            steps = max((len(text) - start for text in texts), default=0)
+            prompts = [text.tokens[: text.start + start] for text in texts]
+            paths = surrogate.rollout(prompts, steps, number, temperature) if texts else []
+            for text, path in zip(texts, paths, strict=True):
+                found.append(
+                    {
+                        "experiment": "repetition",
+                        "model": s["model"],
+                        "strategy": s["strategy"],
+                        "source": name,
+                        "rung": condition.get("rung", ""),
+                        "law": law,
+                        "t0": start,
+                        "seed": seed,
+                        "split": "held_out",
+                        "prompt": text.prompt,
+                        "continuation": path[: len(text) - start].tolist(),
+                    }
+                )
+    return found
