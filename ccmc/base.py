@@ -7,6 +7,10 @@ over all other tokens in the proportions of a unigram that the rows share:
 
 Sums of P0[i, j]^a over all tokens then cost O(top) a row, once the sum of unigram^a is known. A query without a row of
 its own has the unigram.
+
+Rows that are logits of a model, P0[i, j] proportional to exp(hidden_i . key_j + bias_j), are kept exactly by `Factors`, in
+O(d) numbers a row: which tokens of a context are likely hangs on probabilities far below the likeliest ones. Their sums
+of P0^a are tabled once at some a and interpolated.
 """
 
 from __future__ import annotations
@@ -21,6 +25,79 @@ from ccmc._data.storage import load_tensors, save_tensors
 from ccmc._data.types import FloatArray, IntArray
 
 Int32Array = NDArray[np.int32]
+Float32Array = NDArray[np.float32]
+
+RANGE = (0.02, 2.0)
+"""Exponents a for which sums of P0^a are tabled."""
+NODES = 16
+_PAIRS = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Rows of P0 as logits of a model.
+
+    Attributes:
+        hidden: [R, d] of the stored rows, float32.
+        keys: [V, d] of all tokens, float32.
+        bias: [V] added to logits.
+        cap: logits l are cap tanh(l / cap); 0: as they are.
+        log_norm: [R] log of the sum of exp(logits).
+        log_sums: [R, M] log of the sum of P0^a at the M nodes of a.
+    """
+
+    hidden: Float32Array
+    keys: Float32Array
+    bias: FloatArray
+    cap: float
+    log_norm: FloatArray
+    log_sums: FloatArray
+
+    def log_of(self, row: IntArray, token: IntArray) -> FloatArray:
+        """[n] log P0 of pairs (stored row, token)."""
+        out = np.empty(len(row))
+        for low in range(0, len(row), _PAIRS):
+            part = slice(low, low + _PAIRS)
+            product = np.einsum("nd,nd->n", self.hidden[row[part]], self.keys[token[part]], dtype=np.float64)
+            out[part] = self.capped(product + self.bias[token[part]])
+        return out - self.log_norm[row]
+
+    def log_row(self, row: int) -> FloatArray:
+        """[V] log P0 of one stored row."""
+        found: FloatArray = self.capped(self.keys @ self.hidden[row] + self.bias) - self.log_norm[row]
+        return found
+
+    def capped(self, logits: FloatArray) -> FloatArray:
+        """Logits after the soft cap."""
+        return self.cap * np.tanh(logits / self.cap) if self.cap else logits
+
+    def moments(self, a: float) -> FloatArray:
+        """[R, 3] log of the sum of P0^a, and mean and mean square of log P0 under it, interpolated."""
+        low, high = RANGE
+        if not low <= a <= high:
+            raise ValueError(f"sums of P0^a are tabled for a from {low} to {high}, not for {a:.4g}")
+        from numpy.polynomial import chebyshev
+
+        nodes = self.log_sums.shape[1]
+        weights = chebyshev.chebvander(_unit(exponents(nodes)), nodes - 1)
+        coefficients = np.linalg.solve(weights, self.log_sums.T)
+        at, slope = np.array(_unit(np.array([a]))), 2.0 / (high - low)
+        value = chebyshev.chebval(at, coefficients)[:, 0]
+        first = chebyshev.chebval(at, chebyshev.chebder(coefficients))[:, 0] * slope
+        second = chebyshev.chebval(at, chebyshev.chebder(coefficients, 2))[:, 0] * slope**2
+        return np.column_stack([value, first, np.maximum(second, 0.0) + first**2])
+
+
+def exponents(nodes: int = NODES) -> FloatArray:
+    """[M] the a at which sums of P0^a are tabled: Chebyshev points of `RANGE`."""
+    low, high = RANGE
+    points: FloatArray = low + (high - low) * (1 - np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)) / 2
+    return points
+
+
+def _unit(a: FloatArray) -> FloatArray:
+    low, high = RANGE
+    return 2 * (a - low) / (high - low) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +110,7 @@ class BaseTransition:
         log_p: [R, top] their log probabilities.
         log_scale: [R] what is added to `log_unigram` for all other tokens; -inf where nothing is left for them.
         log_unigram: [V] normalised.
+        factors: the rows as logits, where they are kept exactly; `tokens` then say what is drawn outside a context.
     """
 
     row: IntArray
@@ -40,6 +118,7 @@ class BaseTransition:
     log_p: FloatArray
     log_scale: FloatArray
     log_unigram: FloatArray
+    factors: Factors | None = None
     _order: list[NDArray[np.int64]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +138,8 @@ class BaseTransition:
     @property
     def positive(self) -> bool:
         """Has every token some probability after every query?"""
+        if self.factors is not None:
+            return True
         whole = self.tokens.shape[1] == self.vocab_size
         return bool(np.isfinite(self.log_p).all() and (whole or np.isfinite(self.log_scale).all()))
 
@@ -135,6 +216,8 @@ class BaseTransition:
         stored = int(self.row[query])
         if stored < 0:
             return self.log_unigram.copy()
+        if self.factors is not None:
+            return self.factors.log_row(stored)
         dense: FloatArray = self.log_unigram + self.log_scale[stored]
         dense[self.tokens[stored]] = self.log_p[stored]
         return dense
@@ -145,6 +228,12 @@ class BaseTransition:
 
         asked, wanted = (np.atleast_1d(np.asarray(a, dtype=np.int64)) for a in (query, token))
         out = np.empty(len(asked))
+        if self.factors is not None:
+            stored = self.row[asked]
+            own = stored >= 0
+            out[own] = self.factors.log_of(stored[own], wanted[own])
+            out[~own] = self.log_unigram[wanted[~own]]
+            return out
         log_of_pairs(self.row, self.tokens, self.log_p, self.log_scale, self.log_unigram, asked, wanted, out)
         return out
 
@@ -156,6 +245,13 @@ class BaseTransition:
         from ccmc._logit.base_kernels import moments_of_rows
 
         out = np.empty((len(self.tokens) + 1, 3))
+        if self.factors is not None:
+            out[:-1] = self.factors.moments(float(a))
+            weight = np.exp(a * self.log_unigram)
+            total = weight.sum()
+            powers = [weight @ self.log_unigram**k / total for k in (1, 2)]
+            out[-1] = np.log(total), *powers
+            return out
         moments_of_rows(self.tokens, self.log_p, self.log_scale, self.log_unigram, float(a), out)
         return out
 
@@ -168,8 +264,11 @@ class BaseTransition:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write as safetensors."""
-        tensors = {name: getattr(self, name) for name in ("row", "tokens", "log_p", "log_scale", "log_unigram")}
-        save_tensors(path, "base-transition", tensors)
+        tensors = {name: getattr(self, name) for name in _OWN}
+        if self.factors is not None:
+            tensors |= {f"factors.{name}": getattr(self.factors, name) for name in _FACTORS}
+            tensors["factors.cap"] = np.array([self.factors.cap])
+        save_tensors(path, "base-transition" if self.factors is None else "base-transition-factors", tensors)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> BaseTransition:
@@ -178,10 +277,20 @@ class BaseTransition:
         Raises:
             ValueError: the file is something else.
         """
-        names = ("row", "tokens", "log_p", "log_scale", "log_unigram")
-        found = load_tensors(path, "base-transition", names)
-        row, tokens, log_p, log_scale, log_unigram = (found[name] for name in names)
-        return cls(row.astype(np.int64), tokens.astype(np.int32), log_p, log_scale, log_unigram)
+        try:
+            found, factors = load_tensors(path, "base-transition", _OWN), None
+        except ValueError:
+            names = (*_OWN, *(f"factors.{name}" for name in _FACTORS), "factors.cap")
+            found = load_tensors(path, "base-transition-factors", names)
+            hidden, keys, bias, log_norm, log_sums = (found[f"factors.{name}"] for name in _FACTORS)
+            cap = float(found["factors.cap"][0])
+            factors = Factors(hidden.astype(np.float32), keys.astype(np.float32), bias, cap, log_norm, log_sums)
+        row, tokens, log_p, log_scale, log_unigram = (found[name] for name in _OWN)
+        return cls(row.astype(np.int64), tokens.astype(np.int32), log_p, log_scale, log_unigram, factors)
+
+
+_OWN = ("row", "tokens", "log_p", "log_scale", "log_unigram")
+_FACTORS = ("hidden", "keys", "bias", "log_norm", "log_sums")
 
 
 def _log_unigram(unigram: ArrayLike) -> FloatArray:

@@ -13,6 +13,7 @@ from ccmc._data.types import IntArray
 KINDS = {
     "present": 0, "log-count": 1, "recency": 2, "longest-match": 3, "log-longest-match": 4,
     "followed-by": 5, "log-followed-by": 6, "shrunk-followed-by": 7, "latest-after": 8, "recent": 9,
+    "suffix": 10, "log-suffix": 11,
 }  # fmt: skip
 WITH_ORDER = ("followed-by", "log-followed-by", "shrunk-followed-by", "latest-after", "recent")
 ABOUT = {
@@ -24,6 +25,8 @@ ABOUT = {
     "latest-after-K": "did it follow the latest earlier occurrence of the last K tokens",
     "longest-match": "length of the longest earlier match of the end of the context that it followed",
     "log-longest-match": "log(1 + that length)",
+    "suffix": "is no earlier match of the end of the context longer than the one that it followed",
+    "log-suffix": "log(1 + the length of that longest match), 0 for all other tokens",
     "recent-K": "log of its count where an occurrence fades by 1/e within K tokens",
 }
 

@@ -15,7 +15,9 @@ from ccmc._data.compiled import kernel
 from ccmc._data.types import FloatArray, IntArray
 
 # Kinds of statistics of a type j after n tokens; an order k goes with the last five.
-PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT = range(10)
+PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT, SUFFIX, LOG_SUFFIX = range(
+    12
+)
 
 SHRINKAGE = 2.0  # followers that a shrunk share adds to the total
 
@@ -33,7 +35,7 @@ def follow(
         length: [T] at positions with the last token but one, how long they matched it; rewritten for the last token.
         orders: [K] how many last tokens must match.
         followed: [K, U] gets the number of times that each type followed; rows of touched types only.
-        total: [K] gets their sums.
+        total: [K + 1] gets their sums, and last the length of the longest match.
         longest: [U] gets the longest match that each type followed.
         latest: [K] gets the type that followed the latest match, -1 where there is none.
         touched: [U] gets the types that followed at all.
@@ -44,6 +46,7 @@ def follow(
     count = 0
     total[:] = 0.0
     latest[:] = -1
+    best = 0
     place = previous[n - 1]
     while place >= 0:  # downwards: what stands before a place is read before it is rewritten
         same = 1
@@ -56,6 +59,7 @@ def follow(
             count += 1
         if same > longest[token]:
             longest[token] = same
+        best = max(best, same)
         for k in range(len(orders)):
             if same >= orders[k]:
                 followed[k, token] += 1.0
@@ -64,6 +68,7 @@ def follow(
                     latest[k] = token
         place = previous[place]
     length[n - 1] = 0
+    total[-1] = best
     return count
 
 
@@ -101,6 +106,10 @@ def value(
         return float(followed[slot, token] / (total[slot] + SHRINKAGE))
     if kind == LATEST:
         return 1.0 if latest[slot] == token else 0.0
+    if kind == SUFFIX or kind == LOG_SUFFIX:
+        if longest[token] == 0 or longest[token] < total[-1]:
+            return 0.0
+        return 1.0 if kind == SUFFIX else float(np.log(1.0 + longest[token]))
     # RECENT: log of the count in which an occurrence fades by 1/e within `order` tokens
     return float(np.log(faded[slot, token])) - float(n - 1 - last[token]) / float(order)
 
@@ -124,7 +133,7 @@ def fill(
     m, last, seen = np.zeros(types), np.zeros(types, np.int64), np.full(types, -1, np.int64)
     previous, length = np.empty(size, np.int64), np.zeros(size, np.int64)
     faded = np.zeros((depth, types))
-    followed, total = np.zeros((depth, types)), np.zeros(depth)
+    followed, total = np.zeros((depth, types)), np.zeros(depth + 1)
     longest, touched = np.zeros(types, np.int64), np.zeros(types, np.int64)
     latest = np.full(depth, -1, np.int64)
     at = 0

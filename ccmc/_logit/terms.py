@@ -13,6 +13,21 @@ from ccmc._data.types import FloatArray, IntArray
 Features = NDArray[np.float32] | NDArray[np.float64]
 
 
+class Logits(Protocol):
+    """The arrays of rows that are logits: `ccmc.base.Factors`."""
+
+    @property
+    def hidden(self) -> NDArray[np.float32]: ...
+    @property
+    def keys(self) -> NDArray[np.float32]: ...
+    @property
+    def bias(self) -> FloatArray: ...
+    @property
+    def cap(self) -> float: ...
+    @property
+    def log_norm(self) -> FloatArray: ...
+
+
 class Base(Protocol):
     """The arrays of base transitions: `ccmc.base.BaseTransition`."""
 
@@ -26,6 +41,8 @@ class Base(Protocol):
     def log_scale(self) -> FloatArray: ...
     @property
     def log_unigram(self) -> FloatArray: ...
+    @property
+    def factors(self) -> Logits | None: ...
     @property
     def frequent(self) -> IntArray: ...
     @property

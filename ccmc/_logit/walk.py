@@ -54,12 +54,18 @@ def roll(law: Law, prompts: Sequence[IntArray], steps: int, seed: int, temperatu
     flags = np.array([law.closed, temperature is None, offset], dtype=np.int64)
     sums = np.exp(base.moments(float(w[0]))[:, 0])
     tail = tail_cumulated(base, float(w[0]))
+    given = base.factors
+    nothing, none = np.zeros((1, 0), np.float32), np.zeros(1)
+    hidden, keys = (nothing, nothing) if given is None else (given.hidden, given.keys)
+    bias, log_norm = (none, none) if given is None else (given.bias, given.log_norm)
+    cap = 0.0 if given is None else float(given.cap)
 
     def work(paths: IntArray) -> None:
         for path in paths:
             walk(
                 prompts[path], states[path], columns.kinds, columns.orders, slots, levels, w, heat, flags,
                 base.row, base.tokens, base.log_p, base.log_scale, base.log_unigram, sums, base.frequent, tail,
+                hidden, keys, bias, log_norm, cap,
                 out[path],
             )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccmc._data.compiled import kernel
+from ccmc._data.compiled import kernel, summing_kernel
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.base_kernels import log_of_pair
 from ccmc._logit.state import follow, forget, value
@@ -97,6 +97,22 @@ def best_outside(
     return found, best
 
 
+@summing_kernel
+def logits_of_types(
+    row: int, types: IntArray, many: int, hidden: NDArray[np.float32], keys: NDArray[np.float32], bias: FloatArray,
+    log_norm: FloatArray, cap: float, out: FloatArray,
+) -> None:  # fmt: skip
+    """log P0 of the types of the context, from factors."""
+    for c in range(many):
+        total = np.float32(0.0)
+        for d in range(hidden.shape[1]):
+            total += hidden[row, d] * keys[types[c], d]
+        logit = float(total) + bias[types[c]]
+        if cap > 0.0:
+            logit = cap * np.tanh(logit / cap)
+        out[c] = logit - log_norm[row]
+
+
 @kernel
 def base_of_types(
     query: int, types: IntArray, many: int, place: IntArray, row: IntArray, tokens: Int32Array, log_p: FloatArray,
@@ -129,6 +145,7 @@ def walk(
     prompt: IntArray, state: NDArray[np.uint64], kinds: IntArray, orders: IntArray, slots: IntArray, levels: IntArray,
     w: FloatArray, heat: float, flags: IntArray, row: IntArray, tokens: Int32Array, log_p: FloatArray,
     log_scale: FloatArray, log_unigram: FloatArray, sums: FloatArray, frequent: IntArray, tail: FloatArray,
+    hidden: NDArray[np.float32], keys: NDArray[np.float32], bias: FloatArray, log_norm: FloatArray, cap: float,
     out: IntArray,
 ) -> None:  # fmt: skip
     """Continue one prompt.
@@ -142,6 +159,7 @@ def walk(
         row ... log_unigram: of the base.
         sums: [R + 1] of P0^w[0].
         frequent, tail: as of `from_outside`.
+        hidden ... cap: rows as logits, of width 0 where there are none.
         out: [steps].
     """
     closed, greedy, offset = flags[0] == 1, flags[1] == 1, flags[2]
@@ -150,7 +168,7 @@ def walk(
     types, local = np.empty(size, np.int64), np.empty(size + 1, np.int64)
     m, last, seen = np.zeros(size), np.zeros(size, np.int64), np.full(size, -1, np.int64)
     previous, length = np.empty(size, np.int64), np.zeros(size, np.int64)
-    faded, followed, total = np.zeros((depth, size)), np.zeros((depth, size)), np.zeros(depth)
+    faded, followed, total = np.zeros((depth, size)), np.zeros((depth, size)), np.zeros(depth + 1)
     longest, touched, latest = np.zeros(size, np.int64), np.zeros(size, np.int64), np.full(depth, -1, np.int64)
     u = np.empty(size)
     many = 0
@@ -169,7 +187,10 @@ def walk(
         count = follow(local, n, previous, length, levels, followed, total, longest, latest, touched)
         if n >= len(prompt):
             top, within = -np.inf, 0.0
-            base_of_types(token, types, many, place, row, tokens, log_p, log_scale, log_unigram, u)
+            if hidden.shape[1] > 0 and row[token] >= 0:
+                logits_of_types(row[token], types, many, hidden, keys, bias, log_norm, cap, u)
+            else:
+                base_of_types(token, types, many, place, row, tokens, log_p, log_scale, log_unigram, u)
             for c in range(many):
                 b = w[0] * u[c] if w[0] != 0.0 else 0.0
                 u[c] = b + heat * shifted(offset, c, m, followed, total)

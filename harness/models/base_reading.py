@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ccmc import BaseTransition
-from ccmc.base import tail_scale
+from ccmc.base import Factors, exponents, tail_scale
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 BATCH = 64
@@ -43,26 +43,59 @@ def read_base(
     """
     if not len(neutral):
         raise ValueError("a neutral context has at least one token: the first position of a text is a sink")
-    size = int(model.get_output_embeddings().weight.shape[0])
+    head = model.get_output_embeddings()
+    size = int(head.weight.shape[0])
     asked = np.arange(size, dtype=np.int64) if queries is None else np.asarray(queries, dtype=np.int64)
-    kept = min(top, size)
+    kept, powers = min(top, size), exponents()
     tokens, log_p = np.empty((len(asked), kept), np.int32), np.empty((len(asked), kept))
-    mean = np.zeros(size)
+    hidden, log_norm = np.empty((len(asked), head.weight.shape[1]), np.float32), np.empty(len(asked))
+    mean, log_sums = np.zeros(size), np.empty((len(asked), len(powers)))
     before = torch.tensor(list(neutral), device=model.device)
-    with torch.inference_mode():
-        for low in range(0, len(asked), BATCH):
-            part = torch.as_tensor(asked[low : low + BATCH], device=model.device)
-            ids = torch.cat([before.repeat(len(part), 1), part[:, None]], dim=1)
-            log = torch.log_softmax(model(ids, use_cache=False).logits[:, -1].double(), dim=-1)
-            best = torch.topk(log, kept, dim=-1)
-            tokens[low : low + BATCH], log_p[low : low + BATCH] = best.indices.cpu().numpy(), best.values.cpu().numpy()
-            mean += log.exp().sum(0).cpu().numpy()
-            progress(low / len(asked), f"reading base transitions, {low} of {len(asked)} tokens")
+    last: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda module, given: last.append(given[0][:, -1]))
+    try:
+        with torch.inference_mode():
+            for low in range(0, len(asked), BATCH):
+                rows = slice(low, low + BATCH)
+                part = torch.as_tensor(asked[rows], device=model.device)
+                ids = torch.cat([before.repeat(len(part), 1), part[:, None]], dim=1)
+                logits = model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+                norm = torch.logsumexp(logits.double(), dim=-1)
+                log = logits - norm[:, None].float()
+                best = torch.topk(log, kept, dim=-1)
+                tokens[rows], log_p[rows] = best.indices.cpu().numpy(), best.values.double().cpu().numpy()
+                mean += log.exp().sum(0, dtype=torch.float64).cpu().numpy()
+                for place, power in enumerate(powers.tolist()):
+                    log_sums[rows, place] = torch.exp(power * log).sum(-1, dtype=torch.float64).log().cpu().numpy()
+                hidden[rows], log_norm[rows] = last.pop().float().cpu().numpy(), norm.cpu().numpy()
+                progress(low / len(asked), f"reading base transitions, {low} of {len(asked)} tokens")
+    finally:
+        hook.remove()
     unigram = np.maximum(mean / mean.sum(), 1e-12)
     log_unigram = np.log(unigram / unigram.sum())
     row = np.full(size, -1, dtype=np.int64)
     row[asked] = np.arange(len(asked))
-    return BaseTransition(row, tokens, log_p, tail_scale(tokens, log_p, log_unigram), log_unigram)
+    scale = tail_scale(tokens, log_p, log_unigram)
+    return BaseTransition(row, tokens, log_p, scale, log_unigram, factors_of(model, hidden, log_norm, log_sums))
+
+
+def factors_of(model: Any, hidden: Any, log_norm: Any, log_sums: Any) -> Factors | None:
+    """The rows as logits of the model's output layer; None where its logits are something else than it gives.
+
+    Args:
+        model: of `loading`.
+        hidden: [R, d] what its output layer was given.
+        log_norm, log_sums: as of `ccmc.base.Factors`.
+    """
+    head = model.get_output_embeddings()
+    keys = head.weight.detach().float().cpu().numpy()
+    bias = getattr(head, "bias", None)
+    shift = np.zeros(len(keys)) if bias is None else bias.detach().double().cpu().numpy()
+    cap = float(getattr(model.config, "final_logit_softcapping", None) or 0.0)
+    scale = float(getattr(model.config, "logit_scale", None) or 1.0)
+    found = Factors(hidden, keys * np.float32(scale), shift, cap, log_norm, log_sums)
+    total = np.exp(found.log_row(0)).sum() if len(hidden) else 1.0
+    return found if abs(total - 1) < 1e-3 else None
 
 
 def expected_log(base: BaseTransition, query: IntArray, p: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -73,6 +106,12 @@ def expected_log(base: BaseTransition, query: IntArray, p: torch.Tensor) -> np.n
         query: [n] tokens.
         p: [n, V] distributions.
     """
+    if base.factors is not None and (base.row[query] >= 0).all():
+        rows = base.row[query]
+        of = torch.as_tensor(base.factors.hidden[rows]) @ torch.as_tensor(base.factors.keys).T
+        log = base.factors.capped(of + torch.as_tensor(base.factors.bias, dtype=of.dtype))
+        expected: np.ndarray[Any, np.dtype[np.float64]] = (p.cpu() * log).sum(-1, dtype=torch.float64).numpy()
+        return expected - p.sum(-1, dtype=torch.float64).cpu().numpy() * base.factors.log_norm[rows]
     unigram = torch.as_tensor(base.log_unigram, dtype=p.dtype, device=p.device)
     found = (p @ unigram).double().cpu().numpy()
     stored = base.row[query]

@@ -57,9 +57,7 @@ def figures(continuation: IntArray, before: IntArray) -> dict[str, Measurement]:
     """
     found = repetition_measures(continuation)
     seq_rep_4 = found["seq_rep_4"]
-    found["above_half"] = (
-        seq_rep_4 if seq_rep_4.value is None else Measurement(float(seq_rep_4.value > 0.5))
-    )
+    found["above_half"] = seq_rep_4 if seq_rep_4.value is None else Measurement(float(seq_rep_4.value > 0.5))
     text = np.concatenate([before, continuation])
     first = np.zeros(len(text), dtype=bool)
     first[np.unique(text, return_index=True)[1]] = True

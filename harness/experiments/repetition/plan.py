@@ -51,9 +51,7 @@ def _bases(request: Request, model: Model) -> list[Unit]:
 def _of_strategy(request: Request, model: Model, strategy: Strategy, bases: list[Unit]) -> list[Unit]:
     config, settings = request.config, request.settings
     seeds = 1 if has_one_continuation(strategy) else config.generation.seeds
-    texts = [
-        continuation_unit(config, model, request.prompts, strategy, seed, request.device) for seed in range(seeds)
-    ]
+    texts = [continuation_unit(config, model, request.prompts, strategy, seed, request.device) for seed in range(seeds)]
     shared = {
         **model.settings(),
         **{key: texts[0].settings[key] for key in ("strategy", "temperature", "options", "ignore_eos")},
@@ -87,7 +85,12 @@ def _of_strategy(request: Request, model: Model, strategy: Strategy, bases: list
     judged = Unit(
         f"{ROOM}.judging:judge",
         f"{name}: how much it repeats, and which prompts",
-        {**shared, "texts": len(texts), "warm_starts": list(settings.warm_starts), "one": has_one_continuation(strategy)},
+        {
+            **shared,
+            "texts": len(texts),
+            "warm_starts": list(settings.warm_starts),
+            "one": has_one_continuation(strategy),
+        },
         (*texts, *folds),
         {},
         threads,

@@ -100,9 +100,7 @@ def decoded(logits: torch.Tensor, temperature: float | None, options: dict[str, 
     return torch.softmax(scores, -1)
 
 
-def read_scored(
-    texts: Path, scores: Path, settings: dict[str, Any], names: Sequence[str]
-) -> list[ScoredText]:
+def read_scored(texts: Path, scores: Path, settings: dict[str, Any], names: Sequence[str]) -> list[ScoredText]:
     """The scored texts of one strategy.
 
     Args:

@@ -38,7 +38,9 @@ def fold(work: Work) -> pd.DataFrame:
     train = [text for text in texts if text.fold != s["judged"]]
     judged = [text for text in texts if text.fold == s["judged"]]
     if not train or not judged:
-        raise ValueError("the model ended every training or every judged prompt at once; there is nothing to fit or judge")
+        raise ValueError(
+            "the model ended every training or every judged prompt at once; there is nothing to fit or judge"
+        )
     size = next(iter(given.values())).vocab_size if given else int(max(text.tokens.max() for text in texts)) + 1
     shared = {"model": s["model"], "revision": s["revision"], "strategy": s["strategy"], "fold": s["judged"]}
     rows = Rows(experiment="repetition", **shared)
@@ -96,9 +98,7 @@ def _make(name: str, statistics: tuple[str, ...], base: str, before: list[Any]) 
     return made(base) if name == BIGRAM else made()  # type: ignore[call-arg]
 
 
-def _one_step(
-    rows: Rows, name: str, condition: dict[str, Any], found: Along, text: ScoredText, law: Law
-) -> None:
+def _one_step(rows: Rows, name: str, condition: dict[str, Any], found: Along, text: ScoredText, law: Law) -> None:
     """Rows of one judged text: how well its next tokens are predicted."""
     mass = law.inside.sum(axis=1, dtype=np.float64)
     speaks = mass > 1e-9
@@ -126,7 +126,11 @@ def _one_step(
 
 
 def _walk(
-    s: dict[str, Any], surrogate: VocabularySurrogate, name: str, condition: dict[str, Any], judged: Sequence[ScoredText]
+    s: dict[str, Any],
+    surrogate: VocabularySurrogate,
+    name: str,
+    condition: dict[str, Any],
+    judged: Sequence[ScoredText],
 ) -> list[dict[str, Any]]:
     """Walks of one surrogate from every judged prompt, after each number of the model's own tokens."""
     law, found = condition["law"], []
