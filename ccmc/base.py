@@ -8,9 +8,9 @@ over all other tokens in the proportions of a unigram that the rows share:
 Sums of P0[i, j]^a over all tokens then cost O(top) a row, once the sum of unigram^a is known. A query without a row of
 its own has the unigram.
 
-Rows that are logits of a model, P0[i, j] proportional to exp(hidden_i . key_j + bias_j), are kept exactly by `Factors`, in
-O(d) numbers a row: which tokens of a context are likely hangs on probabilities far below the likeliest ones. Their sums
-of P0^a are tabled once at some a and interpolated.
+Rows that are logits of a model, P0[i, j] proportional to exp(hidden_i . key_j + bias_j), are kept exactly by `Factors`,
+in O(d) numbers a row: which tokens of a context are likely hangs on probabilities far below the likeliest ones. Their
+sums of P0^a are tabled once at some a and interpolated.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ccmc._data.types import FloatArray, IntArray
 Int32Array = NDArray[np.int32]
 Float32Array = NDArray[np.float32]
 
-RANGE = (0.02, 2.0)
-"""Exponents a for which sums of P0^a are tabled."""
-NODES = 16
+RANGE = (0.04, 1.3)
+"""Exponents a for which sums of P0^a are tabled; for others they are those of the sparse form."""
+NODES = 24
 _PAIRS = 20_000
 
 
@@ -74,8 +74,6 @@ class Factors:
     def moments(self, a: float) -> FloatArray:
         """[R, 3] log of the sum of P0^a, and mean and mean square of log P0 under it, interpolated."""
         low, high = RANGE
-        if not low <= a <= high:
-            raise ValueError(f"sums of P0^a are tabled for a from {low} to {high}, not for {a:.4g}")
         from numpy.polynomial import chebyshev
 
         nodes = self.log_sums.shape[1]
@@ -245,7 +243,7 @@ class BaseTransition:
         from ccmc._logit.base_kernels import moments_of_rows
 
         out = np.empty((len(self.tokens) + 1, 3))
-        if self.factors is not None:
+        if self.factors is not None and RANGE[0] <= a <= RANGE[1]:
             out[:-1] = self.factors.moments(float(a))
             weight = np.exp(a * self.log_unigram)
             total = weight.sum()

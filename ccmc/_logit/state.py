@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ccmc._data.compiled import kernel
 from ccmc._data.types import FloatArray, IntArray
 
-# Kinds of statistics of a type j after n tokens; an order k goes with the last five.
+# Kinds of statistics of a type j after n tokens; an order k goes with SHARE .. RECENT.
 PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT, SUFFIX, LOG_SUFFIX = range(
     12
 )
@@ -106,7 +106,7 @@ def value(
         return float(followed[slot, token] / (total[slot] + SHRINKAGE))
     if kind == LATEST:
         return 1.0 if latest[slot] == token else 0.0
-    if kind == SUFFIX or kind == LOG_SUFFIX:
+    if kind >= SUFFIX:
         if longest[token] == 0 or longest[token] < total[-1]:
             return 0.0
         return 1.0 if kind == SUFFIX else float(np.log(1.0 + longest[token]))

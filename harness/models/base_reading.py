@@ -109,7 +109,9 @@ def expected_log(base: BaseTransition, query: IntArray, p: torch.Tensor) -> np.n
     if base.factors is not None and (base.row[query] >= 0).all():
         rows = base.row[query]
         of = torch.as_tensor(base.factors.hidden[rows]) @ torch.as_tensor(base.factors.keys).T
-        log = base.factors.capped(of + torch.as_tensor(base.factors.bias, dtype=of.dtype))
+        log = of + torch.as_tensor(base.factors.bias, dtype=of.dtype)
+        if base.factors.cap:
+            log = base.factors.cap * torch.tanh(log / base.factors.cap)
         expected: np.ndarray[Any, np.dtype[np.float64]] = (p.cpu() * log).sum(-1, dtype=torch.float64).numpy()
         return expected - p.sum(-1, dtype=torch.float64).cpu().numpy() * base.factors.log_norm[rows]
     unigram = torch.as_tensor(base.log_unigram, dtype=p.dtype, device=p.device)

@@ -1,8 +1,8 @@
 """The unit that judges walks: the figures of every continuation, and proper scores of every law, prompt by prompt.
 
 Four rows frame the surrogates. `model-reseeded`, the model's other seeds, is the ceiling: no law has a smaller expected
-score. `model-shuffled`, the model's continuations of other prompts (of the same fold), knows the law over prompts but not
-which prompt it is. `constant` always writes one training continuation, and `never-repeats` has no repetition at all.
+score. `model-shuffled`, the model's continuations of other prompts (of the same fold), knows the law over prompts but
+not which prompt it is. `constant` always writes one training continuation, and `never-repeats` repeats nothing.
 """
 
 from __future__ import annotations
@@ -166,12 +166,12 @@ class _Frame:
             greedy = source.law == "raw" and self.s["temperature"] is None
             laws[source] = ([path[:length] for path in paths], greedy)
         for source, (paths, deterministic) in laws.items():
-            found = [figures(path, before) for path in paths]
+            every = [figures(path, before) for path in paths]
             if source.name not in (SHUFFLED, CONSTANT):
-                for seed, one_found in enumerate(found):
-                    self._add(source, prompt, seed, one_found)
-            if found:
-                x = np.stack([vector(one_found) for one_found in found])
+                for seed, of_seed in enumerate(every):
+                    self._add(source, prompt, seed, of_seed)
+            if every:
+                x = np.stack([vector(of_seed) for of_seed in every])
                 self._scores(source, prompt, self._against(x, y, paths, y_texts, deterministic))
         never = np.zeros((1, len(FIGURES)))
         never[0, FIGURES.index("new_tokens")] = 1.0

@@ -1,4 +1,4 @@
-"""The units of `repetition`: continuations, base transitions, then per strategy the model's laws, folds, the judgement."""
+"""The units of `repetition`: continuations, base transitions, and per strategy laws, folds and the judgement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.config.decoding import Strategy, has_one_continuation
 from harness.core import registry
-from harness.data.prompts import Prompt
+from harness.data.splits import folds_of
 from harness.experiments._shared.continuations import Model, continuation_unit, local
 from harness.experiments.experiment import Request
 from harness.experiments.repetition.experiment import RepetitionExperiment
@@ -35,7 +35,7 @@ def _bases(request: Request, model: Model) -> list[Unit]:
         return []
     found = []
     for text in settings.neutral:
-        ids = model.encode(text, f"the neutral context {text!r}").whole() if model.reader is not None else []
+        ids = model.encode(text, f"the neutral context {text!r}").whole if model.reader is not None else []
         found.append(
             Unit(
                 f"{ROOM}.bases:read_off",
@@ -50,7 +50,8 @@ def _bases(request: Request, model: Model) -> list[Unit]:
 
 def _of_strategy(request: Request, model: Model, strategy: Strategy, bases: list[Unit]) -> list[Unit]:
     config, settings = request.config, request.settings
-    seeds = 1 if has_one_continuation(strategy) else config.generation.seeds
+    one = has_one_continuation(strategy)
+    seeds = 1 if one else config.generation.seeds
     texts = [continuation_unit(config, model, request.prompts, strategy, seed, request.device) for seed in range(seeds)]
     shared = {
         **model.settings(),
@@ -74,13 +75,13 @@ def _of_strategy(request: Request, model: Model, strategy: Strategy, bases: list
         Unit(
             f"{ROOM}.units:fold",
             f"{name}: surrogates of fold {number}",
-            {**shared, **_of_surrogates(settings), "judged": number, "one": has_one_continuation(strategy)},
+            {**shared, **_of_surrogates(settings), "judged": number, "one": one},
             (texts[0], scores, *bases),
             {},
             threads,
             uses=tuple(known[surrogate] for surrogate in settings.surrogates),
         )
-        for number in sorted({prompt.fold for prompt in request.prompts if prompt.fold is not None})
+        for number in (part.number for part in folds_of(request.prompts))
     ]
     judged = Unit(
         f"{ROOM}.judging:judge",
@@ -107,8 +108,3 @@ def _of_surrogates(settings: Any) -> dict[str, Any]:
         "rollout_seeds": settings.rollout_seeds,
         "warm_starts": list(settings.warm_starts),
     }
-
-
-def trains(prompt: Prompt, judged: int) -> bool:
-    """Is a prompt among those that a fold is fitted to?"""
-    return prompt.fold != judged

@@ -1,4 +1,4 @@
-"""The unit of the model's laws: its next-token distributions along its texts, raw and after decoding, as fits read them."""
+"""The unit of the model's laws: its next-token distributions along its texts, raw and after decoding."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Repetition(Growing):
     laws: tuple[Literal["decoded", "raw"], ...] = Field(
         default=("decoded", "raw"),
         min_length=1,
-        description="fit the law after decoding and sample it as it is, or fit at temperature 1 and decode the surrogate",
+        description="fit the law after decoding and sample it as it is, or fit at temperature 1 and decode a surrogate",
     )
     rollout_seeds: int = Field(default=4, ge=1, description="walks of each surrogate from each prompt")
     warm_starts: tuple[int, ...] = Field(

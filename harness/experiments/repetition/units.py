@@ -1,10 +1,10 @@
 """Experiment `repetition`: which statistics of its context make a model repeat itself?
 
 A fold fits surrogates over the whole vocabulary to the model's distributions along its texts of the other folds, by two
-laws: `decoded` is the model's distribution after the decoding strategy, and the surrogate is then sampled as it is; `raw`
-is the distribution at temperature 1, and the strategy is applied to the surrogate afterwards. An average over what a
-surrogate does not see has no sharp peaks, so the two differ much. Every prompt is judged once, by fits that saw none of
-its group: one step ahead along the model's own text, and by walks from the prompt.
+laws: `decoded` is the model's distribution after the decoding strategy, and the surrogate is then sampled as it is;
+`raw` is the distribution at temperature 1, and the strategy is applied to the surrogate afterwards. An average over
+what a surrogate does not see has no sharp peaks, so the two differ much. Every prompt is judged once, by fits that saw
+none of its group: one step ahead along the model's own text, and by walks from the prompt.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _walk(
             number = derive_seed(s["seed"], "repetition", s["strategy"], name, condition.get("rung", ""), law, seed)
             steps = max((len(text) - start for text in texts), default=0)
             prompts = [text.tokens[: text.start + start] for text in texts]
-            paths = surrogate.rollout(prompts, steps, number, temperature) if texts else []
+            paths: Any = surrogate.rollout(prompts, steps, number, temperature) if texts else []
             for text, path in zip(texts, paths, strict=True):
                 found.append(
                     {

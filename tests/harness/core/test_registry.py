@@ -68,7 +68,10 @@ def test_declarations_are_read_from_text_that_cannot_be_imported() -> None:
         ('register.measure("a", absolute="1")', "register.measure: absolute='1' is not of type float"),
         ('register.surrogate("a", sees="order")', r"register.surrogate: sees='order' is not a tuple of texts, such as"),
         ('register.surrogate("a", rung=True)', "register.surrogate: rung=True is not of type int"),
-        ('register.surrogate("a", of="head")', "register.surrogate: of='head' is not one of 'heads', 'next-token', 'vocabulary', ''"),
+        (
+            'register.surrogate("a", of="head")',
+            "register.surrogate: of='head' is not one of 'heads', 'next-token', 'vocabulary', ''",
+        ),
     ],
 )
 def test_a_broken_declaration_is_one_line_that_says_where(text: str, said: str) -> None:

@@ -1,0 +1,5 @@
+"""Placeholder."""
+
+
+def answers(*a):
+    return []

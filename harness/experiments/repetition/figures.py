@@ -1,0 +1,5 @@
+"""Placeholder."""
+
+
+def figures(*a):
+    return []

@@ -1,0 +1,5 @@
+"""Placeholder."""
+
+
+def tables(*a):
+    return []
