@@ -33,6 +33,11 @@ def statistic(name, text, token):
         "longest-match": lambda: longest_match(text, token),
         "log-longest-match": lambda: np.log1p(longest_match(text, token)),
     }
+    if name in ("suffix", "log-suffix"):
+        length = longest_match(text, token)
+        if not length or length < max(longest_match(text, other) for other in set(text)):
+            return 0.0
+        return 1.0 if name == "suffix" else np.log1p(length)
     if name in plain:
         return plain[name]()
     kind, _, order = name.rpartition("-")

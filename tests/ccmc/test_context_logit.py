@@ -13,7 +13,7 @@ from ccmc.context_logit import STATISTICS, statistics_weights
 V = 12
 NAMES = (
     "present", "log-count", "recency", "longest-match", "log-longest-match", "followed-by-1", "followed-by-2",
-    "log-followed-by-2", "shrunk-followed-by-1", "latest-after-3", "recent-8",
+    "log-followed-by-2", "shrunk-followed-by-1", "latest-after-3", "recent-8", "suffix", "log-suffix",
 )  # fmt: skip
 
 

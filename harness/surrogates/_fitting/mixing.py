@@ -11,7 +11,7 @@ from harness.core.noise import uniforms
 from harness.data.texts import FloatArray, IntArray
 from harness.surrogates.vocabulary_base import Along, ScoredText
 
-ROUNDS, SMALL = 200, 1e-9
+ROUNDS, SMALL = 5000, 1e-10
 
 
 def mixture_weights(parts: FloatArray) -> FloatArray:

@@ -67,7 +67,9 @@ class ContextLogitSurrogate(VocabularySurrogate):
         self.fit_: LogitFit = fit_context_logit(
             rows, groups, self.ridge, fixed={"base": 1.0} if flat else None, start=start
         )
-        self.errors_ = dict(zip(self.fit_.names, self.fit_.standard_errors().tolist(), strict=True))
+        several = len(set(groups.tolist())) > 1  # errors are clustered by group
+        errors = self.fit_.standard_errors().tolist() if several else []
+        self.errors_ = dict(zip(self.fit_.names, errors, strict=False))
         self.loss_ = -self.fit_.log_likelihood / len(rows)
         self.model_ = ContextLogit.from_fit(self.fit_, base)
         object.__setattr__(self.fit_, "rows", _Released(rows.names))  # its features are the memory of a fit
@@ -83,7 +85,8 @@ class ContextLogitSurrogate(VocabularySurrogate):
         found = [Fact("training_loss", self.loss_)]
         for name, value in zip(self.fit_.names, self.fit_.weights.tolist(), strict=True):
             found += [Fact("weight", value, {"condition": {"weight": name}})]
-            found += [Fact("weight_error", self.errors_[name], {"condition": {"weight": name}})]
+            if name in self.errors_:
+                found += [Fact("weight_error", self.errors_[name], {"condition": {"weight": name}})]
         return found
 
 

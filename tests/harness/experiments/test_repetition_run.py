@@ -1,0 +1,159 @@
+"""The experiment `repetition` from a config to its rows: cross-fitted, resumable, and with laws as they should be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import small_models
+import torch
+import yaml
+
+import harness
+from harness.core.errors import UsageError
+from harness.experiments.repetition.judging import figures
+from harness.experiments.repetition.scores import decoded, read_scored
+from harness.experiments.repetition.settings import rungs
+
+
+def write_config(folder: Path, model: Path, **changes: Any) -> Path:
+    texts = small_models.random_texts(8, 14)
+    prompts = [
+        {"id": f"p{i}", "kind": "ab"[i % 2], "text": text, "group": f"g{i // 2}"} for i, text in enumerate(texts)
+    ]
+    (folder / "prompts.yaml").write_text(yaml.safe_dump(prompts), encoding="utf-8")
+    experiment = {"kind": "repetition", "neutral": [texts[0][:3]], "statistics": ["counts", "recency + followed-by-1"]}
+    config = {
+        "name": "repetition",
+        "models": [str(model)],
+        "prompts": "prompts.yaml",
+        "folds": 2,
+        "generation": {
+            "max_new_tokens": 40, "strategies": ["greedy", {"temperature": 0.8, "top_p": 0.9}], "seeds": 2,
+            "ignore_eos": True,
+        },
+        "experiments": [{**experiment, "rollout_seeds": 2, "warm_starts": [0, 6], **changes}],
+    }  # fmt: skip
+    path = folder / "repetition.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any:
+    folder = tmp_path_factory.mktemp("repetition")
+    return harness.run(write_config(folder, small_model), out=folder / "run", executor="serial")
+
+
+def test_every_prompt_is_judged_once_by_fits_that_did_not_see_its_group(run: Any) -> None:
+    rows = run.rows[(run.rows["metric"] == "kl") & (run.rows["surrogate"] == "suffix")]
+    rows = rows[rows["condition"] == json.dumps({"law": "raw"})]
+    assert rows.groupby(["strategy", "prompt"]).size().eq(1).all()
+    assert rows["prompt"].nunique() == 8
+    assert rows.groupby("group")["fold"].nunique().eq(1).all()
+    units = [json.loads(path.read_text(encoding="utf-8")) for path in run.path.glob("units/*/unit.json")]
+    folds = [unit["settings"] for unit in units if unit["task"].endswith("units:fold")]
+    assert {(fold["strategy"], fold["judged"]) for fold in folds} == {
+        (strategy, number) for strategy in ("greedy", "temperature=0.8,top_p=0.9") for number in (0, 1)
+    }
+    for fold in folds:
+        groups = fold["groups"]
+        judged = {groups[p] for p, number in fold["folds"].items() if number == fold["judged"]}
+        assert judged.isdisjoint(groups[p] for p, number in fold["folds"].items() if number != fold["judged"])
+
+
+def test_rows_of_every_part(run: Any) -> None:
+    rows = run.rows[run.rows["experiment"] == "repetition"]
+    metrics = {"kl", "top_token", "log_loss", "new_share", "entropy", "seq_rep_4", "new_tokens", "energy_score"}
+    assert metrics | {"crps_seq_rep_4", "window_energy", "winner_energy", "weight", "training_loss"} <= set(
+        rows["metric"]
+    )
+    sources = {"model", "model-reseeded", "model-shuffled", "constant", "never-repeats", "context-logit", "suffix"}
+    assert sources <= set(rows["surrogate"].dropna())
+    cuts = rows[(rows["strategy"] == "temperature=0.8,top_p=0.9") & (rows["metric"] == "seq_rep_4")]
+    laws = {json.loads(c).get("law") for c in cuts["condition"].dropna()}
+    assert laws == {None, "decoded"}  # cuts are not applied to a surrogate afterwards
+    ceiling = rows[(rows["surrogate"] == "model-reseeded") & (rows["metric"] == "energy_score")]
+    assert ceiling[ceiling["strategy"] == "greedy"]["value"].eq(0).all()  # one continuation: a point
+
+
+def test_walks_have_the_length_of_the_models_text(run: Any) -> None:
+    walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
+    assert walks["t0"].isin([0, 6]).all()
+    assert (walks["continuation"].map(len) == 40 - walks["t0"]).all()
+
+
+def test_the_same_config_gives_the_same_rows(run: Any, tmp_path: Path, small_model: Path) -> None:
+    again = harness.run(write_config(tmp_path, small_model), out=tmp_path / "run", executor="serial")
+    pd.testing.assert_frame_equal(run.rows, again.rows, check_exact=True)
+
+
+def test_laws_read_again_are_distributions_along_the_text(run: Any) -> None:
+    units = {path: json.loads((path / "unit.json").read_text(encoding="utf-8")) for path in run.path.glob("units/*")}
+    scores = next(p for p, u in units.items() if u["task"].endswith(":score") and u["settings"]["strategy"] == "greedy")
+    texts = next(
+        p for p, u in units.items() if u["task"].endswith("continue_prompts") and u["settings"]["strategy"] == "greedy"
+    )
+    settings = units[scores]["settings"]
+    for text in read_scored(texts, scores, settings, settings["neutral"]):
+        raw, law = text.laws["raw"], text.laws["decoded"]
+        assert (raw.inside[~text.known] == 0).all()
+        assert (raw.inside.sum(axis=1) <= 1 + 1e-5).all()
+        assert set(np.unique(law.inside)) <= {0.0, 1.0}
+        following = text.numbered.local[text.start :]
+        old = following < text.numbered.sizes(text.start)
+        assert (law.inside[old, following[old]] == 1).all()  # greedy text is its own argmax
+        assert (law.inside[~old].sum(axis=1) == 0).all()
+        assert law.entropy.max() == 0
+
+
+def test_the_decoded_law_is_that_of_the_strategy() -> None:
+    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0)) * 2
+    p = torch.softmax(logits / 0.7, -1)
+    torch.testing.assert_close(decoded(logits, 0.7, {"temperature": 0.7}), p)
+    cut = decoded(logits, 0.7, {"temperature": 0.7, "top_k": 3})
+    assert ((cut > 0).sum(-1) == 3).all()
+    kept = torch.where(cut > 0, p, torch.zeros_like(p))
+    torch.testing.assert_close(cut, kept / kept.sum(-1, keepdim=True))
+    assert (decoded(logits, None, {}).argmax(-1) == logits.argmax(-1)).all()
+
+
+def test_strategies_without_a_law_are_refused(tmp_path: Path, small_model: Path) -> None:
+    path = write_config(tmp_path, small_model)
+    with pytest.raises(UsageError, match=r"strategy greedy,repetition_penalty=1\.2 has repetition_penalty"):
+        harness.run(path, out=tmp_path / "run", overrides=["generation.strategies=[{repetition_penalty: 1.2}]"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("experiments.repetition.statistics=[counts, colour]", "no statistic is called 'colour'"),
+        ("experiments.repetition.statistics=[counts, counts]", "a statistic is named twice"),
+        ("experiments.repetition.surrogates=[sufix]", "suffix"),
+        ("experiments.repetition.neutral=['']", "neutral contexts are different texts"),
+        ("experiments.repetition.margins={seq_rep_4: 0}", "margin of seq_rep_4 must be above 0"),
+    ],
+)
+def test_wrong_settings_are_one_line(tmp_path: Path, small_model: Path, override: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        harness.run(write_config(tmp_path, small_model), out=tmp_path / "run", overrides=[override])
+    assert "\n" not in str(error.value)
+
+
+def test_rungs_are_nested() -> None:
+    assert rungs(("counts", "recency+ followed-by-1")) == {
+        "counts": ("counts",),
+        "recency + followed-by-1": ("counts", "recency", "followed-by-1"),
+    }
+
+
+def test_new_tokens_are_those_not_seen_before() -> None:
+    found = figures(np.array([5, 1, 6, 5, 7]), np.array([1, 2]))
+    assert found["new_tokens"].value == pytest.approx(3 / 5)
+    assert figures(np.array([], dtype=np.int64), np.array([1]))["new_tokens"].value is None
+    assert figures(np.array([3] * 40), np.array([1]))["above_half"].value == 1.0
