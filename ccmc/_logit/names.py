@@ -13,7 +13,7 @@ from ccmc._data.types import IntArray
 KINDS = {
     "present": 0, "log-count": 1, "recency": 2, "longest-match": 3, "log-longest-match": 4,
     "followed-by": 5, "log-followed-by": 6, "shrunk-followed-by": 7, "latest-after": 8, "recent": 9,
-    "suffix": 10, "log-suffix": 11,
+    "suffix": 10, "log-suffix": 11, "recency-squared": 12, "match-squared": 13, "unigram": 14, "base-by-match": 15,
 }  # fmt: skip
 WITH_ORDER = ("followed-by", "log-followed-by", "shrunk-followed-by", "latest-after", "recent")
 ABOUT = {
@@ -27,6 +27,10 @@ ABOUT = {
     "log-longest-match": "log(1 + that length)",
     "suffix": "is no earlier match of the end of the context longer than the one that it followed",
     "log-suffix": "log(1 + the length of that longest match), 0 for all other tokens",
+    "recency-squared": "square of recency",
+    "match-squared": "square of log-longest-match",
+    "unigram": "log frequency of the token, by the mean of all base transitions",
+    "base-by-match": "log base transition times log-longest-match",
     "recent-K": "log of its count where an occurrence fades by 1/e within K tokens",
 }
 

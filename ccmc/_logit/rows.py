@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ccmc._data.numbered import NumberedText
 from ccmc._data.types import FloatArray, IntArray
-from ccmc._logit.names import Columns, columns_of
+from ccmc._logit.names import KINDS, Columns, columns_of
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 LogAt = Callable[[IntArray, IntArray], FloatArray]
@@ -39,7 +39,7 @@ class Built:
 
 def build(
     texts: Sequence[NumberedText], starts: Sequence[int], columns: Columns, log_at: LogAt, closed: bool,
-    offset: str, targets: Any, dtype: Any,
+    offset: str, targets: Any, dtype: Any, log_unigram: FloatArray,
 ) -> Built:  # fmt: skip
     """See `context_rows`."""
     sizes = [text.sizes(start) for text, start in zip(texts, starts, strict=True)]
@@ -65,6 +65,11 @@ def build(
     if isinstance(targets, str) and targets == "none":
         aim, beyond, weights = _nothing(shift, ptr)
     log_base = log_at(np.repeat(query, np.diff(ptr)), token)
+    for column, kind in enumerate(columns.kinds.tolist()):
+        if kind == KINDS["unigram"]:
+            features[:, column] *= log_unigram[token]
+        elif kind == KINDS["base-by-match"]:
+            features[:, column] *= np.where(features[:, column] > 0, log_base, 0.0)
     return Built(features, aim, ptr, shift, weights, log_base, token, query, beyond)
 
 

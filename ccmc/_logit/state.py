@@ -15,9 +15,9 @@ from ccmc._data.compiled import kernel
 from ccmc._data.types import FloatArray, IntArray
 
 # Kinds of statistics of a type j after n tokens; an order k goes with SHARE .. RECENT.
-PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT, SUFFIX, LOG_SUFFIX = range(
-    12
-)
+PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT = range(10)
+SUFFIX, LOG_SUFFIX, RECENCY_SQUARED, MATCH_SQUARED = range(10, 14)
+UNIGRAM, BASE_BY_MATCH = 14, 15  # these read the base transitions, too
 
 SHRINKAGE = 2.0  # followers that a shrunk share adds to the total
 
@@ -106,6 +106,14 @@ def value(
         return float(followed[slot, token] / (total[slot] + SHRINKAGE))
     if kind == LATEST:
         return 1.0 if latest[slot] == token else 0.0
+    if kind == RECENCY_SQUARED:
+        return float(np.log(float(n - last[token])) ** 2)
+    if kind == MATCH_SQUARED:
+        return float(np.log(1.0 + longest[token]) ** 2)
+    if kind == BASE_BY_MATCH:  # times log P0, by the caller
+        return float(np.log(1.0 + longest[token]))
+    if kind == UNIGRAM:  # times the log of its frequency, by the caller
+        return 1.0
     if kind >= SUFFIX:
         if longest[token] == 0 or longest[token] < total[-1]:
             return 0.0

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ccmc._data.compiled import kernel, summing_kernel
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.base_kernels import log_of_pair
-from ccmc._logit.state import follow, forget, value
+from ccmc._logit.state import BASE_BY_MATCH, UNIGRAM, follow, forget, value
 from ccmc._sim.random import next_word, unit
 
 Int32Array = NDArray[np.int32]
@@ -192,13 +192,17 @@ def walk(
             else:
                 base_of_types(token, types, many, place, row, tokens, log_p, log_scale, log_unigram, u)
             for c in range(many):
-                b = w[0] * u[c] if w[0] != 0.0 else 0.0
+                log_base = u[c]
+                b = w[0] * log_base if w[0] != 0.0 else 0.0
                 u[c] = b + heat * shifted(offset, c, m, followed, total)
                 for d in range(len(kinds)):
                     if w[d + 1] != 0.0:
-                        u[c] += w[d + 1] * value(
-                            kinds[d], orders[d], slots[d], c, n, m, last, faded, followed, total, longest, latest
-                        )
+                        v = value(kinds[d], orders[d], slots[d], c, n, m, last, faded, followed, total, longest, latest)
+                        if kinds[d] == UNIGRAM:
+                            v *= log_unigram[types[c]]
+                        elif kinds[d] == BASE_BY_MATCH and v > 0.0:
+                            v *= log_base
+                        u[c] += w[d + 1] * v
                 within += np.exp(b)
                 top = max(top, u[c])
             whole = sums[row[token] if row[token] >= 0 else len(sums) - 1]

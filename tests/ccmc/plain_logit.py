@@ -38,6 +38,11 @@ def statistic(name, text, token):
         if not length or length < max(longest_match(text, other) for other in set(text)):
             return 0.0
         return 1.0 if name == "suffix" else np.log1p(length)
+    squares = {"recency-squared": "recency", "match-squared": "log-longest-match"}
+    if name in squares:
+        return statistic(squares[name], text, token) ** 2
+    if name in ("unigram", "base-by-match"):  # times what is read off the base
+        return 1.0 if name == "unigram" else statistic("log-longest-match", text, token)
     if name in plain:
         return plain[name]()
     kind, _, order = name.rpartition("-")
@@ -53,7 +58,7 @@ def statistic(name, text, token):
     }[kind]
 
 
-def next_token(weights, log_row, text, closed=False, offset="none"):
+def next_token(weights, log_row, text, closed=False, offset="none", log_unigram=None):
     """[V] probabilities after a text, log_row [V] of log P0."""
     text = list(text)
     u = weights.get("base", 1.0) * np.asarray(log_row, dtype=float)
@@ -62,7 +67,11 @@ def next_token(weights, log_row, text, closed=False, offset="none"):
         if token not in text:
             u[token] = -np.inf if closed else u[token]
             continue
-        u[token] += sum(w * statistic(name, text, token) for name, w in weights.items() if name != "base")
+        static = {"unigram": log_unigram, "base-by-match": log_row}
+        for name, weight in weights.items():
+            if name != "base":
+                scale = static[name][token] if name in static else 1.0
+                u[token] += weight * scale * statistic(name, text, token)
         if offset == "counts" or (offset == "followed-by-1" and not after):
             u[token] += np.log(text.count(token))
         elif offset == "followed-by-1":

@@ -14,6 +14,7 @@ V = 12
 NAMES = (
     "present", "log-count", "recency", "longest-match", "log-longest-match", "followed-by-1", "followed-by-2",
     "log-followed-by-2", "shrunk-followed-by-1", "latest-after-3", "recent-8", "suffix", "log-suffix",
+    "recency-squared", "match-squared", "unigram", "base-by-match",
 )  # fmt: skip
 
 
@@ -45,7 +46,9 @@ def test_next_token_is_its_definition(transition, weights, text, top, closed, of
     model = ContextLogit(weights, base, closed, offset)
     contexts = [text[:n] for n in (1, 2, 3, 7, 31, 60)]
     found = model.next_token(contexts)
-    expected = [plain_logit.next_token(weights, base.log_row(c[-1]), c, closed, offset) for c in contexts]
+    expected = [
+        plain_logit.next_token(weights, base.log_row(c[-1]), c, closed, offset, base.log_unigram) for c in contexts
+    ]
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -172,7 +175,10 @@ def test_later_steps_follow_from_the_grown_context(transition, weights):
     assert stats.kstest(place, "uniform").pvalue > 1e-4
     greedy, text = model.rollout([prompt], 40, 0, None)[0], list(prompt)
     for token in greedy:
-        assert token == plain_logit.next_token(weights, base.log_row(text[-1]), text).argmax()
+        assert (
+            token
+            == plain_logit.next_token(weights, base.log_row(text[-1]), text, log_unigram=base.log_unigram).argmax()
+        )
         text.append(int(token))
 
 

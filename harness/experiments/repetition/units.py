@@ -26,7 +26,7 @@ from harness.runs.units import Work
 from harness.runs.writing import write_parquet
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularyObservations, VocabularySurrogate
 
-LOGIT, BIGRAM = "context-logit", "bigram"
+LOGITS, BIGRAM = ("context-logit", "context-logit-closed"), "bigram"
 NO_BASE = "none"
 
 
@@ -85,7 +85,7 @@ def _fits(s: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, 
     declared = registry.surrogates("vocabulary")
     for law in s["laws"]:
         for name in [name for name in declared if name in s["surrogates"]]:
-            if name == LOGIT:
+            if name in LOGITS:
                 yield from ((law, name, rung, every) for rung, every in rungs(tuple(s["statistics"])).items())
             elif name != BIGRAM or given:
                 yield law, name, "", ()
@@ -93,7 +93,7 @@ def _fits(s: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, 
 
 def _make(name: str, statistics: tuple[str, ...], base: str, before: list[Any]) -> VocabularySurrogate:
     made: type[VocabularySurrogate] = registry.surrogate(name, "vocabulary")
-    if name == LOGIT:
+    if name in LOGITS:
         return made(statistics, base)  # type: ignore[call-arg]
     return made(base) if name == BIGRAM else made()  # type: ignore[call-arg]
 

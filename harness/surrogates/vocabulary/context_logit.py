@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,12 +30,17 @@ from harness.surrogates.vocabulary_base import Along, Law, ScoredText, Vocabular
 class ContextLogitSurrogate(VocabularySurrogate):
     """Weights by maximum likelihood, standard errors clustered by group.
 
+    Attributes:
+        closed: only tokens of the context can come.
+
     Args:
         statistics: names of `ccmc.context_logit.STATISTICS`.
         base: which base transitions of the observations it weighs.
         ridge: of the fit.
         start: weights to start at, by name, such as those of a smaller fit.
     """
+
+    closed: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -48,7 +54,8 @@ class ContextLogitSurrogate(VocabularySurrogate):
     @property
     def weights(self) -> tuple[str, ...]:
         """Names of the weights of statistics."""
-        return statistics_weights(self.statistics)
+        found = statistics_weights(self.statistics)
+        return tuple(name for name in found if not (self.closed and name == "present"))  # all candidates are
 
     def fit(self, observations: VocabularyObservations) -> ContextLogitSurrogate:
         base = observations.bases[self.base]
@@ -60,6 +67,7 @@ class ContextLogitSurrogate(VocabularySurrogate):
             [text.start for text in texts],
             targets=[targets_of(text, text.laws[observations.law], base, self.base) for text in texts],
             dtype=np.float32,
+            closed=self.closed,
         )
         groups = np.repeat([text.group for text in texts], [len(text) for text in texts])
         flat = base.tokens.shape[0] == 0 and bool(np.ptp(base.log_unigram) == 0)
@@ -71,7 +79,7 @@ class ContextLogitSurrogate(VocabularySurrogate):
         errors = self.fit_.standard_errors().tolist() if several else []
         self.errors_ = dict(zip(self.fit_.names, errors, strict=False))
         self.loss_ = -self.fit_.log_likelihood / len(rows)
-        self.model_ = ContextLogit.from_fit(self.fit_, base)
+        self.model_ = ContextLogit.from_fit(self.fit_, base, self.closed)
         object.__setattr__(self.fit_, "rows", _Released(rows.names))  # its features are the memory of a fit
         return self
 
