@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from ccmc import BaseTransition
 from harness.core.rows import Rows
+from harness.experiments._shared.continuations import read_continuations
 from harness.models.base_reading import read_base
 from harness.runs.units import Work
 
@@ -19,7 +21,11 @@ def read_off(work: Work) -> pd.DataFrame:
     s = work.settings
     work.progress(0.0, "loading the model")
     model = loading.model_of(work.local)
-    base = read_base(model, s["ids"], top=s["top"], progress=work.progress)
+    queries = None
+    if work.inputs:
+        texts = [c.tokens for folder in work.inputs for c in read_continuations(folder)]
+        queries = np.unique(np.concatenate(texts))
+    base = read_base(model, s["ids"], queries, s["top"], work.progress)
     base.save(work.folder / FILE)
     rows = Rows(experiment="repetition", model=s["model"], revision=s["revision"], surrogate="bigram")
     kept = float((1 - base.rest).mean())

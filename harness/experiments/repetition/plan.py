@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.config.decoding import Strategy, has_one_continuation
+from harness.config.decoding import Strategy, has_one_continuation, strategy_name
 from harness.core import registry
 from harness.data.splits import folds_of
 from harness.experiments._shared.continuations import Model, continuation_unit, local
@@ -21,14 +21,25 @@ def plan(request: Request) -> list[Unit]:
     RepetitionExperiment().check_strategies(strategies)
     units: list[Unit] = []
     for model in request.models:
-        bases = _bases(request, model)
-        units += bases
+        texts = {strategy_name(strategy): _texts(request, model, strategy) for strategy in strategies}
+        every = [unit for of in texts.values() for unit in of]
+        bases = _bases(request, model, every)
+        units += [*every, *bases]
         for strategy in strategies:
-            units += _of_strategy(request, model, strategy, bases)
+            units += _of_strategy(request, model, strategy, texts[strategy_name(strategy)], bases)
     return units
 
 
-def _bases(request: Request, model: Model) -> list[Unit]:
+def _texts(request: Request, model: Model, strategy: Strategy) -> list[Unit]:
+    """The model's continuations of all prompts, seed by seed."""
+    seeds = 1 if has_one_continuation(strategy) else request.config.generation.seeds
+    return [
+        continuation_unit(request.config, model, request.prompts, strategy, seed, request.device)
+        for seed in range(seeds)
+    ]
+
+
+def _bases(request: Request, model: Model, texts: list[Unit]) -> list[Unit]:
     """One unit a neutral context; none where all base transitions are alike."""
     settings = request.settings
     if settings.base == "none":
@@ -41,6 +52,7 @@ def _bases(request: Request, model: Model) -> list[Unit]:
                 f"{ROOM}.bases:read_off",
                 f"{model.name}: base transitions after {text!r}",
                 {**model.settings(), "neutral": text, "ids": list(ids), "top": settings.top},
+                tuple(texts) if settings.base_rows == "run" else (),
                 local=local(model, request.device),
                 threads=request.config.threads,
             )
@@ -48,11 +60,11 @@ def _bases(request: Request, model: Model) -> list[Unit]:
     return found
 
 
-def _of_strategy(request: Request, model: Model, strategy: Strategy, bases: list[Unit]) -> list[Unit]:
+def _of_strategy(
+    request: Request, model: Model, strategy: Strategy, texts: list[Unit], bases: list[Unit]
+) -> list[Unit]:
     config, settings = request.config, request.settings
     one = has_one_continuation(strategy)
-    seeds = 1 if one else config.generation.seeds
-    texts = [continuation_unit(config, model, request.prompts, strategy, seed, request.device) for seed in range(seeds)]
     shared = {
         **model.settings(),
         **{key: texts[0].settings[key] for key in ("strategy", "temperature", "options", "ignore_eos")},
@@ -96,7 +108,7 @@ def _of_strategy(request: Request, model: Model, strategy: Strategy, bases: list
         {},
         threads,
     )
-    return [*texts, scores, *folds, judged]
+    return [scores, *folds, judged]
 
 
 def _of_surrogates(settings: Any) -> dict[str, Any]:

@@ -46,6 +46,11 @@ class Repetition(Growing):
         min_length=1,
         description="neutral contexts; of several, the one that predicts training texts best is taken in each fold",
     )
+    base_rows: Literal["run", "all"] = Field(
+        default="run",
+        description="tokens that get base transitions of their own: those that occur in the run's texts, or the whole "
+        "vocabulary; others have the mean of all rows",
+    )
     top: int = Field(default=256, ge=1, description="tokens that a row of base transitions keeps")
     laws: tuple[Literal["decoded", "raw"], ...] = Field(
         default=("decoded", "raw"),
