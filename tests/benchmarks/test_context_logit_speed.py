@@ -1,0 +1,81 @@
+"""Speed and memory of the context logit: a fit over a whole vocabulary, and its walks.
+
+Run with: python -m pytest tests/benchmarks/test_context_logit_speed.py --benchmark-enable. Bars are asserted only then;
+without it the same is done small, and what it gives is checked.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import numpy as np
+from ratios import record
+
+from ccmc import BaseTransition, ContextLogit, context_rows, fit_context_logit
+from ccmc.context_logit import statistics_weights
+
+CASE = "context logit"
+STATISTICS = (
+    "counts", "recency", *(f"followed-by-{k}" for k in (1, 2, 3, 4, 6, 8)),
+    *(f"log-followed-by-{k}" for k in (1, 2, 3, 4)), "longest-match", "log-longest-match", "recent-32", "recent-128",
+)  # fmt: skip
+
+
+def made_base(vocab, rows, top, rng):
+    """Base transitions of a made-up model: the likeliest tokens of some rows, and a Zipf tail."""
+    unigram = 1.0 / (np.arange(vocab) + 3.0)
+    tokens = np.stack([rng.choice(vocab, top, replace=False) for _ in range(rows)]).astype(np.int32)
+    p = -np.sort(-rng.dirichlet(np.full(top, 0.2), rows), axis=1) * 0.85 + 1e-9
+    log_unigram = np.log(unigram / unigram.sum())
+    scale = np.log(1 - p.sum(axis=1)) - np.log(1 - np.exp(log_unigram[tokens]).sum(axis=1))
+    row = np.full(vocab, -1)
+    row[:rows] = np.arange(rows)
+    return BaseTransition(row, tokens, np.log(p), scale, log_unigram)
+
+
+def test_fit_over_a_whole_vocabulary(enabled: bool) -> None:
+    prompts, length, vocab, rows = (200, 256, 49_152, 5_000) if enabled else (6, 40, 500, 100)
+    rng = np.random.default_rng(0)
+    base = made_base(vocab, rows, 256 if enabled else 16, rng)
+    names = statistics_weights(STATISTICS)
+    true = ContextLogit({"present": 1.0, "log-count": 0.7, "recency": -0.2, "followed-by-1": 2.0}, base)
+    start = time.perf_counter()
+    paths = true.rollout([rng.integers(0, rows, 40) for _ in range(prompts)], length, 0)
+    walked = time.perf_counter() - start
+    texts = [np.concatenate([rng.integers(0, rows, 40), path]) for path in paths]
+    start = time.perf_counter()
+    made = context_rows(texts, names, base, 40, dtype=np.float32)
+    fit = fit_context_logit(made, np.repeat(np.arange(prompts), length), ridge=1e-6)
+    spent = time.perf_counter() - start
+    assert fit.converged
+    assert abs(fit.weights[fit.names.index("log-count")]) < 3
+    if enabled:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        what = f"{prompts} prompts x {length} tokens x {vocab} vocabulary, {len(fit.names)} weights"
+        record(CASE, "rows and fit, seconds", spent, "<= 120")
+        record(CASE, "peak memory of the process, GiB", peak, "<= 4")
+        record(CASE, "walks, microseconds a step", 1e6 * walked / (prompts * length), "")
+        assert spent <= 120, what
+        assert peak <= 4
+
+
+def test_a_step_does_not_grow_with_the_vocabulary(enabled: bool) -> None:
+    steps = 400 if enabled else 20
+    weights = {"present": 3.0, "log-count": 0.7, "recency": -0.2, "followed-by-1": 2.0}
+    spent = []
+    for vocab in (5_000, 50_000):
+        rng = np.random.default_rng(0)
+        model = ContextLogit(weights, made_base(vocab, 500, 64, rng))
+        prompts = [rng.integers(0, 500, 30) for _ in range(20)]
+        model.rollout(prompts, 2, 0)
+        rounds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            paths = model.rollout(prompts, steps, 0)
+            rounds.append(time.perf_counter() - start)
+        assert paths.shape == (20, steps)
+        spent.append(float(np.median(rounds)))
+    if enabled:
+        record(CASE, "walk, vocabulary of 50,000 / 5,000", spent[1] / spent[0], "<= 2")
+        assert spent[1] / spent[0] <= 2
