@@ -1,5 +1,221 @@
-"""Placeholder."""
+"""What the rows of the experiment `repetition` say, question by question, for every model and strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pandas as pd
+
+from harness.core.records import Answer, Interval
+from harness.core.rows import MODEL
+from harness.experiments._shared.sentences import beyond, rough, with_unit
+from harness.experiments.repetition.choosing import Choice, choose
+from harness.experiments.repetition.judging import Source
+from harness.experiments.repetition.margins import MARGINS
+from harness.experiments.repetition.parts import DECODED, LOGIT, RAW, Part, by_model, paired, parts, short_rung, up_to
+from harness.experiments.repetition.walk_tables import skill_of
+from harness.stats.contest import beyond_chance
+from harness.stats.equivalence import Verdict, judged_together
+
+METRIC = "seq_rep_4"
+COUNTS = "counts"
+MARGIN = MARGINS[METRIC]
 
 
-def answers(*a):
-    return []
+def answers(rows: pd.DataFrame) -> list[Answer]:
+    """What the rows say, one answer per question, model and strategy, in the order of the questions.
+
+    Args:
+        rows: of the experiment, from one run.
+    """
+    found = parts(rows)
+    choices = {model: choose(own) for model, own in by_model(found).items()}
+    questions: tuple[tuple[str, Callable[[Part, Choice | None, str], Answer]], ...] = (
+        ("Which statistics make the model repeat?", _statistics),
+        ("Does fitting the decoded law matter?", _law),
+        ("Do counts alone repeat enough?", _counts),
+        ("Does a walk know which prompt it continues?", _prompt),
+        ("What could this run have found?", _findable),
+    )
+    return [make(part, choices[part.model], question) for question, make in questions for part in found]
+
+
+def _unanswered(question: str, part: Part, reason: str) -> Answer:
+    return Answer(question, f"{part.what}: could not be answered: {reason}.", answered=False)
+
+
+def _compared(verdict: Verdict, equal: bool, corrected: str = "") -> str:
+    """Walks against the model, in words that follow a name: "repeat 0.12 [0.08, 0.16] less than the model".
+
+    Args:
+        verdict: of walks - model.
+        equal: both are the same on every prompt.
+        corrected: by what the verdict was corrected, such as "Holm, 4 rungs".
+    """
+    found, holm = verdict.interval, f" ({corrected})" if corrected else ""
+    if equal:
+        return f"repeat as much as the model on every one of {verdict.n} prompts"
+    if verdict.word == "agrees":
+        shown = with_unit(found, signed=True)
+        return f"repeat as much as the model within {verdict.margin:g}{holm}: difference {shown}"
+    if verdict.word == "differs":
+        return f"repeat {beyond(found)} {'more' if (found.value or 0) > 0 else 'less'} than the model{holm}"
+    why = f", {verdict.missing}" if verdict.missing else ""
+    return f"are neither shown to differ from the model nor to agree within {verdict.margin:g}{holm}: difference " + (
+        f"{with_unit(found, signed=True)}{why}"
+    )
+
+
+def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
+    """The first rung that agrees, and the steps of the ladder that change how much walks repeat."""
+    rungs = [name for name in part.rungs if part.sample(METRIC, part.rung(name)).value is not None]
+    if not rungs:
+        return _unanswered(question, part, f"no walk of {LOGIT} has a continuation of four tokens or more")
+    both = {name: part.against_model(METRIC, part.rung(name)) for name in rungs}
+    every = judged_together([part.verdict(METRIC, part.rung(name)) for name in rungs])
+    judged = dict(zip(rungs, every, strict=True))
+    agreeing = [name for name in rungs if judged[name].word == "agrees" or both[name].equal]
+    real = part.interval(METRIC, part.fixed(MODEL))
+    text = f"{part.what}: the model repeats {with_unit(real)} of its 4-grams (seq_rep_4). "
+    many = f"Holm, {len(rungs)} rung{'s' if len(rungs) > 1 else ''}"
+    if agreeing:
+        name = agreeing[0]
+        lowest = "" if name == part.rungs[0] else ", the lowest rung that agrees,"
+        text += f"Walks of {LOGIT}, {up_to(name, part.rungs)}{lowest or ','} "
+        text += f"{_compared(judged[name], both[name].equal, many)}.{_vacuous(real)}"
+    else:
+        name = min(rungs, key=lambda name: abs(judged[name].interval.value or 0.0))
+        text += f"No rung is shown to agree; walks of the closest, {up_to(name, part.rungs)}, "
+        text += f"{_compared(judged[name], False, many)}."
+    text += _steps(part, rungs)
+    decided = any(one.word != "undecided" for one in every) or any(one.equal for one in both.values())
+    return Answer(question, text, judged[name].interval, answered=decided)
+
+
+def _vacuous(real: Interval) -> str:
+    """That agreement says little where the model hardly repeats."""
+    most = real.high if real.high is not None else real.value
+    if most is None or most > MARGIN:
+        return ""
+    return f" The model repeats less than the margin of {MARGIN:g}: a law that never repeats would agree too."
+
+
+def _steps(part: Part, rungs: list[str]) -> str:
+    """Which statistics change the repetition of walks when they are added, corrected together."""
+    pairs = list(pairwise(rungs))
+    if not pairs:
+        return ""
+    moves = [paired(*(part.sample(METRIC, part.rung(name)) for name in (b, a))).mean() for a, b in pairs]
+    clear = beyond_chance([one.p() for one in moves])
+    said = [
+        f"{short_rung(added)} changes it by {with_unit(move.interval(), signed=True)}"
+        for (_, added), move, beyond_it in zip(pairs, moves, clear, strict=True)
+        if beyond_it
+    ]
+    if not said:
+        return f" No step of the ladder is shown to change how much walks repeat (Holm, {len(pairs)} steps)."
+    return f" Adding {', '.join(said)} (Holm, {len(pairs)} step{'s' if len(pairs) > 1 else ''})."
+
+
+def _chosen_rung(part: Part, choice: Choice | None) -> str | None:
+    """The chosen rung, or the last where none could be chosen; None where there is no ladder."""
+    return choice.rung if choice is not None else part.rungs[-1] if part.rungs else None
+
+
+def _law(part: Part, choice: Choice | None, question: str) -> Answer:
+    """The walks of a surrogate of the raw law, decoded afterwards, against those of one of the decoded law."""
+    if set(part.laws) < {DECODED, RAW}:
+        return _unanswered(question, part, f"only the {part.law} law was fitted")
+    rung = _chosen_rung(part, choice)
+    if rung is None:
+        return _unanswered(question, part, f"{LOGIT} was not fitted")
+    raw, decoded = part.rung(rung, RAW), part.rung(rung, DECODED)
+    if not part.sample(METRIC, raw).rows:
+        reason = "walks of the raw law are not made where the strategy cuts the distribution"
+        return _unanswered(question, part, reason)
+    both = paired(part.sample(METRIC, raw), part.sample(METRIC, decoded))
+    if both.n == 0:
+        return _unanswered(question, part, "no prompt has walks of both laws of four tokens or more")
+    found = both.mean().interval()
+    gaps = [part.against_model(METRIC, one).mean().interval() for one in (decoded, raw)]
+    text = (
+        f"{part.what}: walks of {LOGIT}, {up_to(rung, part.rungs)}, differ from the model in seq_rep_4 by "
+        f"{with_unit(gaps[0], signed=True)} when fitted to the decoded law and by {with_unit(gaps[1], signed=True)} "
+        "when fitted to the raw law and decoded afterwards. "
+    )
+    clear = both.same or (found.low is not None and found.high is not None and found.low * found.high > 0)
+    if both.equal:
+        text += "Both laws give the same on every prompt."
+    elif clear:
+        text += f"The raw law repeats {beyond(found)} {'more' if (found.value or 0) > 0 else 'less'}"
+        text += ", the same on every prompt." if both.same else "."
+    else:
+        text += f"No difference between the laws is shown ({with_unit(found, signed=True)}"
+        text += f": {found.missing})." if found.missing else ")."
+    return Answer(question, text, found, answered=both.equal or both.same or found.low is not None)
+
+
+def _counts(part: Part, choice: Choice | None, question: str) -> Answer:
+    """The walks of the rung that knows counts and nothing else of the context."""
+    if not part.rungs or part.rungs[0] != COUNTS:
+        return _unanswered(question, part, f"the first rung of the ladder is not {COUNTS} alone")
+    source = part.rung(COUNTS)
+    verdict, both = part.verdict(METRIC, source), part.against_model(METRIC, source)
+    if both.n == 0:
+        return _unanswered(question, part, "no prompt has walks and a continuation of four tokens or more")
+    starts = {"agrees": "yes", "undecided": "not decided"}
+    less = (verdict.interval.value or 0.0) < 0
+    word = "yes" if both.equal else starts.get(verdict.word, "no" if less else "more than enough")
+    means = [part.interval(METRIC, one) for one in (source, part.fixed(MODEL))]
+    text = (
+        f"{part.what}: {word}. Walks of counts alone ({part.law} law) {_compared(verdict, both.equal)} "
+        f"(seq_rep_4 {with_unit(means[0])} against {with_unit(means[1])})."
+    )
+    text += _vacuous(means[1]) if word == "yes" else ""
+    return Answer(question, text, verdict.interval, answered=both.equal or verdict.word != "undecided")
+
+
+def _prompt(part: Part, choice: Choice | None, question: str) -> Answer:
+    """The energy skill over the model's continuations of other prompts."""
+    rung = _chosen_rung(part, choice)
+    if rung is None:
+        return _unanswered(question, part, f"{LOGIT} was not fitted")
+    found = skill_of(part, part.rung(rung))
+    if found.value is None:
+        return _unanswered(question, part, f"the energy score has no skill to give ({found.missing})")
+    what = f"walks of {LOGIT}, {up_to(rung, part.rungs)}, have an energy skill of {with_unit(found, signed=True)} "
+    what += "over the model's continuations of other prompts"
+    if found.low is None or found.high is None:
+        return Answer(question, f"{part.what}: {what}; {found.missing}.", found, answered=False)
+    if found.low > 0:
+        text = f"yes, {what}"
+    elif found.high < 0:
+        text = f"no, {what}: they are further away than the continuation of another prompt"
+    else:
+        text = f"not shown, {what}"
+    return Answer(question, f"{part.what}: {text} ({_units(part)}).", found)
+
+
+def _units(part: Part) -> str:
+    prompts, groups = part.prompts
+    return f"{prompts} held-out prompt{'s' if prompts != 1 else ''} in {groups} group{'s' if groups != 1 else ''}"
+
+
+def _findable(part: Part, choice: Choice | None, question: str) -> Answer:
+    """The smallest difference that this run would have found, and the smallest margin it could have proved."""
+    rung = _chosen_rung(part, choice)
+    if rung is None:
+        return _unanswered(question, part, f"{LOGIT} was not fitted")
+    source: Source = part.rung(rung)
+    verdict = part.verdict(METRIC, source)
+    if verdict.findable is None or verdict.provable is None:
+        return _unanswered(question, part, f"{verdict.missing or 'nothing was compared'} ({_units(part)})")
+    small = "enough for" if verdict.provable <= MARGIN else "too few for"
+    text = (
+        f"{part.what}: with {_units(part)}, a difference in seq_rep_4 of {rough(verdict.findable)} between walks "
+        f"({up_to(rung, part.rungs)}) and the model would have been found with 80 % power in one test at 5 %, "
+        f"and equal means would have been shown to agree within {rough(verdict.provable)}: {small} the margin "
+        f"of {MARGIN:g}."
+    )
+    return Answer(question, text, Interval(verdict.findable, None, None, verdict.groups, "a power, not an estimate"))

@@ -10,6 +10,7 @@ from ccmc.context_logit import statistics_weights
 from harness.config.strict import Growing
 from harness.core import registry
 from harness.experiments._shared.settings import known_surrogates
+from harness.experiments.repetition.margins import MARGINS
 
 LADDER = (
     "counts",
@@ -62,7 +63,7 @@ class Repetition(Growing):
         default=(0,), min_length=1, description="tokens of the model's own text before a surrogate takes over"
     )
     margins: dict[str, float] = Field(
-        default={"seq_rep_4": 0.05, "loop_share": 0.05, "above_half": 0.05, "new_tokens": 0.05},
+        default=MARGINS,
         description="differences that would not matter, by measure: equivalence is tested within them",
     )
 

@@ -1,0 +1,161 @@
+"""Declarations of the measures that only the experiment `repetition` computes."""
+
+from harness.core.registry import register
+
+register.measure(
+    "log_loss",
+    unit="nats",
+    better="lower",
+    absolute=1e-05,
+    label="log loss",
+    about="minus the log-probability that a law gives to the tokens that came, nats per token",
+)
+
+register.measure(
+    "new_share",
+    unit="share",
+    absolute=0.0001,
+    label="probability of new tokens",
+    about="probability that a law gives to tokens that are not in the context",
+)
+
+register.measure(
+    "energy_score",
+    unit="standard deviations",
+    better="lower",
+    headline_of="repetition",
+    absolute=0.0001,
+    label="energy score",
+    about="energy score of seven figures of a continuation, each in its standard deviations over training texts",
+    source="Gneiting and Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation, 2007",
+)
+
+register.measure(
+    "crps_seq_rep_1",
+    unit="share",
+    better="lower",
+    absolute=0.0001,
+    label="CRPS of repeated tokens",
+    about="continuous ranked probability score of seq_rep_1",
+)
+
+register.measure(
+    "crps_seq_rep_2",
+    unit="share",
+    better="lower",
+    absolute=0.0001,
+    label="CRPS of repeated 2-grams",
+    about="continuous ranked probability score of seq_rep_2",
+)
+
+register.measure(
+    "crps_seq_rep_3",
+    unit="share",
+    better="lower",
+    absolute=0.0001,
+    label="CRPS of repeated 3-grams",
+    about="continuous ranked probability score of seq_rep_3",
+)
+
+register.measure(
+    "crps_seq_rep_4",
+    unit="share",
+    better="lower",
+    absolute=0.0001,
+    label="CRPS of repeated 4-grams",
+    about="continuous ranked probability score of seq_rep_4",
+)
+
+register.measure(
+    "crps_rep_32",
+    unit="share",
+    better="lower",
+    absolute=0.0001,
+    label="CRPS of repeats within 32",
+    about="continuous ranked probability score of rep_32",
+)
+
+register.measure(
+    "crps_loop_share",
+    unit="share",
+    better="lower",
+    absolute=0.0001,
+    label="CRPS of share in a loop",
+    about="continuous ranked probability score of loop_share",
+)
+
+register.measure(
+    "crps_new_tokens",
+    unit="share",
+    better="lower",
+    absolute=0.0001,
+    label="CRPS of new tokens",
+    about="continuous ranked probability score of new_tokens",
+)
+
+register.measure(
+    "window_energy",
+    unit="distance",
+    better="lower",
+    absolute=0.0001,
+    label="energy of windows",
+    about="energy score of the trailing windows, compared as weighted sets of tokens",
+)
+
+register.measure(
+    "winner_energy",
+    unit="distance",
+    better="lower",
+    absolute=0.0001,
+    label="energy of winners",
+    about="energy score of the winner sets, compared by their overlap",
+)
+
+register.measure(
+    "above_half",
+    unit="share",
+    absolute=0.0001,
+    label="mostly repeated",
+    about="share of continuations of which more than half of the 4-grams are repeated",
+)
+
+register.measure(
+    "new_tokens",
+    unit="share",
+    absolute=0.0001,
+    label="new tokens",
+    about="share of tokens of a continuation that are new in prompt and continuation",
+)
+
+register.measure(
+    "training_loss",
+    unit="nats",
+    better="lower",
+    absolute=1e-05,
+    label="loss on training texts",
+    about="log loss of a fit on its own training texts, nats per token",
+)
+
+register.measure(
+    "weight",
+    unit="logits",
+    absolute=0.0001,
+    label="fitted weight",
+    about="fitted weight of one statistic; of interpolating surrogates, a share",
+)
+
+register.measure(
+    "weight_error",
+    unit="logits",
+    absolute=0.0001,
+    label="error of a fitted weight",
+    about="standard error of a fitted weight over groups of prompts",
+)
+
+register.measure(
+    "kept_mass",
+    unit="probability",
+    absolute=0.0001,
+    label="kept mass",
+    about="probability that the rows of base transitions keep, mean over tokens",
+)

@@ -1,0 +1,250 @@
+"""The held-out rows of one model and strategy, pooled: what tables, answers and figures read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.core import registry
+from harness.core.records import Interval
+from harness.core.rows import MODEL, RESEEDED, SHUFFLED
+from harness.experiments._shared.leading import counted
+from harness.experiments._shared.parts import FRAME
+from harness.experiments.repetition.judging import CONSTANT, NEVER, Source
+from harness.experiments.repetition.margins import MARGINS
+from harness.stats.equivalence import Verdict, judge
+from harness.stats.grouped import GroupMean, group_mean
+from harness.stats.intervals import FEWEST_UNITS, Floats
+from harness.stats.pooling import Observed, Sample
+from harness.stats.proper import Recovered, recovered
+
+LOGIT = "context-logit"
+DECODED, RAW = "decoded", "raw"
+FIXED = {SHUFFLED: FRAME[SHUFFLED], CONSTANT: "constant law", NEVER: "never repeats", RESEEDED: FRAME[RESEEDED]}
+"""Sources that are no surrogates: name in the rows -> in tables."""
+MEANS = "Means: 95 % intervals, bootstrap over groups."
+_NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
+_KEYS = ("model", "strategy", "metric", "surrogate")
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Values of two or more figures over the prompts where all are defined.
+
+    Attributes:
+        values: [figures, n].
+        groups: [n] what the prompts share; None where they share nothing.
+    """
+
+    values: Floats
+    groups: np.ndarray | None
+
+    @property
+    def n(self) -> int:
+        """Prompts."""
+        return int(self.values.shape[1])
+
+    @property
+    def differences(self) -> Floats:
+        """[n] the first figure minus the second."""
+        found: Floats = self.values[0] - self.values[1]
+        return found
+
+    def mean(self) -> GroupMean:
+        """The mean difference."""
+        return group_mean(self.differences, self.groups)
+
+    @property
+    def same(self) -> bool:
+        """Is the difference one number, not 0, in at least 5 groups? Then it has no interval but is beyond chance."""
+        one = self.differences
+        groups = self.n if self.groups is None else len(np.unique(self.groups))
+        return groups >= FEWEST_UNITS and bool(one[0]) and float(np.ptp(one)) <= 1e-9 * abs(float(one[0]))
+
+    @property
+    def equal(self) -> bool:
+        """Are both sides the same on every prompt?"""
+        return self.n > 0 and bool((self.differences == 0).all())
+
+
+def paired(*samples: Sample) -> Paired:
+    """Figures over the prompts that all of them have.
+
+    Args:
+        *samples: means over prompts, seeds averaged first.
+    """
+    if any(one.pooled is None for one in samples):
+        return Paired(np.zeros((len(samples), 0)), None)
+    common = samples[0].units
+    for one in samples[1:]:
+        common = common.intersection(one.units)
+    rows = [np.zeros(0) if (pooled := one.at(common)) is None else pooled.contributions() for one in samples]
+    return Paired(np.stack(rows), samples[0].groups_at(common))
+
+
+def short_rung(rung: str) -> str:
+    """A rung where there is little room: "followed-by-4 + followed-by-6" is "followed-by-4,6"."""
+    names = rung.split(" + ")
+    stem, _, first = names[0].rpartition("-")
+    rest = [name.rpartition("-") for name in names[1:]]
+    if not stem or any(of != stem for of, _, _ in rest):
+        return rung
+    return ",".join([f"{stem}-{first}", *(last for _, _, last in rest)])
+
+
+def up_to(rung: str, rungs: Sequence[str]) -> str:
+    """A rung in words: "counts" of the first, else "up to recency", as it has all statistics of the rungs before."""
+    return short_rung(rung) if rung == rungs[0] else f"up to {short_rung(rung)}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model and strategy.
+
+    Attributes:
+        model, strategy: as in the rows.
+        samples: (metric, source) -> the figure with its units, in the order of the rows.
+        rungs: what each rung of the nested ladder adds, in its order.
+        one: the model has one continuation of each prompt.
+    """
+
+    model: str
+    strategy: str
+    samples: dict[tuple[str, Source], Sample]
+    rungs: tuple[str, ...]
+    one: bool
+
+    @property
+    def what(self) -> str:
+        """Model and strategy, for a sentence."""
+        return f"{self.model}, {self.strategy}"
+
+    def sample(self, metric: str, source: Source) -> Sample:
+        """A figure with its units; one without units where there are no rows."""
+        return self.samples.get((metric, source), _NOTHING)
+
+    def interval(self, metric: str, source: Source) -> Interval:
+        """A figure with its interval over groups of prompts."""
+        return self.sample(metric, source).interval()
+
+    def sources(self, metric: str, t0: int | None = None) -> list[Source]:
+        """Whose figures there are, by law and in the order of the rows; what frames them last, the model left out.
+
+        Args:
+            metric: a name in the rows.
+            t0: only those that took over there; None for all.
+        """
+        places = {"": len(self.laws), **{law: place for place, law in enumerate(self.laws)}}
+        order = {name: place for place, name in enumerate(FIXED)}
+        found = [one for name, one in self.samples if name == metric and one.name != MODEL and t0 in (None, one.t0)]
+        return sorted(found, key=lambda one: (places[one.law], one.t0, order.get(one.name, -1)))
+
+    @property
+    def starts(self) -> list[int]:
+        """Where surrogates take over, from the first."""
+        return sorted({source.t0 for name, source in self.samples if name == "energy_score"})
+
+    @property
+    def start(self) -> int:
+        """The first of them: that of all tables but those that compare them."""
+        return self.starts[0] if self.starts else 0
+
+    @property
+    def prompts(self) -> tuple[int, int]:
+        """Prompts that the model continued, and their groups."""
+        one = self.sample("new_tokens", self.fixed(MODEL))
+        return len(one.units), len(one.units if one.groups is None else np.unique(one.groups))
+
+    @property
+    def laws(self) -> list[str]:
+        """Laws that surrogates were fitted to, the decoded one first."""
+        return sorted({source.law for _, source in self.samples if source.law})
+
+    @property
+    def law(self) -> str:
+        """The law of the headline: the decoded one, where there is one."""
+        return self.laws[0] if self.laws else DECODED
+
+    def rung(self, name: str, law: str | None = None, t0: int | None = None) -> Source:
+        """The source of a rung; its law and start are those of the headline unless they are given."""
+        return Source(LOGIT, self.law if law is None else law, name, self.start if t0 is None else t0)
+
+    def fixed(self, name: str, t0: int | None = None) -> Source:
+        """The model itself, or a row that frames the surrogates."""
+        return Source(name, t0=self.start if t0 is None else t0)
+
+    def against_model(self, metric: str, source: Source) -> Paired:
+        """A source's figure and the model's, prompt by prompt."""
+        return paired(self.sample(metric, source), self.sample(metric, self.fixed(MODEL, source.t0)))
+
+    def verdict(self, metric: str, source: Source) -> Verdict:
+        """Whether walks agree with the model within the margin, before any correction for other figures."""
+        both = self.against_model(metric, source)
+        return judge(both.differences, both.groups, MARGINS[metric])
+
+    def recovered(self, metric: str, source: Source) -> Recovered:
+        """Share of the room between another prompt's continuations and the model itself, at the source's start."""
+        names = (self.fixed(SHUFFLED, source.t0), self.fixed(RESEEDED, source.t0))
+        three = paired(self.sample(metric, source), *(self.sample(metric, one) for one in names))
+        return recovered(three.values[0], three.values[1], three.values[2], three.groups)
+
+
+def source_name(source: Source) -> str:
+    """What tables call a source; a surrogate that gives nothing to new tokens is called closed."""
+    if source.name in FIXED:
+        return FIXED[source.name]
+    if source.rung:
+        return short_rung(source.rung)
+    declared = registry.surrogates("vocabulary").get(source.name)
+    return f"{source.name} (closed)" if declared is not None and not declared.open else source.name
+
+
+def parts(rows: pd.DataFrame) -> list[Part]:
+    """Every model and strategy of the rows, in their order.
+
+    Args:
+        rows: of the experiment, from one run.
+    """
+    given = rows[rows["split"] == "held_out"]
+    if given.empty:
+        return []
+    seen = Observed(given)
+    factors = [seen.factor(name) for name in ("law", "rung", "t0")]
+    there = [factor for factor in factors if factor is not None]
+    found: dict[tuple[str, str], dict[tuple[str, Source], Sample]] = {}
+    for key, sample in seen.cells((*_KEYS, *there)):
+        model, strategy, metric, name = map(str, key[: len(_KEYS)])
+        values = dict(zip(there, key[len(_KEYS) :], strict=True))
+        law, rung, t0 = (values.get(factor) if factor else None for factor in factors)
+        source = Source(name, str(law or ""), str(rung or ""), int(float(str(t0 or 0))))
+        found.setdefault((model, strategy), {})[metric, source] = sample
+    return [_part(model, strategy, samples) for (model, strategy), samples in found.items()]
+
+
+def _part(model: str, strategy: str, samples: dict[tuple[str, Source], Sample]) -> Part:
+    rungs = tuple(dict.fromkeys(source.rung for _, source in samples if source.rung))
+    return Part(model, strategy, samples, rungs, _one(samples))
+
+
+def _one(samples: dict[tuple[str, Source], Sample]) -> bool:
+    """Does the model have one continuation of each prompt? Then the ceiling's scores are all exactly 0."""
+    ceilings = [sample.pooled for (metric, source), sample in samples.items()
+                if metric == "energy_score" and source.name == RESEEDED and sample.pooled is not None]  # fmt: skip
+    return bool(ceilings) and all(bool((pooled.numerators == 0).all()) for pooled in ceilings)
+
+
+def by_model(found: Sequence[Part]) -> dict[str, list[Part]]:
+    """Model -> its parts, in their order."""
+    grouped: dict[str, list[Part]] = {}
+    for part in found:
+        grouped.setdefault(part.model, []).append(part)
+    return grouped
+
+
+def prompts_of(found: Sequence[Part]) -> str:
+    """How many prompts and groups were judged: "12 held-out prompts in 6 groups"."""
+    prompts, groups = ([part.prompts[place] for part in found] for place in (0, 1))
+    return f"{counted(prompts, 'held-out prompt')} in {counted(groups, 'group')}"

@@ -1,0 +1,226 @@
+"""Tables of `repetition`: figures known from made-up rows, the rule that picks a rung, and what fits 80 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from made_up_repetition import CEILING, GAPS, NULL, RAW_GAP, RUNGS, repetition_rows
+
+from harness.core import registry
+from harness.core.records import Interval, Table
+from harness.core.rows import Rows
+from harness.experiments.repetition.choosing import choose
+from harness.experiments.repetition.judging import FIGURES
+from harness.experiments.repetition.margins import MARGINS
+from harness.experiments.repetition.parts import parts, short_rung
+from harness.experiments.repetition.settings import Repetition
+from harness.experiments.repetition.tables import tables
+from harness.report.render.layout import layout, plain
+
+LAST = "followed-by-2,3"
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Table]:
+    return named(tables(repetition_rows(starts=(0, 8), ceiling=CEILING)))
+
+
+def named(found: list[Table]) -> dict[str, Table]:
+    return {table.name: table for table in found}
+
+
+def shown(table: Table, width: int) -> list[str]:
+    """The lines of a table in a terminal."""
+    return [plain(one) for one in layout(table, width)]
+
+
+def lines(table: Table, **where: Any) -> list[dict[str, Any]]:
+    """Rows of a table as mappings, those that match."""
+    names = [column.name for column in table.columns]
+    found = [dict(zip(names, row, strict=True)) for row in table.rows]
+    return [line for line in found if all(line[name] == value for name, value in where.items())]
+
+
+def line(table: Table, **where: Any) -> dict[str, Any]:
+    (found,) = lines(table, **where)
+    return found
+
+
+def test_the_lowest_rung_that_is_not_worse_is_shown(made: dict[str, Table]) -> None:
+    table = made["repetition.best"]
+    assert table.headline
+    assert "up to followed-by-1" in table.title
+    assert table.column("strategy") == ["greedy", "temperature=1"]
+    assert table.column("verdict") == ["agrees", "agrees"]
+    assert table.column("walks") == [pytest.approx(0.49), pytest.approx(0.49)]
+    assert table.column("model's") == [pytest.approx(0.5), pytest.approx(0.5)]
+    for found in table.column("walks - model"):
+        assert isinstance(found, Interval)
+        assert found.value == pytest.approx(GAPS["followed-by-1"])
+        assert found.n == 12  # groups, not prompts
+    assert "24 held-out prompts in 12 groups" in table.caption
+    assert "picked on these very prompts" in table.caption
+
+
+def test_the_rule_takes_scores_together_over_strategies() -> None:
+    choice = choose(parts(repetition_rows()))
+    assert choice is not None
+    assert choice.rung == "followed-by-1"
+    assert choice.strategies == ("greedy", "temperature=1")
+    assert choice.means["counts"] == pytest.approx(6.0)
+    assert (choice.p["counts"] or 0.0) < 0.001
+    assert not choice.untested
+    clear = choose(parts(repetition_rows(energies=dict(zip(RUNGS, (1.0, 2.0, 3.0, 4.0), strict=True)))))
+    assert clear is not None
+    assert (clear.rung, clear.least) == ("counts", "counts")
+
+
+def test_a_rung_that_cannot_be_tested_is_not_called_worse_without_a_word() -> None:
+    rows = repetition_rows(groups=3)
+    choice = choose(parts(rows))
+    assert choice is not None
+    assert choice.rung == "counts"
+    assert choice.untested
+    assert "could not be tested" in named(tables(rows))["repetition.best"].caption
+
+
+def test_the_ladder_falls_by_what_each_rung_adds(made: dict[str, Table]) -> None:
+    table = made["repetition.ladder"]
+    of = {"strategy": "greedy", "law": "decoded"}
+    assert line(table, surrogate="model", **of)["log_loss"].value == pytest.approx(2.0)  # its entropy
+    assert line(table, surrogate="model", strategy="greedy", law="raw")["log_loss"].value == pytest.approx(0.25)
+    falls = {name: line(table, surrogate=short_rung(name), **of)["fall"] for name in RUNGS}
+    assert falls["counts"] is None
+    assert [falls[name].value for name in RUNGS[1:]] == [pytest.approx(each, abs=1e-9) for each in (0.1, 0.5, 0.0)]
+    assert falls["followed-by-1"].low > 0
+    assert line(table, surrogate="suffix", **of)["fall"] is None
+
+
+def test_an_infinite_loss_is_no_mean_of_the_others() -> None:
+    rows = repetition_rows()
+    more = Rows(experiment="repetition", model="m", strategy="greedy", split="held_out", surrogate="suffix")
+    more.add("log_loss", None, missing="infinite: 1 tokens", prompt="p24", group="g12", condition={"law": "decoded"})
+    table = named(tables(pd.concat([rows, more.frame()], ignore_index=True)))["repetition.ladder"]
+    assert line(table, strategy="greedy", law="decoded", surrogate="suffix")["log_loss"] == "infinite"
+
+
+def test_walks_are_judged_within_their_margins_together(made: dict[str, Table]) -> None:
+    table = made["repetition.walks"]
+    of = {"strategy": "greedy", "law": "decoded", "measure": "seq_rep_4"}
+    words = {name: line(table, surrogate=short_rung(name), **of)["verdict"] for name in RUNGS}
+    assert list(words.values()) == ["differs", "differs", "agrees", "agrees"]
+    raw = line(table, strategy="greedy", law="raw", measure="seq_rep_4", surrogate="counts")
+    assert raw["it - model"].value == pytest.approx(GAPS["counts"] + RAW_GAP)
+    assert 0 < raw["findable"] < 0.05
+    model = lines(table, strategy="greedy", surrogate="model")
+    assert [each["measure"] for each in model] == list(MARGINS)
+    assert all(each["verdict"] is None for each in model)
+
+
+def test_scores_are_framed_by_another_prompt_and_the_model(made: dict[str, Table]) -> None:
+    table = made["repetition.scores"]
+    one = line(table, strategy="greedy", law="decoded", source="followed-by-1")
+    assert one["energy_score"].value == pytest.approx(1.0)
+    assert one["skill"].value == pytest.approx(1 - 1 / NULL)
+    assert one["recovered"].value == pytest.approx((NULL - 1) / (NULL - CEILING))
+    assert one["recovered"].low < one["recovered"].value < one["recovered"].high
+    others = [each["source"] for each in lines(table, strategy="greedy", law="–")]
+    assert others == ["other prompt (floor)", "constant law", "never repeats", "other seed (ceiling)"]
+    assert line(table, strategy="greedy", source="never repeats")["recovered"] is None
+
+
+def test_without_room_nothing_is_recovered() -> None:
+    table = named(tables(repetition_rows(ceiling=NULL, groups=6, laws=("decoded",))))["repetition.scores"]
+    found = line(table, strategy="greedy", law="decoded", source="counts")["recovered"]
+    assert found.value is None
+    assert "None with greedy: no room between null and ceiling" in table.caption
+    assert "one continuation" not in table.caption
+
+
+def test_one_continuation_is_named_where_it_is_one() -> None:
+    table = named(tables(repetition_rows(strategies=("greedy",), ceiling=0.0)))["repetition.scores"]
+    assert "With greedy the model has one continuation" in table.caption
+
+
+def test_new_tokens_stand_beside_the_models(made: dict[str, Table]) -> None:
+    table = made["repetition.open"]
+    one = line(table, strategy="greedy", law="decoded", surrogate="counts")
+    assert one["next token"].value == pytest.approx(0.2)
+    assert one["it - model"].value == pytest.approx(-0.05)
+    assert one["walks - model"].value == pytest.approx(0.0, abs=1e-9)
+    assert not any("closed" in str(each) for each in table.column("surrogate"))
+
+
+def test_warm_starts_are_compared_only_where_there_are_several(made: dict[str, Table]) -> None:
+    table = made["repetition.warm"]
+    found = lines(table, strategy="greedy", law="decoded", source="counts")
+    assert [each["t0"] for each in found] == [0, 8]
+    assert found[1]["seq_rep_4 - model"].value == pytest.approx(GAPS["counts"])
+    assert "repetition.warm" not in named(tables(repetition_rows()))
+
+
+def test_weights_are_means_over_folds_with_the_largest_error(made: dict[str, Table]) -> None:
+    one = line(made["repetition.weights"], strategy="greedy", law="decoded", statistic="log-count")
+    assert (one["weight"], one["largest error"], one["folds"]) == (2.0, 0.2, 2)
+
+
+def test_walks_of_a_law_that_has_none_are_left_out() -> None:
+    rows = repetition_rows(strategies=("temperature=0.8,top_p=0.9",))
+    found = named(tables(rows))
+    assert set(found["repetition.walks"].column("law")) == {"–", "decoded"}
+    assert line(found["repetition.open"], law="raw", surrogate="counts")["walks - model"] is None
+
+
+@pytest.mark.parametrize("models", [("m",), ("org/a-model-with-a-long-name", "n")])
+def test_every_table_fits_80_columns(models: tuple[str, ...]) -> None:
+    rows = repetition_rows(models, ("greedy", "temperature=0.8,top_p=0.9"), starts=(0, 8), groups=6)
+    for table in tables(rows):
+        names = [column.name for column in table.columns]
+        assert len(set(names)) == len(names), table.name
+        assert max(len(text) for text in shown(table, 80)) <= 80, table.name
+        assert all(len(row) == len(names) for row in table.rows)
+
+
+def test_the_headline_has_a_dozen_lines_and_fits() -> None:
+    strategies = tuple(f"temperature={place}" for place in range(7))
+    table = tables(repetition_rows(("a", "b"), strategies, groups=5, laws=("decoded",)))[0]
+    assert len(table.rows) == 12
+    assert "2 more lines are in repetition.walks" in table.caption
+    assert "new, model's" in " ".join(shown(table, 100))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_few_prompts_give_tables_without_intervals(groups: int) -> None:
+    for table in tables(repetition_rows(groups=groups, starts=(0, 8))):
+        assert shown(table, 80)
+
+
+def test_no_rows_no_tables() -> None:
+    assert tables(repetition_rows().iloc[:0]) == []
+
+
+def test_a_ladder_without_scores_chooses_nothing() -> None:
+    rows = repetition_rows()
+    rows = rows[rows["metric"] != "energy_score"]
+    assert choose(parts(rows)) is None
+    assert "none was chosen" in tables(rows)[0].caption
+
+
+def test_names_of_rungs_are_short_where_they_repeat_themselves() -> None:
+    assert short_rung("followed-by-4 + followed-by-6 + followed-by-8") == "followed-by-4,6,8"
+    assert short_rung("counts + recency") == "counts + recency"
+    assert short_rung("recency + followed-by-2") == "recency + followed-by-2"
+
+
+def test_every_measure_is_declared() -> None:
+    names = set(repetition_rows()["metric"]) | {f"crps_{name}" for name in FIGURES} | {"training_loss", "kept_mass"}
+    assert [name for name in names if registry.measure(name) is None] == []
+    headline = registry.headline("repetition")
+    assert headline is not None
+    assert (headline.name, headline.better) == ("energy_score", "lower")
+
+
+def test_default_margins_are_those_of_the_tables() -> None:
+    assert Repetition.model_fields["margins"].default == MARGINS

@@ -1,0 +1,112 @@
+"""Rows of the experiment `repetition` with known truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.core.rows import Rows
+
+RUNGS = ("counts", "recency", "followed-by-1", "followed-by-2 + followed-by-3")
+GAPS = {"counts": -0.3, "recency": -0.3, "followed-by-1": -0.01, "followed-by-2 + followed-by-3": 0.0}
+"""Rung -> seq_rep_4 of its walks of the decoded law, less the model's .5."""
+ENERGIES = {"counts": 3.0, "recency": 3.0, "followed-by-1": 1.0, "followed-by-2 + followed-by-3": 1.0}
+LOSSES = {"counts": 3.0, "recency": 2.9, "followed-by-1": 2.4, "followed-by-2 + followed-by-3": 2.4}
+RAW_GAP = 0.4
+"""How much more walks of the raw law repeat than those of the decoded one."""
+NULL, CEILING, ENTROPY = 4.0, 0.5, 2.0
+
+
+def repetition_rows(
+    models: Sequence[str] = ("m",),
+    strategies: Sequence[str] = ("greedy", "temperature=1"),
+    groups: int = 12,
+    starts: Sequence[int] = (0,),
+    laws: Sequence[str] = ("decoded", "raw"),
+    gaps: Mapping[str, float] = GAPS,
+    energies: Mapping[str, float] = ENERGIES,
+    ceiling: float = CEILING,
+    spread: float = 0.01,
+    level: float = 0.5,
+) -> pd.DataFrame:
+    """Rows of groups of two prompts each; every mean is exactly as given.
+
+    Args:
+        models, strategies: each model with each strategy.
+        groups: of two prompts, judged in three folds.
+        starts: tokens of the model's own text before a surrogate takes over.
+        laws: that surrogates were fitted to; walks of the raw law exist for the strategies without top_p.
+        gaps, energies: of the rungs.
+        ceiling: energy score of the model itself.
+        spread: standard deviation of what is added to each prompt.
+        level: seq_rep_4 of the model.
+    """
+    rng = np.random.default_rng(0)
+    prompts = [(f"p{place:02}", f"g{place // 2:02}", place % 3) for place in range(2 * groups)]
+    frames = []
+
+    def noise(size: float = spread) -> np.ndarray:
+        drawn = rng.standard_normal(len(prompts))
+        found: np.ndarray = size * (drawn - drawn.mean())
+        return found
+
+    for model in models:
+        for strategy in strategies:
+            rows = Rows(experiment="repetition", model=model, strategy=strategy, split="held_out")
+
+            def add(metric: str, values: Any, surrogate: str, condition: Any = None, seed: int | None = None) -> None:
+                where: dict[str, Any] = {"surrogate": surrogate, "condition": condition or None, "seed": seed, "n": 48}
+                for (prompt, group, fold), value in zip(prompts, values, strict=True):
+                    rows.add(metric, float(value), prompt=prompt, group=group, fold=fold, **where)  # noqa: B023
+
+            for law in laws:
+                add("entropy", ENTROPY + noise(), "model", {"law": law}, 0)
+                add("log_loss" if law == "raw" else "new_share", 0.25 + noise(), "model", {"law": law}, 0)
+                _fitted(rows, add, noise, law)
+            for t0 in starts:
+                later = {"t0": t0} if t0 else {}
+                real = level + noise(4 * spread)
+                _shown(add, real, "model", later, noise)
+                for name, score in (("model-reseeded", ceiling), ("model-shuffled", NULL), ("constant", 5.0)):
+                    _scored(add, score + (noise() if score else np.zeros(len(prompts))), name, later)
+                for law in [one for one in laws if one == "decoded" or "top_p" not in strategy]:
+                    more = RAW_GAP if law == "raw" else 0.0
+                    for rung, gap in gaps.items():
+                        condition = {"law": law, "rung": rung, **later}
+                        _shown(add, real + gap + more + noise(), "context-logit", condition, noise)
+                        _scored(add, energies[rung] + 5 * more + noise(), "context-logit", condition)
+                    _shown(add, real - level + noise(), "suffix", {"law": law, **later}, noise)
+                    _scored(add, 3.5 + noise(), "suffix", {"law": law, **later})
+                _scored(add, 8.0 + noise(), "never-repeats", later)
+            frames.append(rows.frame())
+    return pd.concat(frames, ignore_index=True)
+
+
+def _fitted(rows: Rows, add: Any, noise: Any, law: str) -> None:
+    """One step ahead, and the weights of two folds: those of the last rung are 1 and 3, with errors .1 and .2."""
+    for name, rung, loss in (("suffix", "", 3.2), *(("context-logit", rung, LOSSES[rung]) for rung in RUNGS)):
+        condition = {"law": law, **({"rung": rung} if rung else {})}
+        add("log_loss", loss + noise(), name, condition)
+        add("new_share", 0.2 + noise(), name, condition)
+        add("kl", 0.5 + noise(), name, condition)
+        add("top_token", 0.4 + noise(), name, condition)
+        for fold, weight, error in ((0, 1.0, 0.1), (1, 3.0, 0.2)):
+            where = {"surrogate": name, "split": "train", "fold": fold}
+            rows.add("weight", weight, condition={**condition, "weight": "log-count"}, **where)
+            if rung:
+                rows.add("weight_error", error, condition={**condition, "weight": "log-count"}, **where)
+
+
+def _shown(add: Any, repeats: np.ndarray, name: str, condition: dict[str, Any], noise: Any) -> None:
+    for metric in ("seq_rep_1", "seq_rep_4", "above_half"):
+        add(metric, repeats, name, condition, 0)
+    add("loop_share", 0.1 + noise(), name, condition, 0)
+    add("new_tokens", 0.3 + noise(), name, condition, 0)
+
+
+def _scored(add: Any, scores: np.ndarray, name: str, condition: dict[str, Any]) -> None:
+    for metric in ("energy_score", "crps_seq_rep_4", "window_energy", "winner_energy"):
+        add(metric, scores, name, condition)
