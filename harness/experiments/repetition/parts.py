@@ -26,6 +26,7 @@ DECODED, RAW = "decoded", "raw"
 FIXED = {SHUFFLED: FRAME[SHUFFLED], CONSTANT: "constant law", NEVER: "never repeats", RESEEDED: FRAME[RESEEDED]}
 """Sources that are no surrogates: name in the rows -> in tables."""
 MEANS = "Means: 95 % intervals, bootstrap over groups."
+SHORT = 24  # signs of a rung's name in tables
 _NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
 _KEYS = ("model", "strategy", "metric", "surrogate")
 
@@ -86,13 +87,25 @@ def paired(*samples: Sample) -> Paired:
 
 
 def short_rung(rung: str) -> str:
-    """A rung where there is little room: "followed-by-4 + followed-by-6" is "followed-by-4,6"."""
+    """A rung where there is little room: "followed-by-4,6" of two with one stem, "suffix + 7 more" of many.
+
+    Args:
+        rung: what it adds, joined by " + ".
+    """
     names = rung.split(" + ")
-    stem, _, first = names[0].rpartition("-")
-    rest = [name.rpartition("-") for name in names[1:]]
-    if not stem or any(of != stem for of, _, _ in rest):
-        return rung
-    return ",".join([f"{stem}-{first}", *(last for _, _, last in rest)])
+    pieces: list[str] = []
+    stem = ""
+    for name in names:
+        of, _, number = name.rpartition("-")
+        if of and of == stem and number.isdigit():
+            pieces[-1] += f",{number}"
+        else:
+            pieces.append(name)
+        stem = of if number.isdigit() else ""
+    joined = " + ".join(pieces)
+    if len(joined) <= SHORT:
+        return joined
+    return f"{pieces[0]} + {len(names) - 1 - pieces[0].count(',')} more"
 
 
 def up_to(rung: str, rungs: Sequence[str]) -> str:
@@ -196,10 +209,9 @@ def source_name(source: Source) -> str:
     """What tables call a source; a surrogate that gives nothing to new tokens is called closed."""
     if source.name in FIXED:
         return FIXED[source.name]
-    if source.rung:
-        return short_rung(source.rung)
     declared = registry.surrogates("vocabulary").get(source.name)
-    return f"{source.name} (closed)" if declared is not None and not declared.open else source.name
+    closed = " (closed)" if declared is not None and not declared.open else ""
+    return f"{short_rung(source.rung) if source.rung else source.name}{closed}"
 
 
 def parts(rows: pd.DataFrame) -> list[Part]:

@@ -184,8 +184,8 @@ def _open(found: list[Part]) -> Table:
         ],
         LazyRows(body),
         f"{prompts_of(found)}. next token: probability of tokens outside the context, along the model's text. walks: "
-        "share of generated tokens that are new in prompt and continuation, under the strategy. All surrogates are "
-        f"open, unless they are called closed. {MEANS} {DIFFERENCES}",
+        "share of generated tokens that are new in prompt and continuation, under the strategy. Surrogates are open: "
+        f"they give probability to new tokens, unless they are called closed. {MEANS} {DIFFERENCES}",
     )
 
 

@@ -11,6 +11,7 @@ from made_up_repetition import CEILING, GAPS, NULL, RAW_GAP, RUNGS, repetition_r
 from harness.core import registry
 from harness.core.records import Interval, Table
 from harness.core.rows import Rows
+from harness.experiments.repetition.answers import answers
 from harness.experiments.repetition.choosing import choose
 from harness.experiments.repetition.judging import FIGURES
 from harness.experiments.repetition.margins import MARGINS
@@ -153,6 +154,17 @@ def test_new_tokens_stand_beside_the_models(made: dict[str, Table]) -> None:
     assert not any("closed" in str(each) for each in table.column("surrogate"))
 
 
+def test_a_closed_ladder_is_called_closed_and_chooses_nothing() -> None:
+    rows = repetition_rows(strategies=("greedy",), groups=5, laws=("decoded",))
+    twin = rows[rows["surrogate"] == "context-logit"].assign(surrogate="context-logit-closed")
+    both = named(tables(pd.concat([rows, twin], ignore_index=True)))
+    assert {"counts", "counts (closed)"} <= set(both["repetition.open"].column("surrogate"))
+    assert line(both["repetition.ladder"], surrogate="recency (closed)")["fall"].value == pytest.approx(0.1)
+    only = pd.concat([rows[rows["surrogate"] != "context-logit"], twin], ignore_index=True)
+    assert "none was chosen" in named(tables(only))["repetition.best"].caption
+    assert not any(answer.answered for answer in answers(only))
+
+
 def test_warm_starts_are_compared_only_where_there_are_several(made: dict[str, Table]) -> None:
     table = made["repetition.warm"]
     found = lines(table, strategy="greedy", law="decoded", source="counts")
@@ -208,10 +220,19 @@ def test_a_ladder_without_scores_chooses_nothing() -> None:
     assert "none was chosen" in tables(rows)[0].caption
 
 
-def test_names_of_rungs_are_short_where_they_repeat_themselves() -> None:
-    assert short_rung("followed-by-4 + followed-by-6 + followed-by-8") == "followed-by-4,6,8"
-    assert short_rung("counts + recency") == "counts + recency"
-    assert short_rung("recency + followed-by-2") == "recency + followed-by-2"
+@pytest.mark.parametrize(
+    ("rung", "short"),
+    [
+        ("counts", "counts"),
+        ("followed-by-4 + followed-by-6 + followed-by-8", "followed-by-4,6,8"),
+        ("recency + followed-by-2", "recency + followed-by-2"),
+        ("recency-squared + match-squared + suffix", "recency-squared + 2 more"),
+        ("log-followed-by-1 + log-followed-by-2 + log-longest-match", "log-followed-by-1,2 + 1 more"),
+        ("suffix + recent-8 + recent-32 + unigram", "suffix + 3 more"),
+    ],
+)
+def test_names_of_rungs_are_short(rung: str, short: str) -> None:
+    assert short_rung(rung) == short
 
 
 def test_every_measure_is_declared() -> None:
