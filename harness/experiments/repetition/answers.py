@@ -13,10 +13,21 @@ from harness.experiments._shared.sentences import beyond, rough, with_unit
 from harness.experiments.repetition.choosing import Choice, choose
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.margins import MARGINS
-from harness.experiments.repetition.parts import DECODED, LOGIT, RAW, Part, by_model, paired, parts, short_rung, up_to
+from harness.experiments.repetition.parts import (
+    DECODED,
+    LOGIT,
+    RAW,
+    Paired,
+    Part,
+    by_model,
+    paired,
+    parts,
+    short_rung,
+    up_to,
+)
 from harness.experiments.repetition.walk_tables import skill_of
 from harness.stats.contest import beyond_chance
-from harness.stats.equivalence import Verdict, judged_together
+from harness.stats.equivalence import Verdict, Word, judged_together
 
 METRIC = "seq_rep_4"
 COUNTS = "counts"
@@ -45,26 +56,34 @@ def _unanswered(question: str, part: Part, reason: str) -> Answer:
     return Answer(question, f"{part.what}: could not be answered: {reason}.", answered=False)
 
 
-def _compared(verdict: Verdict, equal: bool, corrected: str = "") -> str:
+def _word(verdict: Verdict, both: Paired) -> Word:
+    """The verdict; where the difference is the same on every prompt, what that number says."""
+    if both.same and verdict.interval.value is not None:
+        return "agrees" if abs(verdict.interval.value) < verdict.margin else "differs"
+    return verdict.word
+
+
+def _compared(verdict: Verdict, both: Paired, corrected: str = "") -> str:
     """Walks against the model, in words that follow a name: "repeat 0.12 [0.08, 0.16] less than the model".
 
     Args:
         verdict: of walks - model.
-        equal: both are the same on every prompt.
+        both: the values behind it.
         corrected: by what the verdict was corrected, such as "Holm, 4 rungs".
     """
-    found, holm = verdict.interval, f" ({corrected})" if corrected else ""
-    if equal:
+    found, word = verdict.interval, _word(verdict, both)
+    holm = ", the same on every prompt" if both.same else f" ({corrected})" if corrected else ""
+    if both.equal:
         return f"repeat as much as the model on every one of {verdict.n} prompts"
-    if verdict.word == "agrees":
-        shown = with_unit(found, signed=True)
-        return f"repeat as much as the model within {verdict.margin:g}{holm}: difference {shown}"
-    if verdict.word == "differs":
+    if word == "agrees":
+        return (
+            f"repeat as much as the model within {verdict.margin:g}{holm}: difference {with_unit(found, signed=True)}"
+        )
+    if word == "differs":
         return f"repeat {beyond(found)} {'more' if (found.value or 0) > 0 else 'less'} than the model{holm}"
     why = f", {verdict.missing}" if verdict.missing else ""
-    return f"are neither shown to differ from the model nor to agree within {verdict.margin:g}{holm}: difference " + (
-        f"{with_unit(found, signed=True)}{why}"
-    )
+    shown = f"difference {with_unit(found, signed=True)}{why}"
+    return f"are neither shown to differ from the model nor to agree within {verdict.margin:g}{holm}: {shown}"
 
 
 def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
@@ -75,7 +94,8 @@ def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
     both = {name: part.against_model(METRIC, part.rung(name)) for name in rungs}
     every = judged_together([part.verdict(METRIC, part.rung(name)) for name in rungs])
     judged = dict(zip(rungs, every, strict=True))
-    agreeing = [name for name in rungs if judged[name].word == "agrees" or both[name].equal]
+    words = {name: _word(judged[name], both[name]) for name in rungs}
+    agreeing = [name for name in rungs if words[name] == "agrees"]
     real = part.interval(METRIC, part.fixed(MODEL))
     text = f"{part.what}: the model repeats {with_unit(real)} of its 4-grams (seq_rep_4). "
     many = f"Holm, {len(rungs)} rung{'s' if len(rungs) > 1 else ''}"
@@ -83,13 +103,13 @@ def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
         name = agreeing[0]
         lowest = "" if name == part.rungs[0] else ", the lowest rung that agrees,"
         text += f"Walks of {LOGIT}, {up_to(name, part.rungs)}{lowest or ','} "
-        text += f"{_compared(judged[name], both[name].equal, many)}.{_vacuous(real)}"
+        text += f"{_compared(judged[name], both[name], many)}.{_vacuous(real)}"
     else:
         name = min(rungs, key=lambda name: abs(judged[name].interval.value or 0.0))
         text += f"No rung is shown to agree; walks of the closest, {up_to(name, part.rungs)}, "
-        text += f"{_compared(judged[name], False, many)}."
+        text += f"{_compared(judged[name], both[name], many)}."
     text += _steps(part, rungs)
-    decided = any(one.word != "undecided" for one in every) or any(one.equal for one in both.values())
+    decided = any(word != "undecided" for word in words.values())
     return Answer(question, text, judged[name].interval, answered=decided)
 
 
@@ -153,7 +173,7 @@ def _law(part: Part, choice: Choice | None, question: str) -> Answer:
     else:
         text += f"No difference between the laws is shown ({with_unit(found, signed=True)}"
         text += f": {found.missing})." if found.missing else ")."
-    return Answer(question, text, found, answered=both.equal or both.same or found.low is not None)
+    return Answer(question, text, found, answered=both.same or found.low is not None)
 
 
 def _counts(part: Part, choice: Choice | None, question: str) -> Answer:
@@ -164,16 +184,16 @@ def _counts(part: Part, choice: Choice | None, question: str) -> Answer:
     verdict, both = part.verdict(METRIC, source), part.against_model(METRIC, source)
     if both.n == 0:
         return _unanswered(question, part, "no prompt has walks and a continuation of four tokens or more")
-    starts = {"agrees": "yes", "undecided": "not decided"}
-    less = (verdict.interval.value or 0.0) < 0
-    word = "yes" if both.equal else starts.get(verdict.word, "no" if less else "more than enough")
+    word = _word(verdict, both)
+    least = "no" if (verdict.interval.value or 0.0) < 0 else "more than enough"
+    start = {"agrees": "yes", "differs": least, "undecided": "not decided"}[word]
     means = [part.interval(METRIC, one) for one in (source, part.fixed(MODEL))]
     text = (
-        f"{part.what}: {word}. Walks of counts alone ({part.law} law) {_compared(verdict, both.equal)} "
+        f"{part.what}: {start}. Walks of counts alone ({part.law} law) {_compared(verdict, both)} "
         f"(seq_rep_4 {with_unit(means[0])} against {with_unit(means[1])})."
     )
-    text += _vacuous(means[1]) if word == "yes" else ""
-    return Answer(question, text, verdict.interval, answered=both.equal or verdict.word != "undecided")
+    text += _vacuous(means[1]) if word == "agrees" else ""
+    return Answer(question, text, verdict.interval, answered=word != "undecided")
 
 
 def _prompt(part: Part, choice: Choice | None, question: str) -> Answer:

@@ -59,16 +59,20 @@ class Paired:
         return group_mean(self.differences, self.groups)
 
     @property
+    def groups_there(self) -> int:
+        """How many groups the prompts are of."""
+        return self.n if self.groups is None else len(np.unique(self.groups))
+
+    @property
     def same(self) -> bool:
-        """Is the difference one number, not 0, in at least 5 groups? Then it has no interval but is beyond chance."""
+        """Is the difference one number in at least 5 groups? It has no interval then, but leaves nothing open."""
         one = self.differences
-        groups = self.n if self.groups is None else len(np.unique(self.groups))
-        return groups >= FEWEST_UNITS and bool(one[0]) and float(np.ptp(one)) <= 1e-9 * abs(float(one[0]))
+        return self.groups_there >= FEWEST_UNITS and float(np.ptp(one)) <= 1e-9 * max(abs(float(one[0])), 1e-9)
 
     @property
     def equal(self) -> bool:
-        """Are both sides the same on every prompt?"""
-        return self.n > 0 and bool((self.differences == 0).all())
+        """Is that number 0: are both sides equal on every prompt?"""
+        return self.same and bool((self.differences == 0).all())
 
 
 def paired(*samples: Sample) -> Paired:

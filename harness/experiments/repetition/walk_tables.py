@@ -69,7 +69,7 @@ def walks_table(found: list[Part]) -> Table:
         ],
         LazyRows(body),
         f"{prompts_of(found)}.{later} verdict: agrees within a margin of {margins}, differs, or undecided, at 5 % "
-        "after Holm's correction over the table; where both sides are equal on every prompt nothing can be tested. "
+        "after Holm's correction over the table; where a difference is the same on every prompt nothing can be tested. "
         "findable: the smallest difference that one test would have found with 80 % "
         "power. above_half: more than half of the 4-grams are repeated. Differences are paired by prompt, with 95 % t "
         f"intervals over groups, corrected for skewness, of one figure each. {MEANS}",

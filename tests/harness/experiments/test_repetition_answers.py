@@ -67,6 +67,16 @@ def test_a_difference_that_is_the_same_everywhere_is_shown() -> None:
     assert answer.answered
 
 
+def test_walks_that_are_as_far_from_the_model_on_every_prompt_are_not_left_undecided() -> None:
+    found = said(repetition_rows(strategies=("greedy",), spread=0.0, groups=6))
+    assert found[QUESTIONS[2]].text.count("no. Walks of counts alone (decoded law) repeat 0.300 less") == 1
+    assert "up to followed-by-1, the lowest rung that agrees, repeat as much as the model within 0.05, the same" in (
+        found[QUESTIONS[0]].text
+    )
+    few = said(repetition_rows(strategies=("greedy",), spread=0.0, groups=2))
+    assert not any(answer.answered for answer in few.values())
+
+
 def test_laws_that_were_not_walked_are_not_compared() -> None:
     cut = said(repetition_rows(strategies=("temperature=0.8,top_p=0.9",)))[QUESTIONS[1]]
     assert not cut.answered
