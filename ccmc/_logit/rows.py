@@ -65,12 +65,17 @@ def build(
     if isinstance(targets, str) and targets == "none":
         aim, beyond, weights = _nothing(shift, ptr)
     log_base = log_at(np.repeat(query, np.diff(ptr)), token)
+    _of_base(features, columns, log_base, log_unigram[token])
+    return Built(features, aim, ptr, shift, weights, log_base, token, query, beyond)
+
+
+def _of_base(features: Features, columns: Columns, log_base: FloatArray, log_unigram: FloatArray) -> None:
+    """Finish the statistics that read base transitions: [N] log P0 and log frequency of the candidates."""
     for column, kind in enumerate(columns.kinds.tolist()):
         if kind == KINDS["unigram"]:
-            features[:, column] *= log_unigram[token]
+            features[:, column] *= log_unigram
         elif kind == KINDS["base-by-match"]:
             features[:, column] *= np.where(features[:, column] > 0, log_base, 0.0)
-    return Built(features, aim, ptr, shift, weights, log_base, token, query, beyond)
 
 
 def _fill(text: NumberedText, start: int, columns: Columns, out: Features) -> None:
