@@ -177,16 +177,11 @@ def units(run: Path) -> dict[str, str]:
 
 
 def test_another_source_or_version_computes_its_units_again_and_no_others(
-    site: Path, small_model: Path, tmp_path: Path
+    folder: Path, site: Path, tmp_path: Path
 ) -> None:
-    own = {"kind": "generation", "surrogates": ["counts"], "rollout_seeds": 1}
-    write_config(tmp_path / "runs", small_model, HEADS, own)
-    runs = tmp_path / "runs"
-    first = plugins.ccmc(["run", "small.yaml", "--out", "first"], site, cwd=runs)
-    assert first.returncode == 0, first.stderr
-    before = units(runs / "first")
-    heads = {label for label in before if ": heads of" in label}
-    assert len(heads) == 1 < len(before)
+    first, before = folder / "one", units(folder / "one")
+    own = {label for label in before if ": heads of" in label or ": surrogates of generation" in label}
+    assert 2 == len(own) < len(before)
 
     other = edited(site, tmp_path / "other", lambda text: text.replace("-np.log1p(", "-2 * np.log1p("))
     newer = shutil.copytree(site, tmp_path / "newer", ignore=shutil.ignore_patterns("__pycache__"))
@@ -194,16 +189,17 @@ def test_another_source_or_version_computes_its_units_again_and_no_others(
     metadata = about / "METADATA"
     metadata.write_text(metadata.read_text().replace("Version: 1.0", "Version: 1.1"))
     words = edited(site, tmp_path / "words", lambda text: text.replace("attends with", "looks back with"))
-    for name, plugin, again in (("other", other, heads), ("newer", newer, heads), ("words", words, set())):
-        run = resumed(runs / "first", runs / name)
+    for name, plugin, again in (("other", other, own), ("newer", newer, own), ("words", words, set())):
+        run = resumed(first, tmp_path / "runs" / name)
         stored = {folder.name for folder in (run / "units").iterdir() if folder.is_dir()}
-        done = plugins.ccmc(["run", "small.yaml", "--out", name], plugin, cwd=runs)
+        done = plugins.ccmc(["run", "small.yaml", "--set", "seed=0", "--out", str(run)], plugin, cwd=folder)
         assert done.returncode == 0, done.stderr
         after = units(run)
         assert {label for label in before if after[label] != before[label]} == again, name
         computed = {folder.name for folder in (run / "units").iterdir() if folder.is_dir()} - stored
         assert computed == {after[label] for label in again}, name
-    rows = {name: pd.read_parquet(runs / name / "rows.parquet") for name in ("first", "other", "newer")}
+    places = {"first": first, **{name: tmp_path / "runs" / name for name in ("other", "newer")}}
+    rows = {name: pd.read_parquet(place / "rows.parquet") for name, place in places.items()}
     pd.testing.assert_frame_equal(rows["first"], rows["newer"])
     differs = ~np.isclose(rows["first"]["value"].astype(float), rows["other"]["value"].astype(float), equal_nan=True)
     assert set(rows["first"][differs]["surrogate"]) == {"recency"}

@@ -15,6 +15,7 @@ import pytest
 from made_up import declare, write_run
 from markupsafe import escape
 
+import harness
 from harness.cli.app import invoke
 from harness.core.errors import UsageError
 from harness.core.records import Interval, Table
@@ -165,21 +166,26 @@ def test_winners_are_marked_where_they_stand() -> None:
     assert len(text["made"]) == len(continuation)
 
 
-def test_several_runs_stand_beside_each_other(
-    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two seconds, as complete and verified as any."""
+    experiment = {"kind": "equivalence", "vocab_size": 4, "dimensions": [4], "repetitions": 1}
+    return harness.run({"name": "tiny", "experiments": [experiment]}, out=tmp_path_factory.mktemp("tiny") / "run")
+
+
+def test_several_runs_stand_beside_each_other(tiny: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     second = tmp_path / "second"
-    shutil.copytree(finished[0].path, second)
+    shutil.copytree(tiny.path, second)
     target = tmp_path / "out" / "report.html"
-    assert invoke(["report", str(finished[0].path), str(second), "-o", str(target)]) == 0
+    assert invoke(["report", str(tiny.path), str(second), "-o", str(target)]) == 0
     assert "report: " in capsys.readouterr().out
     page = target.read_text(encoding="utf-8")
     assert "Runs beside each other" in page
     assert page.count('<section id="run-') == 2
     with pytest.raises(UsageError, match="given twice"):
-        render_report([finished[0], finished[0]])
+        render_report([tiny, tiny])
     with pytest.raises(UsageError, match="is a folder"):
-        write_report([finished[0]], tmp_path)
+        write_report([tiny], tmp_path)
 
 
 def test_a_partial_run_says_so(finished: Any, tmp_path: Path) -> None:
@@ -212,9 +218,9 @@ def test_runs_of_the_paper_have_answers_and_pictures() -> None:
 
 
 def test_a_report_is_written_into_its_run(
-    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, two = (shutil.copytree(finished[0].path, tmp_path / name) for name in ("one", "two"))
+    one, two = (shutil.copytree(tiny.path, tmp_path / name) for name in ("one", "two"))
     monkeypatch.chdir(tmp_path)
     assert invoke(["report", "one"]) == 0
     assert "one/report.html" in capsys.readouterr().out
