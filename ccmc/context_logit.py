@@ -219,7 +219,7 @@ def context_rows(
             raise ValueError(f"text {index} has token {int(text.types.max())}; P0 has {base.vocab_size} tokens")
     from ccmc._logit.rows import build
 
-    made = build(numbered, starts, columns, base.log_at, closed, offset, targets, dtype, base.log_unigram)
+    made = build(numbered, starts, columns, base, closed, offset, targets, dtype)
     outside = None if closed else Outside(base, made.query, made.token, made.beyond[:, 0], made.beyond[:, 1])
     return ChoiceRows(
         made.features, made.targets, made.ptr, made.offsets, made.weights, columns.names, outside, made.log_base

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ccmc._data.numbered import NumberedText
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.names import KINDS, Columns, columns_of
+from ccmc._logit.terms import Base
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 LogAt = Callable[[IntArray, IntArray], FloatArray]
@@ -38,8 +39,8 @@ class Built:
 
 
 def build(
-    texts: Sequence[NumberedText], starts: Sequence[int], columns: Columns, log_at: LogAt, closed: bool,
-    offset: str, targets: Any, dtype: Any, log_unigram: FloatArray,
+    texts: Sequence[NumberedText], starts: Sequence[int], columns: Columns, base: Base, closed: bool,
+    offset: str, targets: Any, dtype: Any,
 ) -> Built:  # fmt: skip
     """See `context_rows`."""
     sizes = [text.sizes(start) for text, start in zip(texts, starts, strict=True)]
@@ -58,14 +59,14 @@ def build(
         query[rows] = text.types[text.local[start - 1 : -1]]
         if offset != "none":
             shift[part] = _offset(text, start, offset, place, np.cumsum(size))
-        aim[part], beyond[rows] = _targets(targets, index, text, start, size, place, log_at)
+        aim[part], beyond[rows] = _targets(targets, index, text, start, size, place, base.log_at)
         choice += len(size)
     if closed:
         aim, beyond, weights = _closed(aim, shift, ptr)
     if isinstance(targets, str) and targets == "none":
         aim, beyond, weights = _nothing(shift, ptr)
-    log_base = log_at(np.repeat(query, np.diff(ptr)), token)
-    _of_base(features, columns, log_base, log_unigram[token])
+    log_base = base.log_at(np.repeat(query, np.diff(ptr)), token)
+    _of_base(features, columns, log_base, base.log_unigram[token])
     return Built(features, aim, ptr, shift, weights, log_base, token, query, beyond)
 
 
