@@ -21,7 +21,7 @@ from harness.core.records import Answer, Cell, Column, Table
 from harness.core.rows import MODEL, RESEEDED, frames
 from harness.stats.equivalence import ALPHA, provable_margin
 from harness.stats.grouped import group_mean
-from harness.stats.pooling import Observed
+from harness.stats.pooling import Observed, factors
 from harness.stats.power import Components, components, needed
 
 SEEDS = (1, 2, 4, 8)  # of each side, for which sizes are worked out
@@ -159,7 +159,8 @@ def _cells(frame: pd.DataFrame) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
 def _values(run: Any) -> pd.DataFrame:
     """One row for each figure of a seed of a prompt that was judged, of both sides of a difference."""
     seen = Observed(run.rows)
-    frame = seen.frame[seen.frame["prompt"].notna() & ~seen.frame["complement"].astype(bool)]
+    # where prompts are drawn anew in every repetition, the repetition is the unit, and seeds are not nested in prompts
+    frame = seen.frame[(seen.frame["drawn"] == "prompt") & ~seen.frame["complement"].astype(bool)]
     judged = frame[frame["split"] != "train"]
     keys = ["experiment", *_FACTORS, "prompt", "group", "seed"]
     by = judged.groupby(keys, sort=False, dropna=False, observed=True)["value"]
@@ -272,7 +273,8 @@ def table(found: Sequence[Power], equivalence: bool = False) -> Table:
     rows: list[list[Cell]] = []
     for one in found:
         many: list[Cell] = [_many((one.needed or {}).get(seeds)) for seeds in SEEDS]
-        named: list[Cell] = [getattr(one, column) for column in several]
+        shown = {column: getattr(one, column) for column in several}
+        named: list[Cell] = [factors(name) if column == "condition" else name for column, name in shown.items()]
         seeds = f"{one.seeds[0]} and {one.seeds[1]}"
         rows.append([*named, one.between, one.within, one.prompts, seeds, one.found, *many])
     columns = [
@@ -299,10 +301,10 @@ def _caption(found: Sequence[Power], several: Sequence[str], equivalence: bool) 
     )
     parts = [
         f"{', '.join(word for word in said if word != 'None')}. " if said else "",
-        "Surrogate minus model, paired by prompt. Sd of seeds: of the difference of one seed of each side, 0 without "
-        "sampling, none where a side has one seed (then it is a part of the other sd, and more seeds cannot be "
-        f"predicted). Seeds: of the surrogate and of the model in this run. {last} Prompts at n seeds: with n seeds of "
-        "each side.",
+        "Surrogate minus model, paired by prompt; of agreement with the model, minus that of the model with another "
+        "seed. Sd of seeds: of the difference of one seed of each side, 0 without sampling, none where a side has one "
+        "seed (then it is a part of the other sd, and more seeds cannot be predicted). Seeds: of the surrogate and of "
+        f"the model in this run. {last} Prompts at n seeds: with n seeds of each side.",
     ]
     if any(one.left_out for one in found):
         count = sum(one.left_out for one in found)

@@ -157,6 +157,25 @@ def test_the_least_difference_is_the_one_that_its_interval_shows(smollm2: Run) -
     assert power_by_t(float(difference.std()), len(difference), one.found or 0) == pytest.approx(0.8, abs=0.001)
 
 
+def test_prompts_of_one_repetition_are_no_units() -> None:
+    rows = Rows(experiment="one-layer", model="m", split="held_out")
+    for seed in range(6):
+        for prompt in range(4):
+            for surrogate in ("model", "counts"):
+                rows.add("length", seed + prompt, prompt=f"{seed}-{prompt}", seed=seed, surrogate=surrogate)
+    with pytest.raises(UsageError, match="no rows per prompt"):
+        powers(Fake(rows.frame()), {"length": 0.1})
+
+
+def test_conditions_are_told_apart_and_shown_as_they_are_written_in_tables() -> None:
+    rows = made(20)
+    for prompt in range(20):
+        rows.add("length", float(prompt), prompt=f"p{prompt}", seed=0, surrogate="counts", condition={"t0": 16})
+    table = power_of(Fake(rows.frame()), {"length": 0.1})
+    shown = list(zip(table.column("condition"), table.column("surrogate"), strict=True))
+    assert shown == [(None, "counts"), (None, "ccmc-fit"), ("t0 = 16", "counts")]
+
+
 def test_several_effects_are_one_table_and_names_are_checked(smollm2: Run) -> None:
     table = power_of(smollm2, {"seq_rep_4": 0.05, "loop_share": 0.1}, ["smollm2-135m"], ["greedy"], ["counts"])
     assert table.column("metric") == ["seq_rep_4", "loop_share"]
