@@ -7,6 +7,7 @@ of each prompt, and seeds do nothing there.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,15 +201,25 @@ def _chosen(values: pd.DataFrame, column: str, wanted: Sequence[str]) -> pd.Data
 def _of_model(values: pd.DataFrame, key: tuple[Any, ...]) -> pd.DataFrame:
     """The model's rows under the metric, model and strategy of a key, its second continuations among them.
 
-    Where the surrogates' condition is one of the model's own, only those rows; else those of the model alone.
+    A surrogate's condition may say more than the model's, such as its law beside the start of both: of the model's
+    conditions that agree with it the one that says most is taken.
     """
     part = values[values["surrogate"].isin([MODEL, RESEEDED])]
     for column, value in zip(_FACTORS[:3], key[:3], strict=True):
         part = part[part[column].isna() if value is None else part[column] == value]
-    same = part["condition"].isna() if key[4] is None else part["condition"] == key[4]
-    part = part[same] if same.any() else part[part["condition"].isna()]
+    whole = _items(key[4])
+    within = [text for text in part["condition"].drop_duplicates() if _items(text) <= whole]
+    most = max(within, key=lambda text: len(_items(text)), default=None)
+    part = part[part["condition"].isna() if most is None or pd.isna(most) else part["condition"] == most]
     by = part.groupby(["prompt", "group", "seed"], sort=False, dropna=False, observed=True)["value"]
     return by.mean().reset_index()
+
+
+def _items(condition: Any) -> set[tuple[str, str]]:
+    """The factors of a condition with their values; none where it is missing."""
+    if condition is None or pd.isna(condition):
+        return set()
+    return {(name, json.dumps(value)) for name, value in json.loads(condition).items()}
 
 
 def _power(key: tuple[Any, ...], part: pd.DataFrame, model: pd.DataFrame, effect: float, equivalence: bool) -> Power:

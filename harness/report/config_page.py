@@ -55,6 +55,8 @@ def _type(annotation: Any) -> str:
         return ", or ".join(dict.fromkeys(_type(part) for part in get_args(annotation)))
     if origin is tuple:
         return f"list of {_type(get_args(annotation)[0])}"
+    if origin is dict:
+        return "mapping of {} to {}".format(*(_type(part) for part in get_args(annotation)))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "mapping"
     return _SCALARS[annotation]

@@ -176,6 +176,22 @@ def test_conditions_are_told_apart_and_shown_as_they_are_written_in_tables() -> 
     assert shown == [(None, "counts"), (None, "ccmc-fit"), ("t0 = 16", "counts")]
 
 
+def test_the_model_has_the_same_start_as_its_surrogates() -> None:
+    rows = Rows(experiment="repetition", model="m", strategy="greedy", split="held_out")
+    rng = np.random.default_rng(0)
+    for prompt, (near, far) in enumerate(rng.normal(size=(12, 2))):
+        named = {"prompt": f"p{prompt}", "seed": 0}
+        starts: tuple[tuple[dict[str, int], float], ...] = (({}, near), ({"t0": 16}, far))
+        for start, real in starts:
+            rows.add("length", float(real), surrogate="model", condition=start or None, **named)
+            own = {"law": "decoded", "rung": "counts", **start}
+            rows.add("length", float(real) + 0.1 * (prompt % 3), surrogate="counts", condition=own, **named)
+    early, late = powers(Fake(rows.frame()), {"length": 0.1})
+    spread = float(np.std([0.1 * (prompt % 3) for prompt in range(12)], ddof=1))
+    assert early.between == pytest.approx(spread)
+    assert late.between == pytest.approx(spread)
+
+
 def test_several_effects_are_one_table_and_names_are_checked(smollm2: Run) -> None:
     table = power_of(smollm2, {"seq_rep_4": 0.05, "loop_share": 0.1}, ["smollm2-135m"], ["greedy"], ["counts"])
     assert table.column("metric") == ["seq_rep_4", "loop_share"]
