@@ -27,6 +27,7 @@ from harness.experiments.repetition.parts import (
 )
 from harness.experiments.repetition.walk_tables import scores_table, walks_table, warm_table
 from harness.stats.equivalence import judged_together
+from harness.stats.power import FINDABLE, smallest_difference
 
 HEADLINE_ROWS = 12
 DIFFERENCES = "Differences: paired by prompt, 95 % t intervals over groups, corrected for skewness."
@@ -111,11 +112,12 @@ def _ladder(found: list[Part]) -> Table:
             first = lead.cells((part.model, part.strategy, law))
             real = Source(MODEL, law)
             reference = part.interval("log_loss" if law == RAW else "entropy", real)
-            made.append([*first, MODEL, reference, None, None, None, part.interval("new_share", real)])
+            made.append([*first, MODEL, reference, None, None, None, part.interval("new_share", real), None])
             for source in [one for one in part.sources("new_share") if one.law == law]:
                 fall = fall_of(part, source)
                 others = [part.interval(metric, source) for metric in ("kl", "top_token", "new_share")]
-                made.append([*first, source_name(source), loss_of(part, source), fall, *others])
+                least = None if fall is None else smallest_difference(fall)
+                made.append([*first, source_name(source), loss_of(part, source), fall, *others, least])
         return made
 
     return Table(
@@ -129,11 +131,12 @@ def _ladder(found: list[Part]) -> Table:
             Column("kl", "nats", priority=3),
             Column("top_token", "share", priority=4),
             Column("new_share", "share", priority=2),
+            Column("findable", "nats", priority=5),
         ],
         LazyRows(body),
-        f"{prompts_of(found)}. {NESTED} fall: of the log loss against the rung before. kl and top_token: among tokens "
-        "of the context. new_share: probability of all others. The model's log loss is that of its text under the raw "
-        f"law, its entropy under the decoded one, whose draw the text is. {MEANS} {DIFFERENCES}",
+        f"{prompts_of(found)}. {NESTED} fall: of the log loss against the rung before. {FINDABLE}. kl and top_token: "
+        "among tokens of the context. new_share: probability of all others. The model's log loss is that of its text "
+        f"under the raw law, its entropy under the decoded one, whose draw the text is. {MEANS} {DIFFERENCES}",
     )
 
 
@@ -163,12 +166,14 @@ def _open(found: list[Part]) -> Table:
             first = lead.cells((part.model, part.strategy, law))
             real = Source(MODEL, law)
             walked = part.interval("new_tokens", part.fixed(MODEL))
-            made.append([*first, MODEL, part.interval("new_share", real), None, walked, None])
+            made.append([*first, MODEL, part.interval("new_share", real), None, walked, None, None])
             for source in [one for one in part.sources("new_share") if one.law == law]:
                 step = paired(part.sample("new_share", source), part.sample("new_share", real)).mean().interval()
                 walk = Source(source.name, law, source.rung, part.start)
                 cells = (part.interval("new_share", source), step, part.interval("new_tokens", walk))
-                made.append([*first, source_name(source), *cells, _gap(part, walk)])
+                gap = _gap(part, walk)
+                least = None if gap is None else smallest_difference(gap)
+                made.append([*first, source_name(source), *cells, gap, least])
         return made
 
     return Table(
@@ -181,11 +186,13 @@ def _open(found: list[Part]) -> Table:
             Column("it - model", signed=True, priority=1),
             Column("walks", "share"),
             Column("walks - model", signed=True),
+            Column("findable", priority=3),
         ],
         LazyRows(body),
         f"{prompts_of(found)}. next token: probability of tokens outside the context, along the model's text. walks: "
         "share of generated tokens that are new in prompt and continuation, under the strategy. Surrogates are open: "
-        f"they give probability to new tokens, unless they are called closed. {MEANS} {DIFFERENCES}",
+        f"they give probability to new tokens, unless they are called closed. {MEANS} {DIFFERENCES} "
+        f"{FINDABLE}, of walks.",
     )
 
 

@@ -12,6 +12,7 @@ from harness.experiments.repetition.judging import NEVER, Source
 from harness.experiments.repetition.margins import MARGINS
 from harness.experiments.repetition.parts import FIXED, MEANS, Part, paired, prompts_of, source_name
 from harness.stats.equivalence import Verdict, judged_together
+from harness.stats.power import FINDABLE, smallest_difference
 from harness.stats.proper import skill
 
 SCORES = ("energy_score", "crps_seq_rep_4", "window_energy", "winner_energy")
@@ -148,7 +149,8 @@ def warm_table(found: list[Part]) -> Table:
             energy = part.interval("energy_score", source)
             gain = None if source.name == SHUFFLED else skill_of(part, source)
             first = [*lead.cells(_key(part, source)), source_name(source), source.t0]
-            made.append([*first, gap, energy, gain, energy.n])
+            least = None if gap is None else smallest_difference(gap)
+            made.append([*first, gap, energy, gain, energy.n, least])
         return made
 
     return Table(
@@ -162,12 +164,13 @@ def warm_table(found: list[Part]) -> Table:
             Column("energy_score"),
             Column("skill", priority=2),
             Column("groups", priority=3),
+            Column("findable", priority=4),
         ],
         LazyRows(body),
         f"{prompts_of(warmed)} at the first t0. t0: tokens of the model's own text before a surrogate takes over; only "
         f"what comes later is judged. The null is {FIXED[SHUFFLED]}, the ceiling other seeds, which share no beginning "
         "and so are a ceiling at t0 = 0 only, unless the model has one continuation. skill: 1 - its score / that of "
-        "the null. 95 % intervals over groups.",
+        f"the null. 95 % intervals over groups. {FINDABLE}, of seq_rep_4.",
     )
 
 
