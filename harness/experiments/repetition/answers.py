@@ -151,6 +151,8 @@ def _law(part: Part, choice: Choice | None, question: str) -> Answer:
     if rung is None:
         return _unanswered(question, part, f"{LOGIT} was not fitted")
     raw, decoded = part.rung(rung, RAW), part.rung(rung, DECODED)
+    if not part.sample(METRIC, decoded).rows:
+        return _unanswered(question, part, "no walks were judged")
     if not part.sample(METRIC, raw).rows:
         reason = "walks of the raw law are not made where the strategy cuts the distribution"
         return _unanswered(question, part, reason)

@@ -71,7 +71,7 @@ def _of_model(model: str, own: list[Part], label: str) -> list[Figure]:
 
 def _rungs(axis: Any, rungs: Sequence[str]) -> None:
     """Names of the rungs below an axis."""
-    axis.set_xticks(range(len(rungs)), [short(short_rung(rung), 18) for rung in rungs], rotation=30, ha="right")
+    axis.set_xticks(range(len(rungs)), [short(short_rung(rung), 18) for rung in rungs], rotation=40, ha="right")
     axis.set_xlim(-0.4, len(rungs) - 0.6)
     axis.tick_params(axis="x", labelsize=7)
 

@@ -172,7 +172,8 @@ class Part:
     @property
     def prompts(self) -> tuple[int, int]:
         """Prompts that the model continued, and their groups."""
-        one = self.sample("new_tokens", self.fixed(MODEL))
+        walked, along = self.sample("new_tokens", self.fixed(MODEL)), self.sample("new_share", Source(MODEL, self.law))
+        one = walked if walked.rows else along
         return len(one.units), len(one.units if one.groups is None else np.unique(one.groups))
 
     @property

@@ -84,8 +84,8 @@ def _best(found: list[Part], choices: dict[str, Choice | None]) -> Table:
         ],
         body,
         f"{prompts_of(shown)}; walks of the {shown[0].law} law. walks, model's: share of repeated 4-grams (seq_rep_4); "
-        f"new: share of new tokens. {_chosen(choices)} It was picked on these very prompts; a confirmation needs "
-        f"prompts that chose nothing, in another run. verdict: agrees within {MARGINS['seq_rep_4']:g}, differs, or "
+        f"new: share of new tokens. {_chosen(choices)} "
+        f"verdict: agrees within {MARGINS['seq_rep_4']:g}, differs, or "
         f"undecided, after Holm's correction over the table. {DIFFERENCES}{more}",
         headline=True,
     )
@@ -95,7 +95,8 @@ def _chosen(choices: dict[str, Choice | None]) -> str:
     """The rule of the rung, and what it could not do."""
     if all(one is None for one in choices.values()):
         return f"No rung of {LOGIT} has an energy score, so that none was chosen."
-    text = f"Rung of the ladder: {RULE}."
+    text = f"Rung of the ladder: {RULE}. It was picked on these very prompts; a confirmation needs prompts that chose "
+    text += "nothing, in another run."
     if any(one is not None and one.untested for one in choices.values()):
         text += " Some rungs could not be tested against the least one and count as not above it."
     return text
