@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pandas as pd
@@ -134,8 +134,13 @@ def _steps(part: Part, rungs: list[str]) -> str:
         if beyond_it
     ]
     if not said:
-        return f" No step of the ladder is shown to change how much walks repeat (Holm, {len(pairs)} steps)."
-    return f" Adding {', '.join(said)} (Holm, {len(pairs)} step{'s' if len(pairs) > 1 else ''})."
+        return f" No step of the ladder is shown to change how much walks repeat{_many(pairs)}."
+    return f" Adding {', '.join(said)}{_many(pairs)}."
+
+
+def _many(pairs: Sequence[object]) -> str:
+    """For how many steps the tests are corrected."""
+    return f" (Holm, {len(pairs)} steps)" if len(pairs) > 1 else ""
 
 
 def _chosen_rung(part: Part, choice: Choice | None) -> str | None:
@@ -203,6 +208,9 @@ def _prompt(part: Part, choice: Choice | None, question: str) -> Answer:
     rung = _chosen_rung(part, choice)
     if rung is None:
         return _unanswered(question, part, f"{LOGIT} was not fitted")
+    energy = part.sample("energy_score", part.rung(rung))
+    if energy.value is None:
+        return _unanswered(question, part, energy.reason or f"walks of {LOGIT} have no energy score")
     found = skill_of(part, part.rung(rung))
     if found.value is None:
         return _unanswered(question, part, f"the energy score has no skill to give ({found.missing})")

@@ -120,6 +120,15 @@ def test_few_prompts_answer_nothing_and_say_why(groups: int) -> None:
         assert "too few" in answer.text or "fewer than" in answer.text or "group" in answer.text, answer.text
 
 
+def test_one_walk_a_prompt_has_no_energy_score_and_says_so() -> None:
+    rows = repetition_rows(strategies=("temperature=1",), groups=5, laws=("decoded",))
+    one = (rows["metric"] == "energy_score") & (rows["surrogate"] == "context-logit")
+    rows = rows.assign(value=rows["value"].mask(one), missing=rows["missing"].mask(one, "one draw: no spread"))
+    answer = said(rows)[QUESTIONS[3]]
+    assert not answer.answered
+    assert answer.text.endswith("could not be answered: one draw: no spread.")
+
+
 def test_without_rows_or_a_ladder_there_is_no_crash() -> None:
     rows = repetition_rows()
     assert answers(rows.iloc[:0]) == []
