@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from harness.core.registry import register
 from harness.measures.measurement import Measurement, shorter_than
@@ -62,6 +62,27 @@ def find_loop(continuation: ArrayLike) -> Loop | None:
             onset = int(breaks[-1]) + 1 if breaks.size else 0
             return Loop(period, onset, (length - onset) / length)
     return None
+
+
+def looping(texts: ArrayLike, longest: int) -> NDArray[np.bool_]:
+    """Whether a text ends in a loop after each of its tokens: `find_loop` of what was there then, with short periods.
+
+    Args:
+        texts: [..., T] token ids, one text a row.
+        longest: periods to look for, 1 to so many.
+
+    Returns:
+        bool [..., T + 1]; place t is about the first t tokens: for some period p the last max(3p, 16) of them repeat.
+    """
+    tokens = np.asarray(texts, dtype=np.int64)
+    place = np.arange(tokens.shape[-1])
+    found = np.zeros((*tokens.shape[:-1], tokens.shape[-1] + 1), dtype=bool)
+    for period in range(1, min(longest, tokens.shape[-1] - 1) + 1):
+        other = np.broadcast_to(place, tokens.shape).copy()
+        other[..., period:][tokens[..., period:] == tokens[..., :-period]] = -1
+        run = place - np.maximum.accumulate(other, axis=-1)  # equal tokens in a row, up to this one
+        found[..., 1:] |= run >= max(LOOP_ROUNDS * period, SHORTEST_LOOP) - period
+    return found
 
 
 def loop_measures(tokens: Tokens) -> dict[str, Measurement]:

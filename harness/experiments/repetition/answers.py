@@ -11,6 +11,7 @@ from harness.core.records import Answer, Interval
 from harness.core.rows import MODEL
 from harness.experiments._shared.sentences import beyond, rough, with_unit
 from harness.experiments.repetition.choosing import Choice, choose
+from harness.experiments.repetition.hazard_tables import calibrated, calibrations
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.margins import MARGINS
 from harness.experiments.repetition.parts import (
@@ -49,7 +50,10 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
         ("Does a walk know which prompt it continues?", _prompt),
         ("What could this run have found?", _findable),
     )
-    return [make(part, choices[part.model], question) for question, make in questions for part in found]
+    made = [make(part, choices[part.model], question) for question, make in questions for part in found]
+    sums = calibrations(rows)
+    forecast = [part for part in found if any(metric == "brier_reuse" for metric, _ in part.samples)]
+    return made + [calibrated(part, choices[part.model], sums) for part in forecast]
 
 
 def _unanswered(question: str, part: Part, reason: str) -> Answer:

@@ -13,6 +13,8 @@ from harness.core.rows import MODEL, RESEEDED, SHUFFLED
 from harness.core.style import BLACK, WIDTH, series, styled
 from harness.experiments._shared.drawing import figure_of, panels, points, short
 from harness.experiments._shared.naming import labels
+from harness.experiments.repetition.hazard_tables import Sums, calibrations
+from harness.experiments.repetition.hazards import POSITION
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.parts import FIXED, LOGIT, RAW, Part, by_model, parts, short_rung
 
@@ -32,7 +34,20 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
     """
     found = by_model(parts(rows))
     named = labels(list(found))
-    return [figure for model, own in found.items() for figure in _of_model(model, own, named[model])]
+    made = [figure for model, own in found.items() for figure in _of_model(model, own, named[model])]
+    sums = calibrations(rows)
+    for model, own in found.items():
+        if forecast := [part for part in own if any(key[:2] == (model, part.strategy) for key in sums)]:
+            made.append(
+                Figure(
+                    f"calibration-{named[model]}",
+                    f"Forecasts that the next token of {model} is in its context",
+                    "Share of steps at which it was, against the mean forecast, in ten bins of all judged steps; on "
+                    "the diagonal forecasts are calibrated. Areas of the points grow with the steps in a bin.",
+                    partial(calibration_figure, forecast, sums),
+                )
+            )
+    return made
 
 
 def _of_model(model: str, own: list[Part], label: str) -> list[Figure]:
@@ -167,4 +182,29 @@ def warm_figure(own: Sequence[Part]) -> Drawn:
         axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
     axes[0].set_ylabel("energy score")
     figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+@styled
+def calibration_figure(own: Sequence[Part], sums: Sums) -> Drawn:
+    """Events against forecasts of re-use, one panel per strategy: the model, the first and last rung, and position."""
+    figure, axes = _grid(len(own), 2.9)
+    for axis, part in zip(axes, own, strict=True):
+        axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+        ends = [Source(LOGIT, part.law, rung) for rung in dict.fromkeys(part.rungs[:1] + part.rungs[-1:])]
+        lines = [("model", Source(MODEL, part.law)), *((short_rung(one.rung), one) for one in ends)]
+        for index, (label, source) in enumerate([*lines, (POSITION, Source(POSITION))]):
+            found = sums.get((part.model, part.strategy, source))
+            if found is None:
+                continue
+            n, forecast, event = found[:, found[0] > 0]
+            look = {"color": BLACK} if source.name == MODEL else {"color": series(index)["color"]}
+            axis.plot(forecast / n, event / n, linewidth=0.8, **look)
+            drawn = label if axis is axes[0] else None
+            axis.scatter(
+                forecast / n, event / n, 4 + 60 * n / n.sum(), marker=series(index)["marker"], label=drawn, **look
+            )
+        axis.set(title=part.strategy, xlabel="mean forecast", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes[0].set_ylabel("share re-used")
+    figure.legend(loc="outside upper center", ncols=4)
     return figure

@@ -159,3 +159,65 @@ register.measure(
     label="kept mass",
     about="probability that the rows of base transitions keep, mean over tokens",
 )
+
+register.measure(
+    "brier_reuse",
+    unit="score",
+    better="lower",
+    absolute=0.0001,
+    label="Brier score of re-use",
+    about="squared error of the forecast that the next token is in the context, mean over the steps of a text",
+    source="Brier, Verification of Forecasts Expressed in Terms of Probability, 1950",
+)
+
+register.measure(
+    "log_reuse",
+    unit="nats",
+    better="lower",
+    absolute=1e-05,
+    label="log score of re-use",
+    about="minus the log-probability that a forecast gave to whether the next token is in the context",
+)
+
+register.measure(
+    "brier_which",
+    unit="score",
+    better="lower",
+    absolute=0.0001,
+    label="Brier score of the choice",
+    about="squared error over the types of the context, of which of them comes, given that one does; 0 to 2",
+)
+
+register.measure(
+    "brier_loop",
+    unit="score",
+    better="lower",
+    absolute=0.0001,
+    label="Brier score of loop starts",
+    about="squared error of the forecast that a loop starts within 16 tokens, at every eighth step outside a loop",
+)
+
+register.measure(
+    "brier_leave",
+    unit="score",
+    better="lower",
+    absolute=0.0001,
+    label="Brier score of loop ends",
+    about="squared error of the forecast that a loop is left within 16 tokens, at every eighth step inside one",
+)
+
+register.measure(
+    "calibration_forecast",
+    unit="probability",
+    absolute=0.0001,
+    label="forecast of a bin",
+    about="mean forecast of the steps in one bin of forecasts",
+)
+
+register.measure(
+    "calibration_event",
+    unit="share",
+    absolute=0.0001,
+    label="events of a bin",
+    about="share of the steps in one bin of forecasts at which the event came",
+)

@@ -27,6 +27,8 @@ FIXED = {SHUFFLED: FRAME[SHUFFLED], CONSTANT: "constant law", NEVER: "never repe
 """Sources that are no surrogates: name in the rows -> in tables."""
 MEANS = "Means: 95 % intervals, bootstrap over groups."
 SHORT = 24  # signs of a rung's name in tables
+CALIBRATION = ("calibration_forecast", "calibration_event")
+"""Metrics of bins of forecasts, which are of a fold and of no prompt."""
 _NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
 _KEYS = ("model", "strategy", "metric", "surrogate")
 
@@ -225,7 +227,7 @@ def parts(rows: pd.DataFrame) -> list[Part]:
     Args:
         rows: of the experiment, from one run.
     """
-    given = rows[rows["split"] == "held_out"]
+    given = rows[(rows["split"] == "held_out") & ~rows["metric"].isin(CALIBRATION)]
     if given.empty:
         return []
     seen = Observed(given)

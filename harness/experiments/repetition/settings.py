@@ -27,6 +27,7 @@ class Repetition(Growing):
 
     continues: ClassVar[bool] = True
     harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "statistics", "rollout_seeds", "margins"})
+    later: ClassVar[frozenset[str]] = frozenset({"hazard_rollouts"})
 
     kind: Literal["repetition"]
     surrogates: tuple[str, ...] = Field(
@@ -61,6 +62,12 @@ class Repetition(Growing):
     rollout_seeds: int = Field(default=4, ge=1, description="walks of each surrogate from each prompt")
     warm_starts: tuple[int, ...] = Field(
         default=(0,), min_length=1, description="tokens of the model's own text before a surrogate takes over"
+    )
+    hazard_rollouts: int = Field(
+        default=0,
+        ge=0,
+        description="rollouts of 16 tokens from every eighth step of the judged texts, which say how likely a loop "
+        "starts, or is left, within them, by context-logit and suffix fitted to the decoded law; 0: no such forecasts",
     )
     margins: dict[str, float] = Field(
         default=MARGINS,

@@ -11,6 +11,7 @@ from harness.core.rows import MODEL, is_infinite
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.choosing import RULE, Choice, choose
+from harness.experiments.repetition.hazard_tables import EVENTS, calibrations, hazards_table
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.margins import MARGINS
 from harness.experiments.repetition.parts import (
@@ -47,6 +48,8 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     made = [_best(found, choices), _ladder(found), walks_table(found), scores_table(found), _open(found)]
     if any(len(part.starts) > 1 for part in found):
         made.append(warm_table(found))
+    if any(metric in EVENTS for part in found for metric, _ in part.samples):
+        made.append(hazards_table(found, calibrations(rows)))
     if len(weights := last_weights(rows, found)):
         made.append(_weights(weights))
     return made

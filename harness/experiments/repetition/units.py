@@ -20,6 +20,7 @@ from harness.core import registry
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments.repetition import bases
+from harness.experiments.repetition.hazards import FoldHazards
 from harness.experiments.repetition.scores import read_scored
 from harness.experiments.repetition.settings import rungs
 from harness.runs.units import Work
@@ -47,6 +48,8 @@ def fold(work: Work) -> pd.DataFrame:
     chosen = neutral_context(train, list(given)) if given else NO_BASE
     known = {NO_BASE: BaseTransition.flat(size), **given}
     walks: list[dict[str, Any]] = []
+    hazards = FoldHazards(rows, s, train, judged)
+    hazards.of_model()
     plan = list(_fits(s, given))
     for index, (law, name, rung, statistics) in enumerate(plan):
         label = f"{name}, {rung}" if rung else name
@@ -58,7 +61,10 @@ def fold(work: Work) -> pd.DataFrame:
             where = {**fact.where, "condition": {**condition, **fact.where.get("condition", {})}}
             rows.add(fact.metric, fact.value, surrogate=name, split="train", **where)
         for text in judged:
-            _one_step(rows, name, condition, surrogate.along(text), text, text.laws[law])
+            along = surrogate.along(text)
+            _one_step(rows, name, condition, along, text, text.laws[law])
+            hazards.of_text(name, condition, text, along)
+        hazards.of_surrogate(name, condition, surrogate)
         work.progress((index + 0.7) / len(plan), f"walks of {label}")
         walks += _walk(s, surrogate, name, condition, judged)
     write_parquet(pd.DataFrame(walks), work.folder / "trajectories.parquet")

@@ -36,7 +36,7 @@ def write_config(folder: Path, model: Path, **changes: Any) -> Path:
             "max_new_tokens": 40, "strategies": ["greedy", {"temperature": 0.8, "top_p": 0.9}], "seeds": 2,
             "ignore_eos": True,
         },
-        "experiments": [{**experiment, "rollout_seeds": 2, "warm_starts": [0, 6], **changes}],
+        "experiments": [{**experiment, "rollout_seeds": 2, "hazard_rollouts": 2, "warm_starts": [0, 6], **changes}],
     }  # fmt: skip
     path = folder / "repetition.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -74,6 +74,11 @@ def test_rows_of_every_part(run: Any) -> None:
     )
     sources = {"model", "model-reseeded", "model-shuffled", "constant", "never-repeats", "context-logit", "suffix"}
     assert sources <= set(rows["surrogate"].dropna())
+    assert {"brier_reuse", "log_reuse", "brier_which", "brier_loop", "brier_leave"} <= set(rows["metric"])
+    forecast = rows[(rows["metric"] == "brier_reuse") & (rows["strategy"] == "greedy")]
+    own = forecast[(forecast["surrogate"] == "model") & (forecast["condition"] == '{"law": "decoded"}')]
+    assert own["value"].max() < 1e-9  # greedy text is no surprise to its own law
+    assert forecast.groupby(["surrogate", "condition"], dropna=False)["prompt"].nunique().eq(8).all()
     cuts = rows[(rows["strategy"] == "temperature=0.8,top_p=0.9") & (rows["metric"] == "seq_rep_4")]
     laws = {json.loads(c).get("law") for c in cuts["condition"].dropna()}
     assert laws == {None, "decoded"}  # cuts are not applied to a surrogate afterwards

@@ -1,0 +1,159 @@
+"""What forecasts along the model's own text are worth: Brier scores, how well they are calibrated, and skill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from harness.core.records import Answer, Cell, Column, Interval, Table
+from harness.core.rows import MODEL, is_infinite
+from harness.experiments._shared.lazy import LazyRows
+from harness.experiments._shared.leading import Leading
+from harness.experiments._shared.sentences import with_unit
+from harness.experiments.repetition.choosing import Choice
+from harness.experiments.repetition.hazards import BASE_RATE, BINS, POSITION
+from harness.experiments.repetition.judging import Source
+from harness.experiments.repetition.parts import CALIBRATION, LOGIT, Part, paired, prompts_of, source_name, up_to
+from harness.stats.hazards import murphy
+from harness.stats.intervals import Floats
+from harness.stats.proper import skill
+
+EVENTS = {
+    "brier_reuse": "re-use",
+    "brier_which": "which token",
+    "brier_loop": "loop starts",
+    "brier_leave": "loop is left",
+}
+"""Metric -> the event in tables."""
+QUESTION = "Are the forecasts of re-use calibrated?"
+CLOSE = 0.05  # a typical distance of forecast and share that would not matter
+Sums = Mapping[tuple[str, str, Source], Floats]
+
+
+def calibrations(rows: pd.DataFrame) -> Sums:
+    """(model, strategy, source) -> [3, bins] number of steps, sum of their forecasts, and number of events.
+
+    Args:
+        rows: of the experiment, from one run; bins of all folds are added.
+    """
+    found: dict[tuple[str, str, Source], Floats] = {}
+    for row in rows[rows["metric"].isin(CALIBRATION)].to_dict("records"):
+        at = json.loads(str(row["condition"]))
+        source = Source(str(row["surrogate"]), at.get("law", ""), at.get("rung", ""))
+        sums = found.setdefault((str(row["model"]), str(row["strategy"]), source), np.zeros((3, BINS)))
+        part = 1 + CALIBRATION.index(str(row["metric"]))
+        sums[part, at["bin"]] += float(row["n"]) * float(row["value"])
+        if part == 1:
+            sums[0, at["bin"]] += float(row["n"])
+    return found
+
+
+def reliability(sums: Floats | None) -> float | None:
+    """Mean squared distance of forecast and share over bins, weighed by their steps; None without any.
+
+    Args:
+        sums: [3, bins] as `calibrations` gives them.
+    """
+    return None if sums is None else float(murphy(sums[None])[0, 0])
+
+
+def hazards_table(found: Sequence[Part], sums: Sums) -> Table:
+    """One line per event and source, sources of one law beside each other."""
+    places = [(p, metric, source) for p in found for metric in EVENTS for source in _sources(p, metric)]
+    keys = [(part.model, part.strategy, EVENTS[metric], source.law or "–") for part, metric, source in places]
+    lead = Leading(("model", "strategy", "event", "law"), keys)
+
+    def body() -> list[list[Cell]]:
+        made: list[list[Cell]] = []
+        for key, (part, metric, source) in zip(keys, places, strict=True):
+            of_bins = sums.get((part.model, part.strategy, source)) if metric == "brier_reuse" else None
+            nats = _nats(part, source) if metric == "brier_reuse" else None
+            gains = [_skill(part, metric, source, name) for name in (BASE_RATE, POSITION)]
+            first = [*lead.cells(key), source_name(source), part.interval(metric, source)]
+            made.append([*first, reliability(of_bins), *gains, nats])
+        return made
+
+    return Table(
+        "repetition.hazards",
+        f"Forecasts along the model's own text: {lead.same}",
+        [
+            *lead.columns,
+            Column("source", left=True),
+            Column("Brier"),
+            Column("reliability", priority=3),
+            Column("over base rate", signed=True, priority=2),
+            Column("over position", signed=True, priority=1),
+            Column("log score", "nats", priority=4),
+        ],
+        LazyRows(body),
+        f"{prompts_of(found)}. Brier: less is better; mean over prompts. re-use: the next token is in the context. "
+        "which token: of the types of the context, given re-use, 0 to 2. loop starts, loop is left: within 16 tokens, "
+        "period up to 32, at every eighth step outside or inside one, forecast from short rollouts. reliability: mean "
+        f"squared distance of forecast and share over {BINS} bins of all steps; 0 is calibrated, and chance makes it "
+        f"larger. over base rate, over position: skill, 1 - Brier / Brier of {BASE_RATE} (for which token: all types "
+        f"of the context alike) or of {POSITION}, a logistic model; both are fitted to training texts. 95 % intervals "
+        "over groups, skill by Fieller's method.",
+    )
+
+
+def _sources(part: Part, metric: str) -> list[Source]:
+    """Whose forecasts there are: by law the model and the surrogates, then the references."""
+    own = [source for name, source in part.samples if name == metric and source.name == MODEL]
+    others = part.sources(metric)
+    laws = list(dict.fromkeys(source.law for source in (*own, *others)))
+    order = sorted(laws, key=lambda law: (law == "", law))
+    return [source for law in order for source in (*own, *others) if source.law == law]
+
+
+def _nats(part: Part, source: Source) -> Cell:
+    """The log score of re-use; a word where it is infinite on a prompt."""
+    sample = part.sample("log_reuse", source)
+    return "infinite" if sample.missing and is_infinite(sample.reason) else sample.interval()
+
+
+def _skill(part: Part, metric: str, source: Source, reference: str) -> Interval | None:
+    """Skill against a reference; None of the references themselves, and where there is no reference."""
+    known = part.sample(metric, Source(reference))
+    if source.name == reference or not known.rows:
+        return None
+    both = paired(part.sample(metric, source), known)
+    return skill(both.values[0], both.values[1], both.groups) if both.n else None
+
+
+def calibrated(part: Part, choice: Choice | None, sums: Sums) -> Answer:
+    """The answer for the chosen rung, or the last one where none was chosen.
+
+    It is "yes" where the root of the reliability is at most .05, which chance only makes larger, and "no" where it is
+    more than that even less what chance makes of calibrated forecasts if every group is worth only one step.
+
+    Args:
+        part: a model and strategy with forecasts.
+        choice: of the model's rung.
+        sums: of `calibrations`.
+    """
+    rung = choice.rung if choice is not None else part.rungs[-1] if part.rungs else None
+    if rung is None:
+        return Answer(QUESTION, f"{part.what}: could not be answered: {LOGIT} was not fitted.", answered=False)
+    source = Source(LOGIT, part.law, rung)
+    own = sums.get((part.model, part.strategy, source))
+    if own is None:
+        return Answer(QUESTION, f"{part.what}: could not be answered: nothing was forecast.", answered=False)
+    relied, _, uncertain = murphy(own[None])[0].tolist()
+    used = np.flatnonzero(own[0])
+    groups = part.interval("brier_reuse", source).n
+    chance = len(used) * uncertain / max(groups, 1)
+    word = "yes" if relied**0.5 <= CLOSE else "no" if relied - chance > CLOSE**2 else "not decided"
+    mean, share = (own[place].sum() / own[0].sum() for place in (1, 2))
+    gap = Interval(relied**0.5, None, None, groups, "of bins of all folds together")
+    text = (
+        f"{part.what}: {word}. Forecasts of {LOGIT}, {up_to(rung, part.rungs)} ({part.law} law), that the next "
+        f"token is in the context and how often it is lie {relied**0.5:.3f} apart (root mean square over {len(used)} "
+        f"bins; within {CLOSE:g} counts as calibrated); on average they say {mean:.3f}, and it is {share:.3f}."
+    )
+    over = _skill(part, "brier_reuse", source, POSITION)
+    if over is not None and over.value is not None:
+        text += f" Their Brier skill over a model of position alone is {with_unit(over, signed=True)}."
+    return Answer(QUESTION, text, gap, answered=word != "not decided")
