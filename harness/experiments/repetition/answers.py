@@ -13,7 +13,6 @@ from harness.experiments._shared.sentences import beyond, rough, with_unit
 from harness.experiments.repetition.choosing import Choice, choose
 from harness.experiments.repetition.hazard_tables import calibrated, calibrations
 from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.margins import MARGINS
 from harness.experiments.repetition.parts import (
     DECODED,
     LOGIT,
@@ -32,7 +31,6 @@ from harness.stats.equivalence import Verdict, Word, judged_together
 
 METRIC = "seq_rep_4"
 COUNTS = "counts"
-MARGIN = MARGINS[METRIC]
 
 
 def answers(rows: pd.DataFrame) -> list[Answer]:
@@ -107,7 +105,7 @@ def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
         name = agreeing[0]
         lowest = "" if name == part.rungs[0] else ", the lowest rung that agrees,"
         text += f"Walks of {LOGIT}, {up_to(name, part.rungs)}{lowest or ','} "
-        text += f"{_compared(judged[name], both[name], many)}.{_vacuous(real)}"
+        text += f"{_compared(judged[name], both[name], many)}.{_vacuous(real, part.margin(METRIC))}"
     else:
         name = min(rungs, key=lambda name: abs(judged[name].interval.value or 0.0))
         text += f"No rung is shown to agree; walks of the closest, {up_to(name, part.rungs)}, "
@@ -117,12 +115,12 @@ def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
     return Answer(question, text, judged[name].interval, answered=decided)
 
 
-def _vacuous(real: Interval) -> str:
+def _vacuous(real: Interval, margin: float) -> str:
     """That agreement says little where the model hardly repeats."""
     most = real.high if real.high is not None else real.value
-    if most is None or most > MARGIN:
+    if most is None or most > margin:
         return ""
-    return f" The model repeats less than the margin of {MARGIN:g}: a law that never repeats would agree too."
+    return f" The model repeats less than the margin of {margin:g}: a law that never repeats would agree too."
 
 
 def _steps(part: Part, rungs: list[str]) -> str:
@@ -203,7 +201,7 @@ def _counts(part: Part, choice: Choice | None, question: str) -> Answer:
         f"{part.what}: {start}. Walks of counts alone ({part.law} law) {_compared(verdict, both)} "
         f"(seq_rep_4 {with_unit(means[0])} against {with_unit(means[1])})."
     )
-    text += _vacuous(means[1]) if word == "agrees" else ""
+    text += _vacuous(means[1], part.margin(METRIC)) if word == "agrees" else ""
     return Answer(question, text, verdict.interval, answered=word != "undecided")
 
 
@@ -245,11 +243,11 @@ def _findable(part: Part, choice: Choice | None, question: str) -> Answer:
     verdict = part.verdict(METRIC, source)
     if verdict.findable is None or verdict.provable is None:
         return _unanswered(question, part, f"{verdict.missing or 'nothing was compared'} ({_units(part)})")
-    small = "enough for" if verdict.provable <= MARGIN else "too few for"
+    small = "enough for" if verdict.provable <= part.margin(METRIC) else "too few for"
     text = (
         f"{part.what}: with {_units(part)}, a difference in seq_rep_4 of {rough(verdict.findable)} between walks "
         f"({up_to(rung, part.rungs)}) and the model would have been found with 80 % power in one test at 5 %, "
         f"and equal means would have been shown to agree within {rough(verdict.provable)}: {small} the margin "
-        f"of {MARGIN:g}."
+        f"of {part.margin(METRIC):g}."
     )
     return Answer(question, text, Interval(verdict.findable, None, None, verdict.groups, "a power, not an estimate"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED, Rows
 from harness.experiments._shared.continuations import Continuation, read_continuations
@@ -80,6 +81,8 @@ def judge(work: Work) -> pd.DataFrame:
     rows = Rows(
         experiment="repetition", model=s["model"], revision=s["revision"], strategy=s["strategy"], split="held_out"
     )
+    for name, margin in s["margins"].items():
+        rows.add(f"margin_{name}", margin, surrogate=MODEL, n=1)
     by_fold: dict[int, list[str]] = {}
     for prompt, number in s["folds"].items():
         if number is not None and all(len(of[prompt].continuation) for of in texts):
@@ -179,9 +182,11 @@ class _Frame:
 
     def _own(self, y: FloatArray, texts: Sequence[IntArray], deterministic: bool = False) -> dict[str, Score]:
         """The model's other seeds against each of its seeds."""
-        made = {"energy_score": self_energy(_euclidean(y, y, self.scale), deterministic)}
+        there = _defined(y)
+        made = {"energy_score": self_energy(_euclidean(y, y, self.scale, there), deterministic)}
         for place, name in enumerate(FIGURES):
-            made[f"crps_{name}"] = self_energy(np.abs(y[:, None, place] - y[None, :, place]), deterministic)
+            distances = np.abs(y[:, None, place] - y[None, :, place])
+            made[f"crps_{name}"] = self_energy(distances, deterministic) if there[place] else _undefined(y, y)
         made["window_energy"] = self_energy(window_distances(texts, texts, self.idf), deterministic)
         made["winner_energy"] = self_energy(winner_distances(texts, texts), deterministic)
         return made
@@ -192,12 +197,13 @@ class _Frame:
     ) -> dict[str, Score]:  # fmt: skip
         """Draws [n_x, figures] of a law against the model's seeds [n_y, figures]."""
         alone = len(x) == 1 and not deterministic
-        made = {
-            "energy_score": energy(
-                _euclidean(x, y, self.scale), None if alone else _euclidean(x, x, self.scale), deterministic
-            )
-        }
+        there = _defined(x, y)  # the same figures in both terms: the score of anything else is not proper
+        within = None if alone else _euclidean(x, x, self.scale, there)
+        made = {"energy_score": energy(_euclidean(x, y, self.scale, there), within, deterministic)}
         for place, name in enumerate(FIGURES):
+            if not there[place]:
+                made[f"crps_{name}"] = _undefined(x, y)
+                continue
             across, among = np.abs(x[:, None, place] - y[None, :, place]), np.abs(x[:, None, place] - x[None, :, place])
             made[f"crps_{name}"] = energy(across, None if alone else among, deterministic)
         if paths is not None:
@@ -226,9 +232,17 @@ class _Frame:
         return {**where, "group": group, "fold": self.fold}
 
 
-def _euclidean(a: FloatArray, b: FloatArray, scale: FloatArray) -> FloatArray:
-    """[n_a, n_b] scaled distances over the figures that both sides have for every draw."""
-    defined = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
-    if not defined.any():
+def _defined(*vectors: FloatArray) -> NDArray[np.bool_]:
+    """[figures] which every continuation of all sides has: a short one lacks some."""
+    return np.logical_and.reduce(np.isfinite(np.concatenate(vectors)), axis=0)  # type: ignore[no-any-return]
+
+
+def _undefined(x: FloatArray, y: FloatArray) -> Score:
+    return Score(None, 0.0, None, len(x), len(y), "a continuation is too short for the figure")
+
+
+def _euclidean(a: FloatArray, b: FloatArray, scale: FloatArray, there: NDArray[np.bool_]) -> FloatArray:
+    """[n_a, n_b] scaled distances over the figures that are there."""
+    if not there.any():
         return np.zeros((len(a), len(b)))
-    return euclidean(a[:, defined], b[:, defined], scale[defined])
+    return euclidean(a[:, there], b[:, there], scale[there])

@@ -221,3 +221,42 @@ register.measure(
     label="events of a bin",
     about="share of the steps in one bin of forecasts at which the event came",
 )
+
+register.measure(
+    "margin_seq_rep_1",
+    unit="share",
+    label="margin of seq_rep_1",
+    about="difference in the share of repeated tokens within which equivalence is tested, as the config names it",
+)
+
+
+register.measure(
+    "margin_seq_rep_4",
+    unit="share",
+    label="margin of seq_rep_4",
+    about="difference in the share of repeated 4-grams within which equivalence is tested, as the config names it",
+)
+
+
+register.measure(
+    "margin_above_half",
+    unit="share",
+    label="margin of above_half",
+    about="difference in the share of texts above .5 within which equivalence is tested, as the config names it",
+)
+
+
+register.measure(
+    "margin_loop_share",
+    unit="share",
+    label="margin of loop_share",
+    about="difference in the share of tokens in loops within which equivalence is tested, as the config names it",
+)
+
+
+register.measure(
+    "margin_new_tokens",
+    unit="share",
+    label="margin of new_tokens",
+    about="difference in the share of new tokens within which equivalence is tested, as the config names it",
+)

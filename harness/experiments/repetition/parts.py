@@ -145,6 +145,11 @@ class Part:
         """A figure with its units; one without units where there are no rows."""
         return self.samples.get((metric, source), _NOTHING)
 
+    def margin(self, metric: str) -> float:
+        """Within which equivalence is tested, as the config of the run named it."""
+        named = self.sample(f"margin_{metric}", Source(MODEL)).value
+        return MARGINS[metric] if named is None else named
+
     def interval(self, metric: str, source: Source) -> Interval:
         """A figure with its interval over groups of prompts."""
         return self.sample(metric, source).interval()
@@ -203,7 +208,7 @@ class Part:
     def verdict(self, metric: str, source: Source) -> Verdict:
         """Whether walks agree with the model within the margin, before any correction for other figures."""
         both = self.against_model(metric, source)
-        return judge(both.differences, both.groups, MARGINS[metric])
+        return judge(both.differences, both.groups, self.margin(metric))
 
     def recovered(self, metric: str, source: Source) -> Recovered:
         """Share of the room between another prompt's continuations and the model itself, at the source's start."""

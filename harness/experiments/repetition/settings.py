@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from ccmc.context_logit import statistics_weights
-from harness.config.strict import Growing
+from harness.config.strict import Growing, Strict
 from harness.core import registry
 from harness.experiments._shared.settings import known_surrogates
 from harness.experiments.repetition.margins import MARGINS
@@ -22,11 +22,23 @@ LADDER = (
 )
 
 
+class Margins(Strict):
+    """How large a difference between walks and the model would not matter: named before the run."""
+
+    seq_rep_1: float = Field(default=MARGINS["seq_rep_1"], gt=0, lt=1, description="of the share of repeated tokens")
+    seq_rep_4: float = Field(default=MARGINS["seq_rep_4"], gt=0, lt=1, description="of the share of repeated 4-grams")
+    above_half: float = Field(
+        default=MARGINS["above_half"], gt=0, lt=1, description="of the share of texts with seq_rep_4 above .5"
+    )
+    loop_share: float = Field(default=MARGINS["loop_share"], gt=0, lt=1, description="of the share of tokens in loops")
+    new_tokens: float = Field(default=MARGINS["new_tokens"], gt=0, lt=1, description="of the share of new tokens")
+
+
 class Repetition(Growing):
     """A model's own continuations against walks of surrogates over the whole vocabulary, cross-fitted."""
 
     continues: ClassVar[bool] = True
-    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "statistics", "rollout_seeds", "margins"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "statistics", "rollout_seeds"})
     later: ClassVar[frozenset[str]] = frozenset({"hazard_rollouts"})
 
     kind: Literal["repetition"]
@@ -69,9 +81,8 @@ class Repetition(Growing):
         description="rollouts of 16 tokens from every eighth step of the judged texts, which say how likely a loop "
         "starts, or is left, within them, by context-logit and suffix fitted to the decoded law; 0: no such forecasts",
     )
-    margins: dict[str, float] = Field(
-        default=MARGINS,
-        description="differences that would not matter, by measure: equivalence is tested within them",
+    margins: Margins = Field(
+        default_factory=Margins, description="differences that would not matter: equivalence is tested within them"
     )
 
     @field_validator("surrogates")
@@ -101,13 +112,6 @@ class Repetition(Growing):
     def _starts(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(start < 0 for start in value) or len(set(value)) < len(value):
             raise ValueError(f"warm_starts are different numbers of tokens, at least 0, got {list(value)}")
-        return value
-
-    @field_validator("margins")
-    @classmethod
-    def _margins(cls, value: dict[str, float]) -> dict[str, float]:
-        if wrong := [name for name, margin in value.items() if not 0 < margin < 1e6]:
-            raise ValueError(f"the margin of {wrong[0]} must be above 0, got {value[wrong[0]]}")
         return value
 
 

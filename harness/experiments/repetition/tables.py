@@ -13,7 +13,6 @@ from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.choosing import RULE, Choice, choose
 from harness.experiments.repetition.hazard_tables import EVENTS, calibrations, hazards_table
 from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.margins import MARGINS
 from harness.experiments.repetition.parts import (
     LOGIT,
     MEANS,
@@ -88,7 +87,7 @@ def _best(found: list[Part], choices: dict[str, Choice | None]) -> Table:
         body,
         f"{prompts_of(shown)}; walks of the {shown[0].law} law. walks, model's: share of repeated 4-grams (seq_rep_4); "
         f"new: share of new tokens. {_chosen(choices)} "
-        f"verdict: agrees within {MARGINS['seq_rep_4']:g}, differs, or "
+        f"verdict: agrees within {shown[0].margin('seq_rep_4'):g}, differs, or "
         f"undecided, after Holm's correction over the table. {DIFFERENCES}{more}",
         headline=True,
     )

@@ -53,7 +53,9 @@ def walks_table(found: list[Part]) -> Table:
                 made.append([*first, *gap])
         return made
 
-    margins = " and ".join(f"{margin:g}" for margin in sorted(set(MARGINS.values())))
+    margins = " and ".join(
+        f"{margin:g}" for margin in sorted({part.margin(measure) for part in found for measure in MARGINS})
+    )
     start = max((part.start for part in found), default=0)
     later = f" Walks start after {start} of the model's own tokens." if start else ""
     return Table(

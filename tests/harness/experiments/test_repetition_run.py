@@ -141,7 +141,7 @@ def test_strategies_without_a_law_are_refused(tmp_path: Path, small_model: Path)
         ("experiments.repetition.statistics=[counts, counts]", "a statistic is named twice"),
         ("experiments.repetition.surrogates=[sufix]", "suffix"),
         ("experiments.repetition.neutral=['']", "neutral contexts are different texts"),
-        ("experiments.repetition.margins={seq_rep_4: 0}", "margin of seq_rep_4 must be above 0"),
+        ("experiments.repetition.margins.seq_rep_4=0", "margins.seq_rep_4"),
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path: Path, small_model: Path, override: str, said: str) -> None:

@@ -244,4 +244,4 @@ def test_every_measure_is_declared() -> None:
 
 
 def test_default_margins_are_those_of_the_tables() -> None:
-    assert Repetition.model_fields["margins"].default == MARGINS
+    assert Repetition(kind="repetition").margins.model_dump() == MARGINS
