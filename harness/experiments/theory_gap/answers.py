@@ -9,7 +9,8 @@ import pandas as pd
 
 from harness.core.format import interval, number
 from harness.core.records import Answer, Interval
-from harness.core.rows import RESEEDED, SHUFFLED
+from harness.core.rows import MODEL, RESEEDED, SHUFFLED
+from harness.experiments._shared.claims import mean
 from harness.experiments._shared.claims_words import (
     Comparison,
     answer,
@@ -20,12 +21,16 @@ from harness.experiments._shared.claims_words import (
     picked,
     verdict_answer,
 )
+from harness.experiments._shared.sentences import beyond as size_of
 from harness.experiments._shared.sentences import not_beyond, not_found
-from harness.experiments.theory_gap.ladder import TIED, BeyondTheory
+from harness.experiments.theory_gap.ladder import PAIRS, TIED, BeyondTheory
 from harness.stats.contest import beyond_chance
 from harness.stats.intervals import FEWEST_UNITS, too_few
+from harness.stats.pooling import SEED
+from harness.stats.significance import sign_flip_p
 
 STOPS = "Where does the theory stop?"
+CLOSURE = "Are winners of surrogates that may leave their context nearer to the model's than those of closed ones?"
 DATA = {"ccmc": "paths of a chain", "text": "text"}
 
 
@@ -41,6 +46,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
     beyond = BeyondTheory(rows)
     made = [_stops(found)]
     made += [_best(beyond, data) for data in beyond.data]
+    made += _closure(beyond)
     return [*made, _verdicts(found)]
 
 
@@ -110,6 +116,59 @@ def _lead(lead: Interval, second: str, told: bool, tests: int) -> str:
         return f"The lead over {second} is {interval(lead)}."
     said = not_beyond(lead, second, tests) if lead.low > 0 else not_found(lead, second)
     return f"{said[0].upper()}{said[1:]}."
+
+
+def _closure(beyond: BeyondTheory) -> list[Answer]:
+    """Open surrogates beside their closed counterparts: whose winners are nearer to the ceiling."""
+    places = [(data, first, second) for data in beyond.data for first, second in PAIRS]
+    gaps = [beyond.nearer(data, "winner_jaccard", first, second) for data, first, second in places]
+    kept = [(place, gap) for place, gap in zip(places, gaps, strict=True) if len(gap)]
+    if not kept:
+        return []
+    told = beyond_chance([sign_flip_p(gap, SEED) for _, gap in kept])
+    said, estimates = [], [mean(gap) for _, gap in kept]
+    for data in beyond.data:
+        of = [index for index, (place, _) in enumerate(kept) if place[0] == data]
+        if not of:
+            continue
+        ends = [interval(beyond.found(data, "winner_jaccard", name)) for name in (RESEEDED, SHUFFLED)]
+        said.append(
+            f"Models of {DATA.get(data, data)}: overlap of winners {ends[0]} with another seed (ceiling), {ends[1]} on "
+            "other prompts (floor)."
+        )
+        said += _new(beyond, data)
+        for index in of:
+            said += _nearer(beyond, kept[index][0], estimates[index], told[index], len(kept))
+    if any(first == "ccmc-open" for (_, first, _), _ in kept):
+        said.append("The bigrams differ in nothing but this; ccmc-open and ccmc-fit also in their base transitions.")
+    fewest = min(one.n for one in estimates)
+    if fewest < FEWEST_UNITS:
+        said.insert(0, f"Not answered: {too_few(fewest)}.")
+    return [Answer(CLOSURE, " ".join(said), estimates[-1], fewest >= FEWEST_UNITS)]
+
+
+def _new(beyond: BeyondTheory, data: str) -> list[str]:
+    """How many new tokens the models and the open surrogates write; nothing where the rows do not say."""
+    names = [MODEL, *(first for first, _ in PAIRS)]
+    found = [(name, beyond.found(data, "new_tokens", name)) for name in names]
+    known = [f"{'the models' if name == MODEL else name} {interval(one)}" for name, one in found if one.n]
+    return [f"New tokens in rollouts: {', '.join(known)}; closed surrogates write none."] if known else []
+
+
+def _nearer(beyond: BeyondTheory, place: tuple[str, str, str], gap: Interval, told: bool, tests: int) -> list[str]:
+    """One open surrogate beside its closed counterpart, in words."""
+    data, first, second = place
+    own = [interval(beyond.found(data, "winner_jaccard", name)) for name in (first, second)]
+    said = [f"{first} (open) has {own[0]}, {second} (closed) {own[1]}."]
+    value, low, high = gap.value, gap.low, gap.high
+    if value is None or low is None or high is None:
+        return said
+    if low <= 0 <= high:
+        return [*said, f"Distance to the ceiling, {second} less {first}: {not_found(gap, '0')}."]
+    if not told:
+        return [*said, f"Distance to the ceiling, {second} less {first}: {not_beyond(gap, '0', tests)}."]
+    nearer = first if value > 0 else second
+    return [*said, f"{nearer} is nearer to the ceiling, by {size_of(gap)}."]
 
 
 def _winners(beyond: BeyondTheory, data: str, best: Sequence[str]) -> list[str]:

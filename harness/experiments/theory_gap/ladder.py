@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from harness.core import registry
 from harness.core.records import Interval
-from harness.core.rows import MODEL, with_factors
+from harness.core.rows import MODEL, RESEEDED, with_factors
 from harness.experiments._shared.claims import POOLED, FloatArray, mean
 from harness.experiments._shared.parts import FRAME
 from harness.stats.pooling import SEED
@@ -14,6 +15,16 @@ from harness.stats.significance import sign_flip_p
 
 TIED = "tied"
 """The paper's own model: its chain is in its weights."""
+PAIRS = (("bigram", "bigram-restricted"), ("ccmc-open", "ccmc-fit"))
+"""Open surrogates, each with its closed counterpart."""
+
+
+def is_open(surrogate: str) -> bool | None:
+    """Does it give probability to tokens outside the context? None where the surrogate is not declared here."""
+    if surrogate == "ccmc-weights":  # declared among the surrogates of heads; a chain read off weights never leaves
+        return False
+    declared = registry.surrogates("next-token").get(surrogate)
+    return None if declared is None else declared.open
 
 
 class BeyondTheory:
@@ -58,6 +69,20 @@ class BeyondTheory:
         """How much larger the mean of one is than that of another, paired by repetition."""
         gap = self._by_repetition(data, metric, first) - self._by_repetition(data, metric, second)
         return mean(np.asarray(gap.dropna(), dtype=np.float64))
+
+    def nearer(self, data: str, metric: str, first: str, second: str) -> FloatArray:
+        """[R] how much smaller the distance of one to the ceiling is than that of another, paired by repetition.
+
+        Whether a surrogate lies below or above the ceiling is decided by its mean over the repetitions, so that noise
+        of single repetitions adds nothing to a distance.
+        """
+        ceiling = self._by_repetition(data, metric, RESEEDED)
+
+        def distance(name: str) -> pd.Series:
+            gap = (ceiling - self._by_repetition(data, metric, name)).dropna()
+            return gap if gap.mean() > 0 else -gap
+
+        return np.asarray((distance(second) - distance(first)).dropna(), dtype=np.float64)
 
     def models_with(self, surrogate: str) -> int:
         """How many models a surrogate was compared with."""

@@ -38,3 +38,9 @@ register.measure(
     label="repeats within 32 off the model",
     about="share of tokens among the 32 before, ccmc-fit less the model",
 )
+register.measure(
+    "new_tokens",
+    unit="share",
+    label="new tokens",
+    about="share of the tokens of a continuation that neither the prompt nor the continuation so far holds",
+)

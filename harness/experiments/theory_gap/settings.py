@@ -23,7 +23,7 @@ RungName = Literal[
     "positions",
 ]
 """Names of the models, each a step further from the assumptions than the one before."""
-GAP_SURROGATES = ("counts", "bigram", "bigram-restricted", "in-context-bigram", "n-gram", "ccmc-fit")
+GAP_SURROGATES = ("counts", "bigram", "bigram-restricted", "in-context-bigram", "n-gram", "ccmc-fit", "ccmc-open")
 """Fitted where a config names none; every next-token surrogate that needs nothing but a seed is possible."""
 
 

@@ -15,11 +15,12 @@ Embeddings are orthonormal and fixed on every rung. Each rung is measured as a l
 to its next-token distributions, restricted to the context, on training sequences and judged on held-out ones; then
 model and surrogates continue held-out prompts. Ceiling: the model with another seed. Floor: its continuations of other
 prompts. A tied model cannot leave its context: it is trained on the tokens that stay inside. Surrogates cannot either,
-but for `bigram`.
+but for the open ones, `bigram` and `ccmc-open`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,7 @@ import torch
 from harness.core.records import Interval
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.data.texts import Text
+from harness.data.texts import IntArray, Text
 from harness.experiments._shared.claims import Claims, mean, read_rows, values
 from harness.experiments._shared.comparison import Comparison
 from harness.experiments._shared.continuations import Continuation
@@ -206,13 +207,15 @@ def _rollouts(
         ]
 
     single = Rows(experiment="theory-gap")
-    again = {c.prompt: c for c in continued(1)}
-    comparison = Comparison(single, continued(0), again, derive_seed(seed, "floor"))
+    again, real = {c.prompt: c for c in continued(1)}, continued(0)
+    comparison = Comparison(single, real, again, derive_seed(seed, "floor"))
     comparison.frame_rows()
+    rows.add("new_tokens", new_tokens(prompts, [c.continuation for c in real]), surrogate="model", n=len(prompts))
     for name, surrogate in fitted.items():
         steps = [s["steps"]] * len(prompts)
         made = surrogate.rollout(prompts, steps, derive_seed(seed, name), Decoding(1.0), keys=prompts)
         comparison.add(name, 0, {str(i): tokens for i, tokens in enumerate(made)})
+        rows.add("new_tokens", new_tokens(prompts, made), surrogate=name, n=len(prompts))
     frame = single.frame()
     for (metric, who), part in frame[frame["metric"].isin(ROLLOUTS)].groupby(["metric", "surrogate"], sort=False):
         found = part["value"].dropna().astype(float)
@@ -220,6 +223,15 @@ def _rollouts(
             rows.add(str(metric), float(found.mean()), surrogate=who, n=len(found))
         else:
             rows.add(str(metric), None, missing=str(part["missing"].iloc[0]), surrogate=who)
+
+
+def new_tokens(prompts: Sequence[IntArray], continuations: Sequence[IntArray]) -> float:
+    """Mean share of the tokens of continuations that neither the prompt nor the continuation so far holds."""
+    each = []
+    for prompt, continuation in zip(prompts, continuations, strict=True):
+        new = np.setdiff1d(continuation, prompt)  # every one of them is new once
+        each.append(len(new) / len(continuation))
+    return float(np.mean(each))
 
 
 def pool(work: Work) -> pd.DataFrame:
@@ -267,4 +279,5 @@ LABELS = {
     "winner_size": "size of the winner set",
     "winner_jaccard": "overlap of winners with the model's",
     "dominance_area": "distance of dominance curves",
+    "new_tokens": "share of tokens that are new to prompt and continuation",
 }

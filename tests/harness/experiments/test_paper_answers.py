@@ -235,6 +235,37 @@ def test_theory_gap_finds_no_difference_where_there_is_none() -> None:
     assert "this run could only have found one of about 0.0" in closest.text
 
 
+def closure(repetitions: int, opened: float, closed: float) -> Answer:
+    """Winners of ccmc-open and ccmc-fit overlap the models' so much; the ceiling is .4, the floor .2."""
+    rng = np.random.default_rng(0)
+    rows = theory_gap(repetitions, 0.2)
+    single = Rows(experiment="theory-gap", model="one-layer", split="held_out")
+    for rung in ("tied", "mlp", "residual"):
+        for seed in range(repetitions):
+            shared: dict[str, Any] = {"seed": seed, "condition": {"data": "text", "rung": rung}, "n": 20}
+            for name, value in (("ccmc-open", opened), ("ccmc-fit", closed)):
+                single.add("winner_jaccard", value + 0.01 * rng.normal(), surrogate=name, **shared)
+            for name, value in (("model", 0.25), ("ccmc-open", 0.2)):
+                single.add("new_tokens", value, surrogate=name, **shared)
+    again = (rows["surrogate"] == "ccmc-fit").fillna(False) & (rows["metric"] == "winner_jaccard")
+    return answers("theory-gap", pd.concat([rows[~again], single.frame()], ignore_index=True))[-2]
+
+
+def test_theory_gap_sets_open_surrogates_beside_closed_ones() -> None:
+    nearer = closure(8, 0.38, 0.25)
+    assert nearer.answered
+    assert nearer.estimate is not None
+    assert nearer.estimate.value == pytest.approx(0.13, abs=0.02)
+    assert "0.400 with another seed (ceiling), 0.200 on other prompts (floor)" in nearer.text
+    assert "New tokens in rollouts: the models 0.250, ccmc-open 0.200; closed surrogates write none." in nearer.text
+    assert "ccmc-open is nearer to the ceiling, by 0.1" in nearer.text
+    assert "ccmc-fit is nearer to the ceiling, by 0.1" in closure(8, 0.25, 0.38).text
+    assert "ccmc-fit is nearer to the ceiling, by 0.1" in closure(8, 0.60, 0.42).text  # beyond it is not near it
+    assert "nearer to the ceiling, by" not in closure(8, 0.38, 0.42).text  # as far, on either side
+    assert "rests on 5 units, too few for 1 test (Holm)" in closure(5, 0.38, 0.25).text
+    assert not closure(2, 0.38, 0.25).answered
+
+
 def test_theory_gap_with_one_repetition_has_no_answer() -> None:
     closest = answers("theory-gap", theory_gap(1, 0.2))[1]
     assert not closest.answered

@@ -146,7 +146,15 @@ def test_it_has_its_table_and_figure(run: Any) -> None:
     headline, *others = tables(rows)
     assert headline.headline
     assert headline.columns[1].name == "models"
-    assert set(headline.column("models")) == {1, 2}  # the chain off the weights is of one model
+    assert set(headline.column("models")) == {None, 1, 2}  # the chain off the weights is of one model
+    context = dict(zip(headline.column("surrogate"), headline.column("context"), strict=True))
+    assert {name for name, found in context.items() if found == "open"} == {"bigram", "ccmc-open"}
+    assert context["ccmc-fit"] == context["ccmc-weights"] == context["counts"] == "closed"
+    assert context["model"] is None
+    new = dict(zip(headline.column("surrogate"), headline.column("new, text"), strict=True))
+    assert all((share > 0) == (context[name] != "closed") for name, share in new.items() if share is not None)
+    assert new["model"] is not None
+    assert {"winners, ccmc-open", "new, ccmc-open", "new, model"} <= {column.name for column in others[0].columns}
     assert max(len(plain(line)) for line in layout(headline, 100)) <= 100
     assert [table.name.partition(".")[2] for table in others] == ["models", "verdicts", "claims"]
     assert not any(table.headline for table in others)
@@ -163,9 +171,38 @@ def test_one_repetition_answers_what_needs_no_interval(run: Any) -> None:
     stops, *closest, verdicts = answers(rows)
     assert stops.answered
     assert "the tied model is the chain read off its weights. It is: KL at most" in stops.text
-    assert [answer.answered for answer in closest] == [False, False]
+    assert [answer.answered for answer in closest] == [False, False, False]
     assert all("1 unit: fewer than 5" in answer.text for answer in closest)
     assert "could not be judged: an interval needs 5 repetitions" in verdicts.text
+
+
+def test_rows_of_older_runs_have_their_tables_and_answers(run: Any) -> None:
+    """Before there was an open chain, and before new tokens were counted."""
+    rows = run.rows[run.rows["experiment"] == "theory-gap"]
+    older = rows[(rows["metric"] != "new_tokens") & (rows["surrogate"] != "ccmc-open").fillna(True)]
+    headline, models, *_ = tables(older)
+    assert [column.name for column in headline.columns[-2:]] == ["explained, text", "winners, text"]
+    assert "model" not in headline.column("surrogate")
+    assert dict(zip(headline.column("surrogate"), headline.column("context"), strict=True))["bigram"] == "open"
+    assert not any("ccmc-open" in column.name or column.name.startswith("new") for column in models.columns)
+    assert "ccmc-open" not in headline.caption + models.caption
+    closure = answers(older)[-2].text
+    assert "bigram (open) has" in closure
+    assert "ccmc-open" not in closure
+
+
+def test_closed_models_write_no_new_token(run: Any) -> None:
+    single = run.rows[(run.rows["metric"] == "new_tokens") & (run.rows["split"] == "held_out")]
+    tied = single["condition"].str.contains('"rung": "tied"')
+    shares = single["value"].astype(float)
+    assert (shares[tied & (single["surrogate"] == "model")] == 0).all()
+    assert (shares[single["surrogate"].isin(["counts", "ccmc-fit", "ccmc-weights", "bigram-restricted"])] == 0).all()
+    assert (shares[~tied & (single["surrogate"] == "model")] > 0).all()
+
+
+def test_new_tokens_are_counted_once_each() -> None:
+    prompts = [np.array([0, 1]), np.array([2, 2])]
+    assert theory_gap.new_tokens(prompts, [np.array([0, 3, 3, 4]), np.array([2, 2, 2, 0])]) == (2 / 4 + 1 / 4) / 2
 
 
 def test_models_and_loss_curves_stand_in_the_units(run: Any) -> None:
