@@ -1,4 +1,4 @@
-"""Declarations of the measures that only the experiment `theory-gap` computes."""
+"""Declarations of the measures that only the experiment `theory-gap` computes; `new_tokens` is that of `repetition`."""
 
 from harness.core.registry import register
 
@@ -37,10 +37,4 @@ register.measure(
     reference="0",
     label="repeats within 32 off the model",
     about="share of tokens among the 32 before, ccmc-fit less the model",
-)
-register.measure(
-    "new_tokens",
-    unit="share",
-    label="new tokens",
-    about="share of the tokens of a continuation that neither the prompt nor the continuation so far holds",
 )
