@@ -93,6 +93,11 @@ class ChoiceRows:
         if self.outside is not None and self.log_base is None:
             query = np.repeat(self.outside.query, np.diff(self.ptr))
             object.__setattr__(self, "log_base", self.outside.base.log_at(query, self.outside.token))
+        if self.log_base is not None and (never := (self.targets > 0) & ~np.isfinite(self.log_base)).any():
+            raise ValueError(f"candidate {int(np.argmax(never))} has a target, but P0 gives it no probability")
+        if self.outside is not None and not np.isfinite(self.outside.log_base).all():
+            first = int(np.argmin(np.isfinite(self.outside.log_base)))
+            raise ValueError(f"choice {first} has a target outside its candidates to which P0 gives no probability")
 
     @property
     def log_p0(self) -> FloatArray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from ccmc import BaseTransition, ChoiceRows, NoMaximumLikelihoodEstimate, fit_context_logit
+from ccmc import BaseTransition, ChoiceRows, NoMaximumLikelihoodEstimate, context_rows, fit_context_logit
 from ccmc.choice import Outside
 
 
@@ -139,6 +139,15 @@ def test_wrong_rows_are_named(change, message):
     given = {"features": [[[1.0], [0.0]]], "targets": [0], **change}
     with pytest.raises(ValueError, match=message):
         ChoiceRows.of(**given)
+
+
+def test_a_target_that_the_base_rules_out_is_named():
+    """Two tokens that never follow one another: no weight of log P0 makes their text possible."""
+    base = BaseTransition.from_rows([0, 1], [[1.0, 0.0], [0.0, 1.0]], unigram=[0.5, 0.5])
+    with pytest.raises(ValueError, match="candidate 1 has a target, but P0 gives it no probability"):
+        context_rows([[0, 1, 0]], ["log-count"], base)
+    with pytest.raises(ValueError, match="choice 0 has a target outside its candidates"):
+        context_rows([[0, 1]], ["log-count"], base)
 
 
 def test_a_candidate_may_be_taken_away():
