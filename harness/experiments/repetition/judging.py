@@ -1,8 +1,8 @@
 """The unit that judges walks: the figures of every continuation, and proper scores of every law, prompt by prompt.
 
 Four rows frame the surrogates. `model-reseeded`, the model's other seeds, is the ceiling: no law has a smaller expected
-score. `model-shuffled`, the model's continuations of other prompts (of the same fold), knows the law over prompts but
-not which prompt it is. `constant` always writes one training continuation, and `never-repeats` repeats nothing.
+score. `model-shuffled`, the model's continuations of training prompts, knows the law over prompts but not which prompt
+it is. `constant` always writes one training continuation, and `never-repeats` repeats nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED, Rows
+from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import Continuation, read_continuations
 from harness.measures.measurement import Measurement
 from harness.measures.repetition import repetition_measures
@@ -30,7 +31,7 @@ CONSTANT, NEVER = "constant", "never-repeats"
 FIGURES = ("seq_rep_1", "seq_rep_2", "seq_rep_3", "seq_rep_4", "rep_32", "loop_share", "new_tokens")
 """Figures of the energy score; each also has a CRPS."""
 SHOWN = (*FIGURES, "above_half", "loop_onset", "loop_period", "length")
-DRAWN = 4  # continuations of other prompts that stand for the law over prompts
+DRAWN = 8  # continuations of training prompts that stand for the law over prompts
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def judge(work: Work) -> pd.DataFrame:
             frame = _Frame(rows, s, train, t0, number)
             for prompt in judged:
                 work.progress(done / max(total, 1), f"judging prompt {done + 1} of {total}")
-                frame.judge(prompt, [of[prompt] for of in texts], walks, [texts[0][p] for p in judged if p != prompt])
+                frame.judge(prompt, [of[prompt] for of in texts], walks)
                 done += 1
     return rows.frame()
 
@@ -126,6 +127,7 @@ class _Frame:
     def __init__(self, rows: Rows, s: dict[str, Any], train: Sequence[Continuation], t0: int, fold: int) -> None:
         self.rows, self.s, self.t0, self.fold = rows, s, t0, fold
         later = [c for c in train if len(c.continuation) > t0]
+        self.later = later
         self.idf = inverse_document_frequency([c.continuation[t0:] for c in later] or [np.zeros(1, np.int64)])
         known = np.stack([vector(figures(*self.parts(c))) for c in later]) if later else np.zeros((1, len(FIGURES)))
         spread = np.nanstd(known, axis=0)
@@ -138,17 +140,13 @@ class _Frame:
         """What is judged of one of the model's continuations, and what stands before it."""
         return c.continuation[self.t0 :], np.concatenate([c.prompt_tokens, c.continuation[: self.t0]])
 
-    def judge(
-        self, prompt: str, real: Sequence[Continuation], walks: Mapping[tuple[str, int], Any],
-        others: Sequence[Continuation],
-    ) -> None:  # fmt: skip
+    def judge(self, prompt: str, real: Sequence[Continuation], walks: Mapping[tuple[str, int], Any]) -> None:
         """Rows of one prompt.
 
         Args:
             prompt: its id.
             real: the model's continuations, seed by seed; surrogates continue the first.
             walks: of surrogates.
-            others: continuations of other prompts.
         """
         observed = [self.parts(c) for c in real] if self.t0 == 0 else [self.parts(real[0])]
         measured = [figures(*of) for of in observed]
@@ -161,7 +159,7 @@ class _Frame:
         elif one:
             self._scores(Source(RESEEDED, t0=self.t0), prompt, self._own(y, y_texts, deterministic=True))
         before, length = observed[0][1], len(y_texts[0])
-        drawn = [c.continuation[self.t0 :][:length] for c in others[:: max(1, len(others) // DRAWN)]][:DRAWN]
+        drawn = [text[:length] for text in self._climatology(prompt)]
         laws: dict[Source, tuple[list[IntArray], bool]] = dict.fromkeys([], ([], False))
         laws[Source(SHUFFLED, t0=self.t0)] = (drawn, False)
         laws[Source(CONSTANT, t0=self.t0)] = ([self.constant[:length]], True)
@@ -179,6 +177,14 @@ class _Frame:
         never = np.zeros((1, len(FIGURES)))
         never[0, FIGURES.index("new_tokens")] = 1.0
         self._scores(Source(NEVER, t0=self.t0), prompt, self._against(never, y, None, y_texts, deterministic=True))
+
+    def _climatology(self, prompt: str) -> list[IntArray]:
+        """One continuation of each of several training prompts, drawn anew for every judged prompt."""
+        by_prompt = {c.prompt: c for c in self.later}  # one seed of each
+        names = sorted(by_prompt)
+        rng = np.random.default_rng(derive_seed(self.s["seed"], "climatology", self.s["strategy"], prompt))
+        chosen = rng.permutation(len(names))[:DRAWN].tolist()
+        return [by_prompt[names[index]].continuation[self.t0 :] for index in chosen]
 
     def _own(self, y: FloatArray, texts: Sequence[IntArray], deterministic: bool = False) -> dict[str, Score]:
         """The model's other seeds against each of its seeds."""
