@@ -7,6 +7,7 @@ does COUNT units of a TASK of `stoppable_units` in the run directory FOLDER/run.
 
 from __future__ import annotations
 
+import signal
 import sys
 import types
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import Any
 
 
 def main(folder: str, task: str, count: str, *options: str) -> None:
+    for name in ("SIGINT", "SIGHUP"):  # a test run that was started behind `&` or by nohup ignores them
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+            default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(getattr(signal, name), default)
+
     def run(config: str, **how: Any) -> Any:
         sys.path.append(str(Path(__file__).parent / "harness" / "runs"))
         import stoppable_units

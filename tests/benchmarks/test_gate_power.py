@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import harness
 from ccmc import CCMC, Contexts, Observations, fit_mle
 from harness.analysis.gate import gate_rows
 from harness.analysis.tolerance import Tolerance, load_tolerance
@@ -137,7 +138,7 @@ def test_reruns_on_other_prompts_of_a_language_model_trip_at_most_once_in_twenty
     if not enabled and name != "quickstart":
         pytest.skip("takes a minute: --benchmark-enable")
     reference = Path(__file__).resolve().parents[2] / "results" / "reference"
-    rows = pd.read_parquet(reference / name / "rows.parquet")
+    rows = harness.load_run(reference / name).rows
     rows = rows[rows["experiment"].isin(["heads", "generation"]) & (rows["split"] == "held_out")]
     rows = rows[rows["prompt"].notna()]
     tolerance = load_tolerance(reference / "tolerance.yaml")

@@ -75,6 +75,7 @@ def _places(found: list[Part]) -> Table:
     lead = leading(found)
     each = max(1, HEADLINE_ROWS // len(found))
     body: list[list[Cell]] = []
+    smallest: list[float] = []
     for part in found[:HEADLINE_ROWS]:
         for place in part.places[:each]:
             own, loss = part.placed(place, REPETITION), part.placed(place, PROSE)
@@ -82,8 +83,10 @@ def _places(found: list[Part]) -> Table:
             costs = difference(loss, part.sample(NONE, PROSE), PROSE, paired=True).interval
             less = less_penalty(part, own, costs.value).interval
             least = smallest_difference(repeats)
-            body.append([*lead.cells((part.model,)), place_name(place), repeats, least, costs, less])
+            smallest += [] if least is None else [least]
+            body.append([*lead.cells((part.model,)), place_name(place), repeats, costs, less])
     before = [(part.model, part.sample(NONE, REPETITION).value) for part in found]
+    found_at_best = f"A change of {number(min(smallest))} had 80 % power to be found at best. " if smallest else ""
     base = ", ".join(number(value) if len(before) == 1 else f"{model} {number(value)}" for model, value in before)
     return Table(
         "count-ablation.places",
@@ -92,14 +95,13 @@ def _places(found: list[Part]) -> Table:
             *lead.columns,
             Column("without it", left=True),
             Column("seq_rep_4", "change", signed=True),
-            Column("findable", priority=3),
             Column("loss on prose", "change, nats", signed=True, priority=2),
             Column("less penalty", "seq_rep_4", signed=True, priority=1),
         ],
         body,
         f"{_prompts(found)} decoded greedily, {_texts(found)} of prose. log(count of a token so far) is taken from the "
         "attention scores of its positions, at the largest strength. Changes are against nothing done (seq_rep_4 "
-        f"{base}) and paired; draws of random heads are averaged. {AT_EQUAL_LOSS} {OF_REPETITION} {BOOTSTRAP}",
+        f"{base}) and paired; draws of random heads are averaged. {AT_EQUAL_LOSS} {found_at_best}{BOOTSTRAP}",
         headline=True,
     )
 

@@ -163,7 +163,7 @@ def _recovered(part: Part, question: str) -> Answer:
         if reason == NO_ROOM:
             reason += f" (difference of their errors {with_unit(of.room, signed=True)}, {of.prompts} prompts"
             least = smallest_difference(of.room)
-            reason += ")" if least is None else f"; one of about {rough(least)} could have been found)"
+            reason += ")" if least is None else f"). One of about {rough(least)} could have been found"
         return _unanswered(question, part, reason)
     what = f"over winners, timing and repetition ({of.prompts} prompts)"
     low, high = (share.low, share.high) if share.low is not None and share.high is not None else (share.value,) * 2

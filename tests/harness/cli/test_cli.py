@@ -237,7 +237,8 @@ def test_an_interrupt_inside_exec_has_the_exit_code_of_an_interrupt(tmp_path: Pa
     """Imports of dataclasses run `exec` on texts; an interrupt there would make Python kill itself by the signal."""
     module = tmp_path / "interrupted.py"
     module.write_text(
-        "import sys\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start what is behind `&` without it\n"
         "from harness.cli import main\n"
         "import harness.runs.directory\n"
         "text = 'import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(5)'\n"
