@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import small_models
 import transformers
 
+import harness
 from harness.cli.app import invoke
 from harness.config.decoding import Generation
 from harness.core.errors import UsageError
@@ -136,3 +138,33 @@ def test_a_special_token_beyond_the_model_is_refused_only_in_a_text(tmp_path: Pa
         UsageError, match="prompt 'odd': position 1 has token 40, '<image>', the model 'mine' has only 40"
     ):
         tokenizers.read_prompts(reader, folder, [("odd", "w1 <image> w2", False)], 4)
+
+
+def test_a_process_loads_the_weights_of_a_model_once(
+    tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan checks the model, and every unit of a worker asks for it again: its files are read by the first only."""
+    loads: list[Path] = []
+    read = transformers.AutoModelForCausalLM.from_pretrained
+
+    def counting(path: Any, *arguments: Any, **settings: Any) -> Any:
+        loads.append(Path(path))
+        return read(path, *arguments, **settings)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", counting)
+    own = tmp_path / "own"  # a folder that no test before has loaded
+    shutil.copytree(small_model, own)
+    texts = small_models.random_texts(4, 12)
+    (tmp_path / "prompts.yaml").write_text(
+        json.dumps([{"id": f"p{i}", "kind": "a", "text": text} for i, text in enumerate(texts)]), encoding="utf-8"
+    )
+    config = {
+        "name": "loads", "models": [str(own)], "prompts": str(tmp_path / "prompts.yaml"), "held_out": 0.5,
+        "generation": {"max_new_tokens": 8, "strategies": ["greedy", {"temperature": 1.0}]},
+        "experiments": [{"kind": "generation", "rollout_seeds": 1, "surrogates": ["counts"]}],
+    }  # fmt: skip
+    done = harness.run(config, out=tmp_path / "run", executor="serial")
+    assert len(done.manifest["units"]) > 3
+    assert [path.resolve() for path in loads] == [own.resolve()]
+    first = loading.model_of({"path": str(own), "device": "cpu"})
+    assert loading.model_of({"path": str(own), "device": "cpu"}) is first
