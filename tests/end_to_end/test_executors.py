@@ -6,6 +6,8 @@ Sums depend on the number of threads that they are split over, so that this also
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import yaml
 
 import harness
 
+ROOT = Path(__file__).resolve().parents[2]
 PLACES = [("processes", 1), ("local", 2), ("processes", 3)]
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install '.[ray]'")
 
@@ -50,17 +53,17 @@ def write_config(folder: Path, model: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any:
-    """The run with each unit in this process, where torch has been given another number of threads."""
-    import torch
-
+    """The run with each unit in one process of its own, where torch has been given another number of threads."""
     folder = tmp_path_factory.mktemp("executors")
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        run = harness.run(write_config(folder, small_model), out=folder / "run", executor="serial")
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    path = write_config(folder, small_model)
+    lines = [
+        "import torch, harness",
+        "torch.set_num_threads(2)",
+        f"harness.run({str(path)!r}, out={str(folder / 'run')!r}, executor='serial')",
+        "assert torch.get_num_threads() == 2",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, cwd=ROOT)
+    run = harness.load_run(folder / "run")
     return run, folder / "executors.yaml"
 
 
