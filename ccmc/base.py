@@ -15,7 +15,8 @@ sums of P0^a are tabled once at some a and interpolated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 
 import numpy as np
@@ -71,15 +72,22 @@ class Factors:
         """Logits after the soft cap."""
         return self.cap * np.tanh(logits / self.cap) if self.cap else logits
 
-    def moments(self, a: float) -> FloatArray:
-        """[R, 3] log of the sum of P0^a, and mean and mean square of log P0 under it, interpolated."""
-        low, high = RANGE
+    @cached_property
+    def coefficients(self) -> FloatArray:
+        """[M, R] Chebyshev coefficients of log sums of P0^a in a, over `RANGE`."""
         from numpy.polynomial import chebyshev
 
         nodes = self.log_sums.shape[1]
         weights = chebyshev.chebvander(_unit(exponents(nodes)), nodes - 1)
-        coefficients = np.linalg.solve(weights, self.log_sums.T)
-        at, slope = np.array(_unit(np.array([a]))), 2.0 / (high - low)
+        return np.asarray(np.linalg.solve(weights, self.log_sums.T), dtype=np.float64)
+
+    def moments(self, a: float) -> FloatArray:
+        """[R, 3] log of the sum of P0^a, and mean and mean square of log P0 under it, interpolated."""
+        from numpy.polynomial import chebyshev
+
+        low, high = RANGE
+        coefficients = self.coefficients
+        at, slope = _unit(np.array([a])), 2.0 / (high - low)
         value = chebyshev.chebval(at, coefficients)[:, 0]
         first = chebyshev.chebval(at, chebyshev.chebder(coefficients))[:, 0] * slope
         second = chebyshev.chebval(at, chebyshev.chebder(coefficients, 2))[:, 0] * slope**2
@@ -117,7 +125,6 @@ class BaseTransition:
     log_scale: FloatArray
     log_unigram: FloatArray
     factors: Factors | None = None
-    _order: list[NDArray[np.int64]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         vocab, (rows, top) = len(self.log_unigram), self.tokens.shape
@@ -253,12 +260,10 @@ class BaseTransition:
         moments_of_rows(self.tokens, self.log_p, self.log_scale, self.log_unigram, float(a), out)
         return out
 
-    @property
+    @cached_property
     def frequent(self) -> IntArray:
         """[V] all tokens, those of the largest unigram first."""
-        if not self._order:
-            self._order.append(np.argsort(-self.log_unigram, kind="stable"))
-        return self._order[0]
+        return np.argsort(-self.log_unigram, kind="stable")
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write as safetensors."""

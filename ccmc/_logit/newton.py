@@ -44,12 +44,11 @@ def sums(rows: Terms, w: FloatArray, curvature: bool) -> tuple[float, FloatArray
     parts, many = _portions(len(rows)), len(w)
     loss, gradient = np.zeros((len(parts), 1)), np.zeros((len(parts), 1, many))
     hessian = np.zeros((len(parts), many, many))
-    columns = np.arange(many - 1, dtype=np.int64)
 
     def work(tasks: IntArray) -> None:
         for k in tasks:
             add_up(
-                parts[k], rows.ptr, rows.features, columns, rows.offsets, rows.log_p0, rows.targets, rows.weights,
+                parts[k], rows.ptr, rows.features, rows.offsets, rows.log_p0, rows.targets, rows.weights,
                 rows.beyond, rows.row_of, moments, w, curvature, False, loss[k], gradient[k], hessian[k],
             )  # fmt: skip
 
@@ -65,7 +64,7 @@ def scores(rows: Terms, w: FloatArray) -> FloatArray:
     moments = rows.moments(float(w[0]))
     loss, gradient = np.zeros(len(rows)), np.zeros((len(rows), len(w)))
     add_up(
-        np.arange(len(rows), dtype=np.int64), rows.ptr, rows.features, np.arange(len(w) - 1, dtype=np.int64),
+        np.arange(len(rows), dtype=np.int64), rows.ptr, rows.features,
         rows.offsets, rows.log_p0, rows.targets, rows.weights, rows.beyond, rows.row_of, moments, w, False, True,
         loss, gradient, np.zeros((1, 1)),
     )  # fmt: skip
@@ -79,7 +78,6 @@ def log_probabilities(rows: Terms, w: FloatArray) -> tuple[FloatArray, FloatArra
 
     moments = rows.moments(float(w[0]))
     out, rest, parts = np.empty(len(rows.targets)), np.empty((len(rows), 2)), _portions(len(rows))
-    columns = np.arange(len(w) - 1, dtype=np.int64)
 
     def work(tasks: IntArray) -> None:
         for k in tasks:
@@ -87,7 +85,6 @@ def log_probabilities(rows: Terms, w: FloatArray) -> tuple[FloatArray, FloatArra
                 parts[k],
                 rows.ptr,
                 rows.features,
-                columns,
                 rows.offsets,
                 rows.log_p0,
                 rows.row_of,

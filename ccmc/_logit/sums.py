@@ -22,7 +22,6 @@ def utilities(
     low: int,
     high: int,
     x: Features,
-    columns: IntArray,
     offset: FloatArray,
     base: FloatArray,
     w: FloatArray,
@@ -32,8 +31,8 @@ def utilities(
     top = -np.inf
     for c in range(low, high):
         total = offset[c] + w[0] * base[c]
-        for d in range(len(columns)):
-            total += w[d + 1] * x[c, columns[d]]
+        for d in range(x.shape[1]):
+            total += w[d + 1] * x[c, d]
         u[c - low] = total
         if total > top:
             top = total
@@ -57,7 +56,7 @@ def outside(low: int, high: int, base: FloatArray, a: float, moment: FloatArray,
 
 @summing_kernel
 def add_up(
-    rows: IntArray, ptr: IntArray, x: Features, columns: IntArray, offset: FloatArray, base: FloatArray,
+    rows: IntArray, ptr: IntArray, x: Features, offset: FloatArray, base: FloatArray,
     target: FloatArray, weight: FloatArray, beyond: FloatArray, row_of: IntArray, moments: FloatArray, w: FloatArray,
     curvature: bool, per_row: bool, loss: FloatArray, gradient: FloatArray, hessian: FloatArray,
 ) -> None:  # fmt: skip
@@ -66,19 +65,19 @@ def add_up(
     Args:
         rows: [r] the choices.
         ptr: [n + 1] their candidates.
-        x: [N, D] features of candidates; `columns` [C] of them are used.
+        x: [N, D] features of candidates.
         offset, base, target: [N] of candidates; base is log P0, 0 without one.
         weight: [n] of choices.
         beyond: [n] sum of target x log P0 over the tokens that are no candidates.
         row_of: [n] row of `moments`; -1 where there is nothing but the candidates.
         moments: [R + 1, 3] of the base at its weight w[0].
-        w: [1 + C] weights, of the base first.
-        curvature: add to `hessian` [1 + C, 1 + C] too.
+        w: [1 + D] weights, of the base first.
+        curvature: add to `hessian` [1 + D, 1 + D] too.
         per_row: `loss` and `gradient` have a row for each choice; otherwise all are added to row 0.
         loss: [n or 1] gets weight x cross-entropy.
-        gradient: [n or 1, 1 + C].
+        gradient: [n or 1, 1 + D].
     """
-    many = len(columns) + 1
+    many = x.shape[1] + 1
     most = 0
     for r in rows:
         most = max(most, ptr[r + 1] - ptr[r])
@@ -86,7 +85,7 @@ def add_up(
     for r in rows:
         low, high = ptr[r], ptr[r + 1]
         open_row = row_of[r] >= 0
-        top = utilities(low, high, x, columns, offset, base, w, u)
+        top = utilities(low, high, x, offset, base, w, u)
         share = 0.0
         if open_row:
             moment = moments[row_of[r]]
@@ -112,8 +111,8 @@ def add_up(
             if t > 0.0:
                 wanted[0] += t * b
                 aim += t * offset[low + c]
-            for d in range(len(columns)):
-                value = x[low + c, columns[d]]
+            for d in range(x.shape[1]):
+                value = x[low + c, d]
                 mean[d + 1] += p * value
                 wanted[d + 1] += t * value
         if open_row:
@@ -125,18 +124,18 @@ def add_up(
             gradient[put, d] += weight[r] * (mean[d] - wanted[d])
         loss[put] += weight[r] * (np.log(z) + top - aim)
         if curvature:
-            bend(low, high, x, columns, base, u, z, mean, weight[r], hessian)
+            bend(low, high, x, base, u, z, mean, weight[r], hessian)
             if open_row:
                 hessian[0, 0] += weight[r] * share * left[2] / z
 
 
 @summing_kernel
 def bend(
-    low: int, high: int, x: Features, columns: IntArray, base: FloatArray, u: FloatArray, z: float, mean: FloatArray,
+    low: int, high: int, x: Features, base: FloatArray, u: FloatArray, z: float, mean: FloatArray,
     weight: float, hessian: FloatArray,
 ) -> None:  # fmt: skip
     """Add the curvature of one choice, lower triangle; the second moment of what lies outside is left to the caller."""
-    many = len(columns)
+    many = x.shape[1]
     for c in range(low, high):
         p = weight * u[c - low] / z
         if p < 1e-14 * weight:
@@ -144,12 +143,12 @@ def bend(
         b = base[c]
         hessian[0, 0] += p * b * b
         for d in range(many):
-            value = p * x[c, columns[d]]
+            value = p * x[c, d]
             if value == 0.0:
                 continue
             hessian[d + 1, 0] += value * b
             for e in range(d + 1):
-                hessian[d + 1, e + 1] += value * x[c, columns[e]]
+                hessian[d + 1, e + 1] += value * x[c, e]
     for d in range(many + 1):
         for e in range(d + 1):
             hessian[d, e] -= weight * mean[d] * mean[e]
@@ -157,7 +156,7 @@ def bend(
 
 @summing_kernel
 def probabilities(
-    rows: IntArray, ptr: IntArray, x: Features, columns: IntArray, offset: FloatArray, base: FloatArray,
+    rows: IntArray, ptr: IntArray, x: Features, offset: FloatArray, base: FloatArray,
     row_of: IntArray, moments: FloatArray, w: FloatArray, out: FloatArray, rest: FloatArray,
 ) -> None:  # fmt: skip
     """Log probabilities of the candidates of some choices into `out` [N], and of everything else into `rest` [n, 2]:
@@ -168,7 +167,7 @@ def probabilities(
     u, left = np.empty(most), np.zeros(3)
     for r in rows:
         low, high = ptr[r], ptr[r + 1]
-        top = utilities(low, high, x, columns, offset, base, w, u)
+        top = utilities(low, high, x, offset, base, w, u)
         share = 0.0
         if row_of[r] >= 0:
             moment = moments[row_of[r]]

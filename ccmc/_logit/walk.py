@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,22 +23,11 @@ class Law:
     offset: str
 
 
-def streams(prompts: Sequence[IntArray], seed: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
-    """[n, 4] state of a random stream for each prompt: of its tokens, its number among equal prompts, and the seed."""
-    met: Counter[bytes] = Counter()
-    made = np.empty((len(prompts), 4), np.uint64)
-    for index, prompt in enumerate(prompts):
-        content = np.ascontiguousarray(prompt, dtype="<i8").tobytes()
-        key = hashlib.blake2b(content, digest_size=32, salt=b"ccmc-walk", key=f"{seed} {met[content]}".encode())
-        met[content] += 1
-        made[index] = np.frombuffer(key.digest(), dtype="<u8")
-    return made
-
-
 def roll(law: Law, prompts: Sequence[IntArray], steps: int, seed: int, temperature: float | None) -> IntArray:
     """See `ContextLogit.rollout`."""
     from ccmc._data.compiled import run_tasks
     from ccmc._logit.walk_kernels import walk
+    from ccmc._sim.random import name_paths
 
     columns, base = law.columns, law.base
     levels, slots = columns.levels, columns.slots
@@ -48,7 +35,9 @@ def roll(law: Law, prompts: Sequence[IntArray], steps: int, seed: int, temperatu
         levels, slots = np.append(1, levels), slots + 1
     heat = 1.0 if temperature is None else 1.0 / temperature
     w = law.weights * heat
-    states = streams(prompts, seed)
+    key = np.random.SeedSequence(seed).generate_state(4, np.uint64).astype(np.uint64)
+    called = np.empty((len(prompts), 3), np.uint64)
+    name_paths(np.concatenate([*prompts, np.empty(0, np.int64)]), _offsets(prompts), called)
     out = np.empty((len(prompts), steps), np.int64)
     offset = {"none": 0, "counts": 1, "followed-by-1": 2}[law.offset]
     flags = np.array([law.closed, temperature is None, offset], dtype=np.int64)
@@ -63,7 +52,7 @@ def roll(law: Law, prompts: Sequence[IntArray], steps: int, seed: int, temperatu
     def work(paths: IntArray) -> None:
         for path in paths:
             walk(
-                prompts[path], states[path], columns.kinds, columns.orders, slots, levels, w, heat, flags,
+                prompts[path], key, called[path], columns.kinds, columns.orders, slots, levels, w, heat, flags,
                 base.row, base.tokens, base.log_p, base.log_scale, base.log_unigram, sums, base.frequent, tail,
                 hidden, keys, bias, log_norm, cap,
                 out[path],
@@ -71,6 +60,11 @@ def roll(law: Law, prompts: Sequence[IntArray], steps: int, seed: int, temperatu
 
     run_tasks(work, np.ones(len(prompts)))
     return out
+
+
+def _offsets(prompts: Sequence[IntArray]) -> IntArray:
+    """[n + 1] where prompts begin in their concatenation."""
+    return np.concatenate([[0], np.cumsum([len(prompt) for prompt in prompts])]).astype(np.int64)
 
 
 def tail_cumulated(base: Base, a: float) -> FloatArray:

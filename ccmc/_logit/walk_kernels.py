@@ -9,7 +9,7 @@ from ccmc._data.compiled import kernel, summing_kernel
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.base_kernels import log_of_pair
 from ccmc._logit.state import BASE_BY_MATCH, UNIGRAM, follow, forget, value
-from ccmc._sim.random import next_word, unit
+from ccmc._sim.random import next_word, seed_stream, unit
 
 Int32Array = NDArray[np.int32]
 _TRIES = 200
@@ -142,7 +142,8 @@ def shifted(kind: int, token: int, m: FloatArray, followed: FloatArray, total: F
 
 @kernel
 def walk(
-    prompt: IntArray, state: NDArray[np.uint64], kinds: IntArray, orders: IntArray, slots: IntArray, levels: IntArray,
+    prompt: IntArray, key: NDArray[np.uint64], name: NDArray[np.uint64], kinds: IntArray, orders: IntArray,
+    slots: IntArray, levels: IntArray,
     w: FloatArray, heat: float, flags: IntArray, row: IntArray, tokens: Int32Array, log_p: FloatArray,
     log_scale: FloatArray, log_unigram: FloatArray, sums: FloatArray, frequent: IntArray, tail: FloatArray,
     hidden: NDArray[np.float32], keys: NDArray[np.float32], bias: FloatArray, log_norm: FloatArray, cap: float,
@@ -152,7 +153,7 @@ def walk(
 
     Args:
         prompt: [L] tokens.
-        state: [4] of the random stream, changed.
+        key, name: [4] of the seed and [3] of the prompt: what the path's random stream is made of.
         kinds, orders, slots, levels: of `names.Columns`; with an offset, level 0 is 1.
         w: [1 + D] weights, already divided by the temperature, as offsets are by `heat`.
         flags: closed, greedy, offset.
@@ -170,7 +171,8 @@ def walk(
     previous, length = np.empty(size, np.int64), np.zeros(size, np.int64)
     faded, followed, total = np.zeros((depth, size)), np.zeros((depth, size)), np.zeros(depth + 1)
     longest, touched, latest = np.zeros(size, np.int64), np.zeros(size, np.int64), np.full(depth, -1, np.int64)
-    u = np.empty(size)
+    u, state = np.empty(size), np.empty(4, np.uint64)
+    seed_stream(key, name, state)
     many = 0
     for n in range(1, size):
         token = prompt[n - 1] if n <= len(prompt) else out[n - 1 - len(prompt)]

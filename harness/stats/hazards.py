@@ -364,7 +364,7 @@ def judge_hazard(
 
 
 def _design_effect(events: Floats, cluster: NDArray[np.int64]) -> float | None:
-    """Variance of the share over clusters, in units of that of independent steps; None where it cannot be told."""
+    """How many times the variance of independent steps the share over clusters has; None with too few clusters."""
     share = float(events.mean())
     found = group_mean(events, cluster).found
     if found is None or share in {0.0, 1.0}:

@@ -7,7 +7,7 @@ kept for a position.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ccmc import BaseTransition, NumberedText
+from ccmc import BaseTransition, ContextLogit, NumberedText
 from harness.core.declarations import SurrogateDeclaration
 from harness.data.texts import FloatArray, IntArray
 from harness.surrogates.base import Fact
@@ -126,7 +126,7 @@ class VocabularyObservations:
         return smooth
 
 
-class VocabularySurrogate:
+class VocabularySurrogate(ABC):
     """A surrogate over the whole vocabulary. `fit` returns self; what it learned ends in an underscore."""
 
     declaration: ClassVar[SurrogateDeclaration] = SurrogateDeclaration("")
@@ -154,3 +154,16 @@ class VocabularySurrogate:
     def extra_rows(self) -> Sequence[Fact]:
         """What the fit has found, for rows about the training texts."""
         return ()
+
+
+class LogitSurrogate(VocabularySurrogate):
+    """A surrogate whose fit makes it a context logit: `fit` sets `model_`."""
+
+    model_: ContextLogit
+
+    def along(self, text: ScoredText) -> Along:
+        return Along(*self.model_.along(text.tokens, text.start))
+
+    def rollout(self, prompts: Sequence[IntArray], steps: int, seed: int, temperature: float | None = 1.0) -> IntArray:
+        paths: IntArray = self.model_.rollout(prompts, steps, seed, temperature)
+        return paths

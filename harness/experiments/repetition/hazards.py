@@ -177,7 +177,7 @@ class FoldHazards:
         self._step(name, condition, text, step_of(np.exp(found.log_inside), found.log_next, text))
 
     def of_surrogate(self, name: str, condition: dict[str, Any], surrogate: VocabularySurrogate) -> None:
-        """Rows of one surrogate after all its texts: calibration, and loops where they are asked for."""
+        """The other rows of one surrogate, when all texts are done: its calibration, and its forecasts of loops."""
         self._calibration(name, condition)
         if not self.rollouts or condition["law"] != "decoded" or name not in ("context-logit", "suffix"):
             return

@@ -160,9 +160,10 @@ class _Frame:
             self._scores(Source(RESEEDED, t0=self.t0), prompt, self._own(y, y_texts, deterministic=True))
         before, length = observed[0][1], len(y_texts[0])
         drawn = [text[:length] for text in self._climatology(prompt)]
-        laws: dict[Source, tuple[list[IntArray], bool]] = dict.fromkeys([], ([], False))
-        laws[Source(SHUFFLED, t0=self.t0)] = (drawn, False)
-        laws[Source(CONSTANT, t0=self.t0)] = ([self.constant[:length]], True)
+        laws: dict[Source, tuple[list[IntArray], bool]] = {
+            Source(SHUFFLED, t0=self.t0): (drawn, False),
+            Source(CONSTANT, t0=self.t0): ([self.constant[:length]], True),
+        }
         for source, paths in walks.get((prompt, self.t0), {}).items():
             greedy = source.law == "raw" and self.s["temperature"] is None
             laws[source] = ([path[:length] for path in paths], greedy)

@@ -72,12 +72,13 @@ def _of_strategy(
         "groups": {prompt.id: prompt.group for prompt in request.prompts},
         "seed": config.seed,
     }
+    neutral = [unit.settings["neutral"] for unit in bases]
     name = f"{model.name}, {shared['strategy']}"
     threads = config.threads
     scores = Unit(
         f"{ROOM}.scores:score",
         f"{name}: the model's laws along its texts",
-        {**shared, "neutral": [unit.settings["neutral"] for unit in bases]},
+        {**shared, "neutral": neutral},
         (texts[0], *bases),
         local(model, request.device),
         threads,
@@ -87,7 +88,7 @@ def _of_strategy(
         Unit(
             f"{ROOM}.units:fold",
             f"{name}: surrogates of fold {number}",
-            {**shared, **_of_surrogates(settings), "judged": number, "one": one},
+            {**shared, **_of_surrogates(settings), "neutral": neutral, "judged": number},
             (texts[0], scores, *bases),
             {},
             threads,

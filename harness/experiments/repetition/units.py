@@ -34,7 +34,7 @@ NO_BASE = "none"
 def fold(work: Work) -> pd.DataFrame:
     """Do one fold of one strategy."""
     s = work.settings
-    given = {folder_name(folder): bases.load(folder) for folder in work.inputs[2:]}
+    given = {name: bases.load(folder) for name, folder in zip(s["neutral"], work.inputs[2:], strict=True)}
     texts = read_scored(work.inputs[0], work.inputs[1], s, list(given))
     train = [text for text in texts if text.fold != s["judged"]]
     judged = [text for text in texts if text.fold == s["judged"]]
@@ -69,15 +69,6 @@ def fold(work: Work) -> pd.DataFrame:
         walks += _walk(s, surrogate, name, condition, judged)
     write_parquet(pd.DataFrame(walks), work.folder / "trajectories.parquet")
     return rows.frame()
-
-
-def folder_name(folder: Any) -> str:
-    """The neutral context of a unit of base transitions, as its rows say."""
-    import json
-
-    frame = pd.read_parquet(folder / "rows.parquet", columns=["condition"])
-    found: str = json.loads(frame["condition"].iloc[0])["neutral"]
-    return found
 
 
 def neutral_context(train: Sequence[ScoredText], names: Sequence[str]) -> str:

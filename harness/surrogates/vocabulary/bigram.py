@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from ccmc import ContextLogit
 from harness.core.registry import register
-from harness.data.texts import IntArray
-from harness.surrogates.vocabulary_base import Along, ScoredText, VocabularyObservations, VocabularySurrogate
+from harness.surrogates.vocabulary_base import LogitSurrogate, VocabularyObservations
 
 
 @register.surrogate(
@@ -24,7 +19,7 @@ from harness.surrogates.vocabulary_base import Along, ScoredText, VocabularyObse
     cost="nothing",
     source="this project",
 )
-class VocabularyBigram(VocabularySurrogate):
+class VocabularyBigram(LogitSurrogate):
     """P0 as it is.
 
     Args:
@@ -37,10 +32,3 @@ class VocabularyBigram(VocabularySurrogate):
     def fit(self, observations: VocabularyObservations) -> VocabularyBigram:
         self.model_ = ContextLogit({}, observations.bases[self.base])
         return self
-
-    def along(self, text: ScoredText) -> Along:
-        return Along(*self.model_.along(text.tokens, text.start))
-
-    def rollout(self, prompts: Sequence[IntArray], steps: int, seed: int, temperature: float | None = 1.0) -> IntArray:
-        paths: IntArray = np.asarray(self.model_.rollout(prompts, steps, seed, temperature))
-        return paths

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ccmc import BaseTransition, ContextLogit, LogitFit, context_rows, fit_context_logit
+from ccmc import BaseTransition, ContextLogit, context_rows, fit_context_logit
 from ccmc.context_logit import statistics_weights
 from harness.core.registry import register
-from harness.data.texts import FloatArray, IntArray
+from harness.data.texts import FloatArray
 from harness.surrogates.base import Fact
-from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularyObservations, VocabularySurrogate
+from harness.surrogates.vocabulary_base import Law, LogitSurrogate, ScoredText, VocabularyObservations
 
 
 @register.surrogate(
@@ -27,7 +27,7 @@ from harness.surrogates.vocabulary_base import Along, Law, ScoredText, Vocabular
     cost="seconds",
     source="this project; with counts alone and closed, Ildiz et al. 2024",
 )
-class ContextLogitSurrogate(VocabularySurrogate):
+class ContextLogitSurrogate(LogitSurrogate):
     """Weights by maximum likelihood, standard errors clustered by group.
 
     Attributes:
@@ -37,7 +37,6 @@ class ContextLogitSurrogate(VocabularySurrogate):
         statistics: names of `ccmc.context_logit.STATISTICS`.
         base: which base transitions of the observations it weighs.
         ridge: of the fit.
-        start: weights to start at, by name, such as those of a smaller fit.
     """
 
     closed: ClassVar[bool] = False
@@ -47,9 +46,8 @@ class ContextLogitSurrogate(VocabularySurrogate):
         statistics: Sequence[str] = ("counts",),
         base: str = "model",
         ridge: float = 1e-6,
-        start: dict[str, float] | None = None,
     ) -> None:
-        self.statistics, self.base, self.ridge, self.start = tuple(statistics), base, ridge, start or {}
+        self.statistics, self.base, self.ridge = tuple(statistics), base, ridge
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -71,38 +69,22 @@ class ContextLogitSurrogate(VocabularySurrogate):
         )
         groups = np.repeat([text.group for text in texts], [len(text) for text in texts])
         flat = base.tokens.shape[0] == 0 and bool(np.ptp(base.log_unigram) == 0)
-        start = np.array([self.start.get("base", 1.0), *(self.start.get(name, 0.0) for name in names)])
-        self.fit_: LogitFit = fit_context_logit(
-            rows, groups, self.ridge, fixed={"base": 1.0} if flat else None, start=start
-        )
+        fit = fit_context_logit(rows, groups, self.ridge, fixed={"base": 1.0} if flat else None)
         several = len(set(groups.tolist())) > 1  # errors are clustered by group
-        errors = self.fit_.standard_errors().tolist() if several else []
-        self.errors_ = dict(zip(self.fit_.names, errors, strict=False))
-        self.loss_ = -self.fit_.log_likelihood / len(rows)
-        self.model_ = ContextLogit.from_fit(self.fit_, base, self.closed)
-        object.__setattr__(self.fit_, "rows", _Released(rows.names))  # its features are the memory of a fit
+        errors = fit.standard_errors().tolist() if several else []
+        self.weights_ = dict(zip(fit.names, fit.weights.tolist(), strict=True))
+        self.errors_ = dict(zip(fit.names, errors, strict=False))
+        self.loss_ = -fit.log_likelihood / len(rows)
+        self.model_ = ContextLogit.from_fit(fit, base, self.closed)
         return self
-
-    def along(self, text: ScoredText) -> Along:
-        return Along(*self.model_.along(text.tokens, text.start))
-
-    def rollout(self, prompts: Sequence[IntArray], steps: int, seed: int, temperature: float | None = 1.0) -> IntArray:
-        return self.model_.rollout(prompts, steps, seed, temperature)
 
     def extra_rows(self) -> list[Fact]:
         found = [Fact("training_loss", self.loss_)]
-        for name, value in zip(self.fit_.names, self.fit_.weights.tolist(), strict=True):
+        for name, value in self.weights_.items():
             found += [Fact("weight", value, {"condition": {"weight": name}})]
             if name in self.errors_:
                 found += [Fact("weight_error", self.errors_[name], {"condition": {"weight": name}})]
         return found
-
-
-class _Released:
-    """What is left of the rows of a fit: the names of their features."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
 
 
 def targets_of(text: ScoredText, law: Law, base: BaseTransition, name: str) -> tuple[FloatArray, FloatArray]:

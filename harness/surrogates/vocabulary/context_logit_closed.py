@@ -21,7 +21,7 @@ class ClosedContextLogit(ContextLogitSurrogate):
     """Fitted to the law restricted to the context: its loss is the divergence over tokens of the context.
 
     Args:
-        statistics, base, ridge, start: as of `ContextLogitSurrogate`.
+        statistics, base, ridge: as of `ContextLogitSurrogate`.
     """
 
     closed = True

@@ -106,6 +106,9 @@ def test_a_step_is_scored_as_written() -> None:
 class Made(VocabularySurrogate):
     """Goes on in a loop with probability 1/4, else with tokens that are new."""
 
+    def along(self, text: ScoredText) -> Along:
+        raise AssertionError("forecasts of loops are made of rollouts alone")
+
     def rollout(self, prompts: Any, steps: int, seed: int, temperature: float | None = 1.0) -> np.ndarray:
         assert temperature == 1.0
         loops = np.random.default_rng(seed).random(len(prompts)) < 0.25

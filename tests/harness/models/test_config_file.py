@@ -69,7 +69,7 @@ def test_an_attention_that_the_config_names_is_set_aside_with_a_note(key: str, v
     ids=lambda values: "-".join(f"{key}={value}" for key, value in values.items())[:60],
 )
 def test_sizes_and_names_that_are_none(values: dict[str, Any], tmp_path: Path) -> None:
-    refusal(changed(tmp_path, **values))
+    assert refusal(changed(tmp_path, **values))
 
 
 @pytest.mark.parametrize(

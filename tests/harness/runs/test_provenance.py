@@ -47,10 +47,10 @@ def test_installed_inside_the_repository_of_somebody(tmp_path: Path) -> None:
     ("record", "wanted"),
     [
         (None, {"from": "index"}),
-        ({"url": "file:///home/a/x", "dir_info": {"editable": True}}, {"from": "editable folder"}),
-        ({"url": "file:///home/a/x", "dir_info": {}}, {"from": "folder"}),
+        ({"url": "file:///some/folder/x", "dir_info": {"editable": True}}, {"from": "editable folder"}),
+        ({"url": "file:///some/folder/x", "dir_info": {}}, {"from": "folder"}),
         (
-            {"url": "file:///home/a/made%20up-1-py3-none-any.whl", "archive_info": {"hashes": {"sha256": "ab"}}},
+            {"url": "file:///some/folder/made%20up-1-py3-none-any.whl", "archive_info": {"hashes": {"sha256": "ab"}}},
             {"from": "archive", "file": "made up-1-py3-none-any.whl", "hashes": {"sha256": "ab"}},
         ),
         (

@@ -104,7 +104,7 @@ def test_the_fit_is_less_surprised_by_its_texts_with_every_statistic(observation
     flat = made(("counts",), "none").fit(
         VocabularyObservations(observations.texts, "raw", {"none": BaseTransition.flat(V)}, V)
     )
-    assert flat.fit_.names == ("present", "log-count")  # the weight of a flat base is not determined
+    assert tuple(flat.weights_) == ("present", "log-count")  # the weight of a flat base is not determined
 
 
 def test_targets_outside_the_context_count_by_their_expected_log():
