@@ -6,7 +6,8 @@ prompt is not its bigram.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ccmc.base import Factors, exponents, tail_scale
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 BATCH = 64
+NO_BASE = "the model gives some tokens no probability, so that base transitions cannot be read off it; say base: none"
 
 
 def read_base(
@@ -39,44 +41,64 @@ def read_base(
         P0 over the model's output vocabulary.
 
     Raises:
-        ValueError: the neutral context is empty.
+        ValueError: the neutral context is empty, or the model gives some tokens no probability.
     """
     if not len(neutral):
         raise ValueError("a neutral context has at least one token: the first position of a text is a sink")
-    head = model.get_output_embeddings()
-    size = int(head.weight.shape[0])
-    asked = np.arange(size, dtype=np.int64) if queries is None else np.asarray(queries, dtype=np.int64)
-    kept, powers = min(top, size), exponents()
-    tokens, log_p = np.empty((len(asked), kept), np.int32), np.empty((len(asked), kept))
-    hidden, log_norm = np.empty((len(asked), head.weight.shape[1]), np.float32), np.empty(len(asked))
-    mean, log_sums = np.zeros(size), np.empty((len(asked), len(powers)))
     before = torch.tensor(list(neutral), device=model.device)
-    last: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda module, given: last.append(given[0][:, -1]))
-    try:
-        with torch.inference_mode():
-            for low in range(0, len(asked), BATCH):
-                rows = slice(low, low + BATCH)
-                part = torch.as_tensor(asked[rows], device=model.device)
-                ids = torch.cat([before.repeat(len(part), 1), part[:, None]], dim=1)
-                logits = model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-                norm = torch.logsumexp(logits.double(), dim=-1)
-                log = logits - norm[:, None].float()
-                best = torch.topk(log, kept, dim=-1)
-                tokens[rows], log_p[rows] = best.indices.cpu().numpy(), best.values.double().cpu().numpy()
-                mean += log.exp().sum(0, dtype=torch.float64).cpu().numpy()
-                for place, power in enumerate(powers.tolist()):
-                    log_sums[rows, place] = torch.exp(power * log).sum(-1, dtype=torch.float64).log().cpu().numpy()
-                hidden[rows], log_norm[rows] = last.pop().float().cpu().numpy(), norm.cpu().numpy()
-                progress(low / len(asked), f"reading base transitions, {low} of {len(asked)} tokens")
-    finally:
-        hook.remove()
+    size = len(_after(model, before[None])[0])
+    asked = np.arange(size, dtype=np.int64) if queries is None else np.asarray(queries, dtype=np.int64)
+    kept, powers, mean = min(top, size), exponents().tolist(), np.zeros(size)
+    found: list[tuple[np.ndarray[Any, Any], ...]] = []
+    with _heard(model) as last:
+        for low in range(0, len(asked), BATCH):
+            progress(low / len(asked), f"reading base transitions, {low} of {len(asked)} tokens")
+            part = torch.as_tensor(asked[low : low + BATCH], device=model.device)
+            logits = _after(model, torch.cat([before.repeat(len(part), 1), part[:, None]], dim=1))
+            if not torch.isfinite(logits).all():
+                raise ValueError(NO_BASE)
+            norm = torch.logsumexp(logits.double(), dim=-1)
+            log = logits - norm[:, None].float()
+            best = torch.topk(log, kept, dim=-1)
+            mean += log.exp().sum(0, dtype=torch.float64).cpu().numpy()
+            sums = torch.stack([torch.exp(a * log).sum(-1, dtype=torch.float64).log() for a in powers], dim=1)
+            hidden = last.pop() if last else torch.empty((len(part), 0))
+            block = (best.indices.int(), best.values.double(), hidden.float(), norm, sums)
+            found.append(tuple(values.cpu().numpy() for values in block))
+    tokens, log_p, inputs, log_norm, log_sums = (np.concatenate(values) for values in zip(*found, strict=True))
     unigram = np.maximum(mean / mean.sum(), 1e-12)
     log_unigram = np.log(unigram / unigram.sum())
     row = np.full(size, -1, dtype=np.int64)
     row[asked] = np.arange(len(asked))
     scale = tail_scale(tokens, log_p, log_unigram)
-    return BaseTransition(row, tokens, log_p, scale, log_unigram, factors_of(model, hidden, log_norm, log_sums))
+    return BaseTransition(row, tokens, log_p, scale, log_unigram, factors_of(model, inputs, log_norm, log_sums))
+
+
+def rules_out(model: Any, neutral: Sequence[int]) -> bool:
+    """Does a model give some tokens no probability, as one does that cannot leave its context?"""
+    return not bool(torch.isfinite(_after(model, torch.tensor([list(neutral)], device=model.device))).all())
+
+
+def _after(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """[B, V] float32 logits after the last token of ids [B, L]."""
+    with torch.inference_mode():
+        logits: torch.Tensor = model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    return logits
+
+
+@contextmanager
+def _heard(model: Any) -> Iterator[list[torch.Tensor]]:
+    """What the model's output layer is given for the last token, while the block lasts; nothing where it has none."""
+    last: list[torch.Tensor] = []
+    head = model.get_output_embeddings()
+    if head is None:
+        yield last
+        return
+    hook = head.register_forward_pre_hook(lambda module, given: last.append(given[0][:, -1]))
+    try:
+        yield last
+    finally:
+        hook.remove()
 
 
 def factors_of(model: Any, hidden: Any, log_norm: Any, log_sums: Any) -> Factors | None:
@@ -88,6 +110,8 @@ def factors_of(model: Any, hidden: Any, log_norm: Any, log_sums: Any) -> Factors
         log_norm, log_sums: as of `ccmc.base.Factors`.
     """
     head = model.get_output_embeddings()
+    if head is None:
+        return None
     keys = head.weight.detach().float().cpu().numpy()
     bias = getattr(head, "bias", None)
     shift = np.zeros(len(keys)) if bias is None else bias.detach().double().cpu().numpy()

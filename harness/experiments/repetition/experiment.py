@@ -30,6 +30,15 @@ class RepetitionExperiment(FolderExperiment):
     def needs(self, settings: Any) -> Needs:
         return Needs(models=True, prompts=True)
 
+    def check(self, settings: Any, model: Any, weights: Any) -> None:
+        """Refuse base transitions of a model that rules tokens out."""
+        from harness.models.base_reading import NO_BASE, rules_out
+
+        if settings.base == "model":
+            ids = model.encode(settings.neutral[0], f"the neutral context {settings.neutral[0]!r}").whole
+            if rules_out(weights, ids):
+                raise UsageError(f"experiment repetition: model {model.name!r}: {NO_BASE}")
+
     def check_strategies(self, strategies: Any) -> None:
         """Refuse strategies whose law depends on more than the model's distribution after the context.
 

@@ -51,7 +51,7 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
 
 
 def _of_model(model: str, own: list[Part], label: str) -> list[Figure]:
-    laddered = [part for part in own if part.rungs]
+    laddered = [part for part in own if _laws(part)]
     made = []
     if laddered:
         made += [
@@ -84,6 +84,12 @@ def _of_model(model: str, own: list[Part], label: str) -> list[Figure]:
     return made
 
 
+def _laws(part: Part) -> list[str]:
+    """The laws that an open ladder was fitted to, the decoded one first."""
+    fitted = {source.law for name, source in part.samples if name == "log_loss" and source.name == LOGIT}
+    return [law for law in part.laws if law in fitted]
+
+
 def _rungs(axis: Any, rungs: Sequence[str]) -> None:
     """Names of the rungs below an axis."""
     axis.set_xticks(range(len(rungs)), [short(short_rung(rung), 18) for rung in rungs], rotation=40, ha="right")
@@ -100,7 +106,7 @@ def _beside(places: int, index: int, count: int, width: float = 0.3) -> list[flo
 @styled
 def ladder_figure(own: Sequence[Part]) -> Drawn:
     """Log loss against the rung, one panel per law and one line per strategy, with what the model itself has."""
-    laws = list(dict.fromkeys(law for part in own for law in part.laws))
+    laws = list(dict.fromkeys(law for part in own for law in _laws(part)))
     figure, axes = panels(len(laws), 3.2, sharey=True)
     rungs = own[0].rungs
     for axis, law in zip(axes, laws, strict=True):

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import harness
+from harness.config.load import shipped_configs
 from harness.core.errors import UsageError
 from harness.experiments.repetition.judging import figures
 from harness.experiments.repetition.scores import decoded, read_scored
@@ -132,6 +133,22 @@ def test_strategies_without_a_law_are_refused(tmp_path: Path, small_model: Path)
     with pytest.raises(UsageError, match=r"strategy greedy,repetition_penalty=1\.2 has repetition_penalty"):
         harness.run(path, out=tmp_path / "run", overrides=["generation.strategies=[{repetition_penalty: 1.2}]"])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_closed_model_is_refused_for_its_base_and_judged_without_one(tmp_path: Path) -> None:
+    given = [f"prompts={shipped_configs() / 'prompts' / 'one-layer.yaml'}", "experiments.repetition.warm_starts=[0]"]
+    given += ["experiments.repetition.neutral=['1']", "generation.strategies=[greedy]", "generation.max_new_tokens=16"]
+    path = write_config(tmp_path, shipped_configs() / "models" / "one-layer")
+    with pytest.raises(UsageError, match=r"gives some tokens no probability.*say base: none"):
+        harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
+    assert not (tmp_path / "run").exists()
+    given += ["experiments.repetition.base=none", "experiments.repetition.surrogates=[context-logit-closed]"]
+    done = harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
+    new = done.rows[
+        (done.rows["metric"] == "new_tokens") & done.rows["surrogate"].isin(["model", "context-logit-closed"])
+    ]
+    assert len(new) > 0
+    assert new["value"].eq(0).all()
 
 
 @pytest.mark.parametrize(

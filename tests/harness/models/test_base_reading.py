@@ -8,7 +8,9 @@ import small_models
 import torch
 
 from ccmc import BaseTransition
-from harness.models.base_reading import expected_log, read_base
+from harness.config.load import shipped_configs
+from harness.models.base_reading import expected_log, read_base, rules_out
+from harness.models.loading import load_model
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,12 @@ def test_expected_log_is_the_sum_over_all_tokens(base, exact):
 def test_the_neutral_context_is_not_empty(model):
     with pytest.raises(ValueError, match="sink"):
         read_base(model, [])
+
+
+def test_a_model_that_rules_tokens_out_has_no_base_to_read(model):
+    """The shipped one-layer model never leaves its context."""
+    closed = load_model(shipped_configs() / "models" / "one-layer", "cpu")
+    assert rules_out(closed, [1])
+    with pytest.raises(ValueError, match="say base: none"):
+        read_base(closed, [1])
+    assert not rules_out(model, [3])
