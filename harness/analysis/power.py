@@ -18,6 +18,7 @@ import pandas as pd
 from harness.config.decoding import is_sampled
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
+from harness.core.format import listed
 from harness.core.records import Answer, Cell, Column, Table
 from harness.core.rows import MODEL, RESEEDED, frames
 from harness.stats.equivalence import ALPHA, provable_margin
@@ -298,7 +299,7 @@ def table(found: Sequence[Power], equivalence: bool = False) -> Table:
         *(Column(f"prompts at {n} seed{'s' if n > 1 else ''}", priority=_DROPPED[n]) for n in SEEDS),
     ]
     what = "show agreement within" if equivalence else "find"
-    title = f"Prompts that {what} {_listed([f'{effect:g} in {name}' for name, effect in effects.items()])}"
+    title = f"Prompts that {what} {listed([f'{effect:g} in {name}' for name, effect in effects.items()])}"
     return Table("power", title, columns, rows, _caption(found, several, equivalence))
 
 
@@ -327,10 +328,6 @@ def _caption(found: Sequence[Power], several: Sequence[str], equivalence: bool) 
 
 def _many(count: int | None) -> Cell:
     return "> 10^9" if count is not None and count > MOST else count
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def answers(found: Sequence[Power], equivalence: bool = False) -> list[Answer]:

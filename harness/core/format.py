@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from harness.core.records import Interval
 
@@ -48,6 +49,11 @@ def percent(found: Interval) -> str:
         f"{round(100 * part, decimals) + 0.0:.{decimals}f}" for part in (found.value, found.low, found.high)
     )
     return f"{value} % [{low}, {high}]"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence lists them: "a", "a and b", "a, b and c"."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def file_safe(text: str) -> str:

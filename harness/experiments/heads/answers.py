@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.core.format import interval, number, percent
+from harness.core.format import interval, listed, number, percent
 from harness.core.records import Answer, Interval
 from harness.experiments._shared.leading import counted
 from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable
@@ -62,11 +62,6 @@ def _left_out(part: Part) -> str:
     return f" Not ranked, as KL is missing somewhere: {', '.join(gone)}." if gone else ""
 
 
-def _and(words: list[str]) -> str:
-    """Words as a list in a sentence."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def _points(found: Interval) -> Interval:
     """A difference of shares in percentage points."""
     value, low, high = (None if end is None else 100 * end for end in (found.value, found.low, found.high))
@@ -109,9 +104,9 @@ def _least(part: Part, heads: list[Head]) -> Answer:
         return _unanswered(LEAST, part.what, "no head has a figure of its own")
     known.sort(key=lambda pair: (pair[0], pair[1].layer, pair[1].head))
     last = known[0][1]
-    listed = [f"{head.name} ({percent(head.most)}, {head.best})" for _, head in known[:NAMED]]
-    text = f"{part.what}: explained least, each by its best surrogate: {'head' if len(listed) == 1 else 'heads'} "
-    text += f"{_and(listed)}."
+    named = [f"{head.name} ({percent(head.most)}, {head.best})" for _, head in known[:NAMED]]
+    text = f"{part.what}: explained least, each by its best surrogate: {'head' if len(named) == 1 else 'heads'} "
+    text += f"{listed(named)}."
     kinds = {kind: [head for _, head in known if head.kind == kind] for kind in KINDS}
     medians = {
         kind: part.median_of((str(head.best), head.layer, head.head) for head in own) for kind, own in kinds.items()
@@ -145,16 +140,16 @@ def _worse(part: Part, heads: list[Head]) -> Answer:
         for name, one in found.items()
         if one.low is not None and one.high is not None and (one.low <= 0 <= one.high or not differs[name])
     ]
-    text = f"{part.what}: {_and(worse) if worse else 'no surrogate'} {'are' if len(worse) > 1 else 'is'} "
+    text = f"{part.what}: {listed(worse) if worse else 'no surrogate'} {'are' if len(worse) > 1 else 'is'} "
     text += "worse than counting."
     if open_:
-        text += f" No difference to counting was found for {_and(open_)}."
+        text += f" No difference to counting was found for {listed(open_)}."
     controls = [
         n for n in every if n not in found and differs[n] and (high := part.interval("explained", n).high) and high < 0
     ]
     if controls:
-        listed = [f"{name} ({percent(part.interval('explained', name))})" for name in controls]
-        text += f" Controls that are: {_and(listed)}."
+        named = [f"{name} ({percent(part.interval('explained', name))})" for name in controls]
+        text += f" Controls that are: {listed(named)}."
     known = [head.most.value for head in heads if head.most.value is not None]
     none = sum(value <= 0 for value in known)
     if none:
