@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,19 @@ def start() -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
+
+
+def load(browser: Any, page: Path) -> None:
+    """Open a page and wait until it stands: on a busy machine `get` returns before the document has been replaced."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get("about:blank")
+    browser.get(page.as_uri())
+    stands = (
+        "return location.href === arguments[0] && document.readyState === 'complete'"
+        " && document.querySelector('h1') !== null"
+    )
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script(stands, page.as_uri()))
 
 
 def logs(browser: Any) -> tuple[list[str], list[str]]:

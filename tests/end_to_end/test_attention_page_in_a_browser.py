@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
+from browsers import CONTRAST, HOSTILE, emulate, load, logs, needs_browser
 
 from harness.models import pieces
 from harness.report.attention_page import page_data, samples, write_page
@@ -56,7 +56,7 @@ def table(browser: Any) -> list[list[str]]:
 def test_no_error_no_request_no_overflow_enough_contrast(browser: Any, page: Path, scheme: str, width: int) -> None:
     emulate(browser, scheme, width)
     logs(browser)
-    browser.get(page.as_uri())
+    load(browser, page)
     messages, requests = logs(browser)
     assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
@@ -72,7 +72,7 @@ def test_no_error_no_request_no_overflow_enough_contrast(browser: Any, page: Pat
 
 def test_shares_are_those_that_the_run_kept(browser: Any, page: Path, run: Run) -> None:
     emulate(browser, "light", 1280)
-    browser.get(page.as_uri())
+    load(browser, page)
     kept = samples(run)
     data = page_data(run, HEADS)
     assert data is not None
@@ -100,7 +100,7 @@ def test_asking_another_token_keeps_the_place(browser: Any, page: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
     emulate(browser, "light", 1280)
-    browser.get(page.as_uri())
+    load(browser, page)
     asked = "return document.querySelector('.attention [role=status]').textContent"
     before, rows = browser.execute_script(asked), table(browser)
     browser.execute_script("document.querySelectorAll('.tokens')[1].children[9].focus()")
@@ -126,7 +126,7 @@ def test_asking_another_token_keeps_the_place(browser: Any, page: Path) -> None:
 
 
 def test_a_surrogate_once_chosen_stays(browser: Any, page: Path) -> None:
-    browser.get(page.as_uri())
+    load(browser, page)
     value = "return document.querySelectorAll('.attention select')[2].value"
     choose(browser, 2, "distance")
     choose(browser, 1, HEADS[1])
@@ -136,7 +136,7 @@ def test_a_surrogate_once_chosen_stays(browser: Any, page: Path) -> None:
 
 
 def test_squares_are_drawn_below_the_diagonal_alone(browser: Any, page: Path) -> None:
-    browser.get(page.as_uri())
+    load(browser, page)
     drawn = (
         "const c = document.querySelector('.attention canvas'), p = c.getContext('2d');"
         "const at = (q, k) => p.getImageData(5 * k + 2, 5 * q + 2, 1, 1).data[3];"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from browsers import CONTRAST, HOSTILE, emulate, logs, needs_browser
+from browsers import CONTRAST, HOSTILE, emulate, load, logs, needs_browser
 
 from harness.report.page import write_report
 from harness.runs.run import Run, load_run
@@ -61,7 +61,7 @@ def test_no_error_no_request_no_overflow_enough_contrast(browser: Any, page: Pat
     emulate(browser, scheme, width)
     logs(browser)
     start = time.monotonic()
-    browser.get(page.as_uri())
+    load(browser, page)
     assert time.monotonic() - start < 10
     messages, requests = logs(browser)
     assert messages == []
@@ -85,7 +85,7 @@ def column(browser: Any, selector: str, index: int) -> list[str]:
 
 def test_sorting_and_filtering_of_every_head_without_lag(browser: Any, page: Path) -> None:
     emulate(browser, "light", 1280)
-    browser.get(page.as_uri())
+    load(browser, page)
     status = ".grid [role=status]"
     text = "return document.querySelector(arguments[0]).textContent"
     assert browser.execute_script(text, status) == "2592 of 2592 rows"
@@ -117,7 +117,7 @@ def test_sorting_and_filtering_of_every_head_without_lag(browser: Any, page: Pat
 
 
 def test_static_tables_sort_by_number(browser: Any, page: Path) -> None:
-    browser.get(page.as_uri())
+    load(browser, page)
     find = (
         "return [...document.querySelectorAll('table.sortable')].findIndex("
         "(t) => t.closest('figure').textContent.includes('What surrogates explain of each layer'))"
@@ -135,7 +135,7 @@ def test_static_tables_sort_by_number(browser: Any, page: Path) -> None:
 
 
 def test_the_viewer_shows_hostile_text_as_text(browser: Any, page: Path) -> None:
-    browser.get(page.as_uri())
+    load(browser, page)
     shown = browser.execute_script("return document.querySelector('.viewer').textContent")
     assert "<script>window.hacked=1</script>" in shown
     assert browser.execute_script("return document.querySelectorAll('.viewer script, .viewer img').length") == 0
@@ -155,7 +155,7 @@ def test_the_viewer_shows_hostile_text_as_text(browser: Any, page: Path) -> None
 def test_everything_is_reached_with_the_keyboard(browser: Any, page: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    browser.get(page.as_uri())
+    load(browser, page)
     body = browser.find_element("tag name", "body")
     body.send_keys(Keys.TAB)
     assert browser.execute_script("return document.activeElement.className") == "skip"
@@ -173,7 +173,7 @@ def test_everything_is_reached_with_the_keyboard(browser: Any, page: Path) -> No
 
 
 def test_it_prints(browser: Any, page: Path) -> None:
-    browser.get(page.as_uri())
+    load(browser, page)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
     hidden = browser.execute_script("return getComputedStyle(document.querySelector('.controls')).display")
     spacers = set(
