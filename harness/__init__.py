@@ -7,7 +7,12 @@ README.md in this folder.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# MKL's sums may depend on where arrays lie in memory, which follows from all that a process did before; this mode rules
+# it out. It is read when MKL first computes. "Conditional numerical reproducibility" in the oneMKL developer guide.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
     from harness.core.registry import register
