@@ -15,6 +15,8 @@ GAPS = {"counts": -0.3, "recency": -0.3, "followed-by-1": -0.01, "followed-by-2 
 """Rung -> seq_rep_4 of its walks of the decoded law, less the model's .5."""
 ENERGIES = {"counts": 3.0, "recency": 3.0, "followed-by-1": 1.0, "followed-by-2 + followed-by-3": 1.0}
 LOSSES = {"counts": 3.0, "recency": 2.9, "followed-by-1": 2.4, "followed-by-2 + followed-by-3": 2.4}
+REMOVED = {"counts": 0.02, "recency": 0.0, "followed-by-1": 0.3, "followed-by-2 + followed-by-3": 0.0}
+"""Rung -> rise of the last one's log loss without it; base transitions are worth 1, all statistics 1.5."""
 RAW_GAP = 0.4
 """How much more walks of the raw law repeat than those of the decoded one."""
 NULL, CEILING, ENTROPY = 4.0, 0.5, 2.0
@@ -31,6 +33,7 @@ def repetition_rows(
     ceiling: float = CEILING,
     spread: float = 0.01,
     level: float = 0.5,
+    removed: bool = False,
 ) -> pd.DataFrame:
     """Rows of groups of two prompts each; every mean is exactly as given.
 
@@ -43,6 +46,7 @@ def repetition_rows(
         ceiling: energy score of the model itself.
         spread: standard deviation of what is added to each prompt.
         level: seq_rep_4 of the model.
+        removed: with fits that leave something out.
     """
     rng = np.random.default_rng(0)
     prompts = [(f"p{place:02}", f"g{place // 2:02}", place % 3) for place in range(2 * groups)]
@@ -66,6 +70,8 @@ def repetition_rows(
                 add("entropy", ENTROPY + noise(), "model", {"law": law}, 0)
                 add("log_loss" if law == "raw" else "new_share", 0.25 + noise(), "model", {"law": law}, 0)
                 _fitted(rows, add, noise, law)
+            for entry, more in ({**REMOVED, "statistics": 1.5, "base": 1.0} if removed else {}).items():
+                add("log_loss", 2.4 + more + noise(), "context-logit", {"law": "decoded", "without": entry})
             for t0 in starts:
                 later = {"t0": t0} if t0 else {}
                 real = level + noise(4 * spread)

@@ -36,17 +36,18 @@ DRAWN = 8  # continuations of training prompts that stand for the law over promp
 
 @dataclass(frozen=True)
 class Source:
-    """Whose continuations are judged: a surrogate with its condition."""
+    """Whose continuations are judged: a surrogate with its condition; `without`: what was left out of its last rung."""
 
     name: str
     law: str = ""
     rung: str = ""
     t0: int = 0
+    without: str = ""
 
     @property
     def condition(self) -> dict[str, Any] | None:
         """Of rows."""
-        parts = {"law": self.law, "rung": self.rung, "t0": self.t0}
+        parts = {"law": self.law, "rung": self.rung, "t0": self.t0, "without": self.without}
         return {key: value for key, value in parts.items() if value} or None
 
 

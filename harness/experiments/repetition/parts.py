@@ -26,6 +26,7 @@ DECODED, RAW = "decoded", "raw"
 FIXED = {SHUFFLED: FRAME[SHUFFLED], CONSTANT: "constant law", NEVER: "never repeats", RESEEDED: FRAME[RESEEDED]}
 """Sources that are no surrogates: name in the rows -> in tables."""
 MEANS = "Means: 95 % intervals, bootstrap over groups."
+DIFFERENCES = "Differences: paired by prompt, 95 % t intervals over groups, corrected for skewness."
 SHORT = 24  # signs of a rung's name in tables
 CALIBRATION = ("calibration_forecast", "calibration_event")
 """Metrics of bins of forecasts, which are of a fold and of no prompt."""
@@ -236,14 +237,14 @@ def parts(rows: pd.DataFrame) -> list[Part]:
     if given.empty:
         return []
     seen = Observed(given)
-    factors = [seen.factor(name) for name in ("law", "rung", "t0")]
+    factors = [seen.factor(name) for name in ("law", "rung", "t0", "without")]
     there = [factor for factor in factors if factor is not None]
     found: dict[tuple[str, str], dict[tuple[str, Source], Sample]] = {}
     for key, sample in seen.cells((*_KEYS, *there)):
         model, strategy, metric, name = map(str, key[: len(_KEYS)])
         values = dict(zip(there, key[len(_KEYS) :], strict=True))
-        law, rung, t0 = (values.get(factor) if factor else None for factor in factors)
-        source = Source(name, str(law or ""), str(rung or ""), int(float(str(t0 or 0))))
+        law, rung, t0, without = (values.get(factor) if factor else None for factor in factors)
+        source = Source(name, str(law or ""), str(rung or ""), int(float(str(t0 or 0))), str(without or ""))
         found.setdefault((model, strategy), {})[metric, source] = sample
     return [_part(model, strategy, samples) for (model, strategy), samples in found.items()]
 

@@ -122,4 +122,5 @@ def _of_surrogates(settings: Any) -> dict[str, Any]:
         "rollout_seeds": settings.rollout_seeds,
         "warm_starts": list(settings.warm_starts),
         **({"hazard_rollouts": settings.hazard_rollouts} if settings.hazard_rollouts else {}),
+        **({"removed": True} if settings.removed else {}),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ccmc.context_logit import statistics_weights
 from harness.config.strict import Growing, Strict
@@ -38,8 +38,8 @@ class Repetition(Growing):
     """A model's own continuations against walks of surrogates over the whole vocabulary, cross-fitted."""
 
     continues: ClassVar[bool] = True
-    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "statistics", "rollout_seeds"})
-    later: ClassVar[frozenset[str]] = frozenset({"hazard_rollouts"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "statistics", "rollout_seeds", "removed"})
+    later: ClassVar[frozenset[str]] = frozenset({"hazard_rollouts", "removed"})
 
     kind: Literal["repetition"]
     surrogates: tuple[str, ...] = Field(
@@ -81,6 +81,11 @@ class Repetition(Growing):
         description="rollouts of 16 tokens from every eighth step of the judged texts, which say how likely a loop "
         "starts, or is left, within them, by context-logit and suffix fitted to the decoded law; 0: no such forecasts",
     )
+    removed: bool = Field(
+        default=False,
+        description="fit context-logit to the decoded law again without each entry of the ladder, and without base "
+        "transitions, to see what each is worth beside all others",
+    )
     margins: Margins = Field(
         default_factory=Margins, description="differences that would not matter: equivalence is tested within them"
     )
@@ -114,6 +119,12 @@ class Repetition(Growing):
             raise ValueError(f"warm_starts are different numbers of tokens, at least 0, got {list(value)}")
         return value
 
+    @model_validator(mode="after")
+    def _removable(self) -> Repetition:
+        if self.removed and not ("context-logit" in self.surrogates and "decoded" in self.laws):
+            raise ValueError("removed: true needs context-logit among the surrogates and decoded among the laws")
+        return self
+
 
 def split(entry: str) -> list[str]:
     """The statistics of one entry of the ladder."""
@@ -127,4 +138,27 @@ def rungs(statistics: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     for entry in statistics:
         so_far = (*so_far, *split(entry))
         found[" + ".join(split(entry))] = so_far
+    return found
+
+
+BASE, STATISTICS = "base", "statistics"
+"""What stands for base transitions, and for all statistics, among the entries that are left out."""
+READS_BASE = ("unigram", "base-by-match")
+"""Statistics that are nothing without base transitions."""
+
+
+def left_out(statistics: tuple[str, ...], base: bool) -> dict[str, tuple[str, ...]]:
+    """What is left out -> the statistics that are left: each entry of the ladder, all of them, and base transitions.
+
+    Without base transitions the statistics that read them are left out too.
+
+    Args:
+        statistics: the ladder.
+        base: are there base transitions?
+    """
+    ladder = list(rungs(statistics))
+    found = {name: tuple(one for other in ladder if other != name for one in split(other)) for name in ladder}
+    found[STATISTICS] = ()
+    if base:
+        found[BASE] = tuple(one for other in ladder for one in split(other) if one not in READS_BASE)
     return found

@@ -14,6 +14,7 @@ from harness.experiments.repetition.choosing import RULE, Choice, choose
 from harness.experiments.repetition.hazard_tables import EVENTS, calibrations, hazards_table
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.parts import (
+    DIFFERENCES,
     LOGIT,
     MEANS,
     RAW,
@@ -26,11 +27,11 @@ from harness.experiments.repetition.parts import (
     up_to,
 )
 from harness.experiments.repetition.walk_tables import scores_table, walks_table, warm_table
+from harness.experiments.repetition.worth_table import worth_table
 from harness.stats.equivalence import judged_together
 from harness.stats.power import FINDABLE, smallest_difference
 
 HEADLINE_ROWS = 12
-DIFFERENCES = "Differences: paired by prompt, 95 % t intervals over groups, corrected for skewness."
 NESTED = "Each rung adds its statistics to those of the rungs before."
 
 
@@ -44,7 +45,10 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     if not found:
         return []
     choices = {model: choose(own) for model, own in by_model(found).items()}
-    made = [_best(found, choices), _ladder(found), walks_table(found), scores_table(found), _open(found)]
+    made = [_best(found, choices), _ladder(found)]
+    if any(source.without for part in found for _, source in part.samples):
+        made.append(worth_table(found))
+    made += [walks_table(found), scores_table(found), _open(found)]
     if any(len(part.starts) > 1 for part in found):
         made.append(warm_table(found))
     if any(metric in EVENTS for part in found for metric, _ in part.samples):

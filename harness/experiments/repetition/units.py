@@ -22,7 +22,7 @@ from harness.core.seeds import derive_seed
 from harness.experiments.repetition import bases
 from harness.experiments.repetition.hazards import FoldHazards
 from harness.experiments.repetition.scores import read_scored
-from harness.experiments.repetition.settings import rungs
+from harness.experiments.repetition.settings import BASE, left_out, rungs
 from harness.runs.units import Work
 from harness.runs.writing import write_parquet
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularyObservations, VocabularySurrogate
@@ -51,11 +51,13 @@ def fold(work: Work) -> pd.DataFrame:
     hazards = FoldHazards(rows, s, train, judged)
     hazards.of_model()
     plan = list(_fits(s, given))
+    without = left_out(tuple(s["statistics"]), bool(given)) if s.get("removed") else {}
+    total = len(plan) + len(without)
     for index, (law, name, rung, statistics) in enumerate(plan):
         label = f"{name}, {rung}" if rung else name
-        work.progress(index / len(plan), f"fitting {label} to the {law} law")
+        work.progress(index / total, f"fitting {label} to the {law} law")
         observations = VocabularyObservations(train, law, known, size)
-        surrogate = _make(name, statistics, chosen, walks).fit(observations)
+        surrogate = _make(name, statistics, chosen).fit(observations)
         condition = {"law": law, **({"rung": rung} if rung else {})}
         for fact in surrogate.extra_rows():
             where = {**fact.where, "condition": {**condition, **fact.where.get("condition", {})}}
@@ -65,8 +67,15 @@ def fold(work: Work) -> pd.DataFrame:
             _one_step(rows, name, condition, along, text, text.laws[law])
             hazards.of_text(name, condition, text, along)
         hazards.of_surrogate(name, condition, surrogate)
-        work.progress((index + 0.7) / len(plan), f"walks of {label}")
+        work.progress((index + 0.7) / total, f"walks of {label}")
         walks += _walk(s, surrogate, name, condition, judged)
+    for index, (entry, statistics) in enumerate(without.items(), len(plan)):
+        work.progress(index / total, f"fitting {LOGITS[0]} without {entry}")
+        observations = VocabularyObservations(train, "decoded", known, size)
+        surrogate = _make(LOGITS[0], statistics, NO_BASE if entry == BASE else chosen).fit(observations)
+        for text in judged:
+            where = _where(LOGITS[0], {"law": "decoded", "without": entry}, text)
+            _log_loss(rows, surrogate.along(text), where)
     write_parquet(pd.DataFrame(walks), work.folder / "trajectories.parquet")
     return rows.frame()
 
@@ -88,7 +97,7 @@ def _fits(s: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, 
                 yield law, name, "", ()
 
 
-def _make(name: str, statistics: tuple[str, ...], base: str, before: list[Any]) -> VocabularySurrogate:
+def _make(name: str, statistics: tuple[str, ...], base: str) -> VocabularySurrogate:
     made: type[VocabularySurrogate] = registry.surrogate(name, "vocabulary")
     if name in LOGITS:
         return made(statistics, base)  # type: ignore[call-arg]
@@ -99,14 +108,8 @@ def _one_step(rows: Rows, name: str, condition: dict[str, Any], found: Along, te
     """Rows of one judged text: how well its next tokens are predicted."""
     mass = law.inside.sum(axis=1, dtype=np.float64)
     speaks = mass > 1e-9
-    where: dict[str, Any] = {"surrogate": name, "condition": condition, "split": "held_out"}
-    where |= {"prompt": text.prompt, "group": text.group, "n": len(text)}
-    loss = float(-found.log_next.mean())
-    if np.isfinite(loss):
-        rows.add("log_loss", loss, **where)
-    else:
-        gone = int(np.isinf(found.log_next).sum())
-        rows.add("log_loss", None, missing=f"infinite: {gone} tokens that came had probability 0", **where)
+    where = _where(name, condition, text)
+    _log_loss(rows, found, where)
     rows.add("new_share", float(found.new.mean()), **where)
     if not speaks.any():
         rows.add("kl", None, missing="the law gives nothing to tokens of the context", **where)
@@ -120,6 +123,21 @@ def _one_step(rows: Rows, name: str, condition: dict[str, Any], found: Along, te
     rows.add("kl", float(terms.sum(axis=1).mean()), **{**where, "n": int(speaks.sum())})
     right = float((log.argmax(axis=1) == p.argmax(axis=1)).mean())
     rows.add("top_token", right, **{**where, "n": int(speaks.sum())})
+
+
+def _where(name: str, condition: dict[str, Any], text: ScoredText) -> dict[str, Any]:
+    """Columns of the rows of one judged text."""
+    of_text = {"prompt": text.prompt, "group": text.group, "n": len(text)}
+    return {"surrogate": name, "condition": condition, "split": "held_out", **of_text}
+
+
+def _log_loss(rows: Rows, found: Along, where: dict[str, Any]) -> None:
+    loss = float(-found.log_next.mean())
+    if np.isfinite(loss):
+        rows.add("log_loss", loss, **where)
+    else:
+        gone = int(np.isinf(found.log_next).sum())
+        rows.add("log_loss", None, missing=f"infinite: {gone} tokens that came had probability 0", **where)
 
 
 def _walk(

@@ -17,8 +17,9 @@ import harness
 from harness.config.load import shipped_configs
 from harness.core.errors import UsageError
 from harness.experiments.repetition.judging import figures
+from harness.experiments.repetition.plan import _of_surrogates
 from harness.experiments.repetition.scores import decoded, read_scored
-from harness.experiments.repetition.settings import rungs
+from harness.experiments.repetition.settings import Repetition, left_out, rungs
 
 
 def write_config(folder: Path, model: Path, **changes: Any) -> Path:
@@ -28,6 +29,7 @@ def write_config(folder: Path, model: Path, **changes: Any) -> Path:
     ]
     (folder / "prompts.yaml").write_text(yaml.safe_dump(prompts), encoding="utf-8")
     experiment = {"kind": "repetition", "neutral": [texts[0][:3]], "statistics": ["counts", "recency + followed-by-1"]}
+    experiment |= {"rollout_seeds": 2, "hazard_rollouts": 2, "removed": True}
     config = {
         "name": "repetition",
         "models": [str(model)],
@@ -37,7 +39,7 @@ def write_config(folder: Path, model: Path, **changes: Any) -> Path:
             "max_new_tokens": 40, "strategies": ["greedy", {"temperature": 0.8, "top_p": 0.9}], "seeds": 2,
             "ignore_eos": True,
         },
-        "experiments": [{**experiment, "rollout_seeds": 2, "hazard_rollouts": 2, "warm_starts": [0, 6], **changes}],
+        "experiments": [{**experiment, "warm_starts": [0, 6], **changes}],
     }  # fmt: skip
     path = folder / "repetition.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -85,6 +87,24 @@ def test_rows_of_every_part(run: Any) -> None:
     assert laws == {None, "decoded"}  # cuts are not applied to a surrogate afterwards
     ceiling = rows[(rows["surrogate"] == "model-reseeded") & (rows["metric"] == "energy_score")]
     assert ceiling[ceiling["strategy"] == "greedy"]["value"].eq(0).all()  # one continuation: a point
+
+
+def test_the_last_rung_is_fitted_again_without_each_entry(run: Any) -> None:
+    rows = run.rows[(run.rows["metric"] == "log_loss") & (run.rows["surrogate"] == "context-logit")]
+    rows = rows.assign(condition=rows["condition"].map(json.loads))
+    rows = rows.assign(without=rows["condition"].map(lambda c: c.get("without")), law=rows["condition"].map(
+        lambda c: c["law"]), rung=rows["condition"].map(lambda c: c.get("rung")))  # fmt: skip
+    left = rows[rows["without"].notna()]
+    assert set(left["law"]) == {"decoded"}
+    assert left["rung"].isna().all()
+    assert set(left["without"]) == {"counts", "recency + followed-by-1", "statistics", "base"}
+    assert left.groupby(["strategy", "without"])["prompt"].nunique().eq(8).all()
+    keys = ["strategy", "prompt"]
+    first = rows[(rows["rung"] == "counts") & (rows["law"] == "decoded")].set_index(keys)["value"].sort_index()
+    last_out = left[left["without"] == "recency + followed-by-1"].set_index(keys)["value"].sort_index()
+    pd.testing.assert_series_equal(first, last_out, check_exact=True)  # without its last entry it is the rung before
+    walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
+    assert set(walks[walks["source"] == "context-logit"]["rung"]) == {"counts", "recency + followed-by-1"}
 
 
 def test_walks_have_the_length_of_the_models_text(run: Any) -> None:
@@ -142,7 +162,8 @@ def test_a_closed_model_is_refused_for_its_base_and_judged_without_one(tmp_path:
     with pytest.raises(UsageError, match=r"gives some tokens no probability.*say base: none"):
         harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
     assert not (tmp_path / "run").exists()
-    given += ["experiments.repetition.base=none", "experiments.repetition.surrogates=[context-logit-closed]"]
+    given += ["experiments.repetition.base=none", "experiments.repetition.removed=false"]
+    given += ["experiments.repetition.surrogates=[context-logit-closed]"]
     done = harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
     new = done.rows[
         (done.rows["metric"] == "new_tokens") & done.rows["surrogate"].isin(["model", "context-logit-closed"])
@@ -158,6 +179,7 @@ def test_a_closed_model_is_refused_for_its_base_and_judged_without_one(tmp_path:
         ("experiments.repetition.statistics=[counts, counts]", "a statistic is named twice"),
         ("experiments.repetition.surrogates=[sufix]", "suffix"),
         ("experiments.repetition.neutral=['']", "neutral contexts are different texts"),
+        ("experiments.repetition.laws=[raw]", "removed: true needs context-logit"),
         ("experiments.repetition.margins.seq_rep_4=0", "margins.seq_rep_4"),
     ],
 )
@@ -172,6 +194,22 @@ def test_rungs_are_nested() -> None:
         "counts": ("counts",),
         "recency + followed-by-1": ("counts", "recency", "followed-by-1"),
     }
+
+
+def test_what_is_left_out_leaves_all_others() -> None:
+    assert left_out(("counts", "recency+unigram"), base=True) == {
+        "counts": ("recency", "unigram"),
+        "recency + unigram": ("counts",),
+        "statistics": (),
+        "base": ("counts", "recency"),
+    }
+    assert list(left_out(("counts",), base=False)) == ["counts", "statistics"]
+
+
+def test_removal_is_no_setting_of_runs_without_it() -> None:
+    assert "removed" not in Repetition(kind="repetition").model_dump()
+    assert Repetition(kind="repetition", removed=True).model_dump()["removed"] is True
+    assert "removed" not in _of_surrogates(Repetition(kind="repetition"))
 
 
 def test_new_tokens_are_those_not_seen_before() -> None:

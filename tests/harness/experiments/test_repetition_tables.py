@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_up_repetition import CEILING, GAPS, NULL, RAW_GAP, RUNGS, repetition_rows
+from made_up_repetition import CEILING, GAPS, NULL, RAW_GAP, REMOVED, RUNGS, repetition_rows
 
 from harness.core import registry
 from harness.core.records import Interval, Table
@@ -97,6 +97,30 @@ def test_the_ladder_falls_by_what_each_rung_adds(made: dict[str, Table]) -> None
     assert [falls[name].value for name in RUNGS[1:]] == [pytest.approx(each, abs=1e-9) for each in (0.1, 0.5, 0.0)]
     assert falls["followed-by-1"].low > 0
     assert line(table, surrogate="suffix", **of)["fall"] is None
+
+
+def test_what_is_left_out_is_worth_what_the_loss_rises_by(made: dict[str, Table]) -> None:
+    assert "repetition.worth" not in made
+    given = repetition_rows(removed=True, starts=(4, 8))
+    found = named(tables(given))
+    table = found["repetition.worth"]
+    of = {"strategy": "greedy"}
+    names = [*map(short_rung, RUNGS), "base transitions"]
+    assert [each["statistics"] for each in lines(table, **of)] == names
+    added = [line(table, statistics=name, **of)["when added"] for name in names[:-1]]
+    assert [each.value for each in added] == [pytest.approx(each, abs=1e-9) for each in (0.9, 0.1, 0.5, 0.0)]
+    assert line(table, statistics="base transitions", **of)["when added"].value is None
+    removed = [line(table, statistics=name, **of)["when removed"] for name in names]
+    assert [each.value for each in removed] == [pytest.approx(each, abs=1e-9) for each in (*REMOVED.values(), 1.0)]
+    assert removed[2].low > 0.2  # by prompt: the prompts' own spread is not in it
+    assert removed[2].n == 12
+    assert removed[1].low < 0 < removed[1].high
+    ladder = found["repetition.ladder"]
+    assert len(lines(ladder, strategy="greedy", law="decoded")) == len(RUNGS) + 2  # they are no rungs of their own
+    rest = named(tables(given[~given["condition"].str.contains("without", na=False)]))
+    assert {name: one.rows for name, one in found.items() if name != "repetition.worth"} == {
+        name: one.rows for name, one in rest.items()
+    }
 
 
 def test_an_infinite_loss_is_no_mean_of_the_others() -> None:
