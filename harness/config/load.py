@@ -51,9 +51,9 @@ Experiment: Any = _settings_of_experiments()
 class Config(Growing):
     """One run: which models, which prompts, which experiments."""
 
-    harmless: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "limit"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "judged", "limit"})
     rounding: ClassVar[frozenset[str]] = frozenset({"device", "threads"})
-    later: ClassVar[frozenset[str]] = frozenset({"threads", "folds"})
+    later: ClassVar[frozenset[str]] = frozenset({"threads", "folds", "judged"})
     apart: ClassVar[frozenset[str]] = frozenset({"name", "seed", "models", "prompts", "generation", "experiments"})
 
     name: str = Field(
@@ -83,6 +83,11 @@ class Config(Growing):
         le=20,
         description="in the place of `held_out`: prompts are split into this many folds, by group, stratified by kind, "
         "and each is judged once, by surrogates fitted to the other folds; for experiments that cross-fit",
+    )
+    judged: FilePath | tuple[FilePath, ...] | None = Field(
+        default=None,
+        description="in the place of `held_out`: a file of prompts, or several, that surrogates are judged on; all "
+        "prompts of `prompts` are fitted to. For confirming on prompts that no choice has seen",
     )
     generation: Generation = Field(default=Generation(), description="how models continue prompts")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="where models run")
@@ -121,11 +126,22 @@ class Config(Growing):
         return value
 
     def replaced(self) -> frozenset[str]:
-        """`held_out` where there are `folds`."""
-        return frozenset() if self.folds is None else frozenset({"held_out"})
+        """`held_out` where there are `folds`, or prompts of their own that are judged."""
+        return frozenset() if self.folds is None and self.judged is None else frozenset({"held_out"})
 
     @model_validator(mode="after")
     def _one_way_to_judge(self) -> Config:
+        if self.judged is not None:
+            for other in ("held_out", "folds"):
+                if other in self.model_fields_set:
+                    raise ValueError(
+                        f"both judged and {other}: {getattr(self, other)} are given; with judged all other prompts are "
+                        f"fitted to: remove {other}"
+                    )
+            if self.judged == ():
+                raise ValueError("judged: the list is empty")
+            if self.prompts is None:
+                raise ValueError("judged: there are no `prompts` that surrogates could be fitted to")
         if self.folds is None:
             return self
         if "held_out" in self.model_fields_set:

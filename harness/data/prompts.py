@@ -91,19 +91,36 @@ def _documents(loaded: LoadedConfig, spec: Prose, where: str) -> list[Prompt]:
     return distinct(loaded, documents, empty, f"{where}: {spec.dataset}", repeated_rows=True)
 
 
-def _split_for(config: Config, prompts: list[Prompt], where: str, what: str) -> list[Prompt]:
-    """Split as a config says, refuse what leaves a split or a fold empty, and limit."""
+def _split_for(
+    config: Config, prompts: list[Prompt], where: str, what: str, judged: frozenset[str] | None = None
+) -> list[Prompt]:
+    """Split as a config says, refuse what leaves a split or a fold empty, and limit.
+
+    Args:
+        judged: ids of those that the config names to be judged on; None where it names none.
+    """
     groups = len({prompt.group for prompt in prompts})
     count = f"{len(prompts)} different {what}{f' in {groups} groups' if groups < len(prompts) else ''}"
     if config.folds is not None:
         if groups < config.folds:
             raise UsageError(f"{where}: {count} leave a fold empty; add {what} or lower folds, which is {config.folds}")
         return limited(folded(prompts, config.folds, config.seed), config.limit, config.seed)
-    prompts = split(prompts, config.held_out, config.seed)
+    prompts = split(prompts, config.held_out, config.seed) if judged is None else _apart(prompts, judged, where)
+    key = "held_out" if judged is None else "judged"
     for part in ("train", "held_out"):
         if not any(p.split == part for p in prompts):
-            raise UsageError(f"{where}: {count} leave none for {part}; add {what} or change held_out")
+            raise UsageError(f"{where}: {count} leave none for {part}; add {what} or change {key}")
     return limited(prompts, config.limit, config.seed)
+
+
+def _apart(prompts: list[Prompt], judged: frozenset[str], where: str) -> list[Prompt]:
+    """Prompts of `judged` are held out, all others are for training; no group may have some of both."""
+    both = {p.group for p in prompts if p.id in judged} & {p.group for p in prompts if p.id not in judged}
+    if both:
+        raise UsageError(
+            f"{where}: group {spelled(min(both))} has prompts of both `prompts` and `judged`; move all of them to one"
+        )
+    return [replace(p, split="held_out" if p.id in judged else "train", fold=None) for p in prompts]
 
 
 def _find(loaded: LoadedConfig, name: str, where: str = "prompts") -> Path:
@@ -131,6 +148,10 @@ def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
         prompts = [prompt for file in files for prompt in _from_file(_find(loaded, file))]
         prompts += [_prompt(item) for item in given if isinstance(item, InlinePrompt)]
         name = f"prompts: {', '.join(files)[:200]}" if files else "prompts"
+    named = [config.judged] if isinstance(config.judged, str) else list(config.judged or ())
+    judged = [prompt for file in named for prompt in _from_file(_find(loaded, file, "judged"))]
+    prompts = [*prompts, *judged]
     if config.generation.chat:
         prompts = [replace(prompt, chat=True) for prompt in prompts]
-    return _split_for(config, distinct(loaded, prompts, empty, name), name, "prompts")
+    apart = frozenset(prompt.id for prompt in judged) if config.judged is not None else None
+    return _split_for(config, distinct(loaded, prompts, empty, name), name, "prompts", apart)
