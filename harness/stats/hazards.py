@@ -147,10 +147,31 @@ def brier(
     sums = np.zeros((count, 3, width))
     for part, weights in enumerate((np.ones_like(p), p, y)):
         np.add.at(sums[:, part], (cluster, place), weights)
-    flat = sums.reshape(count, -1)
+    reliability, resolution, uncertainty = murphy_intervals(sums, seed, level)
+    value = group_mean((p - y) ** 2, cluster).interval(level)
+    exact = [part.value or 0.0 for part in (reliability, resolution, uncertainty)]
+    within = float(np.mean((p - y) ** 2)) - (exact[0] - exact[1] + exact[2])
+    return Brier(value, reliability, resolution, uncertainty, within, p.size, count)
+
+
+def murphy_intervals(sums: Floats, seed: int = 0, level: float = 0.95) -> tuple[Interval, Interval, Interval]:
+    """Reliability, resolution and uncertainty, each with an interval by resampling clusters.
+
+    Args:
+        sums: [clusters, 3, bins] of every cluster and bin the number of forecasts, their sum, and the number of events.
+        seed: of the bootstrap.
+        level: nominal coverage.
+
+    Raises:
+        ValueError: no forecasts.
+    """
+    count, _, width = sums.shape
+    flat, few = sums.reshape(count, -1), too_few(count)
+    if not sums[:, 0].sum() > 0:
+        raise ValueError("a calibration needs forecasts")
 
     def parts(rows: NDArray[np.int64]) -> Floats:
-        """[draws, 3] reliability, resolution and uncertainty of resampled clusters."""
+        """[draws, 3] of resampled clusters."""
         drawn = np.zeros((len(rows), count))
         np.add.at(drawn, (np.arange(len(rows))[:, None], rows), 1.0)
         return murphy((drawn @ flat).reshape(len(rows), 3, width))
@@ -160,12 +181,7 @@ def brier(
             return Interval(float(murphy(flat.sum(axis=0).reshape(1, 3, width))[0, index]), None, None, count, few)
         return bootstrap_interval(lambda rows: parts(rows)[:, index], count, seed, level)
 
-    few = too_few(count)
-    reliability, resolution, uncertainty = (interval(index) for index in range(3))
-    value = group_mean((p - y) ** 2, cluster).interval(level)
-    exact = [part.value or 0.0 for part in (reliability, resolution, uncertainty)]
-    within = float(np.mean((p - y) ** 2)) - (exact[0] - exact[1] + exact[2])
-    return Brier(value, reliability, resolution, uncertainty, within, p.size, count)
+    return interval(0), interval(1), interval(2)
 
 
 def murphy(sums: Floats) -> Floats:

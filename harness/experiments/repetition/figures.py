@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from harness.core.records import Figure, Interval
@@ -17,6 +18,7 @@ from harness.experiments.repetition.hazard_tables import Sums, calibrations
 from harness.experiments.repetition.hazards import POSITION
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.parts import FIXED, LOGIT, RAW, Part, by_model, parts, short_rung
+from harness.stats.intervals import Floats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawn
@@ -191,6 +193,20 @@ def warm_figure(own: Sequence[Part]) -> Drawn:
     return figure
 
 
+def _errors(sums: Floats) -> Floats:
+    """[bins] 1.96 standard errors of the share of events in each bin, clustered by group: of a ratio of sums.
+
+    Args:
+        sums: [groups, 3, bins] of bins that hold a step.
+    """
+    number, event = sums[:, 0], sums[:, 2]
+    share = event.sum(axis=0) / number.sum(axis=0)
+    groups = len(sums)
+    left = ((event - share * number) ** 2).sum(axis=0) * groups / max(groups - 1, 1)
+    found: Floats = 1.96 * np.sqrt(left) / number.sum(axis=0)
+    return found
+
+
 @styled
 def calibration_figure(own: Sequence[Part], sums: Sums) -> Drawn:
     """Events against forecasts of re-use, one panel per strategy: the model, the first and last rung, and position."""
@@ -203,9 +219,14 @@ def calibration_figure(own: Sequence[Part], sums: Sums) -> Drawn:
             found = sums.get((part.model, part.strategy, source))
             if found is None:
                 continue
-            n, forecast, event = found[:, found[0] > 0]
+            whole = found.sum(axis=0)
+            used = whole[0] > 0
+            n, forecast, event = whole[:, used]
             look = {"color": BLACK} if source.name == MODEL else {"color": series(index)["color"]}
             axis.plot(forecast / n, event / n, linewidth=0.8, **look)
+            axis.errorbar(
+                forecast / n, event / n, _errors(found[:, :, used]), fmt="none", elinewidth=0.8, ecolor=look["color"]
+            )
             drawn = label if axis is axes[0] else None
             axis.scatter(
                 forecast / n, event / n, 4 + 60 * n / n.sum(), marker=series(index)["marker"], label=drawn, **look

@@ -17,7 +17,7 @@ from harness.experiments.repetition.choosing import Choice
 from harness.experiments.repetition.hazards import BASE_RATE, BINS, POSITION
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.parts import CALIBRATION, LOGIT, Part, paired, prompts_of, source_name, up_to
-from harness.stats.hazards import murphy
+from harness.stats.hazards import murphy, murphy_intervals
 from harness.stats.intervals import Floats
 from harness.stats.proper import skill
 
@@ -34,30 +34,31 @@ Sums = Mapping[tuple[str, str, Source], Floats]
 
 
 def calibrations(rows: pd.DataFrame) -> Sums:
-    """(model, strategy, source) -> [3, bins] number of steps, sum of their forecasts, and number of events.
+    """(model, strategy, source) -> [groups, 3, bins] number of steps, sum of their forecasts, and number of events.
 
     Args:
-        rows: of the experiment, from one run; bins of all folds are added.
+        rows: of the experiment, from one run.
     """
-    found: dict[tuple[str, str, Source], Floats] = {}
+    found: dict[tuple[str, str, Source], dict[str, Floats]] = {}
     for row in rows[rows["metric"].isin(CALIBRATION)].to_dict("records"):
         at = json.loads(str(row["condition"]))
         source = Source(str(row["surrogate"]), at.get("law", ""), at.get("rung", ""))
-        sums = found.setdefault((str(row["model"]), str(row["strategy"]), source), np.zeros((3, BINS)))
+        groups = found.setdefault((str(row["model"]), str(row["strategy"]), source), {})
+        sums = groups.setdefault(str(row["group"]), np.zeros((3, BINS)))
         part = 1 + CALIBRATION.index(str(row["metric"]))
         sums[part, at["bin"]] += float(row["n"]) * float(row["value"])
         if part == 1:
             sums[0, at["bin"]] += float(row["n"])
-    return found
+    return {key: np.stack([groups[name] for name in sorted(groups)]) for key, groups in found.items()}
 
 
-def reliability(sums: Floats | None) -> float | None:
+def reliability(sums: Floats | None) -> Interval | None:
     """Mean squared distance of forecast and share over bins, weighed by their steps; None without any.
 
     Args:
-        sums: [3, bins] as `calibrations` gives them.
+        sums: [groups, 3, bins] as `calibrations` gives them; the interval resamples groups.
     """
-    return None if sums is None else float(murphy(sums[None])[0, 0])
+    return None if sums is None else murphy_intervals(sums)[0]
 
 
 def hazards_table(found: Sequence[Part], sums: Sums) -> Table:
@@ -126,8 +127,9 @@ def _skill(part: Part, metric: str, source: Source, reference: str) -> Interval 
 def calibrated(part: Part, choice: Choice | None, sums: Sums) -> Answer:
     """The answer for the chosen rung, or the last one where none was chosen.
 
-    It is "yes" where the root of the reliability is at most .05, which chance only makes larger, and "no" where it is
-    more than that even less what chance makes of calibrated forecasts if every group is worth only one step.
+    It is "yes" where the interval of the root of the reliability ends at .05 or below, since chance only makes it
+    larger, and "no" where it begins above that even less what chance makes of calibrated forecasts if every group is
+    worth only one step.
 
     Args:
         part: a model and strategy with forecasts.
@@ -141,16 +143,19 @@ def calibrated(part: Part, choice: Choice | None, sums: Sums) -> Answer:
     own = sums.get((part.model, part.strategy, source))
     if own is None:
         return Answer(QUESTION, f"{part.what}: could not be answered: nothing was forecast.", answered=False)
-    relied, _, uncertain = murphy(own[None])[0].tolist()
-    used = np.flatnonzero(own[0])
-    groups = part.interval("brier_reuse", source).n
-    chance = len(used) * uncertain / max(groups, 1)
-    word = "yes" if relied**0.5 <= CLOSE else "no" if relied - chance > CLOSE**2 else "not decided"
-    mean, share = (own[place].sum() / own[0].sum() for place in (1, 2))
-    gap = Interval(relied**0.5, None, None, groups, "of bins of all folds together")
+    whole = own.sum(axis=0)
+    relied, uncertain = murphy_intervals(own)[0], float(murphy(whole[None])[0, 2])
+    value = relied.value or 0.0
+    low, high = (value if end is None else end for end in (relied.low, relied.high))
+    used = np.flatnonzero(whole[0])
+    chance = len(used) * uncertain / len(own)
+    word = "yes" if high**0.5 <= CLOSE else "no" if low - chance > CLOSE**2 else "not decided"
+    root = [None if end is None else end**0.5 for end in (relied.low, relied.high)]
+    gap = Interval(value**0.5, root[0], root[1], len(own), relied.missing)
+    mean, share = (whole[place].sum() / whole[0].sum() for place in (1, 2))
     text = (
         f"{part.what}: {word}. Forecasts of {LOGIT}, {up_to(rung, part.rungs)} ({part.law} law), that the next "
-        f"token is in the context and how often it is lie {relied**0.5:.3f} apart (root mean square over {len(used)} "
+        f"token is in the context and how often it is lie {with_unit(gap)} apart (root mean square over {len(used)} "
         f"bins; within {CLOSE:g} counts as calibrated); on average they say {mean:.3f}, and it is {share:.3f}."
     )
     over = _skill(part, "brier_reuse", source, POSITION)

@@ -148,7 +148,7 @@ class FoldHazards:
         self.rows, self.s, self.judged = rows, s, judged
         self.train = train
         self.rollouts: int = s.get("hazard_rollouts", 0)
-        self.sums: dict[tuple[str, str], FloatArray] = {}
+        self.sums: dict[tuple[str, str], dict[str, FloatArray]] = {}
         self.loops = [loop_steps(text.tokens, text.start) for text in judged] if self.rollouts else []
 
     def of_model(self) -> None:
@@ -198,19 +198,20 @@ class FoldHazards:
             which = float(step.which.mean()) if len(step.which) else None
             reason = None if len(step.which) else "no token of the context came"
             self.rows.add("brier_which", which, missing=reason, n=len(step.which), **where)
-        sums = self.sums.setdefault(_key(name, condition), np.zeros((3, BINS)))
+        of_groups = self.sums.setdefault(_key(name, condition), {})
+        sums = of_groups.setdefault(text.group, np.zeros((3, BINS)))
         place = np.minimum((step.reuse * BINS).astype(int), BINS - 1)
         for part, weights in enumerate((np.ones_like(came), step.reuse, came)):
             sums[part] += np.bincount(place, weights, BINS)
 
     def _calibration(self, name: str, condition: dict[str, Any] | None) -> None:
-        """Mean forecast and share of events of each bin that holds a step."""
-        n, forecast, event = self.sums.pop(_key(name, condition), np.zeros((3, BINS)))
-        for k in np.flatnonzero(n).tolist():
-            where: dict[str, Any] = {"surrogate": name, "split": "held_out", "n": int(n[k])}
-            where["condition"] = {**(condition or {}), "bin": k, "event": "reuse"}
-            self.rows.add("calibration_forecast", float(forecast[k] / n[k]), **where)
-            self.rows.add("calibration_event", float(event[k] / n[k]), **where)
+        """Mean forecast and share of events of each bin that holds a step, group by group."""
+        for group, (n, forecast, event) in self.sums.pop(_key(name, condition), {}).items():
+            for k in np.flatnonzero(n).tolist():
+                where: dict[str, Any] = {"surrogate": name, "split": "held_out", "group": group, "n": int(n[k])}
+                where["condition"] = {**(condition or {}), "bin": k, "event": "reuse"}
+                self.rows.add("calibration_forecast", float(forecast[k] / n[k]), **where)
+                self.rows.add("calibration_event", float(event[k] / n[k]), **where)
 
     def _loop_references(self) -> None:
         known = [(text.start, loop_steps(text.tokens, text.start)) for text in self.train]

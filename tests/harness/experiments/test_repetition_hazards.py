@@ -19,6 +19,7 @@ from harness.experiments.repetition.hazard_tables import QUESTION, calibrations,
 from harness.experiments.repetition.hazards import (
     AHEAD,
     BASE_RATE,
+    BINS,
     EVERY,
     PERIOD,
     POSITION,
@@ -174,9 +175,9 @@ def test_a_base_rate_is_that_of_the_texts(rows: pd.DataFrame) -> None:
 def test_bins_hold_every_step(rows: pd.DataFrame) -> None:
     bins = rows[rows["metric"] == "calibration_event"]
     assert bins.groupby(["surrogate", "condition"])["n"].sum().groupby("surrogate").sum().eq(60 * 60).all()
-    forecast, share = "calibration_forecast", "calibration_event"
     for name, low, high in (("suffix", 0.0, 0.03), ("unigram", 0.25, 0.35)):
-        gaps = np.abs(of(rows, forecast, name).to_numpy() - of(rows, share, name).to_numpy())
+        n, forecast, event = calibrations(rows)["m", "greedy", Source(name, "decoded")].sum(axis=0)
+        gaps = np.abs(forecast - event)[n > 0] / n[n > 0]
         assert low <= gaps.min() <= gaps.max() < high
 
 
@@ -203,9 +204,16 @@ def cells(rows: pd.DataFrame, event: str = "re-use") -> dict[str, dict[str, Any]
 def test_the_reliability_of_a_calibrated_law_is_near_zero(rows: pd.DataFrame) -> None:
     sums = calibrations(rows)
     right, wrong = (sums["m", "greedy", Source(name, "decoded")] for name in ("suffix", "unigram"))
-    assert right[0].sum() == 60 * 60
-    assert (reliability(right) or 0.0) < 0.001
-    assert reliability(wrong) == pytest.approx(0.09, abs=0.01)
+    assert right.shape == (30, 3, BINS)  # groups of two
+    assert right[:, 0].sum() == 60 * 60
+    near, far = reliability(right), reliability(wrong)
+    assert near is not None
+    assert far is not None
+    assert near.value == pytest.approx(0.0, abs=0.001)
+    assert far.value == pytest.approx(0.09, abs=0.01)
+    assert far.low is not None
+    assert far.high is not None
+    assert 0.07 < far.low < far.value < far.high < 0.11
     made = cells(rows)
     assert made["suffix"]["reliability"] == reliability(right)
     assert {"model", "suffix", "unigram", BASE_RATE, POSITION} == set(made)
