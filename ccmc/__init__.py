@@ -7,6 +7,7 @@ Needs numpy, scipy and numba (safetensors to save); never torch, transformers or
 
 from ccmc.attention import attention_from_chain, chain_from_attention
 from ccmc.base import BaseTransition
+from ccmc.bases import TextBases, fit_bigram, smooth_unigram
 from ccmc.bilinear import BilinearFit, fit_bilinear
 from ccmc.bootstrap import Bootstrap, bootstrap
 from ccmc.chain import CCMC, AttentionCCMC, Chain
@@ -56,12 +57,14 @@ __all__ = [
     "PairFit",
     "PositionalChain",
     "RotaryChain",
+    "TextBases",
     "Winners",
     "attention_from_chain",
     "bootstrap",
     "chain_from_attention",
     "context_rows",
     "equilibria",
+    "fit_bigram",
     "fit_bilinear",
     "fit_context_logit",
     "fit_mle",
@@ -72,5 +75,6 @@ __all__ = [
     "mean_field",
     "normalised",
     "simulate",
+    "smooth_unigram",
     "winners",
 ]

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from ccmc._data.types import BoolArray, FloatArray, IntArray
 from ccmc._logit.terms import Terms
 from ccmc.base import BaseTransition
+from ccmc.bases import TextBases
 from ccmc.fit import NoMaximumLikelihoodEstimate
 
 BASE = "base"
@@ -36,18 +37,30 @@ class Outside:
     """Tokens of a vocabulary that are no candidates of a choice: they have the weight P0^a.
 
     Attributes:
-        base: P0.
+        base: P0, or those of texts.
         query: [n] the row of P0 that each choice has.
         token: [N] what each candidate is, in the vocabulary.
         target: [n] target mass of all other tokens.
         log_base: [n] sum of target x log P0 over them.
+        text: [n] the text of each choice; None where all have one P0.
     """
 
-    base: BaseTransition
+    base: BaseTransition | TextBases
     query: IntArray
     token: IntArray
     target: FloatArray
     log_base: FloatArray
+    text: IntArray | None = None
+
+    @property
+    def bases(self) -> TextBases:
+        """P0 text by text, with one text where all have the same."""
+        return self.base if isinstance(self.base, TextBases) else TextBases.given(self.base, 1)
+
+    @property
+    def texts(self) -> IntArray:
+        """[n] the text of each choice."""
+        return np.zeros(len(self.query), np.int64) if self.text is None else self.text
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +104,9 @@ class ChoiceRows:
                 raise ValueError(f"{name}[{int(np.argmin(getattr(self, name)))}] is negative")
         self._check_sums()
         if self.outside is not None and self.log_base is None:
-            query = np.repeat(self.outside.query, np.diff(self.ptr))
-            object.__setattr__(self, "log_base", self.outside.base.log_at(query, self.outside.token))
+            many = np.diff(self.ptr)
+            text, query = np.repeat(self.outside.texts, many), np.repeat(self.outside.query, many)
+            object.__setattr__(self, "log_base", self.outside.bases.log_at(text, query, self.outside.token))
         if self.log_base is not None and (never := (self.targets > 0) & ~np.isfinite(self.log_base)).any():
             raise ValueError(f"candidate {int(np.argmax(never))} has a target, but P0 gives it no probability")
         if self.outside is not None and not np.isfinite(self.outside.log_base).all():
@@ -112,9 +126,8 @@ class ChoiceRows:
             nothing = np.zeros(count)
             base, row_of, beyond, mass = None, np.full(count, -1, np.int64), nothing, nothing
         else:
-            base, beyond, mass = self.outside.base, self.outside.log_base, self.outside.target
-            stored = base.row[self.outside.query]
-            row_of = np.where(stored < 0, len(base.tokens), stored)
+            base, beyond, mass = self.outside.bases, self.outside.log_base, self.outside.target
+            row_of = base.rows(self.outside.texts, self.outside.query)
         return Terms(
             self.ptr, self.features, self.offsets, self.log_p0, self.targets, self.weights, base, row_of, beyond, mass
         )

@@ -26,6 +26,7 @@ from ccmc._data.numbered import NumberedText
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.names import ABOUT, columns_of, weights_of
 from ccmc.base import BaseTransition
+from ccmc.bases import TextBases
 from ccmc.choice import BASE, ChoiceRows, LogitFit, Outside
 
 __all__ = ["STATISTICS", "ContextLogit", "NumberedText", "context_rows", "statistics_weights"]
@@ -180,7 +181,7 @@ class ContextLogit:
 def context_rows(
     texts: Sequence[ArrayLike],
     names: Sequence[str],
-    base: BaseTransition,
+    base: BaseTransition | Sequence[BaseTransition],
     start: int | Sequence[int] = 1,
     *,
     closed: bool = False,
@@ -193,7 +194,7 @@ def context_rows(
     Args:
         texts: sequences of tokens.
         names: of weights, see `weights_of`; `base` is not among them.
-        base: P0.
+        base: P0, of all texts or each.
         start: tokens of the first context, for all texts or each.
         closed: no other tokens than those of the context; contexts whose target has none of its mass there are left out
             by a weight of 0.
@@ -207,20 +208,22 @@ def context_rows(
         The rows, one for each context.
 
     Raises:
-        ValueError: a name is unknown, a text is empty or too short, or has a token outside the vocabulary.
+        ValueError: a name is unknown, a text is empty or too short, or has a token outside the vocabulary, or there are
+            other numbers of texts and base transitions.
     """
     columns = columns_of(tuple(names))
     starts = [start] * len(texts) if isinstance(start, int) else list(start)
-    numbered = [NumberedText.of(text) for text in texts]
+    numbered, bases = [NumberedText.of(text) for text in texts], TextBases.given(base, len(texts))
     for index, (text, first) in enumerate(zip(numbered, starts, strict=True)):
         if not 1 <= first < len(text.local):
             raise ValueError(f"text {index} has {len(text.local)} tokens: contexts cannot start at {first}")
-        if int(text.types.max()) >= base.vocab_size:
-            raise ValueError(f"text {index} has token {int(text.types.max())}; P0 has {base.vocab_size} tokens")
+        if int(text.types.max()) >= bases.vocab_size:
+            raise ValueError(f"text {index} has token {int(text.types.max())}; P0 has {bases.vocab_size} tokens")
     from ccmc._logit.rows import build
 
-    made = build(numbered, starts, columns, base, closed, offset, targets, dtype)
-    outside = None if closed else Outside(base, made.query, made.token, made.beyond[:, 0], made.beyond[:, 1])
+    made = build(numbered, starts, columns, bases, closed, offset, targets, dtype)
+    beyond = made.beyond[:, 0], made.beyond[:, 1]
+    outside = None if closed else Outside(bases, made.query, made.token, *beyond, made.text)
     return ChoiceRows(
         made.features, made.targets, made.ptr, made.offsets, made.weights, columns.names, outside, made.log_base
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ccmc._data.numbered import NumberedText
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.names import KINDS, Columns, columns_of
-from ccmc._logit.terms import Base
+from ccmc._logit.terms import Bases
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 LogAt = Callable[[IntArray, IntArray], FloatArray]
@@ -23,7 +23,7 @@ class Built:
     """Choices along texts: n choices, N candidates.
 
     Attributes:
-        features: [N, D]; targets, offsets, log_base, token: [N]; ptr: [n + 1]; weights, query: [n].
+        features: [N, D]; targets, offsets, log_base, token: [N]; ptr: [n + 1]; weights, query, text: [n].
         beyond: [n, 2] target mass of all other tokens, and mass x log P0 over them.
     """
 
@@ -35,11 +35,12 @@ class Built:
     log_base: FloatArray
     token: IntArray
     query: IntArray
+    text: IntArray
     beyond: FloatArray
 
 
 def build(
-    texts: Sequence[NumberedText], starts: Sequence[int], columns: Columns, base: Base, closed: bool,
+    texts: Sequence[NumberedText], starts: Sequence[int], columns: Columns, bases: Bases, closed: bool,
     offset: str, targets: Any, dtype: Any,
 ) -> Built:  # fmt: skip
     """See `context_rows`."""
@@ -49,6 +50,7 @@ def build(
     shift, aim = np.zeros(int(ptr[-1])), np.zeros(int(ptr[-1]))
     token, query = np.empty(int(ptr[-1]), np.int64), np.empty(len(ptr) - 1, np.int64)
     beyond, weights = np.zeros((len(ptr) - 1, 2)), np.ones(len(ptr) - 1)
+    of, log_base = np.repeat(np.arange(len(texts)), [len(size) for size in sizes]), np.empty(int(ptr[-1]))
     choice = 0
     for index, (text, start, size) in enumerate(zip(texts, starts, sizes, strict=True)):
         rows = slice(choice, choice + len(size))
@@ -59,15 +61,15 @@ def build(
         query[rows] = text.types[text.local[start - 1 : -1]]
         if offset != "none":
             shift[part] = _offset(text, start, offset, place, np.cumsum(size))
-        aim[part], beyond[rows] = _targets(targets, index, text, start, size, place, base.log_at)
+        aim[part], beyond[rows] = _targets(targets, index, text, start, size, place, bases[index].log_at)
+        log_base[part] = bases[index].log_at(np.repeat(query[rows], size), token[part])
+        _of_base(features[part], columns, log_base[part], bases[index].log_unigram[token[part]])
         choice += len(size)
     if closed:
         aim, beyond, weights = _closed(aim, shift, ptr)
     if isinstance(targets, str) and targets == "none":
         aim, beyond, weights = _nothing(shift, ptr)
-    log_base = base.log_at(np.repeat(query, np.diff(ptr)), token)
-    _of_base(features, columns, log_base, base.log_unigram[token])
-    return Built(features, aim, ptr, shift, weights, log_base, token, query, beyond)
+    return Built(features, aim, ptr, shift, weights, log_base, token, query, of, beyond)
 
 
 def _of_base(features: Features, columns: Columns, log_base: FloatArray, log_unigram: FloatArray) -> None:

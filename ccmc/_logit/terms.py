@@ -51,6 +51,20 @@ class Base(Protocol):
     def log_at(self, query: IntArray, token: IntArray) -> FloatArray: ...
 
 
+class Bases(Protocol):
+    """P0 text by text: `ccmc.bases.TextBases`."""
+
+    def __getitem__(self, text: int) -> Base: ...
+
+
+class Sums(Protocol):
+    """Sums of P0^a over a vocabulary: `ccmc.bases.TextBases`."""
+
+    @property
+    def positive(self) -> bool: ...
+    def moments(self, a: float) -> FloatArray: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Terms:
     """n choices of N candidates.
@@ -69,7 +83,7 @@ class Terms:
     log_p0: FloatArray
     targets: FloatArray
     weights: FloatArray
-    base: Base | None
+    base: Sums | None
     row_of: IntArray
     beyond: FloatArray
     beyond_target: FloatArray
