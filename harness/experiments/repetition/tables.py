@@ -13,6 +13,7 @@ from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.choosing import RULE, Choice, choose
 from harness.experiments.repetition.hazard_tables import EVENTS, calibrations, hazards_table
 from harness.experiments.repetition.judging import Source
+from harness.experiments.repetition.law_table import how_much_table
 from harness.experiments.repetition.parts import (
     DIFFERENCES,
     LOGIT,
@@ -48,7 +49,7 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     made = [_best(found, choices), _ladder(found)]
     if any(source.without for part in found for _, source in part.samples):
         made.append(worth_table(found))
-    made += [walks_table(found), scores_table(found), _open(found)]
+    made += [walks_table(found), scores_table(found), how_much_table(rows, found), _open(found)]
     if any(len(part.starts) > 1 for part in found):
         made.append(warm_table(found))
     if any(metric in EVENTS for part in found for metric, _ in part.samples):

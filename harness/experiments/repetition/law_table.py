@@ -1,0 +1,157 @@
+"""How much: is the law of repetition over prompts the model's, whichever prompt a continuation belongs to?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.core.records import Cell, Column, Table
+from harness.core.rows import MODEL, RESEEDED
+from harness.core.seeds import derive_seed
+from harness.experiments._shared.lazy import LazyRows
+from harness.experiments._shared.leading import Leading
+from harness.experiments.repetition.judging import FIGURES, Source
+from harness.experiments.repetition.parts import FIXED, Part, prompts_of, source_name
+from harness.stats.contest import ALPHA
+from harness.stats.intervals import Floats
+from harness.stats.pairs import LawDistance, law_distance
+from harness.stats.proper import euclidean
+from harness.stats.significance import holm
+
+
+def how_much_table(rows: pd.DataFrame, found: Sequence[Part]) -> Table:
+    """One line per surrogate: the distance of its law over prompts from the model's.
+
+    Args:
+        rows: of the experiment, from one run.
+        found: its parts.
+    """
+    places = [(part, source) for part in found for source in _sources(part)]
+    lead = Leading(("model", "strategy", "law"), [(part.model, part.strategy, one.law or "–") for part, one in places])
+
+    def body() -> list[list[Cell]]:
+        drawn = {(part.model, part.strategy): draws_of(rows, part) for part in found}
+        distances = [distance_of(drawn[part.model, part.strategy], source) for part, source in places]
+        tested = [place for place, one in enumerate(distances) if one is not None]
+        p = dict(zip(tested, holm(np.array([distances[place].p for place in tested])), strict=True))  # type: ignore[union-attr]
+        made: list[list[Cell]] = []
+        for place, ((part, source), one) in enumerate(zip(places, distances, strict=True)):
+            first = [*lead.cells((part.model, part.strategy, source.law or "–")), source_name(source)]
+            if one is None:
+                made.append([*first, None, None, None, None])
+                continue
+            word = "differs" if p[place] <= ALPHA else "no difference found"
+            made.append([*first, one.value, float(p[place]), word, one.n])
+        return made
+
+    return Table(
+        "repetition.how-much",
+        f"Does the law over prompts agree, whichever prompt? {lead.same}",
+        [
+            *lead.columns,
+            Column("walks of", left=True),
+            Column("distance"),
+            Column("p", priority=1),
+            Column("verdict", left=True),
+            Column("prompts", priority=2),
+        ],
+        LazyRows(body),
+        f"{prompts_of(found)}. distance: the energy distance of walks and the model's continuations over different "
+        f"prompts, of the vector of {', '.join(FIGURES)}, each in standard deviations of the model's; 0 for equal "
+        "laws, of which an estimate can be negative. p: of equal laws, exchanging the sides of whole groups, after "
+        "Holm's correction over the table. It asks how much is repeated; which prompt it is counts for nothing. "
+        f"{FIXED[RESEEDED]}: one half of the seeds against the other.",
+    )
+
+
+def _sources(part: Part) -> list[Source]:
+    own = [one for one in part.sources("seq_rep_4", part.start) if one.name not in (MODEL, RESEEDED)]
+    return own if part.one else [*own, Source(RESEEDED, t0=part.start)]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The figures of one source's continuations.
+
+    Attributes:
+        prompts, groups, seeds: [n] of each.
+        values: [n, figures].
+    """
+
+    prompts: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    seeds: NDArray[np.int64]
+    values: Floats
+
+    def only(self, chosen: NDArray[np.bool_]) -> Draws:
+        return Draws(self.prompts[chosen], self.groups[chosen], self.seeds[chosen], self.values[chosen])
+
+    def averaging(self, prompts: NDArray[np.str_]) -> Floats:
+        """[prompts, n] weights that average the continuations of each prompt."""
+        there = (prompts[:, None] == self.prompts[None, :]).astype(np.float64)
+        found: Floats = there / there.sum(axis=1, keepdims=True)
+        return found
+
+
+def draws_of(rows: pd.DataFrame, part: Part) -> dict[Source, Draws]:
+    """Source -> its continuations; those that lack a figure are left out."""
+    own = rows[
+        (rows["model"] == part.model)
+        & (rows["strategy"] == part.strategy)
+        & (rows["split"] == "held_out")
+        & rows["metric"].isin(FIGURES)
+        & rows["seed"].notna()
+    ]
+    wanted = {_condition(source): source for source in [*_sources(part), part.fixed(MODEL)]}
+    found = {}
+    for (name, condition), some in own.groupby(["surrogate", own["condition"].fillna("")], sort=False):
+        source = wanted.get((str(name), str(condition)))
+        if source is None:
+            continue
+        wide = some.pivot_table(index=["prompt", "group", "seed"], columns="metric", values="value")
+        wide = wide.reindex(columns=list(FIGURES)).dropna()
+        prompts, groups = (wide.index.get_level_values(level).to_numpy(dtype=str) for level in (0, 1))
+        seeds = wide.index.get_level_values(2).to_numpy(dtype=np.int64)
+        found[source] = Draws(prompts, groups, seeds, wide.to_numpy(dtype=np.float64))
+    return found
+
+
+def _condition(source: Source) -> tuple[str, str]:
+    """How rows name a source."""
+    return source.name, json.dumps(source.condition, sort_keys=True) if source.condition else ""
+
+
+def distance_of(drawn: dict[Source, Draws], source: Source) -> LawDistance | None:
+    """The distance of one source from the model, over the prompts that both have; None without two groups of them.
+
+    Args:
+        drawn: of `draws_of`.
+        source: a surrogate, or the model's other seeds.
+    """
+    real = next((draws for one, draws in drawn.items() if one.name == MODEL), None)
+    mine = real if source.name == RESEEDED else drawn.get(source)
+    if real is None or mine is None or not (len(real.values) and len(mine.values)):
+        return None
+    spread = real.values.std(axis=0)
+    scale = np.where(spread > 1e-9, spread, 1.0)
+    if source.name == RESEEDED:
+        odd = real.seeds % 2 == 1
+        mine, real = real.only(odd), real.only(~odd)
+    prompts = np.intersect1d(mine.prompts, real.prompts)
+    group_of = dict(zip(real.prompts.tolist(), real.groups.tolist(), strict=True))
+    groups = [group_of[name] for name in prompts.tolist()]
+    if len(set(groups)) < 2:
+        return None
+    mine, real = (one.only(np.isin(one.prompts, prompts)) for one in (mine, real))
+
+    def between(a: Draws, b: Draws) -> Floats:
+        found: Floats = a.averaging(prompts) @ euclidean(a.values, b.values, scale) @ b.averaging(prompts).T
+        return found
+
+    seed = derive_seed(0, "law distance", source.name, source.law, source.rung)
+    return law_distance(between(mine, real), between(mine, mine), between(real, real), np.array(groups), seed)
