@@ -74,6 +74,11 @@ def read_base(
     return BaseTransition(row, tokens, log_p, scale, log_unigram, factors_of(model, inputs, log_norm, log_sums))
 
 
+def vocabulary_size(model: Any, token: int) -> int:
+    """Over how many tokens a model's distributions are, read off that after a token."""
+    return int(_after(model, torch.tensor([[token]], device=model.device)).shape[1])
+
+
 def rules_out(model: Any, neutral: Sequence[int]) -> bool:
     """Does a model give some tokens no probability, as one does that cannot leave its context?"""
     return not bool(torch.isfinite(_after(model, torch.tensor([list(neutral)], device=model.device))).all())
@@ -145,8 +150,8 @@ def expected_log(base: BaseTransition, query: IntArray, p: torch.Tensor) -> np.n
     if len(has):
         row = stored[has]
         top = torch.as_tensor(base.tokens[row].astype(np.int64), device=p.device)
-        kept = torch.gather(p[torch.as_tensor(has, device=p.device)], 1, top).double().cpu().numpy()
-        total = p[torch.as_tensor(has, device=p.device)].double().sum(1).cpu().numpy()
+        kept = p[torch.as_tensor(has, device=p.device)[:, None], top].double().cpu().numpy()
+        total = p.sum(1, dtype=torch.float64).cpu().numpy()[has]
         left = np.clip(total - kept.sum(axis=1), 0.0, None)
         scale = base.log_scale[row]
         of_tail = found[has] - (kept * base.log_unigram[base.tokens[row]]).sum(axis=1)

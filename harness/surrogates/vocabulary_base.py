@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ccmc import BaseTransition, ContextLogit, NumberedText
+from ccmc import BaseTransition, ContextLogit, NumberedText, smooth_unigram
 from harness.core.declarations import SurrogateDeclaration
 from harness.data.texts import FloatArray, IntArray
 from harness.surrogates.base import Fact
@@ -107,23 +107,24 @@ class VocabularyObservations:
         law: which of their distributions are the targets: `raw` or `decoded`.
         bases: base transitions by name.
         vocab_size: V.
+        of_texts: of some bases, one for each text to fit it with: those that have not counted the text.
     """
 
     texts: Sequence[ScoredText]
     law: str
     bases: Mapping[str, BaseTransition]
     vocab_size: int
+    of_texts: Mapping[str, Sequence[BaseTransition]] = field(default_factory=dict)
+
+    def to_fit(self, base: str) -> list[BaseTransition]:
+        """The base transitions of each text, by which it is fitted."""
+        return list(self.of_texts.get(base, [self.bases[base]] * len(self.texts)))
 
     @cached_property
     def unigram(self) -> FloatArray:
-        """[V] frequencies of the tokens of training texts; half a count is shared by the whole vocabulary."""
-        counts = np.zeros(self.vocab_size)
-        for text in self.texts:
-            np.add.at(counts, text.tokens, 1.0)
-        unseen = max(int((counts == 1).sum()), 1)  # Good and Turing: as often as a token was seen once
-        share = unseen / counts.sum()
-        smooth: FloatArray = (1 - share) * counts / counts.sum() + share / self.vocab_size
-        return smooth
+        """[V] smoothed frequencies of the tokens of training texts."""
+        flat = np.concatenate([text.tokens for text in self.texts])
+        return smooth_unigram(np.bincount(flat, minlength=self.vocab_size))
 
 
 class VocabularySurrogate(ABC):

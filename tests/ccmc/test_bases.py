@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
+from dense_bigram import dense_bigram
 
 from ccmc import BaseTransition, ContextLogit, TextBases, context_rows, fit_bigram, fit_context_logit, smooth_unigram
 
@@ -18,25 +17,10 @@ def drawn(texts: int, length: int = 25) -> list[np.ndarray]:
     return [np.resize(rng.integers(0, V - 2, 9), length) for _ in range(texts - 1)] + [rng.integers(0, V - 2, length)]
 
 
-def dense_bigram(texts: list[np.ndarray]) -> np.ndarray:
-    """[V, V] by loops; the unigram where nothing followed."""
-    tokens = [int(token) for text in texts for token in text]
-    once = sum(tokens.count(token) == 1 for token in range(V))
-    share = max(once, 1) / len(tokens)
-    q = np.array([(1 - share) * tokens.count(token) / len(tokens) + share / V for token in range(V)])
-    found = np.empty((V, V))
-    for i in range(V):
-        came = [int(b) for text in texts for a, b in pairwise(text) if a == i]
-        different = len(set(came))
-        for j in range(V):
-            found[i, j] = (came.count(j) + different * q[j]) / (len(came) + different) if came else q[j]
-    return found
-
-
 def test_a_bigram_is_its_definition():
     texts = drawn(6)
     base = fit_bigram(texts, V)
-    expected = dense_bigram(texts)
+    expected = dense_bigram(texts, V)
     np.testing.assert_allclose(np.exp([base.log_row(i) for i in range(V)]), expected, rtol=1e-11)
     np.testing.assert_allclose(expected.sum(axis=1), 1.0, rtol=1e-12)
     assert base.row[V - 1] == -1  # it never came
@@ -48,7 +32,7 @@ def test_a_bigram_is_its_definition():
 
 def test_a_row_keeps_its_likeliest_and_sums_to_one():
     texts = drawn(6, 60)
-    whole, short = dense_bigram(texts), fit_bigram(texts, V, top=3)
+    whole, short = dense_bigram(texts, V), fit_bigram(texts, V, top=3)
     assert short.tokens.shape[1] == 3
     dense = np.exp([short.log_row(i) for i in range(V)])
     np.testing.assert_allclose(dense.sum(axis=1), 1.0, rtol=1e-12)
@@ -110,7 +94,7 @@ def test_a_fit_with_a_base_for_each_text_is_that_of_dense_probabilities():
     def loss(w: np.ndarray) -> float:
         total = 0.15 * float(((w - np.array([1.0, 0, 0, 0])) ** 2).sum())
         for k, text in enumerate(texts):
-            p0 = BaseTransition.from_transition(dense_bigram(texts[:k] + texts[k + 1 :]))
+            p0 = BaseTransition.from_transition(dense_bigram(texts[:k] + texts[k + 1 :], V))
             model = ContextLogit(dict(zip(("base", *names), w.tolist(), strict=True)), p0)
             p = model.next_token([text[:n] for n in range(5, len(text))])
             total -= float(np.log(p[np.arange(len(p)), text[5:]]).sum())

@@ -32,9 +32,10 @@ class RepetitionExperiment(FolderExperiment):
 
     def check(self, settings: Any, model: Any, weights: Any) -> None:
         """Refuse base transitions of a model that rules tokens out."""
+        from harness.experiments.repetition.settings import READ_OFF
         from harness.models.base_reading import NO_BASE, rules_out
 
-        if settings.base == "model":
+        if settings.base in READ_OFF:
             ids = model.encode(settings.neutral[0], f"the neutral context {settings.neutral[0]!r}").whole
             if rules_out(weights, ids):
                 raise UsageError(f"experiment repetition: model {model.name!r}: {NO_BASE}")

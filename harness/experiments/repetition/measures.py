@@ -153,6 +153,23 @@ register.measure(
 )
 
 register.measure(
+    "base_loss",
+    unit="nats",
+    better="lower",
+    absolute=1e-05,
+    label="loss of base transitions",
+    about="cross-entropy of base transitions alone to the model's distributions along training texts, nats per token",
+)
+
+register.measure(
+    "base_chosen",
+    unit="share",
+    absolute=0.0001,
+    label="base transitions chosen",
+    about="1 where base transitions have the least loss on training texts of a fold, and are fitted with",
+)
+
+register.measure(
     "kept_mass",
     unit="probability",
     absolute=0.0001,

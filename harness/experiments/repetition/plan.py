@@ -10,6 +10,7 @@ from harness.data.splits import folds_of
 from harness.experiments._shared.continuations import Model, continuation_unit, local
 from harness.experiments.experiment import Request
 from harness.experiments.repetition.experiment import RepetitionExperiment
+from harness.experiments.repetition.settings import COUNTED, READ_OFF
 from harness.runs.units import Unit
 
 ROOM = "harness.experiments.repetition"
@@ -42,7 +43,7 @@ def _texts(request: Request, model: Model, strategy: Strategy) -> list[Unit]:
 def _bases(request: Request, model: Model, texts: list[Unit]) -> list[Unit]:
     """One unit a neutral context; none where all base transitions are alike."""
     settings = request.settings
-    if settings.base == "none":
+    if settings.base not in READ_OFF:
         return []
     found = []
     for text in settings.neutral:
@@ -71,6 +72,7 @@ def _of_strategy(
         "folds": {prompt.id: prompt.fold for prompt in request.prompts},
         "groups": {prompt.id: prompt.group for prompt in request.prompts},
         "seed": config.seed,
+        **({"bigram": settings.top} if settings.base in COUNTED else {}),
     }
     neutral = [unit.settings["neutral"] for unit in bases]
     name = f"{model.name}, {shared['strategy']}"

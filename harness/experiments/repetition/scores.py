@@ -15,10 +15,12 @@ from ccmc import BaseTransition, NumberedText
 from harness.core.rows import MODEL, Rows
 from harness.experiments._shared.continuations import Continuation, read_continuations
 from harness.experiments.repetition import bases
+from harness.experiments.repetition.bigrams import BIGRAM, Bigrams, expected_name
 from harness.runs.units import Work
 from harness.surrogates.vocabulary_base import Law, ScoredText
 
 FILE = "laws.safetensors"
+SIZE = "vocab_size"
 LAWS = ("raw", "decoded")
 PARTS = ("entropy", "log_next")
 
@@ -26,6 +28,7 @@ PARTS = ("entropy", "log_next")
 def score(work: Work) -> pd.DataFrame:
     """Do one strategy: one teacher-forced pass over each text of the first seed."""
     from harness.models import loading
+    from harness.models.base_reading import vocabulary_size
 
     s = work.settings
     texts = [c for c in read_continuations(work.inputs[0]) if len(c.continuation)]
@@ -34,16 +37,21 @@ def score(work: Work) -> pd.DataFrame:
     given = {name: bases.load(folder) for name, folder in zip(s["neutral"], work.inputs[1:], strict=True)}
     work.progress(0.0, "loading the model")
     model = loading.model_of(work.local)
+    size = vocabulary_size(model, int(texts[0].tokens[0]))
+    counted = _bigrams(texts, s, size) if "bigram" in s else None
+    names = [*given, *([] if counted is None else map(expected_name, counted.judged))]
     shared = {"model": s["model"], "revision": s["revision"], "strategy": s["strategy"]}
     rows = Rows(experiment="repetition", split="held_out", surrogate=MODEL, **shared)
     kept: dict[str, list[np.ndarray[Any, Any]]] = {}
     for index, c in enumerate(texts):
         work.progress(index / len(texts), f"the model's laws, text {index + 1} of {len(texts)}")
-        for law, found in laws_along(model, c, s["temperature"], s["options"], given).items():
+        of_text = given if counted is None else {**given, **counted.along(c.prompt)}
+        for law, found in laws_along(model, c, s["temperature"], s["options"], of_text).items():
             kept.setdefault(f"{law}/inside", []).append(found.inside.astype(np.float32).ravel())
             for part in PARTS:
                 kept.setdefault(f"{law}/{part}", []).append(getattr(found, part))
-            for name, values in found.log_base.items():
+            for name in names:  # a text has no bigram for the fold in which it is judged
+                values = found.log_base.get(name, np.full(len(found.entropy), np.nan))
                 kept.setdefault(f"{law}/log_base/{name}", []).append(values)
             where: dict[str, Any] = {"prompt": c.prompt, "n": len(c.continuation), "seed": c.seed}
             where |= {"fold": s["folds"][c.prompt], "group": s["groups"][c.prompt], "condition": {"law": law}}
@@ -51,8 +59,19 @@ def score(work: Work) -> pd.DataFrame:
             if law == "raw":  # after decoding, rounding may give what came nothing: the entropy is the reference
                 rows.add("log_loss", float(-found.log_next.mean()), **where)
             rows.add("new_share", float(found.new.mean()), **where)
-    save_file({name: np.concatenate(values) for name, values in kept.items()}, work.folder / FILE)
+    joined = {name: np.concatenate(values) for name, values in kept.items()}
+    save_file({**joined, SIZE: np.array([size])}, work.folder / FILE)
     return rows.frame()
+
+
+def _bigrams(texts: Sequence[Continuation], s: dict[str, Any], size: int) -> Bigrams:
+    folds = {prompt: -1 if fold is None else fold for prompt, fold in s["folds"].items()}
+    return Bigrams([(c.prompt, s["groups"][c.prompt], folds[c.prompt], c.tokens) for c in texts], size, s["bigram"])
+
+
+def read_vocabulary_size(scores: Path) -> int:
+    """Over how many tokens the laws of a unit's folder are."""
+    return int(load_file(scores / FILE)[SIZE][0])
 
 
 def laws_along(
@@ -105,9 +124,10 @@ def read_scored(texts: Path, scores: Path, settings: dict[str, Any], names: Sequ
 
     Args:
         texts, scores: folders of the units.
-        settings: of the fold, with `folds` and `groups`.
-        names: neutral contexts whose base transitions are read.
+        settings: of the fold, with `folds` and `groups`, and the fold that is `judged` where the bigram is named.
+        names: of base transitions whose expected logs are read.
     """
+    keys = {name: expected_name(settings["judged"]) if name == BIGRAM else name for name in names}
     arrays = load_file(scores / FILE)
     found, at, wide = [], 0, 0
     for c in read_continuations(texts):
@@ -120,7 +140,7 @@ def read_scored(texts: Path, scores: Path, settings: dict[str, Any], names: Sequ
                 arrays[f"{law}/inside"][block].reshape(rows, types),
                 arrays[f"{law}/entropy"][part],
                 arrays[f"{law}/log_next"][part],
-                {name: arrays[f"{law}/log_base/{name}"][part] for name in names},
+                {name: arrays[f"{law}/log_base/{key}"][part] for name, key in keys.items()},
             )
             for law in LAWS
         }

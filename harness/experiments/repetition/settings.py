@@ -10,8 +10,12 @@ from ccmc.context_logit import statistics_weights
 from harness.config.strict import Growing, Strict
 from harness.core import registry
 from harness.experiments._shared.settings import known_surrogates
+from harness.experiments.repetition.bigrams import BIGRAM
 from harness.experiments.repetition.margins import MARGINS
 
+NO_BASE = "none"
+READ_OFF, COUNTED = ("model", "best"), ("bigram", "best")
+"""Choices of `base` with base transitions read off the model, and with those counted in training texts."""
 LADDER = (
     "counts",
     "recency",
@@ -52,8 +56,10 @@ class Repetition(Growing):
         description="the nested ladder of context-logit: each entry is added to those before it; several at once are "
         "joined by +",
     )
-    base: Literal["model", "none"] = Field(
-        default="model", description="base transitions: read off the model after a neutral context, or all alike"
+    base: Literal["model", "bigram", "best", "none"] = Field(
+        default="model",
+        description="base transitions: read off the model after a neutral context; the smoothed bigram of training "
+        "texts; the best of both on training texts, in each fold; or all alike",
     )
     neutral: tuple[str, ...] = Field(
         default=("\n",),
@@ -110,6 +116,8 @@ class Repetition(Growing):
     def _neutral(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(value) or len(set(value)) < len(value):
             raise ValueError("neutral contexts are different texts, none empty: a first token alone is a sink")
+        if wrong := [text for text in value if text == NO_BASE or text.split("/")[0] == BIGRAM]:
+            raise ValueError(f"a neutral context cannot be {wrong[0]!r}: other base transitions have this name")
         return value
 
     @field_validator("warm_starts")

@@ -10,6 +10,7 @@ from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import MODEL, is_infinite
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
+from harness.experiments.repetition.base_table import base_table
 from harness.experiments.repetition.choosing import RULE, Choice, choose
 from harness.experiments.repetition.hazard_tables import EVENTS, calibrations, hazards_table
 from harness.experiments.repetition.judging import Source
@@ -54,6 +55,8 @@ def tables(rows: pd.DataFrame) -> list[Table]:
         made.append(warm_table(found))
     if any(metric in EVENTS for part in found for metric, _ in part.samples):
         made.append(hazards_table(found, calibrations(rows)))
+    if (chosen := base_table(rows, found)) is not None:
+        made.append(chosen)
     if len(weights := last_weights(rows, found)):
         made.append(_weights(weights))
     return made

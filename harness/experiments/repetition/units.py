@@ -20,43 +20,48 @@ from harness.core import registry
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments.repetition import bases
+from harness.experiments.repetition.bigrams import BIGRAM, Bigrams
 from harness.experiments.repetition.hazards import FoldHazards
-from harness.experiments.repetition.scores import read_scored
-from harness.experiments.repetition.settings import BASE, left_out, rungs
+from harness.experiments.repetition.scores import read_scored, read_vocabulary_size
+from harness.experiments.repetition.settings import BASE, NO_BASE, left_out, rungs
 from harness.runs.units import Work
 from harness.runs.writing import write_parquet
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularyObservations, VocabularySurrogate
 
-LOGITS, BIGRAM = ("context-logit", "context-logit-closed"), "bigram"
-NO_BASE = "none"
+LOGITS = ("context-logit", "context-logit-closed")
 
 
 def fold(work: Work) -> pd.DataFrame:
     """Do one fold of one strategy."""
     s = work.settings
     given = {name: bases.load(folder) for name, folder in zip(s["neutral"], work.inputs[2:], strict=True)}
-    texts = read_scored(work.inputs[0], work.inputs[1], s, list(given))
+    names = [*given, *([BIGRAM] if "bigram" in s else [])]
+    texts = read_scored(work.inputs[0], work.inputs[1], s, names)
     train = [text for text in texts if text.fold != s["judged"]]
     judged = [text for text in texts if text.fold == s["judged"]]
     if not train or not judged:
         raise ValueError(
             "the model ended every training or every judged prompt at once; there is nothing to fit or judge"
         )
-    size = next(iter(given.values())).vocab_size if given else int(max(text.tokens.max() for text in texts)) + 1
+    size = read_vocabulary_size(work.inputs[1])
     shared = {"model": s["model"], "revision": s["revision"], "strategy": s["strategy"], "fold": s["judged"]}
     rows = Rows(experiment="repetition", **shared)
-    chosen = neutral_context(train, list(given)) if given else NO_BASE
-    known = {NO_BASE: BaseTransition.flat(size), **given}
+    chosen = chosen_base(rows, train, names) if names else NO_BASE
+    known, of_texts = {NO_BASE: BaseTransition.flat(size), **given}, {}
+    if BIGRAM in names:
+        counted = Bigrams([(text.prompt, text.group, text.fold, text.tokens) for text in texts], size, s["bigram"])
+        known[BIGRAM] = counted.to_judge(s["judged"])
+        of_texts[BIGRAM] = [counted.to_fit(s["judged"], text.prompt) for text in train]
     walks: list[dict[str, Any]] = []
     hazards = FoldHazards(rows, s, train, judged)
     hazards.of_model()
-    plan = list(_fits(s, given))
-    without = left_out(tuple(s["statistics"]), bool(given)) if s.get("removed") else {}
+    plan = list(_fits(s, bool(names)))
+    without = left_out(tuple(s["statistics"]), bool(names)) if s.get("removed") else {}
     total = len(plan) + len(without)
     for index, (law, name, rung, statistics) in enumerate(plan):
         label = f"{name}, {rung}" if rung else name
         work.progress(index / total, f"fitting {label} to the {law} law")
-        observations = VocabularyObservations(train, law, known, size)
+        observations = VocabularyObservations(train, law, known, size, of_texts)
         surrogate = _make(name, statistics, chosen).fit(observations)
         condition = {"law": law, **({"rung": rung} if rung else {})}
         for fact in surrogate.extra_rows():
@@ -71,7 +76,7 @@ def fold(work: Work) -> pd.DataFrame:
         walks += _walk(s, surrogate, name, condition, judged)
     for index, (entry, statistics) in enumerate(without.items(), len(plan)):
         work.progress(index / total, f"fitting {LOGITS[0]} without {entry}")
-        observations = VocabularyObservations(train, "decoded", known, size)
+        observations = VocabularyObservations(train, "decoded", known, size, of_texts)
         surrogate = _make(LOGITS[0], statistics, NO_BASE if entry == BASE else chosen).fit(observations)
         for text in judged:
             where = _where(LOGITS[0], {"law": "decoded", "without": entry}, text)
@@ -80,20 +85,26 @@ def fold(work: Work) -> pd.DataFrame:
     return rows.frame()
 
 
-def neutral_context(train: Sequence[ScoredText], names: Sequence[str]) -> str:
-    """The neutral context whose base transitions predict the model's raw law best along training texts."""
-    losses = [-sum(float(text.laws["raw"].log_base[name].sum()) for text in train) for name in names]
-    return names[int(np.argmin(losses))]
+def chosen_base(rows: Rows, train: Sequence[ScoredText], names: Sequence[str]) -> str:
+    """The base transitions that predict the model's raw law best along training texts, with rows of all of them."""
+    count = sum(map(len, train))
+    losses = [-sum(float(text.laws["raw"].log_base[name].sum()) for text in train) / count for name in names]
+    chosen = names[int(np.argmin(losses))]
+    for name, loss in zip(names, losses, strict=True):
+        where: dict[str, Any] = {"surrogate": BIGRAM, "split": "train", "condition": {"base": name}, "n": count}
+        rows.add("base_loss", loss, **where)
+        rows.add("base_chosen", float(name == chosen), **where)
+    return chosen
 
 
-def _fits(s: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+def _fits(s: dict[str, Any], base: bool) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
     """(law, surrogate, rung, statistics) in the order of the ladder."""
     declared = registry.surrogates("vocabulary")
     for law in s["laws"]:
         for name in [name for name in declared if name in s["surrogates"]]:
             if name in LOGITS:
                 yield from ((law, name, rung, every) for rung, every in rungs(tuple(s["statistics"])).items())
-            elif name != BIGRAM or given:
+            elif name != BIGRAM or base:
                 yield law, name, "", ()
 
 

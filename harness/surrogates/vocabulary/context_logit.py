@@ -56,14 +56,17 @@ class ContextLogitSurrogate(LogitSurrogate):
         return tuple(name for name in found if not (self.closed and name == "present"))  # all candidates are
 
     def fit(self, observations: VocabularyObservations) -> ContextLogitSurrogate:
-        base = observations.bases[self.base]
+        base, of_texts = observations.bases[self.base], observations.to_fit(self.base)
         texts, names = observations.texts, self.weights
         rows = context_rows(
             [text.tokens for text in texts],
             names,
-            base,
+            of_texts,
             [text.start for text in texts],
-            targets=[targets_of(text, text.laws[observations.law], base, self.base) for text in texts],
+            targets=[
+                targets_of(text, text.laws[observations.law], one, self.base)
+                for text, one in zip(texts, of_texts, strict=True)
+            ],
             dtype=np.float32,
             closed=self.closed,
         )
