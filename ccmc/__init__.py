@@ -12,7 +12,8 @@ from ccmc.bilinear import BilinearFit, fit_bilinear
 from ccmc.bootstrap import Bootstrap, bootstrap
 from ccmc.chain import CCMC, AttentionCCMC, Chain
 from ccmc.choice import ChoiceRows, LogitFit, fit_context_logit
-from ccmc.context_logit import ContextLogit, NumberedText, context_rows
+from ccmc.context_logit import ContextLogit, NumberedText
+from ccmc.context_rows import ContextTable, context_rows
 from ccmc.contexts import Contexts
 from ccmc.equilibria import Equilibrium, equilibria
 from ccmc.fit import Fit, NoMaximumLikelihoodEstimate, PairFit, fit_mle, fit_pairs
@@ -43,6 +44,7 @@ __all__ = [
     "Chain",
     "ChoiceRows",
     "ContextLogit",
+    "ContextTable",
     "Contexts",
     "DistanceChain",
     "EmbeddedPositionChain",

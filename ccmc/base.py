@@ -63,6 +63,12 @@ class Factors:
             out[part] = self.capped(product + self.bias[token[part]])
         return out - self.log_norm[row]
 
+    def log_between(self, row: IntArray, token: IntArray) -> FloatArray:
+        """[Q, U] log P0 of all pairs of stored rows [Q] with tokens [U]."""
+        product = self.hidden[row].astype(np.float64) @ self.keys[token].astype(np.float64).T
+        found: FloatArray = self.capped(product + self.bias[token]) - self.log_norm[row][:, None]
+        return found
+
     def log_row(self, row: int) -> FloatArray:
         """[V] log P0 of one stored row."""
         found: FloatArray = self.capped(self.keys @ self.hidden[row] + self.bias) - self.log_norm[row]
@@ -240,6 +246,20 @@ class BaseTransition:
             out[~own] = self.log_unigram[wanted[~own]]
             return out
         log_of_pairs(self.row, self.tokens, self.log_p, self.log_scale, self.log_unigram, asked, wanted, out)
+        return out
+
+    def log_between(self, query: ArrayLike, token: ArrayLike) -> FloatArray:
+        """[Q, U] log P0 of all pairs of queries [Q] with tokens [U], no token twice."""
+        from ccmc._logit.base_kernels import log_between
+
+        asked, wanted = (np.atleast_1d(np.asarray(a, dtype=np.int64)) for a in (query, token))
+        out = np.empty((len(asked), len(wanted)))
+        if self.factors is None:
+            log_between(self.row, self.tokens, self.log_p, self.log_scale, self.log_unigram, asked, wanted, out)
+            return out
+        stored = self.row[asked]
+        out[stored < 0] = self.log_unigram[wanted]
+        out[stored >= 0] = self.factors.log_between(stored[stored >= 0], wanted)
         return out
 
     def moments(self, a: float) -> FloatArray:

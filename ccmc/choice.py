@@ -240,6 +240,8 @@ class LogitFit:
     """[1 + D] which of (base, features) were fitted."""
     full: FloatArray
     """[1 + D] weight of the base, and of every feature."""
+    curvature: FloatArray
+    """[1 + D, 1 + D] second derivatives of the loss at these weights, without the ridge."""
 
     def __repr__(self) -> str:
         reached = "converged" if self.converged else "not converged"
@@ -253,10 +255,9 @@ class LogitFit:
         Raises:
             ValueError: there is one group only.
         """
-        from ccmc._logit.newton import scores, sums
+        from ccmc._logit.newton import scores
 
-        _, _, hessian = sums(self.rows.terms, self.full, curvature=True)
-        of_free = hessian[np.ix_(self.free, self.free)] + self.ridge * np.eye(int(self.free.sum()))
+        of_free = self.curvature[np.ix_(self.free, self.free)] + self.ridge * np.eye(int(self.free.sum()))
         inverse = np.asarray(np.linalg.inv(of_free), dtype=np.float64)
         if self.groups is None:
             return inverse
@@ -335,7 +336,7 @@ def fit_context_logit(
         raise NoFiniteWeights(fitted, found.direction)
     return LogitFit(
         found.weights[chosen], fitted, -found.loss, found.steps, found.gradient_norm <= tol,
-        found.gradient_norm, float(ridge), rows, labels, free, found.weights,
+        found.gradient_norm, float(ridge), rows, labels, free, found.weights, found.hessian,
     )  # fmt: skip
 
 

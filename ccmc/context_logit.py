@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,15 +27,13 @@ from ccmc._data.numbered import NumberedText
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.names import ABOUT, columns_of, weights_of
 from ccmc.base import BaseTransition
-from ccmc.bases import TextBases
-from ccmc.choice import BASE, ChoiceRows, LogitFit, Outside
+from ccmc.choice import BASE, ChoiceRows, LogitFit
+from ccmc.context_rows import ContextTable, Offset, context_rows
 
 __all__ = ["STATISTICS", "ContextLogit", "NumberedText", "context_rows", "statistics_weights"]
 
 STATISTICS: Mapping[str, str] = ABOUT
 """Names of statistics, with what they are. K stands for a number."""
-
-Offset = Literal["none", "counts", "followed-by-1"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +98,15 @@ class ContextLogit:
         """
         return self.along(text, start)[1]
 
-    def along(self, text: ArrayLike, start: int = 1) -> tuple[FloatArray, FloatArray]:
+    def along(
+        self, text: ArrayLike, start: int = 1, table: ContextTable | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Log probabilities along a text [T], for its contexts of start .. T - 1 tokens.
+
+        Args:
+            text: tokens.
+            start: tokens of the first context.
+            table: the statistics of these contexts, where they have been computed, with this model's `base`.
 
         Returns:
             [T - start, U] of the types of the text, in the order of their first occurrence (`NumberedText`), -inf where
@@ -109,10 +115,10 @@ class ContextLogit:
         """
         from ccmc._logit.newton import log_probabilities
 
-        numbered, tokens = NumberedText.of(text), np.asarray(text, dtype=np.int64)
-        rows = context_rows(
-            [text], self.names, self.base, start, closed=self.closed, offset=self.offset, targets="none"
-        )
+        tokens = np.asarray(text, dtype=np.int64)
+        table = ContextTable.of([text], self.names, self.base, start) if table is None else table
+        numbered = table.texts[0]
+        rows = table.rows(self.names, closed=self.closed, offset=self.offset, targets="none")
         of, rest = log_probabilities(rows.terms, self.vector)
         sizes = np.diff(rows.ptr)
         inside = np.full((len(sizes), len(numbered.types)), -np.inf)
@@ -151,7 +157,8 @@ class ContextLogit:
         """Continue prompts by its own tokens: [n, steps].
 
         A prompt's tokens, its number among equal prompts and the seed decide its random numbers, so other prompts do
-        not change its continuation. A step costs O(types of the context + top of P0).
+        not change its continuation. A step costs O(types of the context + top of P0). Of equal prompts in a
+        row, what they share is computed once.
 
         Args:
             prompts: n sequences of at least one token.
@@ -174,59 +181,16 @@ class ContextLogit:
                 raise ValueError(f"prompt {index} is empty: a path needs a first token")
             if prompt.min() < 0 or prompt.max() >= self.vocab_size:
                 raise ValueError(f"prompt {index} has a token outside the vocabulary of {self.vocab_size}")
-        law = Law(columns_of(self.names), self.vector, self.base, self.closed, self.offset)
-        return roll(law, given, int(steps), int(seed), temperature)
+        law = self._laws.get(temperature)
+        if law is None:
+            law = Law(columns_of(self.names), self.vector, self.base, self.closed, self.offset, temperature)
+            self._laws[temperature] = law
+        return roll(law, given, int(steps), int(seed))
 
-
-def context_rows(
-    texts: Sequence[ArrayLike],
-    names: Sequence[str],
-    base: BaseTransition | Sequence[BaseTransition],
-    start: int | Sequence[int] = 1,
-    *,
-    closed: bool = False,
-    offset: Offset = "none",
-    targets: Literal["tokens", "none"] | Sequence[tuple[FloatArray, FloatArray]] = "tokens",
-    dtype: type[np.float32] | type[np.float64] = np.float64,
-) -> ChoiceRows:
-    """Choices along texts: every context of `start` tokens and more chooses the next one.
-
-    Args:
-        texts: sequences of tokens.
-        names: of weights, see `weights_of`; `base` is not among them.
-        base: P0, of all texts or each.
-        start: tokens of the first context, for all texts or each.
-        closed: no other tokens than those of the context; contexts whose target has none of its mass there are left out
-            by a weight of 0.
-        offset: as of `ContextLogit`.
-        targets: `tokens`: what came next. Otherwise two arrays for each text: [n, U] mass on its types in the order of
-            their first occurrence (what lies outside the context is not read), and [n, 2] the mass of all other tokens,
-            and the sum of mass x log P0 over them. `none`: rows to predict with, whose targets mean nothing.
-        dtype: of the features, which take most of the memory; float32 halves it.
-
-    Returns:
-        The rows, one for each context.
-
-    Raises:
-        ValueError: a name is unknown, a text is empty or too short, or has a token outside the vocabulary, or there are
-            other numbers of texts and base transitions.
-    """
-    columns = columns_of(tuple(names))
-    starts = [start] * len(texts) if isinstance(start, int) else list(start)
-    numbered, bases = [NumberedText.of(text) for text in texts], TextBases.given(base, len(texts))
-    for index, (text, first) in enumerate(zip(numbered, starts, strict=True)):
-        if not 1 <= first < len(text.local):
-            raise ValueError(f"text {index} has {len(text.local)} tokens: contexts cannot start at {first}")
-        if int(text.types.max()) >= bases.vocab_size:
-            raise ValueError(f"text {index} has token {int(text.types.max())}; P0 has {bases.vocab_size} tokens")
-    from ccmc._logit.rows import build
-
-    made = build(numbered, starts, columns, bases, closed, offset, targets, dtype)
-    beyond = made.beyond[:, 0], made.beyond[:, 1]
-    outside = None if closed else Outside(bases, made.query, made.token, *beyond, made.text)
-    return ChoiceRows(
-        made.features, made.targets, made.ptr, made.offsets, made.weights, columns.names, outside, made.log_base
-    )
+    @cached_property
+    def _laws(self) -> dict[float | None, Any]:
+        """What walks need, by temperature."""
+        return {}
 
 
 def statistics_weights(statistics: Sequence[str]) -> tuple[str, ...]:

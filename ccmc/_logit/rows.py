@@ -1,8 +1,8 @@
-"""Choices along numbered texts."""
+"""Statistics of contexts along numbered texts, as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,133 +11,117 @@ from numpy.typing import NDArray
 
 from ccmc._data.numbered import NumberedText
 from ccmc._data.types import FloatArray, IntArray
-from ccmc._logit.names import KINDS, Columns, columns_of
-from ccmc._logit.terms import Bases
+from ccmc._logit.names import Columns, columns_of
+from ccmc._logit.terms import Base, Bases
 
 Features = NDArray[np.float32] | NDArray[np.float64]
-LogAt = Callable[[IntArray, IntArray], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
-class Built:
-    """Choices along texts: n choices, N candidates.
+class Statistics:
+    """Statistics of n contexts with N candidates.
 
     Attributes:
-        features: [N, D]; targets, offsets, log_base, token: [N]; ptr: [n + 1]; weights, query, text: [n].
-        beyond: [n, 2] target mass of all other tokens, and mass x log P0 over them.
+        columns: [D, N], one statistic after the other; ptr: [n + 1] of the contexts.
+        log_base, token: [N] log P0 of each candidate after the last token, and what it is.
+        query, text: [n] the last token, and the text.
     """
 
-    features: Features
-    targets: FloatArray
+    columns: Features
     ptr: IntArray
-    offsets: FloatArray
-    weights: FloatArray
     log_base: FloatArray
     token: IntArray
     query: IntArray
     text: IntArray
-    beyond: FloatArray
 
 
-def build(
-    texts: Sequence[NumberedText], starts: Sequence[int], columns: Columns, bases: Bases, closed: bool,
-    offset: str, targets: Any, dtype: Any,
-) -> Built:  # fmt: skip
-    """See `context_rows`."""
+def statistics_of(
+    texts: Sequence[NumberedText], starts: Sequence[int], columns: Columns, bases: Bases, dtype: Any
+) -> Statistics:
+    """See `ContextTable.of`."""
+    from ccmc._data.compiled import run_tasks
+    from ccmc._logit.state import fill
+
     sizes = [text.sizes(start) for text, start in zip(texts, starts, strict=True)]
     ptr = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
-    features = np.empty((int(ptr[-1]), len(columns.names)), dtype)
-    shift, aim = np.zeros(int(ptr[-1])), np.zeros(int(ptr[-1]))
-    token, query = np.empty(int(ptr[-1]), np.int64), np.empty(len(ptr) - 1, np.int64)
-    beyond, weights = np.zeros((len(ptr) - 1, 2)), np.ones(len(ptr) - 1)
-    of, log_base = np.repeat(np.arange(len(texts)), [len(size) for size in sizes]), np.empty(int(ptr[-1]))
-    choice = 0
-    for index, (text, start, size) in enumerate(zip(texts, starts, sizes, strict=True)):
-        rows = slice(choice, choice + len(size))
-        part = slice(int(ptr[choice]), int(ptr[choice + len(size)]))
-        _fill(text, start, columns, features[part])
-        place = np.arange(part.stop - part.start) - np.repeat(ptr[rows] - ptr[choice], size)
-        token[part] = text.types[place]
-        query[rows] = text.types[text.local[start - 1 : -1]]
-        if offset != "none":
-            shift[part] = _offset(text, start, offset, place, np.cumsum(size))
-        aim[part], beyond[rows] = _targets(targets, index, text, start, size, place, bases[index].log_at)
-        log_base[part] = bases[index].log_at(np.repeat(query[rows], size), token[part])
-        _of_base(features[part], columns, log_base[part], bases[index].log_unigram[token[part]])
-        choice += len(size)
-    if closed:
-        aim, beyond, weights = _closed(aim, shift, ptr)
-    if isinstance(targets, str) and targets == "none":
-        aim, beyond, weights = _nothing(shift, ptr)
-    return Built(features, aim, ptr, shift, weights, log_base, token, query, of, beyond)
+    first = np.concatenate([[0], np.cumsum([len(size) for size in sizes])]).astype(np.int64)
+    made = Statistics(
+        np.empty((len(columns.names), int(ptr[-1])), dtype), ptr, np.empty(int(ptr[-1])),
+        np.empty(int(ptr[-1]), np.int64), np.empty(len(ptr) - 1, np.int64),
+        np.repeat(np.arange(len(sizes)), np.diff(first)),
+    )  # fmt: skip
+
+    def work(tasks: IntArray) -> None:
+        for index in tasks:
+            text, start, low, high = texts[index], starts[index], first[index], first[index + 1]
+            base = bases[index]
+            pairs = base.log_between(text.types, text.types)
+            fill(
+                text.local, text.distinct, start, columns.kinds, columns.orders, columns.slots, columns.levels,
+                pairs, base.log_unigram[text.types], int(ptr[low]), made.columns, made.log_base,
+            )  # fmt: skip
+            made.token[ptr[low] : ptr[high]] = text.types[places(sizes[index])]
+            made.query[low:high] = text.types[text.local[start - 1 : -1]]
+
+    run_tasks(work, [float(size.sum()) for size in sizes])
+    return made
 
 
-def _of_base(features: Features, columns: Columns, log_base: FloatArray, log_unigram: FloatArray) -> None:
-    """Finish the statistics that read base transitions: [N] log P0 and log frequency of the candidates."""
-    for column, kind in enumerate(columns.kinds.tolist()):
-        if kind == KINDS["unigram"]:
-            features[:, column] *= log_unigram
-        elif kind == KINDS["base-by-match"]:
-            features[:, column] *= np.where(features[:, column] > 0, log_base, 0.0)
+def places(size: IntArray) -> IntArray:
+    """The candidates of contexts with so many: 0 .. size - 1, context after context."""
+    ends = np.cumsum(size)
+    found: IntArray = np.arange(ends[-1]) - np.repeat(ends - size, size)
+    return found
 
 
-def _fill(text: NumberedText, start: int, columns: Columns, out: Features) -> None:
+def offsets_of(text: NumberedText, start: int, offset: str) -> FloatArray:
+    """Log of the counts, or of how often each type followed the query; counts again where nothing followed it."""
     from ccmc._logit.state import fill
 
-    fill(text.local, text.distinct, start, columns.kinds, columns.orders, columns.slots, columns.levels, out)
-
-
-def _offset(text: NumberedText, start: int, offset: str, place: IntArray, ends: IntArray) -> FloatArray:
-    """Log of the counts, or of how often each type followed the query; counts again where nothing followed it.
-
-    Args:
-        place: of the candidates, among the types of the text.
-        ends: [n] sums of the sizes of contexts.
-    """
-    from ccmc._logit.state import fill
-
-    columns = columns_of(("log-count", "log-followed-by-1"))
-    found = np.empty((len(place), 2))
-    fill(text.local, text.distinct, start, columns.kinds, columns.orders, columns.slots, columns.levels, found)
-    counts: FloatArray = found[:, 0]
+    columns, size, many = columns_of(("log-count", "log-followed-by-1")), text.sizes(start), len(text.types)
+    found = np.empty((2, int(size.sum())))
+    fill(
+        text.local, text.distinct, start, columns.kinds, columns.orders, columns.slots, columns.levels,
+        np.zeros((many, many)), np.zeros(many), 0, found, np.empty(found.shape[1]),
+    )  # fmt: skip
+    counts: FloatArray = found[0]
     if offset == "counts":
         return counts
-    times = np.rint(np.expm1(found[:, 1]))
-    begins = np.concatenate([[0], ends[:-1]])
-    some = np.repeat(np.add.reduceat(times, begins) > 0, np.diff(np.append(begins, ends[-1])))
+    times = np.rint(np.expm1(found[1]))
+    some = np.repeat(np.add.reduceat(times, np.cumsum(size) - size) > 0, size)
     with np.errstate(divide="ignore"):
         return np.where(some, np.log(times), counts)
 
 
-def _targets(
-    targets: Any, index: int, text: NumberedText, start: int, size: IntArray, place: IntArray, log_at: LogAt
-) -> tuple[FloatArray, FloatArray]:
-    """[candidates] target mass, and [n, 2] mass of everything else, and mass x log P0 over it."""
-    owner = np.repeat(np.arange(len(size)), size)
-    if not isinstance(targets, str):
-        inside, beyond = targets[index]
-        return np.asarray(inside, dtype=np.float64)[owner, place], np.asarray(beyond, dtype=np.float64)
-    following = text.local[start:]
+def came(text: NumberedText, start: int, base: Base) -> tuple[FloatArray, FloatArray]:
+    """Targets that are the tokens of a text: [candidates] mass, and [n, 2] of everything else, and mass x log P0."""
+    size, following = text.sizes(start), text.local[start:]
     new = following >= size
-    aim = (place == following[owner]).astype(np.float64)
+    aim = (places(size) == np.repeat(following, size)).astype(np.float64)
     beyond = np.zeros((len(size), 2))
     beyond[new, 0] = 1.0
-    beyond[new, 1] = log_at(text.types[text.local[start - 1 : -1]][new], text.types[following[new]])
+    beyond[new, 1] = base.log_at(text.types[text.local[start - 1 : -1]][new], text.types[following[new]])
     return aim, beyond
 
 
-def _closed(aim: FloatArray, shift: FloatArray, ptr: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def given(inside: FloatArray, size: IntArray) -> FloatArray:
+    """[candidates] of masses [n, U] on the types of a text."""
+    known = np.arange(inside.shape[1]) < size[:, None]
+    return np.asarray(inside[known], dtype=np.float64)
+
+
+def closed_targets(aim: FloatArray, shift: FloatArray, ptr: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Targets over the candidates that are not ruled out; a choice with none of its target there has no weight."""
     left = np.where(np.isfinite(shift), aim, 0.0)
     mass = np.add.reduceat(left, ptr[:-1])
     empty = mass <= 0
-    spare, _, _ = _nothing(shift, ptr)
+    spare, _, _ = no_targets(shift, ptr)
     owner = np.repeat(np.arange(len(mass)), np.diff(ptr))
     made = np.where(empty[owner], spare, left / np.where(empty, 1.0, mass)[owner])
     return made, np.zeros((len(mass), 2)), np.where(empty, 0.0, 1.0)
 
 
-def _nothing(shift: FloatArray, ptr: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def no_targets(shift: FloatArray, ptr: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Targets that mean nothing: the first candidate that is not ruled out."""
     aim = np.zeros(len(shift))
     possible = np.flatnonzero(np.isfinite(shift))

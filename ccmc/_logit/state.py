@@ -18,6 +18,9 @@ from ccmc._data.types import FloatArray, IntArray
 PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT = range(10)
 SUFFIX, LOG_SUFFIX, RECENCY_SQUARED, MATCH_SQUARED = range(10, 14)
 UNIGRAM, BASE_BY_MATCH = 14, 15  # these read the base transitions, too
+# All but PRESENT, LOG_COUNT, RECENCY, RECENT, RECENCY_SQUARED and UNIGRAM are 0 of types that never followed.
+
+Columns = NDArray[np.float32] | NDArray[np.float64]
 
 SHRINKAGE = 2.0  # followers that a shrunk share adds to the total
 
@@ -83,17 +86,11 @@ def forget(touched: IntArray, count: int, followed: FloatArray, longest: IntArra
 
 
 @kernel
-def value(
-    kind: int, order: int, slot: int, token: int, n: int, m: FloatArray, last: IntArray, faded: FloatArray,
-    followed: FloatArray, total: FloatArray, longest: IntArray, latest: IntArray,
+def of_follower(
+    kind: int, slot: int, token: int, followed: FloatArray, total: FloatArray, longest: IntArray, latest: IntArray,
+    log_base: float,
 ) -> float:  # fmt: skip
-    """One statistic of one type of the context."""
-    if kind == PRESENT:
-        return 1.0
-    if kind == LOG_COUNT:
-        return float(np.log(m[token]))
-    if kind == RECENCY:
-        return float(np.log(float(n - last[token])))
+    """A statistic that is 0 of all types that never followed the last token, of one that did."""
     if kind == MATCH:
         return float(longest[token])
     if kind == LOG_MATCH:
@@ -106,28 +103,21 @@ def value(
         return float(followed[slot, token] / (total[slot] + SHRINKAGE))
     if kind == LATEST:
         return 1.0 if latest[slot] == token else 0.0
-    if kind == RECENCY_SQUARED:
-        return float(np.log(float(n - last[token])) ** 2)
     if kind == MATCH_SQUARED:
         return float(np.log(1.0 + longest[token]) ** 2)
-    if kind == BASE_BY_MATCH:  # times log P0, by the caller
-        return float(np.log(1.0 + longest[token]))
-    if kind == UNIGRAM:  # times the log of its frequency, by the caller
-        return 1.0
-    if kind >= SUFFIX:
-        if longest[token] == 0 or longest[token] < total[-1]:
-            return 0.0
-        return 1.0 if kind == SUFFIX else float(np.log(1.0 + longest[token]))
-    # RECENT: log of the count in which an occurrence fades by 1/e within `order` tokens
-    return float(np.log(faded[slot, token])) - float(n - 1 - last[token]) / float(order)
+    if kind == BASE_BY_MATCH:
+        return float(np.log(1.0 + longest[token]) * log_base)
+    if longest[token] < total[-1]:  # SUFFIX and LOG_SUFFIX
+        return 0.0
+    return 1.0 if kind == SUFFIX else float(np.log(1.0 + longest[token]))
 
 
 @kernel
 def fill(
     local: IntArray, distinct: IntArray, start: int, kinds: IntArray, orders: IntArray, slots: IntArray,
-    levels: IntArray, out: NDArray[np.float32] | NDArray[np.float64],
+    levels: IntArray, pairs: FloatArray, log_unigram: FloatArray, at: int, out: Columns, log_base: FloatArray,
 ) -> None:  # fmt: skip
-    """The statistics of all contexts of a text, one row a type of the context, context after context.
+    """The statistics of all contexts of a text, column by column, one entry a type of the context.
 
     Args:
         local: [T] types numbered by first occurrence.
@@ -135,16 +125,20 @@ def fill(
         start: tokens of the first context.
         kinds, orders, slots: [D] of the columns; a slot is a place in `levels`.
         levels: [K] different orders.
-        out: [sum of types over contexts, D]; contexts hold start .. T - 1 tokens.
+        pairs: [U, U] log P0 of the types of the text after each of them.
+        log_unigram: [U] log frequencies of the types.
+        at: place of the first context's first candidate.
+        out: [D, N] gets the statistics of contexts of start .. T - 1 tokens, context after context.
+        log_base: [N] gets log P0.
     """
     size, types, depth = len(local), distinct[-1], len(levels)
     m, last, seen = np.zeros(types), np.zeros(types, np.int64), np.full(types, -1, np.int64)
     previous, length = np.empty(size, np.int64), np.zeros(size, np.int64)
-    faded = np.zeros((depth, types))
+    faded, log_faded, log_m = np.zeros((depth, types)), np.zeros((depth, types)), np.zeros(types)
     followed, total = np.zeros((depth, types)), np.zeros(depth + 1)
     longest, touched = np.zeros(types, np.int64), np.zeros(types, np.int64)
     latest = np.full(depth, -1, np.int64)
-    at = 0
+    log_whole = np.log(np.maximum(np.arange(size + 1), 1))
     for n in range(1, size):
         token = local[n - 1]
         previous[n - 1] = seen[token]
@@ -152,14 +146,39 @@ def fill(
         for k in range(depth):
             passed = float(n - 1 - last[token])
             faded[k, token] = faded[k, token] * np.exp(-passed / float(levels[k])) + 1.0
+            log_faded[k, token] = np.log(faded[k, token])
         m[token] += 1.0
+        log_m[token] = log_whole[np.int64(m[token])]
         last[token] = n - 1
         count = follow(local, n, previous, length, levels, followed, total, longest, latest, touched)
         if n >= start:
-            for j in range(distinct[n - 1]):
-                for d in range(len(kinds)):
-                    out[at, d] = value(
-                        kinds[d], orders[d], slots[d], j, n, m, last, faded, followed, total, longest, latest
-                    )
-                at += 1
+            many = distinct[n - 1]
+            base = pairs[token]
+            for d in range(len(kinds)):
+                own, kind = out[d][at : at + many], kinds[d]
+                if kind == PRESENT:
+                    own[:] = 1.0
+                elif kind == LOG_COUNT:
+                    for j in range(many):
+                        own[j] = log_m[j]
+                elif kind in (RECENCY, RECENCY_SQUARED):
+                    for j in range(many):
+                        passed = log_whole[n - last[j]]
+                        own[j] = passed if kind == RECENCY else passed * passed
+                elif kind == RECENT:
+                    fading, order = log_faded[slots[d]], float(orders[d])
+                    for j in range(many):
+                        own[j] = fading[j] - float(n - 1 - last[j]) / order
+                elif kind == UNIGRAM:
+                    for j in range(many):
+                        own[j] = log_unigram[j]
+                else:  # only types that followed have these
+                    own[:] = 0.0
+                    for index in range(count):
+                        j = touched[index]
+                        own[j] = of_follower(kind, slots[d], j, followed, total, longest, latest, base[j])
+            own_base = log_base[at : at + many]
+            for j in range(many):
+                own_base[j] = base[j]
+            at += many
         forget(touched, count, followed, longest)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ class Base(Protocol):
     def positive(self) -> bool: ...
     def moments(self, a: float) -> FloatArray: ...
     def log_at(self, query: IntArray, token: IntArray) -> FloatArray: ...
+    def log_between(self, query: IntArray, token: IntArray) -> FloatArray: ...
 
 
 class Bases(Protocol):
@@ -90,6 +92,12 @@ class Terms:
 
     def __len__(self) -> int:
         return len(self.ptr) - 1
+
+    @cached_property
+    def columns(self) -> Features:
+        """[D, N] the features column by column: a view where they lie in memory so."""
+        found: Any = np.ascontiguousarray(self.features.T)
+        return cast(Features, found)
 
     def moments(self, a: float) -> FloatArray:
         """[R + 1, 3] of the base, or zeros."""

@@ -1,18 +1,116 @@
-"""Kernels of a walk: utilities of the types of the context, the weight of everything else, a draw."""
+"""Kernels of a walk: utilities of the types of the context, the weight of everything else, a draw.
+
+A step looks at every type of the context once, and at those that followed the last token. The utility of a type has a
+part that changes when the type occurs, a part that depends on how long ago that was, which is tabled, and log P0 after
+the last token, which is kept for every token that has been last.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ccmc._data.compiled import kernel, summing_kernel
+from ccmc._data.exponentials import exponentials
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.base_kernels import log_of_pair
-from ccmc._logit.state import BASE_BY_MATCH, UNIGRAM, follow, forget, value
+from ccmc._logit.state import follow, forget, of_follower
 from ccmc._sim.random import next_word, seed_stream, unit
 
 Int32Array = NDArray[np.int32]
 _TRIES = 200
+
+
+class BaseArrays(NamedTuple):
+    """A base transition; see `ccmc.base.BaseTransition`, and `Factors` for the last five (of width 0: no logits)."""
+
+    row: IntArray
+    tokens: Int32Array
+    log_p: FloatArray
+    log_scale: FloatArray
+    log_unigram: FloatArray
+    frequent: IntArray
+    hidden: NDArray[np.float32]
+    keys: NDArray[np.float32]
+    bias: FloatArray
+    log_norm: FloatArray
+    cap: float
+
+
+class LawArrays(NamedTuple):
+    """What is walked, weights already divided by the temperature.
+
+    Attributes:
+        closed, greedy: 1 or 0; offset: 0 none, 1 counts, 2 followed-by-1.
+        heat: by which offsets are multiplied.
+        base, present, log_count, unigram: weights.
+        recent: [K] weight of the fading count of each level.
+        levels: [K] orders; with the offset 2, the first is 1.
+        kinds, slots, w: [M] of the statistics that only followers of the last token have.
+        aged: [most tokens + 1] part of the utility that depends on the number of tokens since the last occurrence.
+        sums: [R + 1] of P0^base.
+        cumulated: [R, top] running sums of P0^base over the kept tokens of rows.
+        tail: [V] running sums of unigram^base over tokens in order of frequency.
+    """
+
+    closed: int
+    greedy: int
+    offset: int
+    heat: float
+    base: float
+    present: float
+    log_count: float
+    unigram: float
+    recent: FloatArray
+    levels: IntArray
+    kinds: IntArray
+    slots: IntArray
+    w: FloatArray
+    aged: FloatArray
+    sums: FloatArray
+    cumulated: FloatArray
+    tail: FloatArray
+
+
+class State(NamedTuple):
+    """A growing context of T tokens at most, of types numbered by first occurrence; `counts` has the same [T] by place.
+
+    Attributes:
+        place: [V] number of each type, -1 outside the context; types: [T] the types; local: [T + 1] the text.
+        m, fixed: [T] count of each type, and the part of its utility that only changes when it occurs.
+        faded: [K, T] fading counts.
+        last, seen: [T] where a type occurred last; seen is -1 before.
+        previous, length: [T] of positions, see `follow`.
+        log_base, within, known, keys: [T, T] log P0 after types that have been last, sums of P0^base over the types of
+            which it is known, how many they are, and [T, d] keys of the types.
+    """
+
+    place: IntArray
+    types: IntArray
+    local: IntArray
+    m: FloatArray
+    fixed: FloatArray
+    faded: FloatArray
+    last: IntArray
+    seen: IntArray
+    previous: IntArray
+    length: IntArray
+    log_base: FloatArray
+    within: FloatArray
+    known: IntArray
+    keys: NDArray[np.float32]
+
+
+class After(NamedTuple):
+    """What followed the end of the context earlier; see `follow`."""
+
+    followed: FloatArray
+    total: FloatArray
+    longest: IntArray
+    latest: IntArray
+    touched: IntArray
 
 
 @kernel
@@ -24,42 +122,39 @@ def draw(state: NDArray[np.uint64]) -> float:
 
 @kernel
 def from_outside(
-    state: NDArray[np.uint64], query: int, a: float, total: float, place: IntArray, row: IntArray, tokens: Int32Array,
-    log_p: FloatArray, log_scale: FloatArray, log_unigram: FloatArray, frequent: IntArray, tail: FloatArray,
-) -> int:  # fmt: skip
+    stream: NDArray[np.uint64], query: int, total: float, place: IntArray, law: LawArrays, base: BaseArrays
+) -> int:
     """A token outside the context, in proportion to P0^a: drawn from all tokens until one is new.
 
     Args:
         total: sum of P0^a over all tokens.
-        place: [V] column of each token of the context, -1 outside.
-        frequent, tail: [V] tokens by falling unigram, and running sums of unigram^a in this order.
+        place: [V] number of each token of the context, -1 outside.
     """
-    stored = row[query]
-    top = tokens.shape[1] if stored >= 0 else 0
+    stored, a, tail = base.row[query], law.base, law.tail
+    top = base.tokens.shape[1] if stored >= 0 else 0
     for _ in range(_TRIES):
-        left = draw(state) * total
+        left = draw(stream) * total
         found = -1
-        for k in range(top):
-            left -= np.exp(a * log_p[stored, k])
-            if left < 0.0:
-                found = tokens[stored, k]
-                break
+        if top > 0 and left < law.cumulated[stored, top - 1]:
+            found = base.tokens[stored, np.searchsorted(law.cumulated[stored], left, side="right")]
         if found < 0:  # the tail: drawn among all tokens, until it is none of the row's own
             for _again in range(_TRIES):
-                found = frequent[min(np.searchsorted(tail, draw(state) * tail[-1], side="right"), len(tail) - 1)]
+                at = np.searchsorted(tail, draw(stream) * tail[-1], side="right")
+                found = base.frequent[min(at, len(tail) - 1)]
                 own = False
                 for k in range(top):
-                    own = own or tokens[stored, k] == found
+                    own = own or base.tokens[stored, k] == found
                 if not own:
                     break
         if place[found] < 0:
             return found
     # almost all of P0 lies in the context: one pass over the vocabulary
+    row, tokens, log_p, log_scale, log_unigram = base.row, base.tokens, base.log_p, base.log_scale, base.log_unigram
     whole = 0.0
     for token in range(len(row)):
         if place[token] < 0:
             whole += np.exp(a * log_of_pair(row, tokens, log_p, log_scale, log_unigram, query, token))
-    left = draw(state) * whole
+    left = draw(stream) * whole
     found = -1
     for token in range(len(row)):
         if place[token] < 0:
@@ -71,168 +166,229 @@ def from_outside(
 
 
 @kernel
-def best_outside(
-    query: int, place: IntArray, row: IntArray, tokens: Int32Array, log_p: FloatArray, log_scale: FloatArray,
-    log_unigram: FloatArray, frequent: IntArray,
-) -> tuple[int, float]:  # fmt: skip
+def best_outside(query: int, place: IntArray, base: BaseArrays) -> tuple[int, float]:
     """The likeliest token of P0 outside the context, and its log P0; -1 where the context holds all."""
-    stored = row[query]
-    found, best = -1, -np.inf
+    stored = base.row[query]
+    found, best, scale = -1, -np.inf, 0.0
     if stored >= 0:
-        for k in range(tokens.shape[1]):
-            if place[tokens[stored, k]] < 0:
-                found, best = int(tokens[stored, k]), log_p[stored, k]
+        scale = base.log_scale[stored]
+        for k in range(base.tokens.shape[1]):
+            if place[base.tokens[stored, k]] < 0:
+                found, best = int(base.tokens[stored, k]), base.log_p[stored, k]
                 break
-        if log_scale[stored] == -np.inf:
+        if scale == -np.inf:
             return found, best
-    for token in frequent:
+    for token in base.frequent:
+        log = base.log_unigram[token] + scale
+        if found >= 0 and log <= best:
+            return found, best
         if place[token] < 0:
             own = False
             if stored >= 0:
-                for k in range(tokens.shape[1]):
-                    own = own or tokens[stored, k] == token
+                for k in range(base.tokens.shape[1]):
+                    own = own or base.tokens[stored, k] == token
             if not own:
-                log = log_unigram[token] + (log_scale[stored] if stored >= 0 else 0.0)
-                return (token, log) if log > best else (found, best)
+                return int(token), log
     return found, best
 
 
 @summing_kernel
-def logits_of_types(
-    row: int, types: IntArray, many: int, hidden: NDArray[np.float32], keys: NDArray[np.float32], bias: FloatArray,
-    log_norm: FloatArray, cap: float, out: FloatArray,
-) -> None:  # fmt: skip
-    """log P0 of the types of the context, from factors."""
+def logit(hidden: NDArray[np.float32], key: NDArray[np.float32]) -> float:
+    """hidden . key."""
+    total = np.float32(0.0)
+    for d in range(len(hidden)):
+        total += hidden[d] * key[d]
+    return float(total)
+
+
+@kernel
+def base_of_types(query: int, many: int, a: float, state: State, base: BaseArrays) -> None:
+    """Complete what is kept of a query: log P0 of all types of the context, and the sum of P0^a over them."""
+    at, token = state.place[query], query
+    first, out, stored = state.known[at], state.log_base[at], base.row[token]
+    if first >= many:
+        return
+    if base.hidden.shape[1] > 0 and stored >= 0:
+        hidden, norm = base.hidden[stored], base.log_norm[stored]
+        for c in range(first, many):
+            value = logit(hidden, state.keys[c]) + base.bias[state.types[c]]
+            if base.cap > 0.0:
+                value = base.cap * np.tanh(value / base.cap)
+            out[c] = value - norm
+    else:
+        shift = base.log_scale[stored] if stored >= 0 else 0.0
+        for c in range(first, many):
+            out[c] = base.log_unigram[state.types[c]] + shift
+        if stored >= 0:
+            for k in range(base.tokens.shape[1]):
+                c = state.place[base.tokens[stored, k]]
+                if c >= first:
+                    out[c] = base.log_p[stored, k]
+    total = state.within[at]
+    for c in range(first, many):
+        total += np.exp(a * out[c]) if a != 0.0 else 1.0
+    state.within[at], state.known[at] = total, many
+
+
+@kernel
+def number(token: int, many: int, state: State, base: BaseArrays) -> int:
+    """The number of a type, new ones included. How many types there are then."""
+    if state.place[token] >= 0:
+        return many
+    state.place[token], state.types[many] = many, token
+    state.m[many], state.last[many], state.seen[many] = 0.0, 0, -1
+    state.within[many], state.known[many] = 0.0, 0
+    state.faded[:, many] = 0.0
+    if base.hidden.shape[1] > 0:
+        state.keys[many] = base.keys[token]
+    return many + 1
+
+
+@kernel
+def add(j: int, n: int, state: State, law: LawArrays, log_unigram: FloatArray) -> None:
+    """Make type j the n-th token of the context."""
+    state.local[n - 1] = j
+    state.previous[n - 1], state.seen[j] = state.seen[j], n - 1
+    state.m[j] += 1.0
+    fixed = law.present + law.log_count * np.log(state.m[j])
+    if law.unigram != 0.0:
+        fixed += law.unigram * log_unigram[state.types[j]]
+    for k in range(len(law.levels)):
+        if law.recent[k] != 0.0:
+            passed = float(n - 1 - state.last[j])
+            faded = state.faded[k, j] * np.exp(-passed / float(law.levels[k])) + 1.0
+            state.faded[k, j] = faded
+            fixed += law.recent[k] * np.log(faded)
+    state.last[j], state.fixed[j] = n - 1, fixed
+
+
+@kernel
+def utilities(n: int, many: int, count: int, state: State, after: After, law: LawArrays, u: FloatArray) -> float:
+    """Utilities of the types of the context into `u`. Their largest."""
+    log_base, fixed, last, aged, a = state.log_base[state.local[n - 1]], state.fixed, state.last, law.aged, law.base
     for c in range(many):
-        total = np.float32(0.0)
-        for d in range(hidden.shape[1]):
-            total += hidden[row, d] * keys[types[c], d]
-        logit = float(total) + bias[types[c]]
-        if cap > 0.0:
-            logit = cap * np.tanh(logit / cap)
-        out[c] = logit - log_norm[row]
-
-
-@kernel
-def base_of_types(
-    query: int, types: IntArray, many: int, place: IntArray, row: IntArray, tokens: Int32Array, log_p: FloatArray,
-    log_scale: FloatArray, log_unigram: FloatArray, out: FloatArray,
-) -> None:  # fmt: skip
-    """log P0 of the types of the context, in O(types + top)."""
-    stored = row[query]
-    shift = log_scale[stored] if stored >= 0 else 0.0
+        u[c] = (a * log_base[c] if a != 0.0 else 0.0) + fixed[c] + aged[n - last[c]]
+    for index in range(count):
+        j = after.touched[index]
+        total = 0.0
+        for d in range(len(law.kinds)):
+            total += law.w[d] * of_follower(
+                law.kinds[d], law.slots[d], j, after.followed, after.total, after.longest, after.latest, log_base[j]
+            )
+        u[j] += total
+    if law.offset == 2:
+        for c in range(many):
+            times = state.m[c] if after.total[0] == 0.0 else after.followed[0, c]
+            u[c] += law.heat * np.log(times)
+    top = -np.inf
     for c in range(many):
-        out[c] = log_unigram[types[c]] + shift
-    if stored >= 0:
-        for k in range(tokens.shape[1]):
-            c = place[tokens[stored, k]]
-            if c >= 0:
-                out[c] = log_p[stored, k]
+        top = max(top, u[c])
+    return top
 
 
 @kernel
-def shifted(kind: int, token: int, m: FloatArray, followed: FloatArray, total: FloatArray) -> float:
-    """The offset of a type: 0, log of its count, or log of how often it followed the query."""
-    if kind == 0:
-        return 0.0
-    if kind == 1 or total[0] == 0.0:
-        return float(np.log(m[token]))
-    return float(np.log(followed[0, token]))
+def chosen(
+    query: int, many: int, top: float, u: FloatArray, state: State, law: LawArrays, base: BaseArrays,
+    stream: NDArray[np.uint64], scratch: FloatArray, bits: IntArray,
+) -> int:  # fmt: skip
+    """The next token, from utilities of the types of the context; these are overwritten."""
+    stored = base.row[query]
+    whole, within = law.sums[stored if stored >= 0 else len(law.sums) - 1], state.within[state.place[query]]
+    rest = 0.0 if law.closed == 1 or whole - within <= 1e-14 * whole else whole - within
+    if law.greedy == 1:
+        if rest > 0.0:
+            other, log = best_outside(query, state.place, base)
+            if other >= 0 and law.base * log > top:
+                return other
+        return int(state.types[np.argmax(u[:many])])
+    if rest > 0.0:
+        top = max(top, np.log(rest))
+    z = rest * np.exp(-top)
+    for c in range(many):
+        u[c] -= top
+    exponentials(u, many, scratch, bits)
+    for c in range(many):
+        z += u[c]
+    left = draw(stream) * z
+    for c in range(many):
+        left -= u[c]
+        if left < 0.0:
+            return int(state.types[c])
+    if rest > 0.0:
+        return from_outside(stream, query, whole, state.place, law, base)
+    return int(state.types[many - 1])
 
 
 @kernel
-def walk(
-    prompt: IntArray, key: NDArray[np.uint64], name: NDArray[np.uint64], kinds: IntArray, orders: IntArray,
-    slots: IntArray, levels: IntArray,
-    w: FloatArray, heat: float, flags: IntArray, row: IntArray, tokens: Int32Array, log_p: FloatArray,
-    log_scale: FloatArray, log_unigram: FloatArray, sums: FloatArray, frequent: IntArray, tail: FloatArray,
-    hidden: NDArray[np.float32], keys: NDArray[np.float32], bias: FloatArray, log_norm: FloatArray, cap: float,
+def new_state(vocab: int, size: int, depth: int, width: int) -> State:
+    """An empty context of up to `size` tokens."""
+    return State(
+        np.full(vocab, -1, np.int64), np.empty(size, np.int64), np.empty(size + 1, np.int64),
+        np.zeros(size), np.zeros(size), np.zeros((depth, size)), np.zeros(size, np.int64), np.full(size, -1, np.int64),
+        np.empty(size, np.int64), np.zeros(size, np.int64),
+        np.empty((size, size)), np.zeros(size), np.zeros(size, np.int64), np.empty((size, width), np.float32),
+    )  # fmt: skip
+
+
+@kernel
+def walks(
+    prompt: IntArray, key: NDArray[np.uint64], names: NDArray[np.uint64], law: LawArrays, base: BaseArrays,
     out: IntArray,
 ) -> None:  # fmt: skip
-    """Continue one prompt.
+    """Continue one prompt several times; what all paths share is done once.
 
     Args:
         prompt: [L] tokens.
-        key, name: [4] of the seed and [3] of the prompt: what the path's random stream is made of.
-        kinds, orders, slots, levels: of `names.Columns`; with an offset, level 0 is 1.
-        w: [1 + D] weights, already divided by the temperature, as offsets are by `heat`.
-        flags: closed, greedy, offset.
-        row ... log_unigram: of the base.
-        sums: [R + 1] of P0^w[0].
-        frequent, tail: as of `from_outside`.
-        hidden ... cap: rows as logits, of width 0 where there are none.
-        out: [steps].
+        key, names: [4] of the seed and [R, 3] of the paths: what their random streams are made of.
+        law, base: as they say.
+        out: [R, steps].
     """
-    closed, greedy, offset = flags[0] == 1, flags[1] == 1, flags[2]
-    size, depth = len(prompt) + len(out), len(levels)
-    place = np.full(len(row), -1, np.int64)
-    types, local = np.empty(size, np.int64), np.empty(size + 1, np.int64)
-    m, last, seen = np.zeros(size), np.zeros(size, np.int64), np.full(size, -1, np.int64)
-    previous, length = np.empty(size, np.int64), np.zeros(size, np.int64)
-    faded, followed, total = np.zeros((depth, size)), np.zeros((depth, size)), np.zeros(depth + 1)
-    longest, touched, latest = np.zeros(size, np.int64), np.zeros(size, np.int64), np.full(depth, -1, np.int64)
-    u, state = np.empty(size), np.empty(4, np.uint64)
-    seed_stream(key, name, state)
-    many = 0
-    for n in range(1, size):
-        token = prompt[n - 1] if n <= len(prompt) else out[n - 1 - len(prompt)]
-        if place[token] < 0:
-            place[token], types[many] = many, token
-            many += 1
-        j = place[token]
-        local[n - 1] = j
-        previous[n - 1], seen[j] = seen[j], n - 1
-        for k in range(depth):
-            faded[k, j] = faded[k, j] * np.exp(-float(n - 1 - last[j]) / float(levels[k])) + 1.0
-        m[j] += 1.0
-        last[j] = n - 1
-        count = follow(local, n, previous, length, levels, followed, total, longest, latest, touched)
-        if n >= len(prompt):
-            top, within = -np.inf, 0.0
-            if hidden.shape[1] > 0 and row[token] >= 0:
-                logits_of_types(row[token], types, many, hidden, keys, bias, log_norm, cap, u)
-            else:
-                base_of_types(token, types, many, place, row, tokens, log_p, log_scale, log_unigram, u)
-            for c in range(many):
-                log_base = u[c]
-                b = w[0] * log_base if w[0] != 0.0 else 0.0
-                u[c] = b + heat * shifted(offset, c, m, followed, total)
-                for d in range(len(kinds)):
-                    if w[d + 1] != 0.0:
-                        v = value(kinds[d], orders[d], slots[d], c, n, m, last, faded, followed, total, longest, latest)
-                        if kinds[d] == UNIGRAM:
-                            v *= log_unigram[types[c]]
-                        elif kinds[d] == BASE_BY_MATCH and v > 0.0:
-                            v *= log_base
-                        u[c] += w[d + 1] * v
-                within += np.exp(b)
-                top = max(top, u[c])
-            whole = sums[row[token] if row[token] >= 0 else len(sums) - 1]
-            rest = 0.0 if closed or whole - within <= 1e-14 * whole else whole - within
-            if greedy:
-                chosen = int(types[np.argmax(u[:many])])
-                if rest > 0.0:
-                    other, log = best_outside(token, place, row, tokens, log_p, log_scale, log_unigram, frequent)
-                    if other >= 0 and w[0] * log > top:
-                        chosen = other
-            else:
-                if rest > 0.0:
-                    top = max(top, np.log(rest))
-                z = rest * np.exp(-top)
-                for c in range(many):
-                    u[c] = np.exp(u[c] - top)
-                    z += u[c]
-                left, chosen = draw(state) * z, -1
-                for c in range(many):
-                    left -= u[c]
-                    if left < 0.0:
-                        chosen = int(types[c])
-                        break
-                if chosen < 0 and rest > 0.0:
-                    chosen = from_outside(
-                        state, token, w[0], whole, place, row, tokens, log_p, log_scale, log_unigram, frequent, tail
-                    )
-                elif chosen < 0:
-                    chosen = int(types[many - 1])
-            out[n - len(prompt)] = chosen
-        forget(touched, count, followed, longest)
+    start, (paths, steps) = len(prompt), out.shape
+    size, depth = start + steps, len(law.levels)
+    state = new_state(len(base.row), size, depth, base.hidden.shape[1])
+    after = After(
+        np.zeros((depth, size)), np.zeros(depth + 1), np.zeros(size, np.int64), np.full(depth, -1, np.int64),
+        np.zeros(size, np.int64),
+    )  # fmt: skip
+    u, scratch, stream, first = np.empty(size), np.empty(size), np.empty(4, np.uint64), 0
+    bits = scratch.view(np.int64)
+    for token in prompt:
+        first = number(token, first, state, base)
+    for n in range(1, start):
+        add(state.place[prompt[n - 1]], n, state, law, base.log_unigram)
+        count = follow(
+            state.local, n, state.previous, state.length, law.levels, after.followed, after.total, after.longest,
+            after.latest, after.touched,
+        )  # fmt: skip
+        forget(after.touched, count, after.followed, after.longest)
+    m, fixed, faded = state.m.copy(), state.fixed.copy(), state.faded.copy()
+    last, seen, length = state.last.copy(), state.seen.copy(), state.length.copy()
+    inner = np.zeros(size)
+    for path in range(paths):
+        seed_stream(key, names[path], stream)
+        many, token = first, prompt[start - 1]
+        for n in range(start, size):
+            add(state.place[token], n, state, law, base.log_unigram)
+            count = follow(
+                state.local, n, state.previous, state.length, law.levels, after.followed, after.total, after.longest,
+                after.latest, after.touched,
+            )  # fmt: skip
+            at = state.place[token]
+            if at < first and state.known[at] < first:
+                base_of_types(token, first, law.base, state, base)
+                inner[at] = state.within[at]
+            base_of_types(token, many, law.base, state, base)
+            top = utilities(n, many, count, state, after, law, u)
+            forget(after.touched, count, after.followed, after.longest)
+            token = chosen(token, many, top, u, state, law, base, stream, scratch, bits)
+            out[path, n - start] = token
+            many = number(token, many, state, base)
+        if path + 1 < paths:
+            for c in range(first, many):
+                state.place[state.types[c]] = -1
+            for c in range(first):
+                state.m[c], state.fixed[c], state.last[c], state.seen[c] = m[c], fixed[c], last[c], seen[c]
+                state.faded[:, c] = faded[:, c]
+                if state.known[c] > first:
+                    state.known[c], state.within[c] = first, inner[c]
+            state.length[:start] = length[:start]

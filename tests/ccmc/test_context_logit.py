@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from ccmc import CCMC, BaseTransition, ContextLogit, context_rows, fit_context_logit
+from ccmc.base import Factors, exponents, tail_scale
 from ccmc.context_logit import STATISTICS, statistics_weights
 
 V = 12
@@ -190,6 +191,40 @@ def test_a_path_depends_on_its_prompt_and_the_seed_alone(transition, weights):
     np.testing.assert_array_equal(paths[[3, 1]], model.rollout([[4, 4, 4], [3]], 30, 9))
     assert (paths[0] != paths[2]).any()
     assert (paths[0] != model.rollout([[1, 2]], 30, 10)[0]).any()
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_paths_of_one_prompt_are_the_same_alone_and_together(transition, weights, logits):
+    """What equal prompts in a row share is computed once; a prompt between them takes that away."""
+    base = BaseTransition.from_rows(np.arange(0, V, 2), transition[::2], top=4)
+    if logits:
+        base = as_logits(base, np.random.default_rng(5))
+    for model in (ContextLogit(weights, base), ContextLogit(weights, base, True, "followed-by-1")):
+        for temperature in (1.0, None):
+            together = model.rollout([[1, 2, 1, 7]] * 150, 25, 4, temperature)
+            apart = model.rollout([[1, 2, 1, 7], [3]] * 150, 25, 4, temperature)[::2]
+            np.testing.assert_array_equal(together, apart)
+
+
+def as_logits(base, rng):
+    """A base whose stored rows are kept as logits of three factors."""
+    hidden, keys = rng.normal(size=(V // 2, 3)).astype(np.float32), rng.normal(size=(V, 3)).astype(np.float32)
+    logits = hidden.astype(float) @ keys.astype(float).T
+    norm = np.log(np.exp(logits).sum(axis=1))
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :4]
+    log_p = np.take_along_axis(logits - norm[:, None], order, axis=1)
+    sums = np.stack([np.log(np.exp(a * (logits - norm[:, None])).sum(axis=1)) for a in exponents()], axis=1)
+    factors = Factors(hidden, keys, np.zeros(V), 0.0, norm, sums)
+    scale = tail_scale(order, log_p, base.log_unigram)
+    return BaseTransition(base.row, order.astype(np.int32), log_p, scale, base.log_unigram, factors)
+
+
+def test_a_base_weight_of_zero_draws_new_tokens_alike(transition):
+    model = ContextLogit({"base": 0.0, "present": -1.0}, BaseTransition.from_transition(transition))
+    found = np.bincount(model.rollout([[1, 2]] * 20_000, 1, 0)[:, 0], minlength=V)
+    p = model.next_token([[1, 2]])[0]
+    assert np.ptp(np.delete(p, [1, 2])) < 1e-12
+    assert stats.chisquare(found, 20_000 * p).pvalue > 1e-4
 
 
 def test_wrong_input_is_named(transition):
