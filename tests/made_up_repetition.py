@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core.rows import Rows
+from harness.experiments.repetition.margins import MARGINS
 
 RUNGS = ("counts", "recency", "followed-by-1", "followed-by-2 + followed-by-3")
 GAPS = {"counts": -0.3, "recency": -0.3, "followed-by-1": -0.01, "followed-by-2 + followed-by-3": 0.0}
@@ -20,6 +21,10 @@ REMOVED = {"counts": 0.02, "recency": 0.0, "followed-by-1": 0.3, "followed-by-2 
 RAW_GAP = 0.4
 """How much more walks of the raw law repeat than those of the decoded one."""
 NULL, CEILING, ENTROPY = 4.0, 0.5, 2.0
+SEEN = 0.05
+"""By how much the energy score of a prompt is less where the fit saw it."""
+CHOSEN = {0: "followed-by-1", 1: "followed-by-1", 2: "followed-by-1"}
+"""Fold -> its rung."""
 
 
 def repetition_rows(
@@ -33,6 +38,8 @@ def repetition_rows(
     ceiling: float = CEILING,
     spread: float = 0.01,
     level: float = 0.5,
+    chosen: Mapping[int, str] | None = CHOSEN,
+    margins: Mapping[str, float] = MARGINS,
     removed: bool = False,
 ) -> pd.DataFrame:
     """Rows of groups of two prompts each; every mean is exactly as given.
@@ -46,6 +53,8 @@ def repetition_rows(
         ceiling: energy score of the model itself.
         spread: standard deviation of what is added to each prompt.
         level: seq_rep_4 of the model.
+        chosen: the rung of each of the three folds; None where none was chosen.
+        margins: of all strategies; empty: those of the program.
         removed: with fits that leave something out.
     """
     rng = np.random.default_rng(0)
@@ -87,7 +96,13 @@ def repetition_rows(
                     _shown(add, real - level + noise(), "suffix", {"law": law, **later}, noise)
                     _scored(add, 3.5 + noise(), "suffix", {"law": law, **later})
                 _scored(add, 8.0 + noise(), "never-repeats", later)
+            for name, margin in margins.items():
+                rows.add(f"margin_{name}", margin, surrogate="model", n=1)
+            if chosen is not None and "decoded" in laws:
+                _training(rows, prompts, energies)
             frames.append(rows.frame())
+        if chosen is not None and "decoded" in laws:
+            frames.append(_choice(model, len(strategies), chosen, energies))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -106,10 +121,38 @@ def _fitted(rows: Rows, add: Any, noise: Any, law: str) -> None:
                 rows.add("weight_error", error, condition={**condition, "weight": "log-count"}, **where)
 
 
+def _training(rows: Rows, prompts: list[tuple[str, str, int]], energies: Mapping[str, float]) -> None:
+    """Energy scores of training prompts in each fold, exactly `SEEN` below those of judged ones on average."""
+    for fold in range(3):
+        for rung, energy in energies.items():
+            where = {"surrogate": "context-logit", "condition": {"law": "decoded", "rung": rung}, "split": "train"}
+            for place, (prompt, group, own) in enumerate(prompts):
+                if own != fold:
+                    aside = 0.001 * (place - (len(prompts) - 1) / 2)
+                    rows.add("training_energy", energy - SEEN + aside, prompt=prompt, group=group, fold=fold, **where)
+
+
+def _choice(model: str, strategies: int, chosen: Mapping[int, str], energies: Mapping[str, float]) -> pd.DataFrame:
+    """What the unit of the choice leaves."""
+    rows = Rows(experiment="repetition", model=model, surrogate="context-logit", split="train", n=16)
+    for fold, rung in chosen.items():
+        condition = {"law": "decoded", "rung": rung, "least": RUNGS[-1]}
+        rows.add("chosen_rung", RUNGS.index(rung) + 1, fold=fold, condition=condition)
+        for name in RUNGS:
+            where = {"fold": fold, "condition": {"law": "decoded", "rung": name}}
+            rows.add("choice_energy", strategies * (energies[name] - SEEN), **where)
+            rows.add("choice_loss", strategies * LOSSES[name], **where)
+            if name != RUNGS[-1]:
+                rows.add("choice_p", 0.001 if energies[name] > 2 else 0.6, **where)
+    return rows.frame()
+
+
 def _shown(add: Any, repeats: np.ndarray, name: str, condition: dict[str, Any], noise: Any) -> None:
     for metric in ("seq_rep_1", "seq_rep_4", "above_half"):
         add(metric, repeats, name, condition, 0)
     add("loop_share", 0.1 + noise(), name, condition, 0)
+    add("loop_onset", 30 + 100 * noise(), name, condition, 0)
+    add("loop_period", 6 + 100 * noise(), name, condition, 0)
     add("new_tokens", 0.3 + noise(), name, condition, 0)
 
 

@@ -123,6 +123,22 @@ def split(prompts: list[Prompt], held_out: float, seed: int) -> list[Prompt]:
     return [replace(p, split="held_out" if p.id in held else "train", fold=None) for p in prompts]
 
 
+def spread(prompts: Sequence[Prompt], number: int, seed: int) -> list[Prompt]:
+    """At most `number` prompts, of the kinds in turn and of as many groups as there are: groups are what counts.
+
+    Args:
+        prompts: to choose from.
+        number: how many.
+        seed: of the shuffle; with the same seed fewer prompts are the first of more.
+    """
+    turns: Counter[str] = Counter()
+    ranked: list[tuple[int, int, str, Prompt]] = []
+    for group in _groups(prompts, seed):
+        turns[group.kind] += 1
+        ranked += [(place, turns[group.kind], group.kind, prompt) for place, prompt in enumerate(group.prompts)]
+    return [prompt for *_, prompt in sorted(ranked, key=lambda entry: entry[:3])[:number]]
+
+
 def _held(groups: list[_Group], number: int) -> list[_Group]:
     """Groups of one kind with about `number` prompts; of several groups at least one is taken and one is left."""
     taken: list[_Group] = []

@@ -10,24 +10,22 @@ import pandas as pd
 from harness.core.records import Answer, Interval
 from harness.core.rows import MODEL
 from harness.experiments._shared.sentences import beyond, rough, with_unit
-from harness.experiments.repetition.choosing import Choice, choose
+from harness.experiments.repetition.chosen import short_rung
+from harness.experiments.repetition.chosen_answers import one_rung
 from harness.experiments.repetition.hazard_tables import calibrated, calibrations
-from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.parts import (
     DECODED,
     LOGIT,
     RAW,
     Paired,
     Part,
-    by_model,
     paired,
     parts,
-    short_rung,
-    up_to,
+    word_of,
 )
 from harness.experiments.repetition.walk_tables import skill_of
 from harness.stats.contest import beyond_chance
-from harness.stats.equivalence import Verdict, Word, judged_together
+from harness.stats.equivalence import Verdict, judged_together
 
 METRIC = "seq_rep_4"
 COUNTS = "counts"
@@ -40,29 +38,22 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
         rows: of the experiment, from one run.
     """
     found = parts(rows)
-    choices = {model: choose(own) for model, own in by_model(found).items()}
-    questions: tuple[tuple[str, Callable[[Part, Choice | None, str], Answer]], ...] = (
+    questions: tuple[tuple[str, Callable[[Part, str], Answer]], ...] = (
+        ("Does one rung, chosen on training prompts, repeat as the model does?", one_rung),
         ("Which statistics make the model repeat?", _statistics),
         ("Does fitting the decoded law matter?", _law),
         ("Do counts alone repeat enough?", _counts),
         ("Does a walk know which prompt it continues?", _prompt),
         ("What could this run have found?", _findable),
     )
-    made = [make(part, choices[part.model], question) for question, make in questions for part in found]
+    made = [make(part, question) for question, make in questions for part in found]
     sums = calibrations(rows)
     forecast = [part for part in found if any(metric == "brier_reuse" for metric, _ in part.samples)]
-    return made + [calibrated(part, choices[part.model], sums) for part in forecast]
+    return made + [calibrated(part, sums) for part in forecast]
 
 
 def _unanswered(question: str, part: Part, reason: str) -> Answer:
     return Answer(question, f"{part.what}: could not be answered: {reason}.", answered=False)
-
-
-def _word(verdict: Verdict, both: Paired) -> Word:
-    """The verdict; where the difference is the same on every prompt, what that number says."""
-    if both.same and verdict.interval.value is not None:
-        return "agrees" if abs(verdict.interval.value) < verdict.margin else "differs"
-    return verdict.word
 
 
 def _compared(verdict: Verdict, both: Paired, corrected: str = "") -> str:
@@ -73,7 +64,7 @@ def _compared(verdict: Verdict, both: Paired, corrected: str = "") -> str:
         both: the values behind it.
         corrected: by what the verdict was corrected, such as "Holm, 4 rungs".
     """
-    found, word = verdict.interval, _word(verdict, both)
+    found, word = verdict.interval, word_of(verdict, both)
     holm = ", the same on every prompt" if both.same else f" ({corrected})" if corrected else ""
     if both.equal:
         return f"repeat as much as the model on every one of {verdict.n} prompts"
@@ -88,7 +79,7 @@ def _compared(verdict: Verdict, both: Paired, corrected: str = "") -> str:
     return f"are neither shown to differ from the model nor to agree within {verdict.margin:g}{holm}: {shown}"
 
 
-def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
+def _statistics(part: Part, question: str) -> Answer:
     """The first rung that agrees, and the steps of the ladder that change how much walks repeat."""
     rungs = [name for name in part.rungs if part.sample(METRIC, part.rung(name)).value is not None]
     if not rungs:
@@ -96,7 +87,7 @@ def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
     both = {name: part.against_model(METRIC, part.rung(name)) for name in rungs}
     every = judged_together([part.verdict(METRIC, part.rung(name)) for name in rungs])
     judged = dict(zip(rungs, every, strict=True))
-    words = {name: _word(judged[name], both[name]) for name in rungs}
+    words = {name: word_of(judged[name], both[name]) for name in rungs}
     agreeing = [name for name in rungs if words[name] == "agrees"]
     real = part.interval(METRIC, part.fixed(MODEL))
     text = f"{part.what}: the model repeats {with_unit(real)} of its 4-grams (seq_rep_4). "
@@ -104,11 +95,11 @@ def _statistics(part: Part, choice: Choice | None, question: str) -> Answer:
     if agreeing:
         name = agreeing[0]
         lowest = "" if name == part.rungs[0] else ", the lowest rung that agrees,"
-        text += f"Walks of {LOGIT}, {up_to(name, part.rungs)}{lowest or ','} "
+        text += f"Walks of {LOGIT}, {part.up_to(name)}{lowest or ','} "
         text += f"{_compared(judged[name], both[name], many)}.{_vacuous(real, part.margin(METRIC))}"
     else:
         name = min(rungs, key=lambda name: abs(judged[name].interval.value or 0.0))
-        text += f"No rung is shown to agree; walks of the closest, {up_to(name, part.rungs)}, "
+        text += f"No rung is shown to agree; walks of the closest, {part.up_to(name)}, "
         text += f"{_compared(judged[name], both[name], many)}."
     text += _steps(part, rungs)
     decided = any(word != "undecided" for word in words.values())
@@ -145,19 +136,13 @@ def _many(pairs: Sequence[object]) -> str:
     return f" (Holm, {len(pairs)} steps)" if len(pairs) > 1 else ""
 
 
-def _chosen_rung(part: Part, choice: Choice | None) -> str | None:
-    """The chosen rung, or the last where none could be chosen; None where there is no ladder."""
-    return choice.rung if choice is not None else part.rungs[-1] if part.rungs else None
-
-
-def _law(part: Part, choice: Choice | None, question: str) -> Answer:
+def _law(part: Part, question: str) -> Answer:
     """The walks of a surrogate of the raw law, decoded afterwards, against those of one of the decoded law."""
     if set(part.laws) < {DECODED, RAW}:
         return _unanswered(question, part, f"only the {part.law} law was fitted")
-    rung = _chosen_rung(part, choice)
-    if rung is None:
+    if part.shown is None:
         return _unanswered(question, part, f"{LOGIT} was not fitted")
-    raw, decoded = part.rung(rung, RAW), part.rung(rung, DECODED)
+    raw, decoded = part.rung(part.shown.rung, RAW), part.rung(part.shown.rung, DECODED)
     if not part.sample(METRIC, decoded).rows:
         return _unanswered(question, part, "no walks were judged")
     if not part.sample(METRIC, raw).rows:
@@ -169,7 +154,7 @@ def _law(part: Part, choice: Choice | None, question: str) -> Answer:
     found = both.mean().interval()
     gaps = [part.against_model(METRIC, one).mean().interval() for one in (decoded, raw)]
     text = (
-        f"{part.what}: walks of {LOGIT}, {up_to(rung, part.rungs)}, differ from the model in seq_rep_4 by "
+        f"{part.what}: walks of {LOGIT}, {part.shown_rung}, differ from the model in seq_rep_4 by "
         f"{with_unit(gaps[0], signed=True)} when fitted to the decoded law and by {with_unit(gaps[1], signed=True)} "
         "when fitted to the raw law and decoded afterwards. "
     )
@@ -185,7 +170,7 @@ def _law(part: Part, choice: Choice | None, question: str) -> Answer:
     return Answer(question, text, found, answered=both.same or found.low is not None)
 
 
-def _counts(part: Part, choice: Choice | None, question: str) -> Answer:
+def _counts(part: Part, question: str) -> Answer:
     """The walks of the rung that knows counts and nothing else of the context."""
     if not part.rungs or part.rungs[0] != COUNTS:
         return _unanswered(question, part, f"the first rung of the ladder is not {COUNTS} alone")
@@ -193,7 +178,7 @@ def _counts(part: Part, choice: Choice | None, question: str) -> Answer:
     verdict, both = part.verdict(METRIC, source), part.against_model(METRIC, source)
     if both.n == 0:
         return _unanswered(question, part, "no prompt has walks and a continuation of four tokens or more")
-    word = _word(verdict, both)
+    word = word_of(verdict, both)
     least = "no" if (verdict.interval.value or 0.0) < 0 else "more than enough"
     start = {"agrees": "yes", "differs": least, "undecided": "not decided"}[word]
     means = [part.interval(METRIC, one) for one in (source, part.fixed(MODEL))]
@@ -205,18 +190,17 @@ def _counts(part: Part, choice: Choice | None, question: str) -> Answer:
     return Answer(question, text, verdict.interval, answered=word != "undecided")
 
 
-def _prompt(part: Part, choice: Choice | None, question: str) -> Answer:
+def _prompt(part: Part, question: str) -> Answer:
     """The energy skill over the model's continuations of other prompts."""
-    rung = _chosen_rung(part, choice)
-    if rung is None:
+    if part.shown is None:
         return _unanswered(question, part, f"{LOGIT} was not fitted")
-    energy = part.sample("energy_score", part.rung(rung))
+    energy = part.sample("energy_score", part.shown)
     if energy.value is None:
         return _unanswered(question, part, energy.reason or f"walks of {LOGIT} have no energy score")
-    found = skill_of(part, part.rung(rung))
+    found = skill_of(part, part.shown)
     if found.value is None:
         return _unanswered(question, part, f"the energy score has no skill to give ({found.missing})")
-    what = f"walks of {LOGIT}, {up_to(rung, part.rungs)}, have an energy skill of {with_unit(found, signed=True)} "
+    what = f"walks of {LOGIT}, {part.shown_rung}, have an energy skill of {with_unit(found, signed=True)} "
     what += "over the model's continuations of other prompts"
     if found.low is None or found.high is None:
         return Answer(question, f"{part.what}: {what}; {found.missing}.", found, answered=False)
@@ -234,19 +218,17 @@ def _units(part: Part) -> str:
     return f"{prompts} held-out prompt{'s' if prompts != 1 else ''} in {groups} group{'s' if groups != 1 else ''}"
 
 
-def _findable(part: Part, choice: Choice | None, question: str) -> Answer:
+def _findable(part: Part, question: str) -> Answer:
     """The smallest difference that this run would have found, and the smallest margin it could have proved."""
-    rung = _chosen_rung(part, choice)
-    if rung is None:
+    if part.shown is None:
         return _unanswered(question, part, f"{LOGIT} was not fitted")
-    source: Source = part.rung(rung)
-    verdict = part.verdict(METRIC, source)
+    verdict = part.verdict(METRIC, part.shown)
     if verdict.findable is None or verdict.provable is None:
         return _unanswered(question, part, f"{verdict.missing or 'nothing was compared'} ({_units(part)})")
     small = "enough for" if verdict.provable <= part.margin(METRIC) else "too few for"
     text = (
         f"{part.what}: with {_units(part)}, a difference in seq_rep_4 of {rough(verdict.findable)} between walks "
-        f"({up_to(rung, part.rungs)}) and the model would have been found with 80 % power in one test at 5 %, "
+        f"({part.shown_rung}) and the model would have been found with 80 % power in one test at 5 %, "
         f"and equal means would have been shown to agree within {rough(verdict.provable)}: {small} the margin "
         f"of {part.margin(METRIC):g}."
     )

@@ -1,82 +1,135 @@
-"""Which rung of the ladder is shown first: one rule for all strategies of a model, named before any run.
+"""The unit that chooses a rung of the ladder: one rule for all strategies of a model, before judged prompts are read.
 
-Energy scores of a prompt are summed over strategies. Of all rungs the one with the least mean is the reference, and the
-lowest rung whose mean is not significantly larger is chosen (paired over prompts in groups, Holm over the other rungs,
-two-sided at 5 %). Rungs are judged on held-out prompts, which then are no test of the rung that they chose.
+Each fold chooses by its own training prompts. Energy scores of a prompt are summed over strategies, each in the spreads
+of its own training texts. Of all rungs the one with the least mean is the reference, and the lowest rung whose mean is
+not significantly larger is chosen. The unit reads no row but those of training prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
 
-from harness.experiments.repetition.parts import Part, paired
-from harness.stats.contest import ALPHA
+from harness.core.rows import Rows, with_factors
+from harness.experiments.repetition.training_walks import LADDER, LAW, METRIC
+from harness.runs.units import Work
+from harness.stats.equivalence import ALPHA
 from harness.stats.grouped import group_mean
-from harness.stats.pooling import Sample
+from harness.stats.intervals import Floats
 from harness.stats.significance import holm
 
+LOSS = "training_loss"
 RULE = (
-    "the lowest whose energy score, summed over strategies, is not significantly above the least one "
-    f"(Holm, p > {ALPHA})"
+    "in each fold one for all strategies, chosen by the fold's training prompts: the lowest whose energy score, summed "
+    "over strategies, is not significantly above the least one (paired by prompt, over groups, two-sided, Holm, "
+    f"p > {ALPHA}); of equal least ones that with the least log loss"
 )
+"""How a rung is chosen, as tables say it."""
+UNTESTED = "too few groups, or too few that differ"
+_EQUAL = 1e-12  # relative difference of means that is rounding
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The rung of one model.
+    """What the rule says of one fold.
 
     Attributes:
-        rung: what it adds to the ladder.
-        least: the rung with the least mean energy score.
-        means: rung -> mean over prompts of the energy scores summed over strategies.
-        p: rung -> corrected p-value of its distance to the least one; None where nothing could be tested.
-        strategies: which are summed.
-        prompts: over how many prompts.
+        place: of the chosen rung in the ladder, from 0.
+        least: of the rung with the least mean energy score.
+        means: [rungs] mean over prompts.
+        p: of each rung the corrected p-value of its distance to the least one; None where nothing could be tested, and
+            of the least one itself.
     """
 
-    rung: str
-    least: str
-    means: dict[str, float]
-    p: dict[str, float | None]
-    strategies: tuple[str, ...]
-    prompts: int
-
-    @property
-    def untested(self) -> bool:
-        """Is a rung below the least one not worse only because nothing could be tested?"""
-        return any(self.p[name] is None and self.means[name] > self.means[self.least] for name in self.p)
+    place: int
+    least: int
+    means: Floats
+    p: tuple[float | None, ...]
 
 
-def choose(own: Sequence[Part]) -> Choice | None:
-    """The rung of one model; None where no strategy has energy scores of its rungs.
+def choose(energies: ArrayLike, groups: ArrayLike, losses: ArrayLike) -> Choice:
+    """Apply the rule.
 
     Args:
-        own: the parts of one model.
+        energies: [rungs, n] energy scores of n >= 1 training prompts, summed over strategies; rungs from the lowest.
+        groups: [n] what prompts share.
+        losses: [rungs] log losses on training texts, summed over strategies.
+
+    Returns:
+        The rung. One that could not be tested against the least counts as not above it.
+
+    Raises:
+        ValueError: no rung or prompt, shapes that do not fit, or a value that is not finite (its place is named).
     """
-    scored = [part for part in own if part.rungs and all(_sample(part, rung).pooled for rung in part.rungs)]
-    if not scored:
-        return None
-    rungs = scored[0].rungs
-    scored = [part for part in scored if part.rungs == rungs]
-    all_of_them = paired(*(_sample(part, rung) for part in scored for rung in rungs))
-    if all_of_them.n == 0:
-        return None
-    summed = all_of_them.values.reshape(len(scored), len(rungs), -1).sum(axis=0)
-    least = int(np.argmin(summed.mean(axis=1)))
-    others = [place for place in range(len(rungs)) if place != least]
-    raw = [group_mean(summed[place] - summed[least], all_of_them.groups).p() for place in others]
-    corrected = holm(np.array([1.0 if one is None else one for one in raw])) if raw else np.zeros(0)
-    p = {
-        rungs[place]: None if one is None else float(value)
-        for place, one, value in zip(others, raw, corrected, strict=True)
-    }
-    chosen = next(name for name in rungs if name == rungs[least] or p[name] is None or p[name] > ALPHA)  # type: ignore[operator]
-    means = dict(zip(rungs, summed.mean(axis=1).tolist(), strict=True))
-    return Choice(chosen, rungs[least], means, p, tuple(part.strategy for part in scored), all_of_them.n)
+    scores, lost = np.asarray(energies, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    if scores.ndim != 2 or scores.size == 0 or lost.shape != scores.shape[:1]:
+        raise ValueError(f"energies must be [rungs, n] and losses [rungs], got {scores.shape} and {lost.shape}")
+    for name, values in (("energies", scores), ("losses", lost)):
+        if wrong := np.argwhere(~np.isfinite(values)).tolist():
+            raise ValueError(f"{name}{wrong[0]} is not finite")
+    means = scores.mean(axis=1)
+    equal = np.flatnonzero(means <= means.min() + _EQUAL * np.abs(means).max())
+    least = int(equal[np.argmin(lost[equal])])
+    others = [place for place in range(len(scores)) if place != least]
+    raw = [group_mean(scores[place] - scores[least], groups).p() for place in others]
+    corrected = holm(np.array([1.0 if one is None else one for one in raw])).tolist() if raw else []
+    p: list[float | None] = [None] * len(scores)
+    for place, one, value in zip(others, raw, corrected, strict=True):
+        p[place] = None if one is None else float(value)
+    chosen = next(place for place, one in enumerate(p) if place == least or one is None or one > ALPHA)
+    return Choice(chosen, least, means, tuple(p))
 
 
-def _sample(part: Part, rung: str) -> Sample:
-    return part.sample("energy_score", part.rung(rung))
+def choose_rungs(work: Work) -> pd.DataFrame:
+    """Choose a rung in every fold of one model."""
+    s = work.settings
+    rungs: list[str] = s["rungs"]
+    seen = pd.concat([_read(folder) for folder in work.inputs], ignore_index=True)
+    rows = Rows(experiment="repetition", model=s["model"], revision=s["revision"], surrogate=LADDER, split="train")
+    for fold in s["folds"]:
+        energies, groups, losses = _tables(seen[seen["fold"] == fold], s["strategies"], rungs)
+        n = len(groups)
+        if n == 0:
+            said = "no training prompt has an energy score of every rung with every strategy"
+            rows.add("chosen_rung", None, missing=said, fold=fold, n=0, condition={"law": LAW})
+            continue
+        choice = choose(energies, groups, losses)
+        chosen, least = rungs[choice.place], rungs[choice.least]
+        condition = {"law": LAW, "rung": chosen, "least": least}
+        rows.add("chosen_rung", choice.place + 1, fold=fold, n=n, condition=condition)
+        for place, rung in enumerate(rungs):
+            where = {"fold": fold, "n": n, "condition": {"law": LAW, "rung": rung}}
+            rows.add("choice_energy", float(choice.means[place]), **where)
+            rows.add("choice_loss", float(losses[place]), **where)
+            if place != choice.least:
+                p = choice.p[place]
+                rows.add("choice_p", p, missing=UNTESTED if p is None else None, **where)
+    return rows.frame()
+
+
+def _read(folder: object) -> pd.DataFrame:
+    """Rows of training prompts that one fold of one strategy has left, with the rung as a column of its own."""
+    columns = ["strategy", "fold", "surrogate", "condition", "split", "prompt", "group", "metric", "value"]
+    frame = pd.read_parquet(f"{folder}/rows.parquet", columns=columns, filters=[("split", "==", "train")])
+    frame = with_factors(frame[frame["metric"].isin([METRIC, LOSS]) & (frame["surrogate"] == LADDER)])
+    return frame[frame["at_law"] == LAW]
+
+
+def _tables(
+    frame: pd.DataFrame, strategies: Sequence[str], rungs: Sequence[str]
+) -> tuple[Floats, np.ndarray[Any, Any], Floats]:
+    """Energies [rungs, n] and losses [rungs] of one fold, summed over strategies, and groups [n] of the prompts that
+    have a score of every rung with every strategy."""
+    keys = pd.MultiIndex.from_product([strategies, rungs])
+    scored, lost = frame[frame["metric"] == METRIC], frame[frame["metric"] == LOSS]
+    wide = scored.pivot(index="prompt", columns=["strategy", "at_rung"], values="value").reindex(columns=keys)
+    wide = wide.astype(float).dropna().sort_index()
+    groups = scored.drop_duplicates("prompt").set_index("prompt")["group"].reindex(wide.index)
+    energies = wide.to_numpy().reshape(len(wide), len(strategies), len(rungs)).sum(axis=1).T
+    losses = lost.set_index(["strategy", "at_rung"])["value"].astype(float).reindex(keys)
+    return energies, groups.to_numpy(), losses.to_numpy().reshape(len(strategies), len(rungs)).sum(axis=0)

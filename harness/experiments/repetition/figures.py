@@ -14,10 +14,11 @@ from harness.core.rows import MODEL, RESEEDED, SHUFFLED
 from harness.core.style import BLACK, WIDTH, series, styled
 from harness.experiments._shared.drawing import figure_of, panels, points, short
 from harness.experiments._shared.naming import labels
+from harness.experiments.repetition.chosen import short_rung
 from harness.experiments.repetition.hazard_tables import Sums, calibrations
 from harness.experiments.repetition.hazards import POSITION
 from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import FIXED, LOGIT, RAW, Part, by_model, parts, short_rung
+from harness.experiments.repetition.parts import FIXED, LOGIT, RAW, Part, by_model, parts
 from harness.stats.intervals import Floats
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def _of_model(model: str, own: list[Part], label: str) -> list[Figure]:
                 f"walks-{label}",
                 f"How much walks repeat beside {model}",
                 f"Share of repeated 4-grams of walks of {LOGIT} by rung and law, mean over held-out prompts with 95 % "
-                "intervals; black: the model, with its interval.",
+                "intervals; black: the model, with its interval. Shaded: the rung chosen on training prompts, darker "
+                "the more folds chose it.",
                 partial(walks_figure, laddered),
             ),
         ]
@@ -160,6 +162,10 @@ def walks_figure(own: Sequence[Part]) -> Drawn:
             found = [part.interval("seq_rep_4", part.rung(rung, law)) for rung in part.rungs]
             places = _beside(len(part.rungs), index, len(laws))
             points(axis, places, found, index, f"{law} law" if first else None, linestyle="-", linewidth=1)
+        if part.choice:
+            for rung, folds in part.choice.counts.items():
+                place, share = part.rungs.index(rung), folds / len(part.choice.folds)
+                axis.axvspan(place - 0.5, place + 0.5, color=GREY, alpha=0.25 * share, linewidth=0, zorder=0)
         axis.set_title(part.strategy)
         axis.set_ylim(-0.03, 1.03)
         _rungs(axis, part.rungs)

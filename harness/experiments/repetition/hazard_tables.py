@@ -13,10 +13,10 @@ from harness.core.rows import MODEL, is_infinite
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import with_unit
-from harness.experiments.repetition.choosing import Choice
+from harness.experiments.repetition.chosen import choices, with_chosen
 from harness.experiments.repetition.hazards import BASE_RATE, BINS, POSITION
 from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import CALIBRATION, LOGIT, Part, paired, prompts_of, source_name, up_to
+from harness.experiments.repetition.parts import CALIBRATION, LOGIT, Part, paired, prompts_of, source_name
 from harness.stats.hazards import murphy, murphy_intervals
 from harness.stats.intervals import Floats
 from harness.stats.proper import skill
@@ -40,7 +40,8 @@ def calibrations(rows: pd.DataFrame) -> Sums:
         rows: of the experiment, from one run.
     """
     found: dict[tuple[str, str, Source], dict[str, Floats]] = {}
-    for row in rows[rows["metric"].isin(CALIBRATION)].to_dict("records"):
+    bins = rows[rows["metric"].isin(CALIBRATION)]
+    for row in with_chosen(bins, choices(rows)).to_dict("records"):
         at = json.loads(str(row["condition"]))
         source = Source(str(row["surrogate"]), at.get("law", ""), at.get("rung", ""))
         groups = found.setdefault((str(row["model"]), str(row["strategy"]), source), {})
@@ -124,7 +125,7 @@ def _skill(part: Part, metric: str, source: Source, reference: str) -> Interval 
     return skill(both.values[0], both.values[1], both.groups) if both.n else None
 
 
-def calibrated(part: Part, choice: Choice | None, sums: Sums) -> Answer:
+def calibrated(part: Part, sums: Sums) -> Answer:
     """The answer for the chosen rung, or the last one where none was chosen.
 
     It is "yes" where the interval of the root of the reliability ends at .05 or below, since chance only makes it
@@ -133,13 +134,11 @@ def calibrated(part: Part, choice: Choice | None, sums: Sums) -> Answer:
 
     Args:
         part: a model and strategy with forecasts.
-        choice: of the model's rung.
         sums: of `calibrations`.
     """
-    rung = choice.rung if choice is not None else part.rungs[-1] if part.rungs else None
-    if rung is None:
+    if part.shown is None:
         return Answer(QUESTION, f"{part.what}: could not be answered: {LOGIT} was not fitted.", answered=False)
-    source = Source(LOGIT, part.law, rung)
+    source = Source(LOGIT, part.law, part.shown.rung)
     own = sums.get((part.model, part.strategy, source))
     if own is None:
         return Answer(QUESTION, f"{part.what}: could not be answered: nothing was forecast.", answered=False)
@@ -154,7 +153,7 @@ def calibrated(part: Part, choice: Choice | None, sums: Sums) -> Answer:
     gap = Interval(value**0.5, root[0], root[1], len(own), relied.missing)
     mean, share = (whole[place].sum() / whole[0].sum() for place in (1, 2))
     text = (
-        f"{part.what}: {word}. Forecasts of {LOGIT}, {up_to(rung, part.rungs)} ({part.law} law), that the next "
+        f"{part.what}: {word}. Forecasts of {LOGIT}, {part.shown_rung} ({part.law} law), that the next "
         f"token is in the context and how often it is lie {with_unit(gap)} apart (root mean square over {len(used)} "
         f"bins; within {CLOSE:g} counts as calibrated); on average they say {mean:.3f}, and it is {share:.3f}."
     )

@@ -13,24 +13,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED, Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import Continuation, read_continuations
+from harness.experiments.repetition.vectors import (
+    FIGURES,
+    FloatArray,
+    IntArray,
+    defined,
+    distances,
+    energy_of,
+    figures,
+    spreads,
+    vector,
+    vectors,
+)
 from harness.measures.measurement import Measurement
-from harness.measures.repetition import repetition_measures
 from harness.measures.windows import inverse_document_frequency, window_distances, winner_distances
 from harness.runs.units import Work
-from harness.stats.proper import Score, energy, euclidean, self_energy
-
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+from harness.stats.proper import Score, energy, self_energy
 
 CONSTANT, NEVER = "constant", "never-repeats"
-FIGURES = ("seq_rep_1", "seq_rep_2", "seq_rep_3", "seq_rep_4", "rep_32", "loop_share", "new_tokens")
-"""Figures of the energy score; each also has a CRPS."""
-SHOWN = (*FIGURES, "above_half", "loop_onset", "loop_period", "length")
 DRAWN = 8  # continuations of training prompts that stand for the law over prompts
 
 
@@ -49,30 +53,6 @@ class Source:
         """Of rows."""
         parts = {"law": self.law, "rung": self.rung, "t0": self.t0, "without": self.without}
         return {key: value for key, value in parts.items() if value} or None
-
-
-def figures(continuation: IntArray, before: IntArray) -> dict[str, Measurement]:
-    """What is measured of one continuation.
-
-    Args:
-        continuation: [T] tokens.
-        before: the prompt, and where a surrogate took over later the model's own tokens until then.
-    """
-    found = repetition_measures(continuation)
-    seq_rep_4 = found["seq_rep_4"]
-    found["above_half"] = seq_rep_4 if seq_rep_4.value is None else Measurement(float(seq_rep_4.value > 0.5))
-    text = np.concatenate([before, continuation])
-    first = np.zeros(len(text), dtype=bool)
-    first[np.unique(text, return_index=True)[1]] = True
-    new = first[len(before) :]
-    found["new_tokens"] = Measurement(float(new.mean())) if len(new) else Measurement(None, "the model ended at once")
-    return {name: found[name] for name in SHOWN}
-
-
-def vector(found: Mapping[str, Measurement]) -> FloatArray:
-    """[figures] for the energy score; NaN where one is not defined."""
-    values = [found[name].value for name in FIGURES]
-    return np.array([np.nan if value is None else value for value in values])
 
 
 def judge(work: Work) -> pd.DataFrame:
@@ -130,9 +110,8 @@ class _Frame:
         later = [c for c in train if len(c.continuation) > t0]
         self.later = later
         self.idf = inverse_document_frequency([c.continuation[t0:] for c in later] or [np.zeros(1, np.int64)])
-        known = np.stack([vector(figures(*self.parts(c))) for c in later]) if later else np.zeros((1, len(FIGURES)))
-        spread = np.nanstd(known, axis=0)
-        self.scale = np.where(spread > 1e-9, spread, 1.0)
+        known = vectors([self.parts(c) for c in later])
+        self.scale = spreads(known)
         middle = np.nanmedian(known, axis=0)
         place = int(np.nanargmin(np.nansum(((known - middle) / self.scale) ** 2, axis=1)))
         self.constant = later[place].continuation[t0:] if later else np.zeros(1, np.int64)
@@ -190,11 +169,11 @@ class _Frame:
 
     def _own(self, y: FloatArray, texts: Sequence[IntArray], deterministic: bool = False) -> dict[str, Score]:
         """The model's other seeds against each of its seeds."""
-        there = _defined(y)
-        made = {"energy_score": self_energy(_euclidean(y, y, self.scale, there), deterministic)}
+        there = defined(y)
+        made = {"energy_score": self_energy(distances(y, y, self.scale, there), deterministic)}
         for place, name in enumerate(FIGURES):
-            distances = np.abs(y[:, None, place] - y[None, :, place])
-            made[f"crps_{name}"] = self_energy(distances, deterministic) if there[place] else _undefined(y, y)
+            apart = np.abs(y[:, None, place] - y[None, :, place])
+            made[f"crps_{name}"] = self_energy(apart, deterministic) if there[place] else _undefined(y, y)
         made["window_energy"] = self_energy(window_distances(texts, texts, self.idf), deterministic)
         made["winner_energy"] = self_energy(winner_distances(texts, texts), deterministic)
         return made
@@ -205,9 +184,8 @@ class _Frame:
     ) -> dict[str, Score]:  # fmt: skip
         """Draws [n_x, figures] of a law against the model's seeds [n_y, figures]."""
         alone = len(x) == 1 and not deterministic
-        there = _defined(x, y)  # the same figures in both terms: the score of anything else is not proper
-        within = None if alone else _euclidean(x, x, self.scale, there)
-        made = {"energy_score": energy(_euclidean(x, y, self.scale, there), within, deterministic)}
+        there = defined(x, y)
+        made = {"energy_score": energy_of(x, y, self.scale, deterministic)}
         for place, name in enumerate(FIGURES):
             if not there[place]:
                 made[f"crps_{name}"] = _undefined(x, y)
@@ -215,13 +193,11 @@ class _Frame:
             across, among = np.abs(x[:, None, place] - y[None, :, place]), np.abs(x[:, None, place] - x[None, :, place])
             made[f"crps_{name}"] = energy(across, None if alone else among, deterministic)
         if paths is not None:
-            for metric, distances in (
+            for metric, distance in (
                 ("window_energy", lambda a, b: window_distances(a, b, self.idf)),
                 ("winner_energy", winner_distances),
             ):
-                made[metric] = energy(
-                    distances(paths, texts), None if alone else distances(paths, paths), deterministic
-                )
+                made[metric] = energy(distance(paths, texts), None if alone else distance(paths, paths), deterministic)
         return made
 
     def _add(self, source: Source, prompt: str, seed: int, found: Mapping[str, Measurement]) -> None:
@@ -240,17 +216,5 @@ class _Frame:
         return {**where, "group": group, "fold": self.fold}
 
 
-def _defined(*vectors: FloatArray) -> NDArray[np.bool_]:
-    """[figures] which every continuation of all sides has: a short one lacks some."""
-    return np.logical_and.reduce(np.isfinite(np.concatenate(vectors)), axis=0)  # type: ignore[no-any-return]
-
-
 def _undefined(x: FloatArray, y: FloatArray) -> Score:
     return Score(None, 0.0, None, len(x), len(y), "a continuation is too short for the figure")
-
-
-def _euclidean(a: FloatArray, b: FloatArray, scale: FloatArray, there: NDArray[np.bool_]) -> FloatArray:
-    """[n_a, n_b] scaled distances over the figures that are there."""
-    if not there.any():
-        return np.zeros((len(a), len(b)))
-    return euclidean(a[:, there], b[:, there], scale[there])

@@ -15,8 +15,10 @@ from harness.core.rows import MODEL, RESEEDED
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
-from harness.experiments.repetition.judging import FIGURES, Source
+from harness.experiments.repetition.chosen import choices, with_chosen
+from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.parts import FIXED, Part, prompts_of, source_name
+from harness.experiments.repetition.vectors import FIGURES
 from harness.stats.contest import ALPHA
 from harness.stats.intervals import Floats
 from harness.stats.pairs import LawDistance, law_distance
@@ -35,7 +37,9 @@ def how_much_table(rows: pd.DataFrame, found: Sequence[Part]) -> Table:
     lead = Leading(("model", "strategy", "law"), [(part.model, part.strategy, one.law or "–") for part, one in places])
 
     def body() -> list[list[Cell]]:
-        drawn = {(part.model, part.strategy): draws_of(rows, part) for part in found}
+        held_out = rows[(rows["split"] == "held_out") & rows["metric"].isin(FIGURES)]
+        every = with_chosen(held_out, choices(rows))
+        drawn = {(part.model, part.strategy): draws_of(every, part) for part in found}
         distances = [distance_of(drawn[part.model, part.strategy], source) for part, source in places]
         tested = [place for place, one in enumerate(distances) if one is not None]
         p = dict(zip(tested, holm(np.array([distances[place].p for place in tested])), strict=True))  # type: ignore[union-attr]

@@ -137,6 +137,48 @@ register.measure(
 )
 
 register.measure(
+    "training_energy",
+    unit="standard deviations",
+    better="lower",
+    absolute=0.0001,
+    label="energy score, training",
+    about="energy score of walks from a training prompt, by a fit that saw its text: rungs are chosen by it",
+)
+
+register.measure(
+    "chosen_rung",
+    unit="place",
+    label="chosen rung",
+    about="place in the ladder, from 1, of the rung that a fold chose on its training prompts for all strategies",
+)
+
+register.measure(
+    "choice_energy",
+    unit="standard deviations",
+    better="lower",
+    absolute=0.0001,
+    label="energy score of a choice",
+    about="energy score on training prompts, summed over strategies: what a fold chooses its rung by",
+)
+
+register.measure(
+    "choice_loss",
+    unit="nats",
+    better="lower",
+    absolute=1e-05,
+    label="log loss of a choice",
+    about="log loss on training texts, summed over strategies: it decides between rungs of equal energy score",
+)
+
+register.measure(
+    "choice_p",
+    unit="probability",
+    absolute=0.0001,
+    label="p-value of a choice",
+    about="corrected p-value of a rung's energy score on training prompts against the least one",
+)
+
+register.measure(
     "weight",
     unit="logits",
     absolute=0.0001,
@@ -276,4 +318,20 @@ register.measure(
     unit="share",
     label="margin of new_tokens",
     about="difference in the share of new tokens within which equivalence is tested, as the config names it",
+)
+
+
+register.measure(
+    "margin_loop_onset",
+    unit="tokens",
+    label="margin of loop_onset",
+    about="difference in the onset of loops within which equivalence is tested, as the config names it",
+)
+
+
+register.measure(
+    "margin_loop_period",
+    unit="tokens",
+    label="margin of loop_period",
+    about="difference in the period of loops within which equivalence is tested, as the config names it",
 )

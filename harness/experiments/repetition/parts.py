@@ -13,9 +13,10 @@ from harness.core.records import Interval
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED
 from harness.experiments._shared.leading import counted
 from harness.experiments._shared.parts import FRAME
+from harness.experiments.repetition.chosen import CHOSEN, NEIGHBOURS, Chosen, choices, short_rung, up_to, with_chosen
 from harness.experiments.repetition.judging import CONSTANT, NEVER, Source
-from harness.experiments.repetition.margins import MARGINS
-from harness.stats.equivalence import Verdict, judge
+from harness.experiments.repetition.margins import margins_at
+from harness.stats.equivalence import Verdict, Word, judge
 from harness.stats.grouped import GroupMean, group_mean
 from harness.stats.intervals import FEWEST_UNITS, Floats
 from harness.stats.pooling import Observed, Sample
@@ -27,7 +28,6 @@ FIXED = {SHUFFLED: FRAME[SHUFFLED], CONSTANT: "constant law", NEVER: "never repe
 """Sources that are no surrogates: name in the rows -> in tables."""
 MEANS = "Means: 95 % intervals, bootstrap over groups."
 DIFFERENCES = "Differences: paired by prompt, 95 % t intervals over groups, corrected for skewness."
-SHORT = 24  # signs of a rung's name in tables
 CALIBRATION = ("calibration_forecast", "calibration_event")
 """Metrics of bins of forecasts, which are of a fold and of no prompt."""
 _NOTHING = Sample(pd.Index([]), None, False, 0, 0, None)
@@ -93,31 +93,11 @@ def paired(*samples: Sample) -> Paired:
     return Paired(np.stack(rows), samples[0].groups_at(common))
 
 
-def short_rung(rung: str) -> str:
-    """A rung where there is little room: "followed-by-4,6" of two with one stem, "suffix + 7 more" of many.
-
-    Args:
-        rung: what it adds, joined by " + ".
-    """
-    names = rung.split(" + ")
-    pieces: list[str] = []
-    stem = ""
-    for name in names:
-        of, _, number = name.rpartition("-")
-        if of and of == stem and number.isdigit():
-            pieces[-1] += f",{number}"
-        else:
-            pieces.append(name)
-        stem = of if number.isdigit() else ""
-    joined = " + ".join(pieces)
-    if len(joined) <= SHORT:
-        return joined
-    return f"{pieces[0]} + {len(names) - 1 - pieces[0].count(',')} more"
-
-
-def up_to(rung: str, rungs: Sequence[str]) -> str:
-    """A rung in words: "counts" of the first, else "up to recency", as it has all statistics of the rungs before."""
-    return short_rung(rung) if rung == rungs[0] else f"up to {short_rung(rung)}"
+def word_of(verdict: Verdict, both: Paired) -> Word:
+    """The verdict; where the difference is the same on every prompt, what that number says."""
+    if both.same and verdict.interval.value is not None:
+        return "agrees" if abs(verdict.interval.value) < verdict.margin else "differs"
+    return verdict.word
 
 
 @dataclass(frozen=True)
@@ -129,6 +109,7 @@ class Part:
         samples: (metric, source) -> the figure with its units, in the order of the rows.
         rungs: what each rung of the nested ladder adds, in its order.
         one: the model has one continuation of each prompt.
+        choice: which rung each fold chose on its training prompts; None where none was chosen.
     """
 
     model: str
@@ -136,6 +117,7 @@ class Part:
     samples: dict[tuple[str, Source], Sample]
     rungs: tuple[str, ...]
     one: bool
+    choice: Chosen | None = None
 
     @property
     def what(self) -> str:
@@ -149,7 +131,7 @@ class Part:
     def margin(self, metric: str) -> float:
         """Within which equivalence is tested, as the config of the run named it."""
         named = self.sample(f"margin_{metric}", Source(MODEL)).value
-        return MARGINS[metric] if named is None else named
+        return margins_at(self.strategy)[metric] if named is None else named
 
     def interval(self, metric: str, source: Source) -> Interval:
         """A figure with its interval over groups of prompts."""
@@ -164,7 +146,11 @@ class Part:
         """
         places = {"": len(self.laws), **{law: place for place, law in enumerate(self.laws)}}
         order = {name: place for place, name in enumerate(FIXED)}
-        found = [one for name, one in self.samples if name == metric and one.name != MODEL and t0 in (None, one.t0)]
+        found = [
+            one
+            for name, one in self.samples
+            if name == metric and one.name != MODEL and one.rung not in NEIGHBOURS and t0 in (None, one.t0)
+        ]
         return sorted(found, key=lambda one: (places[one.law], one.t0, order.get(one.name, -1)))
 
     @property
@@ -194,6 +180,21 @@ class Part:
         """The law of the headline: the decoded one, where there is one."""
         return self.laws[0] if self.laws else DECODED
 
+    @property
+    def shown(self) -> Source | None:
+        """The walks of the headline: of the chosen rung, else of the last one; None without a ladder."""
+        name = CHOSEN if self.choice else self.rungs[-1] if self.rungs else None
+        return None if name is None else self.rung(name)
+
+    @property
+    def shown_rung(self) -> str:
+        """That rung in words, such as "up to recency in 3 of 5 folds and counts in 2"."""
+        return self.choice.words if self.choice else self.up_to(self.rungs[-1]) if self.rungs else "no rung"
+
+    def up_to(self, rung: str) -> str:
+        """A rung in words."""
+        return up_to(rung, self.rungs[0])
+
     def rung(self, name: str, law: str | None = None, t0: int | None = None) -> Source:
         """The source of a rung; its law and start are those of the headline unless they are given."""
         return Source(LOGIT, self.law if law is None else law, name, self.start if t0 is None else t0)
@@ -218,13 +219,22 @@ class Part:
         return recovered(three.values[0], three.values[1], three.values[2], three.groups)
 
 
+def margins_of(found: Sequence[Part], metric: str) -> str:
+    """Within which one measure is tested: "0.05", or "0.05 (temperature=1: 0.01)" where one strategy has its own."""
+    of = {part.strategy: part.margin(metric) for part in found}
+    usual = max(of.values(), key=list(of.values()).count, default=margins_at("")[metric])
+    others = [f"{strategy}: {margin:g}" for strategy, margin in of.items() if margin != usual]
+    return f"{usual:g}" + (f" ({', '.join(others)})" if others else "")
+
+
 def source_name(source: Source) -> str:
     """What tables call a source; a surrogate that gives nothing to new tokens is called closed."""
     if source.name in FIXED:
         return FIXED[source.name]
     declared = registry.surrogates("vocabulary").get(source.name)
     closed = " (closed)" if declared is not None and not declared.open else ""
-    return f"{short_rung(source.rung) if source.rung else source.name}{closed}"
+    name = "chosen rung" if source.rung == CHOSEN else short_rung(source.rung) if source.rung else source.name
+    return f"{name}{closed}"
 
 
 def parts(rows: pd.DataFrame) -> list[Part]:
@@ -236,7 +246,8 @@ def parts(rows: pd.DataFrame) -> list[Part]:
     given = rows[(rows["split"] == "held_out") & ~rows["metric"].isin(CALIBRATION)]
     if given.empty:
         return []
-    seen = Observed(given)
+    chosen = choices(rows)
+    seen = Observed(with_chosen(given, chosen))
     factors = [seen.factor(name) for name in ("law", "rung", "t0", "without")]
     there = [factor for factor in factors if factor is not None]
     found: dict[tuple[str, str], dict[tuple[str, Source], Sample]] = {}
@@ -246,12 +257,13 @@ def parts(rows: pd.DataFrame) -> list[Part]:
         law, rung, t0, without = (values.get(factor) if factor else None for factor in factors)
         source = Source(name, str(law or ""), str(rung or ""), int(float(str(t0 or 0))), str(without or ""))
         found.setdefault((model, strategy), {})[metric, source] = sample
-    return [_part(model, strategy, samples) for (model, strategy), samples in found.items()]
+    return [_part(model, strategy, samples, chosen.get(model)) for (model, strategy), samples in found.items()]
 
 
-def _part(model: str, strategy: str, samples: dict[tuple[str, Source], Sample]) -> Part:
+def _part(model: str, strategy: str, samples: dict[tuple[str, Source], Sample], choice: Chosen | None) -> Part:
     rungs = tuple(dict.fromkeys(source.rung for _, source in samples if source.rung))
-    return Part(model, strategy, samples, rungs, _one(samples))
+    own = tuple(rung for rung in rungs if rung != CHOSEN and rung not in NEIGHBOURS)
+    return Part(model, strategy, samples, own, _one(samples), choice)
 
 
 def _one(samples: dict[tuple[str, Source], Sample]) -> bool:

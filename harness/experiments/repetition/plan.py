@@ -6,14 +6,17 @@ from typing import Any
 
 from harness.config.decoding import Strategy, has_one_continuation, strategy_name
 from harness.core import registry
-from harness.data.splits import folds_of
+from harness.core.seeds import derive_seed
+from harness.data.splits import Fold, folds_of, spread
 from harness.experiments._shared.continuations import Model, continuation_unit, local
 from harness.experiments.experiment import Request
 from harness.experiments.repetition.experiment import RepetitionExperiment
-from harness.experiments.repetition.settings import COUNTED, READ_OFF
+from harness.experiments.repetition.settings import COUNTED, READ_OFF, rungs
+from harness.experiments.repetition.training_walks import LADDER, LAW
 from harness.runs.units import Unit
 
 ROOM = "harness.experiments.repetition"
+FOLD = f"{ROOM}.units:fold"
 
 
 def plan(request: Request) -> list[Unit]:
@@ -28,6 +31,7 @@ def plan(request: Request) -> list[Unit]:
         units += [*every, *bases]
         for strategy in strategies:
             units += _of_strategy(request, model, strategy, texts[strategy_name(strategy)], bases)
+        units += _choice(request, model, [unit for unit in units if unit.task == FOLD])
     return units
 
 
@@ -86,17 +90,19 @@ def _of_strategy(
         threads,
     )
     known = registry.surrogates("vocabulary")
+    parts = folds_of(request.prompts)
+    choice = {part.number: _to_choose(request, part) for part in parts}
     folds = [
         Unit(
-            f"{ROOM}.units:fold",
-            f"{name}: surrogates of fold {number}",
-            {**shared, **_of_surrogates(settings), "neutral": neutral, "judged": number},
-            (texts[0], scores, *bases),
+            FOLD,
+            f"{name}: surrogates of fold {part.number}",
+            {**shared, **_of_surrogates(settings), "neutral": neutral, "judged": part.number, **choice[part.number]},
+            (texts[0], scores, *bases, *(texts[1:] if choice[part.number] else ())),
             {},
             threads,
             uses=tuple(known[surrogate] for surrogate in settings.surrogates),
         )
-        for number in (part.number for part in folds_of(request.prompts))
+        for part in parts
     ]
     judged = Unit(
         f"{ROOM}.judging:judge",
@@ -105,7 +111,7 @@ def _of_strategy(
             **shared,
             "texts": len(texts),
             "warm_starts": list(settings.warm_starts),
-            "margins": settings.margins.model_dump(),
+            "margins": settings.margins.of(shared["strategy"]),
             "one": one,
         },
         (*texts, *folds),
@@ -113,6 +119,30 @@ def _of_strategy(
         threads,
     )
     return [scores, *folds, judged]
+
+
+def _to_choose(request: Request, fold: Fold) -> dict[str, list[str]]:
+    """The training prompts that a fold chooses a rung by, the same with all strategies; none where it chooses none."""
+    settings = request.settings
+    if not settings.choice_prompts or LADDER not in settings.surrogates or LAW not in settings.laws:
+        return {}
+    seed = derive_seed(request.config.seed, "choice", fold.number)
+    return {"choice": sorted(prompt.id for prompt in spread(fold.train, settings.choice_prompts, seed))}
+
+
+def _choice(request: Request, model: Model, folds: list[Unit]) -> list[Unit]:
+    """The unit that chooses a rung of one model, by the training prompts of its folds with all strategies."""
+    own = [unit for unit in folds if unit.settings["model"] == model.name and "choice" in unit.settings]
+    if not own:
+        return []
+    settings = {
+        **model.settings(),
+        "strategies": list(dict.fromkeys(unit.settings["strategy"] for unit in own)),
+        "rungs": list(rungs(request.settings.statistics)),
+        "folds": sorted({unit.settings["judged"] for unit in own}),
+    }
+    label = f"{model.name}: one rung for all strategies"
+    return [Unit(f"{ROOM}.choosing:choose_rungs", label, settings, tuple(own), {}, request.config.threads)]
 
 
 def _of_surrogates(settings: Any) -> dict[str, Any]:

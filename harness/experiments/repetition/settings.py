@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ccmc.context_logit import statistics_weights
+from harness.config.decoding import OPTIONS
 from harness.config.strict import Growing, Strict
 from harness.core import registry
+from harness.core.errors import nearest
 from harness.experiments._shared.settings import known_surrogates
 from harness.experiments.repetition.bigrams import BIGRAM
-from harness.experiments.repetition.margins import MARGINS
+from harness.experiments.repetition.margins import AT, MARGINS
 
 NO_BASE = "none"
 READ_OFF, COUNTED = ("model", "best"), ("bigram", "best")
@@ -35,14 +38,40 @@ class Margins(Strict):
         default=MARGINS["above_half"], gt=0, lt=1, description="of the share of texts with seq_rep_4 above .5"
     )
     loop_share: float = Field(default=MARGINS["loop_share"], gt=0, lt=1, description="of the share of tokens in loops")
+    loop_onset: float = Field(default=MARGINS["loop_onset"], gt=0, description="of the onset of loops, tokens")
+    loop_period: float = Field(default=MARGINS["loop_period"], gt=0, description="of the period of loops, tokens")
     new_tokens: float = Field(default=MARGINS["new_tokens"], gt=0, lt=1, description="of the share of new tokens")
+    at: dict[str, dict[str, float]] = Field(
+        default=AT,
+        description="margins that are other with one strategy, by its name in rows, such as "
+        "`{temperature=1: {seq_rep_4: 0.01}}`",
+    )
+
+    @field_validator("at")
+    @classmethod
+    def _at(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for strategy, margins in value.items():
+            if not _is_strategy(strategy):
+                raise ValueError(f"{strategy!r} is no name of a strategy in rows, such as greedy or temperature=0.7")
+            for name, margin in margins.items():
+                if name not in MARGINS:
+                    raise ValueError(f"{strategy}: no margin is called {name!r}{nearest(name, MARGINS)}")
+                if not 0 < margin < (math.inf if name in ("loop_onset", "loop_period") else 1):
+                    raise ValueError(f"{strategy}: the margin of {name} must be above 0, and of a share below 1")
+        return value
+
+    def of(self, strategy: str) -> dict[str, float]:
+        """Measure -> margin with one strategy, by its name in rows."""
+        return {**{name: getattr(self, name) for name in MARGINS}, **self.at.get(strategy, {})}
 
 
 class Repetition(Growing):
     """A model's own continuations against walks of surrogates over the whole vocabulary, cross-fitted."""
 
     continues: ClassVar[bool] = True
-    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "statistics", "rollout_seeds", "removed"})
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"surrogates", "statistics", "rollout_seeds", "removed", "choice_prompts"}
+    )
     later: ClassVar[frozenset[str]] = frozenset({"hazard_rollouts", "removed"})
 
     kind: Literal["repetition"]
@@ -92,6 +121,12 @@ class Repetition(Growing):
         description="fit context-logit to the decoded law again without each entry of the ladder, and without base "
         "transitions, to see what each is worth beside all others",
     )
+    choice_prompts: int = Field(
+        default=60,
+        ge=0,
+        description="training prompts of each fold that context-logit fitted to the decoded law also walks from, twice "
+        "each: by their energy score one rung is chosen for all strategies; 0: no rung is chosen",
+    )
     margins: Margins = Field(
         default_factory=Margins, description="differences that would not matter: equivalence is tested within them"
     )
@@ -132,6 +167,16 @@ class Repetition(Growing):
         if self.removed and not ("context-logit" in self.surrogates and "decoded" in self.laws):
             raise ValueError("removed: true needs context-logit among the surrogates and decoded among the laws")
         return self
+
+
+def _is_strategy(name: str) -> bool:
+    """Is it written as rows name strategies: `greedy`, `temperature=1`, `temperature=0.7,top_p=0.9`?"""
+    parts = [part.partition("=") for part in name.removeprefix("greedy").removeprefix(",").split(",") if part]
+    try:
+        given = [f"{option}={float(value):g}" for option in OPTIONS for key, _, value in parts if key == option]
+    except ValueError:
+        return False
+    return name in ("greedy", ",".join(given), ",".join(["greedy", *given])) and bool(name)
 
 
 def split(entry: str) -> list[str]:

@@ -11,7 +11,7 @@ from harness.core.rows import MODEL, is_infinite
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.base_table import base_table
-from harness.experiments.repetition.choosing import RULE, Choice, choose
+from harness.experiments.repetition.chosen_tables import choice_table, chosen_table, chosen_words, rivals_table
 from harness.experiments.repetition.hazard_tables import EVENTS, calibrations, hazards_table
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.law_table import how_much_table
@@ -21,12 +21,11 @@ from harness.experiments.repetition.parts import (
     MEANS,
     RAW,
     Part,
-    by_model,
+    margins_of,
     paired,
     parts,
     prompts_of,
     source_name,
-    up_to,
 )
 from harness.experiments.repetition.walk_tables import scores_table, walks_table, warm_table
 from harness.experiments.repetition.worth_table import worth_table
@@ -46,8 +45,10 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     found = parts(rows)
     if not found:
         return []
-    choices = {model: choose(own) for model, own in by_model(found).items()}
-    made = [_best(found, choices), _ladder(found)]
+    made = [_best(found)]
+    if chose := [part for part in found if part.choice is not None]:
+        made += [chosen_table(chose), rivals_table(chose), choice_table(rows, chose)]
+    made.append(_ladder(found))
     if any(source.without for part in found for _, source in part.samples):
         made.append(worth_table(found))
     made += [walks_table(found), scores_table(found), how_much_table(rows, found), _open(found)]
@@ -62,13 +63,12 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     return made
 
 
-def _best(found: list[Part], choices: dict[str, Choice | None]) -> Table:
+def _best(found: list[Part]) -> Table:
     """The answer in one line per model and strategy."""
     shown = found[:HEADLINE_ROWS]
-    rungs = {model: "no rung" if one is None else up_to(one.rung, tuple(one.means)) for model, one in choices.items()}
-    keys = [(part.model, part.strategy, rungs[part.model]) for part in shown]
+    keys = [(part.model, part.strategy, part.choice.brief if part.choice else part.shown_rung) for part in shown]
     lead = Leading(("model", "strategy", "rung"), keys)
-    sources = [part.rung("" if (one := choices[part.model]) is None else one.rung) for part in shown]
+    sources = [part.shown or Source(LOGIT) for part in shown]
     every = [part.verdict("seq_rep_4", source) for part, source in zip(shown, sources, strict=True)]
     body: list[list[Cell]] = []
     for part, key, source, verdict in zip(shown, keys, sources, judged_together(every), strict=True):
@@ -94,22 +94,20 @@ def _best(found: list[Part], choices: dict[str, Choice | None]) -> Table:
         ],
         body,
         f"{prompts_of(shown)}; walks of the {shown[0].law} law. walks, model's: share of repeated 4-grams (seq_rep_4); "
-        f"new: share of new tokens. {_chosen(choices)} "
-        f"verdict: agrees within {shown[0].margin('seq_rep_4'):g}, differs, or "
+        f"new: share of new tokens. {_rung(shown)} "
+        f"verdict: agrees within {margins_of(shown, 'seq_rep_4')}, differs, or "
         f"undecided, after Holm's correction over the table. {DIFFERENCES}{more}",
         headline=True,
     )
 
 
-def _chosen(choices: dict[str, Choice | None]) -> str:
-    """The rule of the rung, and what it could not do."""
-    if all(one is None for one in choices.values()):
-        return f"No rung of {LOGIT} has an energy score, so that none was chosen."
-    text = f"Rung of the ladder: {RULE}. It was picked on these very prompts; a confirmation needs prompts that chose "
-    text += "nothing, in another run."
-    if any(one is not None and one.untested for one in choices.values()):
-        text += " Some rungs could not be tested against the least one and count as not above it."
-    return text
+def _rung(found: Sequence[Part]) -> str:
+    """How the rung was chosen; where it was not, which one is shown."""
+    chose = [part for part in found if part.choice is not None]
+    text = chosen_words(chose) if chose else ""
+    if len(chose) < len(found):
+        text += f" No training prompt was walked from by {LOGIT}, so that none was chosen: the last rung is shown."
+    return text.strip()
 
 
 def _ladder(found: list[Part]) -> Table:

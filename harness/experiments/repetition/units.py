@@ -24,6 +24,7 @@ from harness.experiments.repetition.bigrams import BIGRAM, Bigrams
 from harness.experiments.repetition.hazards import FoldHazards
 from harness.experiments.repetition.scores import read_scored, read_vocabulary_size
 from harness.experiments.repetition.settings import BASE, NO_BASE, left_out, rungs
+from harness.experiments.repetition.training_walks import TrainingWalks
 from harness.runs.units import Work
 from harness.runs.writing import write_parquet
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularyObservations, VocabularySurrogate
@@ -34,7 +35,8 @@ LOGITS = ("context-logit", "context-logit-closed")
 def fold(work: Work) -> pd.DataFrame:
     """Do one fold of one strategy."""
     s = work.settings
-    given = {name: bases.load(folder) for name, folder in zip(s["neutral"], work.inputs[2:], strict=True)}
+    known_bases, more_seeds = work.inputs[2 : 2 + len(s["neutral"])], work.inputs[2 + len(s["neutral"]) :]
+    given = {name: bases.load(folder) for name, folder in zip(s["neutral"], known_bases, strict=True)}
     names = [*given, *([BIGRAM] if "bigram" in s else [])]
     texts = read_scored(work.inputs[0], work.inputs[1], s, names)
     train = [text for text in texts if text.fold != s["judged"]]
@@ -55,6 +57,7 @@ def fold(work: Work) -> pd.DataFrame:
     walks: list[dict[str, Any]] = []
     hazards = FoldHazards(rows, s, train, judged)
     hazards.of_model()
+    training = TrainingWalks(rows, s, [work.inputs[0], *more_seeds])
     plan = list(_fits(s, bool(names)))
     without = left_out(tuple(s["statistics"]), bool(names)) if s.get("removed") else {}
     total = len(plan) + len(without)
@@ -74,6 +77,7 @@ def fold(work: Work) -> pd.DataFrame:
         hazards.of_surrogate(name, condition, surrogate)
         work.progress((index + 0.7) / total, f"walks of {label}")
         walks += _walk(s, surrogate, name, condition, judged)
+        training.of_surrogate(name, condition, surrogate)
     for index, (entry, statistics) in enumerate(without.items(), len(plan)):
         work.progress(index / total, f"fitting {LOGITS[0]} without {entry}")
         observations = VocabularyObservations(train, "decoded", known, size, of_texts)

@@ -10,7 +10,7 @@ from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.judging import NEVER, Source
 from harness.experiments.repetition.margins import MARGINS
-from harness.experiments.repetition.parts import FIXED, MEANS, Part, paired, prompts_of, source_name
+from harness.experiments.repetition.parts import FIXED, MEANS, Part, margins_of, paired, prompts_of, source_name
 from harness.stats.equivalence import Verdict, judged_together
 from harness.stats.power import FINDABLE, smallest_difference
 from harness.stats.proper import skill
@@ -53,9 +53,7 @@ def walks_table(found: list[Part]) -> Table:
                 made.append([*first, *gap])
         return made
 
-    margins = " and ".join(
-        f"{margin:g}" for margin in sorted({part.margin(measure) for part in found for measure in MARGINS})
-    )
+    margins = ", ".join(f"{measure} {margins_of(found, measure)}" for measure in MARGINS)
     start = max((part.start for part in found), default=0)
     later = f" Walks start after {start} of the model's own tokens." if start else ""
     return Table(
@@ -71,7 +69,7 @@ def walks_table(found: list[Part]) -> Table:
             Column("findable", priority=2),
         ],
         LazyRows(body),
-        f"{prompts_of(found)}.{later} verdict: agrees within a margin of {margins}, differs, or undecided, at 5 % "
+        f"{prompts_of(found)}.{later} verdict: agrees within the margin ({margins}), differs, or undecided, at 5 % "
         "after Holm's correction over the table; where a difference is the same on every prompt nothing can be tested. "
         "findable: the smallest difference that one test would have found with 80 % "
         "power. above_half: more than half of the 4-grams are repeated. Differences are paired by prompt, with 95 % t "

@@ -18,7 +18,7 @@ from harness.config.load import load_config, shipped_configs
 from harness.core.errors import UsageError
 from harness.core.hashing import canonical_hash
 from harness.data.prompts import load_prompts
-from harness.data.splits import Prompt, folded, folds_of, limited, split
+from harness.data.splits import Prompt, folded, folds_of, limited, split, spread
 from harness.experiments.heads.experiment import HeadsExperiment
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -184,3 +184,21 @@ def test_a_config_with_folds_judges_every_prompt(tmp_path: Path, monkeypatch: py
         load_prompts(config(tmp_path, folds=5))
     one_fold = load_prompts(config(tmp_path, held_out=0.25))
     assert sorted(Counter(p.fold for p in one_fold if p.fold is not None).items()) == [(0, 2)]
+
+
+@given(grouped(), st.integers(0, 40), st.integers(0, 3))
+def test_prompts_are_spread_over_groups_first_and_fewer_are_the_first_of_more(
+    prompts: list[Prompt], number: int, seed: int
+) -> None:
+    found = spread(prompts, number, seed)
+    assert len({prompt.id for prompt in found}) == len(found) == min(number, len(prompts))
+    assert spread(list(reversed(prompts)), number, seed) == found
+    assert spread(prompts, max(number - 1, 0), seed) == found[: max(number - 1, 0)]
+    groups = len({prompt.group for prompt in prompts})
+    assert len({prompt.group for prompt in found}) == min(number, groups)
+
+
+def test_kinds_take_turns_when_prompts_are_spread() -> None:
+    found = Counter(prompt.kind for prompt in spread(shipped("repetition"), 60, 0))
+    assert set(found.values()) == {6}  # of ten kinds
+    assert spread(shipped("repetition"), 60, 0) != spread(shipped("repetition"), 60, 1)

@@ -13,6 +13,7 @@ from harness.core.style import context
 from harness.experiments.repetition.answers import answers
 from harness.experiments.repetition.figures import figures
 
+ONE_RUNG = "Does one rung, chosen on training prompts, repeat as the model does?"
 QUESTIONS = [
     "Which statistics make the model repeat?",
     "Does fitting the decoded law matter?",
@@ -34,7 +35,7 @@ def found() -> dict[str, Answer]:
 
 def test_every_question_is_answered_for_every_strategy() -> None:
     every = answers(repetition_rows())
-    assert [answer.question for answer in every] == [question for question in QUESTIONS for _ in range(2)]
+    assert [answer.question for answer in every] == [question for question in (ONE_RUNG, *QUESTIONS) for _ in range(2)]
     assert all(answer.answered for answer in every)
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from harness.core.rows import RESEEDED, Rows
-from harness.experiments.repetition.judging import FIGURES
 from harness.experiments.repetition.law_table import distance_of, draws_of, how_much_table
 from harness.experiments.repetition.parts import FIXED, parts
+from harness.experiments.repetition.vectors import FIGURES
 
 PROMPTS, SEEDS = 40, 4
 OTHER_SEEDS = FIXED[RESEEDED]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ import yaml
 import harness
 from harness.config.load import shipped_configs
 from harness.core.errors import UsageError
-from harness.experiments.repetition.judging import figures
+from harness.core.rows import completed
+from harness.experiments.repetition.choosing import choose_rungs
 from harness.experiments.repetition.plan import _of_surrogates
 from harness.experiments.repetition.scores import decoded, read_scored
 from harness.experiments.repetition.settings import Repetition, left_out, rungs
+from harness.experiments.repetition.units import fold
+from harness.experiments.repetition.vectors import figures
+from harness.runs.units import Work
 
 
 def write_config(folder: Path, model: Path, **changes: Any) -> Path:
@@ -63,11 +68,11 @@ def test_every_prompt_is_judged_once_by_fits_that_did_not_see_its_group(run: Any
     assert {(fold["strategy"], fold["judged"]) for fold in folds} == {
         (strategy, number) for strategy in ("greedy", "temperature=0.8,top_p=0.9") for number in (0, 1)
     }
-    for fold in folds:
-        assert "bigram" not in fold  # nothing is counted for base transitions that are read off the model
-        groups = fold["groups"]
-        judged = {groups[p] for p, number in fold["folds"].items() if number == fold["judged"]}
-        assert judged.isdisjoint(groups[p] for p, number in fold["folds"].items() if number != fold["judged"])
+    for one in folds:
+        assert "bigram" not in one  # nothing is counted for base transitions that are read off the model
+        groups = one["groups"]
+        judged = {groups[p] for p, number in one["folds"].items() if number == one["judged"]}
+        assert judged.isdisjoint(groups[p] for p, number in one["folds"].items() if number != one["judged"])
 
 
 def test_rows_of_every_part(run: Any) -> None:
@@ -112,6 +117,85 @@ def test_walks_have_the_length_of_the_models_text(run: Any) -> None:
     walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
     assert walks["t0"].isin([0, 6]).all()
     assert (walks["continuation"].map(len) == 40 - walks["t0"]).all()
+
+
+def test_every_fold_walks_from_its_training_prompts_and_chooses_one_rung(run: Any) -> None:
+    rows = run.rows
+    walked = rows[rows["metric"] == "training_energy"]
+    assert set(walked["split"]) == {"train"}
+    ladder = {json.dumps({"law": "decoded", "rung": rung}) for rung in ("counts", "recency + followed-by-1")}
+    assert set(walked["condition"]) == ladder
+    assert walked.groupby(["strategy", "fold", "condition"])["prompt"].nunique().eq(4).all()
+    judged_in = rows[(rows["metric"] == "kl") & rows["fold"].notna()].groupby("prompt")["fold"].first()
+    assert (walked["fold"].to_numpy() != judged_in[walked["prompt"]].to_numpy()).all()
+    chosen = rows[rows["metric"] == "chosen_rung"]
+    assert chosen["fold"].tolist() == [0, 1]
+    assert chosen["strategy"].isna().all()  # one for all strategies
+    assert set(run.trajectories["split"].dropna()) == {"held_out"}
+    (table,) = [one for one in run.tables() if one.name == "repetition.chosen"]
+    assert "counts in all 2 folds" in table.caption  # four prompts in two groups cannot show that it is worse
+
+
+def test_the_choice_does_not_see_what_follows_judged_prompts(run: Any, tmp_path: Path) -> None:
+    """Other continuations of judged prompts change how rungs are judged, but neither training rows nor the choice."""
+    units = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in run.path.glob("units/*/unit.json")
+    }
+    (choice,) = [unit for unit in units.values() if unit["task"].endswith("choosing:choose_rungs")]
+    folders = {key: run.path / "units" / key for key in units}
+    for key in choice["needs"]:
+        s = units[key]["settings"]
+        inputs = []
+        for number, need in enumerate(units[key]["needs"]):
+            copied = tmp_path / key / str(number)
+            shutil.copytree(folders[need], copied)
+            if units[need]["task"].endswith("continue_prompts"):
+                _rewrite(copied / "trajectories.parquet", {p for p, f in s["folds"].items() if f == s["judged"]})
+            inputs.append(copied)
+        again = fold(Work(s, {}, inputs, tmp_path / key, lambda share, what: None))
+        again.to_parquet(tmp_path / key / "rows.parquet")
+        before = pd.read_parquet(folders[key] / "rows.parquet")
+        old, new = (completed(frame)[lambda of: of["split"] == "train"] for frame in (before, again))
+        pd.testing.assert_frame_equal(old.reset_index(drop=True), new.reset_index(drop=True), check_exact=True)
+        judged = [frame[frame["metric"] == "log_loss"]["value"].to_numpy() for frame in (before, again)]
+        assert not np.allclose(judged[0].astype(float), judged[1].astype(float))
+    found = [
+        choose_rungs(Work(choice["settings"], {}, inputs, tmp_path, lambda share, what: None))
+        for inputs in ([folders[key] for key in choice["needs"]], [tmp_path / key for key in choice["needs"]])
+    ]
+    pd.testing.assert_frame_equal(*found, check_exact=True)
+
+
+def _rewrite(path: Path, prompts: set[str]) -> None:
+    """Other words in the continuations of some prompts: every token that is not in the prompt becomes another one.
+
+    Tokens are repeated where they were, so that the model's laws along the texts still fit.
+    """
+    frame = pd.read_parquet(path)
+    every = np.unique(np.concatenate([*frame["prompt_tokens"], *frame["continuation"]]))
+    changed = []
+    for row in frame.to_dict("records"):
+        text = np.asarray(row["continuation"])
+        if row["prompt"] in prompts:
+            new = np.setdiff1d(text, row["prompt_tokens"])
+            others = np.setdiff1d(every, np.concatenate([text, row["prompt_tokens"]]))[: len(new)]
+            named = {
+                **{int(token): int(token) for token in text},
+                **dict(zip(new.tolist(), others.tolist(), strict=False)),
+            }
+            text = np.array([named[int(token)] for token in text])
+        changed.append(text.tolist())
+    frame.assign(continuation=changed).to_parquet(path)
+
+
+def test_without_prompts_to_choose_by_nothing_is_chosen(tmp_path: Path, small_model: Path) -> None:
+    small = {"choice_prompts": 0, "warm_starts": [0], "hazard_rollouts": 0, "statistics": ["counts"]}
+    done = harness.run(write_config(tmp_path, small_model, **small), out=tmp_path / "run", executor="serial")
+    assert not {"training_energy", "chosen_rung"} & set(done.rows["metric"])
+    units = [json.loads(path.read_text(encoding="utf-8")) for path in done.path.glob("units/*/unit.json")]
+    folds = [unit for unit in units if unit["task"].endswith("units:fold")]
+    assert all("choice" not in unit["settings"] for unit in folds)  # as it was before there was a choice
+    assert {len(unit["needs"]) for unit in folds} == {3}  # texts of the first seed, laws, base transitions
 
 
 def test_the_same_config_gives_the_same_rows(run: Any, tmp_path: Path, small_model: Path) -> None:
@@ -182,6 +266,9 @@ def test_a_closed_model_is_refused_for_its_base_and_judged_without_one(tmp_path:
         ("experiments.repetition.neutral=['']", "neutral contexts are different texts"),
         ("experiments.repetition.laws=[raw]", "removed: true needs context-logit"),
         ("experiments.repetition.margins.seq_rep_4=0", "margins.seq_rep_4"),
+        ("experiments.repetition.margins.at={T: {seq_rep_4: .1}}", "'T' is no name of a strategy in rows"),
+        ("experiments.repetition.margins.at={greedy: {seq_rep: .1}}", "no margin is called 'seq_rep'"),
+        ("experiments.repetition.margins.at={greedy: {above_half: 1.0}}", "the margin of above_half must be above 0"),
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path: Path, small_model: Path, override: str, said: str) -> None:

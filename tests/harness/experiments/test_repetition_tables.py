@@ -12,12 +12,11 @@ from harness.core import registry
 from harness.core.records import Interval, Table
 from harness.core.rows import Rows
 from harness.experiments.repetition.answers import answers
-from harness.experiments.repetition.choosing import choose
-from harness.experiments.repetition.judging import FIGURES
-from harness.experiments.repetition.margins import MARGINS
-from harness.experiments.repetition.parts import parts, short_rung
+from harness.experiments.repetition.chosen import short_rung
+from harness.experiments.repetition.margins import MARGINS, margins_at
 from harness.experiments.repetition.settings import Repetition
 from harness.experiments.repetition.tables import tables
+from harness.experiments.repetition.vectors import FIGURES
 from harness.report.render.layout import layout, plain
 
 LAST = "followed-by-2,3"
@@ -49,7 +48,7 @@ def line(table: Table, **where: Any) -> dict[str, Any]:
     return found
 
 
-def test_the_lowest_rung_that_is_not_worse_is_shown(made: dict[str, Table]) -> None:
+def test_the_rung_that_training_prompts_chose_is_shown(made: dict[str, Table]) -> None:
     table = made["repetition.best"]
     assert table.headline
     assert "up to followed-by-1" in table.title
@@ -62,29 +61,8 @@ def test_the_lowest_rung_that_is_not_worse_is_shown(made: dict[str, Table]) -> N
         assert found.value == pytest.approx(GAPS["followed-by-1"])
         assert found.n == 12  # groups, not prompts
     assert "24 held-out prompts in 12 groups" in table.caption
-    assert "picked on these very prompts" in table.caption
-
-
-def test_the_rule_takes_scores_together_over_strategies() -> None:
-    choice = choose(parts(repetition_rows()))
-    assert choice is not None
-    assert choice.rung == "followed-by-1"
-    assert choice.strategies == ("greedy", "temperature=1")
-    assert choice.means["counts"] == pytest.approx(6.0)
-    assert (choice.p["counts"] or 0.0) < 0.001
-    assert not choice.untested
-    clear = choose(parts(repetition_rows(energies=dict(zip(RUNGS, (1.0, 2.0, 3.0, 4.0), strict=True)))))
-    assert clear is not None
-    assert (clear.rung, clear.least) == ("counts", "counts")
-
-
-def test_a_rung_that_cannot_be_tested_is_not_called_worse_without_a_word() -> None:
-    rows = repetition_rows(groups=3)
-    choice = choose(parts(rows))
-    assert choice is not None
-    assert choice.rung == "counts"
-    assert choice.untested
-    assert "could not be tested" in named(tables(rows))["repetition.best"].caption
+    assert "chosen by the fold's training prompts" in table.caption
+    assert "up to followed-by-1 in all 3 folds" in table.caption
 
 
 def test_the_ladder_falls_by_what_each_rung_adds(made: dict[str, Table]) -> None:
@@ -116,7 +94,7 @@ def test_what_is_left_out_is_worth_what_the_loss_rises_by(made: dict[str, Table]
     assert removed[2].n == 12
     assert removed[1].low < 0 < removed[1].high
     ladder = found["repetition.ladder"]
-    assert len(lines(ladder, strategy="greedy", law="decoded")) == len(RUNGS) + 2  # they are no rungs of their own
+    assert len(lines(ladder, strategy="greedy", law="decoded")) == len(RUNGS) + 3  # they are no rungs of their own
     rest = named(tables(given[~given["condition"].str.contains("without", na=False)]))
     assert {name: one.rows for name, one in found.items() if name != "repetition.worth"} == {
         name: one.rows for name, one in rest.items()
@@ -237,11 +215,12 @@ def test_no_rows_no_tables() -> None:
     assert tables(repetition_rows().iloc[:0]) == []
 
 
-def test_a_ladder_without_scores_chooses_nothing() -> None:
-    rows = repetition_rows()
-    rows = rows[rows["metric"] != "energy_score"]
-    assert choose(parts(rows)) is None
-    assert "none was chosen" in tables(rows)[0].caption
+def test_without_a_choice_the_last_rung_is_shown() -> None:
+    found = named(tables(repetition_rows(chosen=None)))
+    assert "repetition.chosen" not in found
+    assert "none was chosen: the last rung is shown" in found["repetition.best"].caption
+    assert found["repetition.best"].column("walks") == [pytest.approx(0.5)] * 2
+    assert f"up to {LAST}" in found["repetition.best"].title
 
 
 @pytest.mark.parametrize(
@@ -268,4 +247,7 @@ def test_every_measure_is_declared() -> None:
 
 
 def test_default_margins_are_those_of_the_tables() -> None:
-    assert Repetition(kind="repetition").margins.model_dump() == MARGINS
+    margins = Repetition(kind="repetition").margins
+    assert margins.of("greedy") == MARGINS
+    assert margins.of("temperature=1") == margins_at("temperature=1")
+    assert margins_at("temperature=1") == {**MARGINS, "seq_rep_4": 0.01, "above_half": 0.01}
