@@ -28,8 +28,11 @@ _REASSOCIATE = {"reassoc", "contract", "nsz"}
 
 
 def kernel(function: Function) -> Function:
-    """Compile for one thread without the interpreter lock; the machine code is cached beside the source."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compile for one thread without the interpreter lock; the machine code is cached beside the source.
+
+    That sums are not reordered is said, as a kernel that is first compiled for a caller has the caller's leave else.
+    """
+    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)(function))
 
 
 def summing_kernel(function: Function) -> Function:

@@ -22,6 +22,8 @@ _C9, _C8, _C7, _C6, _C5, _C4, _C3 = 1 / 362880, 1 / 40320, 1 / 5040, 1 / 720, 1 
 def exponentials(x: FloatArray, many: int, scratch: FloatArray, bits: NDArray[np.int64]) -> None:
     """exp of the first `many` numbers, none above 700, in place; 0 below -700.
 
+    Sums must stay in their order: x + 1.5 x 2^52 - 1.5 x 2^52 is x rounded.
+
     Args:
         x: [many or more].
         many: how many.

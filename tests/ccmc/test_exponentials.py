@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba.core.caching import NullCache
 
+from ccmc._data.compiled import kernel, summing_kernel
 from ccmc._data.exponentials import exponentials
 
 
@@ -28,3 +30,19 @@ def test_only_the_first_are_written():
     x, scratch = np.array([1.0, 2.0, 3.0]), np.empty(3)
     exponentials(x, 2, scratch, scratch.view(np.int64))
     assert x[2] == 3.0
+
+
+def test_a_kernel_keeps_the_order_of_sums_where_its_caller_need_not():
+    """It is compiled for the caller here, which must not lend it leave to reorder."""
+
+    def rounded(x):
+        return (x + 6755399441055744.0) - 6755399441055744.0
+
+    def calls(x):
+        return inner(x)
+
+    inner, outer = kernel(rounded), summing_kernel(calls)
+    for one in (inner, outer):
+        one._cache = NullCache()  # compiled here and now
+    assert outer(0.3) == 0.0
+    assert inner(0.3) == 0.0
