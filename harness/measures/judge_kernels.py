@@ -23,7 +23,7 @@ def _add_scaled(to, values, scale):  # type: ignore[no-untyped-def]
         to[b] += values[b] * scale
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy")
 def _look_up(table, queries, into):  # type: ignore[no-untyped-def]
     """[u, B] the change of each query's row of a table [U, U]."""
     whole = len(queries) - len(queries) % 16
@@ -201,7 +201,7 @@ def positions(  # type: ignore[no-untyped-def]
             found[h, 2, b], found[h, 3, b] = cross[b], cross_position[b]
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy")
 def _exact_cross(logs, top, before, window, columns, truth, cross):  # type: ignore[no-untyped-def]
     """[B] attention times log weights of types, in float64: where float32 lost a weight that matters."""
     keys, width = logs.shape

@@ -54,7 +54,7 @@ def delta_tables(deltas: Sequence[sparse.csr_array], view: View) -> torch.Tensor
     return on(view, tables)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=False)
 def fill_table(types, column, start, keys, values, table):  # type: ignore[no-untyped-def]
     """Fill a table [U, U] from a sparse matrix, both by query and key.
 

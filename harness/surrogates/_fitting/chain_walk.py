@@ -124,7 +124,7 @@ def _csr(table: sparse.csr_array) -> tuple[IntArray, IntArray, FloatArray]:
     return table.indptr.astype(np.int64), table.indices.astype(np.int64), table.data.astype(float)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=False)
 def _walk_one(prompt, uniforms, strategy, chain, away):  # type: ignore[no-untyped-def]
     """Continue one prompt."""
     size, length, steps = len(away[0]), len(prompt), len(uniforms)
@@ -149,7 +149,7 @@ def _walk_one(prompt, uniforms, strategy, chain, away):  # type: ignore[no-untyp
     return history[length:]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=False)
 def _inside(p, score, row, active, counts, query, chain):  # type: ignore[no-untyped-def]
     """The distribution over the context, into p; what is outside gets 0. `row` is 0 before and after."""
     weights, queries, keys, softcap, starts, columns, values, counts_weight, counted = chain
@@ -184,7 +184,7 @@ def _inside(p, score, row, active, counts, query, chain):  # type: ignore[no-unt
         row[columns[k]] = 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=False)
 def _outside(p, where, counts, query, away):  # type: ignore[no-untyped-def]
     """Add the escape to a distribution over the context."""
     rates, overall, starts, columns, values = away
@@ -204,7 +204,7 @@ def _outside(p, where, counts, query, away):  # type: ignore[no-untyped-def]
         p[j] = (1.0 - rates[query]) * p[j] if counts[j] > 0 else where[j] * rates[query] / total
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=False)
 def _penalise(p, before, active, history, strategy):  # type: ignore[no-untyped-def]
     """Hold back tokens of the history; where that bans everything, nothing is held back."""
     penalty, ngram = strategy[4], int(strategy[5])
@@ -228,7 +228,7 @@ def _penalise(p, before, active, history, strategy):  # type: ignore[no-untyped-
         p[:] = before
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=False)
 def _choose(p, last_seen, uniform, strategy):  # type: ignore[no-untyped-def]
     """Choose one token, as `Decoding.choose` does."""
     temperature, top_k, top_p, min_p = strategy[0], int(strategy[1]), strategy[2], strategy[3]
