@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def silent(text: str) -> list[int]:
-    """The lines of decorators that compile and do not name `fastmath`; inlined functions have their caller's, always."""
+    """Lines of decorators that compile and do not name `fastmath`; inlined functions always have their caller's."""
     found = []
     for node in ast.walk(ast.parse(text)):
         name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
