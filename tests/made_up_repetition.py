@@ -41,6 +41,7 @@ def repetition_rows(
     chosen: Mapping[int, str] | None = CHOSEN,
     margins: Mapping[str, float] = MARGINS,
     removed: bool = False,
+    refined: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Rows of groups of two prompts each; every mean is exactly as given.
 
@@ -56,6 +57,7 @@ def repetition_rows(
         chosen: the rung of each of the three folds; None where none was chosen.
         margins: of all strategies; empty: those of the program.
         removed: with fits that leave something out.
+        refined: refinement -> what it changes in seq_rep_4 of the last rung; a tenth of it in its log loss.
     """
     rng = np.random.default_rng(0)
     prompts = [(f"p{place:02}", f"g{place // 2:02}", place % 3) for place in range(2 * groups)]
@@ -81,6 +83,8 @@ def repetition_rows(
                 _fitted(rows, add, noise, law)
             for entry, more in ({**REMOVED, "statistics": 1.5, "base": 1.0} if removed else {}).items():
                 add("log_loss", 2.4 + more + noise(), "context-logit", {"law": "decoded", "without": entry})
+            for name, more in (refined or {}).items():
+                add("log_loss", 2.4 + more / 10 + noise(), "context-logit", _refined(name))
             for t0 in starts:
                 later = {"t0": t0} if t0 else {}
                 real = level + noise(4 * spread)
@@ -93,6 +97,10 @@ def repetition_rows(
                         condition = {"law": law, "rung": rung, **later}
                         _shown(add, real + gap + more + noise(), "context-logit", condition, noise)
                         _scored(add, energies[rung] + 5 * more + noise(), "context-logit", condition)
+                    for name, more in (refined or {}).items() if law == "decoded" else ():
+                        condition = {**_refined(name), **later}
+                        _shown(add, real + gaps[RUNGS[-1]] + more + noise(), "context-logit", condition, noise)
+                        _scored(add, energies[RUNGS[-1]] + 5 * more + noise(), "context-logit", condition)
                     _shown(add, real - level + noise(), "suffix", {"law": law, **later}, noise)
                     _scored(add, 3.5 + noise(), "suffix", {"law": law, **later})
                 _scored(add, 8.0 + noise(), "never-repeats", later)
@@ -104,6 +112,10 @@ def repetition_rows(
         if chosen is not None and "decoded" in laws:
             frames.append(_choice(model, len(strategies), chosen, energies))
     return pd.concat(frames, ignore_index=True)
+
+
+def _refined(name: str) -> dict[str, str]:
+    return {"law": "decoded", "rung": RUNGS[-1], "refined": name}
 
 
 def _fitted(rows: Rows, add: Any, noise: Any, law: str) -> None:

@@ -135,7 +135,13 @@ def expected_log(base: BaseTransition, query: IntArray, p: torch.Tensor) -> np.n
         query: [n] tokens.
         p: [n, V] distributions.
     """
-    if base.factors is not None and (base.row[query] >= 0).all():
+    own = base.row[query] >= 0
+    if base.factors is not None and own.any() and not own.all():  # sparse rows would not be those of `log_at`
+        both = np.empty(len(query))
+        for some in (own, ~own):
+            both[some] = expected_log(base, query[some], p[torch.as_tensor(some, device=p.device)])
+        return both
+    if base.factors is not None and own.all():
         rows = base.row[query]
         of = torch.as_tensor(base.factors.hidden[rows]) @ torch.as_tensor(base.factors.keys).T
         log = of + torch.as_tensor(base.factors.bias, dtype=of.dtype)

@@ -23,6 +23,7 @@ from harness.experiments.repetition.parts import (
     parts,
     word_of,
 )
+from harness.experiments.repetition.refinement_table import refined, removed_by
 from harness.experiments.repetition.walk_tables import skill_of
 from harness.stats.contest import beyond_chance
 from harness.stats.equivalence import Verdict, judged_together
@@ -49,7 +50,8 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
     made = [make(part, question) for question, make in questions for part in found]
     sums = calibrations(rows)
     forecast = [part for part in found if any(metric == "brier_reuse" for metric, _ in part.samples)]
-    return made + [calibrated(part, sums) for part in forecast]
+    made += [calibrated(part, sums) for part in forecast]
+    return made + [removed_by(part) for part in refined(found)]
 
 
 def _unanswered(question: str, part: Part, reason: str) -> Answer:

@@ -40,18 +40,23 @@ DRAWN = 8  # continuations of training prompts that stand for the law over promp
 
 @dataclass(frozen=True)
 class Source:
-    """Whose continuations are judged: a surrogate with its condition; `without`: what was left out of its last rung."""
+    """Whose continuations are judged: a surrogate with its condition.
+
+    `without` is what was left out of its last rung, `refined` how the fit of a rung differs from the ladder's.
+    """
 
     name: str
     law: str = ""
     rung: str = ""
     t0: int = 0
     without: str = ""
+    refined: str = ""
 
     @property
     def condition(self) -> dict[str, Any] | None:
         """Of rows."""
         parts = {"law": self.law, "rung": self.rung, "t0": self.t0, "without": self.without}
+        parts |= {"refined": self.refined}
         return {key: value for key, value in parts.items() if value} or None
 
 
@@ -88,7 +93,8 @@ def _walks(folders: Sequence[Any]) -> dict[tuple[str, int], dict[Source, list[In
     for folder in folders:
         frame = pd.read_parquet(folder / "trajectories.parquet")
         for row in frame.to_dict("records"):
-            source = Source(str(row["source"]), str(row["law"]), str(row["rung"]), int(row["t0"]))
+            source = Source(str(row["source"]), str(row["law"]), str(row["rung"]), int(row["t0"]),
+                            refined=str(row.get("refined", "")))  # fmt: skip
             of = found.setdefault((str(row["prompt"]), source.t0), {}).setdefault(source, [])
             of.append(np.asarray(row["continuation"], dtype=np.int64))
     return found

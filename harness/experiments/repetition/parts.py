@@ -138,7 +138,9 @@ class Part:
         return self.sample(metric, source).interval()
 
     def sources(self, metric: str, t0: int | None = None) -> list[Source]:
-        """Whose figures there are, by law and in the order of the rows; what frames them last, the model left out.
+        """Whose figures there are, by law and in the order of the rows; what frames them last.
+
+        The model is left out, and so are refinements of rungs, which have a table of their own.
 
         Args:
             metric: a name in the rows.
@@ -149,7 +151,11 @@ class Part:
         found = [
             one
             for name, one in self.samples
-            if name == metric and one.name != MODEL and one.rung not in NEIGHBOURS and t0 in (None, one.t0)
+            if name == metric
+            and one.name != MODEL
+            and one.rung not in NEIGHBOURS
+            and not one.refined
+            and t0 in (None, one.t0)
         ]
         return sorted(found, key=lambda one: (places[one.law], one.t0, order.get(one.name, -1)))
 
@@ -248,14 +254,15 @@ def parts(rows: pd.DataFrame) -> list[Part]:
         return []
     chosen = choices(rows)
     seen = Observed(with_chosen(given, chosen))
-    factors = [seen.factor(name) for name in ("law", "rung", "t0", "without")]
+    factors = [seen.factor(name) for name in ("law", "rung", "t0", "without", "refined")]
     there = [factor for factor in factors if factor is not None]
     found: dict[tuple[str, str], dict[tuple[str, Source], Sample]] = {}
     for key, sample in seen.cells((*_KEYS, *there)):
         model, strategy, metric, name = map(str, key[: len(_KEYS)])
         values = dict(zip(there, key[len(_KEYS) :], strict=True))
-        law, rung, t0, without = (values.get(factor) if factor else None for factor in factors)
-        source = Source(name, str(law or ""), str(rung or ""), int(float(str(t0 or 0))), str(without or ""))
+        law, rung, t0, without, refined = (values.get(factor) if factor else None for factor in factors)
+        source = Source(name, str(law or ""), str(rung or ""), int(float(str(t0 or 0))), str(without or ""),
+                        str(refined or ""))  # fmt: skip
         found.setdefault((model, strategy), {})[metric, source] = sample
     return [_part(model, strategy, samples, chosen.get(model)) for (model, strategy), samples in found.items()]
 

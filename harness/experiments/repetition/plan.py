@@ -104,6 +104,20 @@ def _of_strategy(
         )
         for part in parts
     ]
+    per_fold = {**shared, **_of_refinements(settings), "neutral": neutral}
+    refined = [
+        Unit(
+            f"{ROOM}.refinements:{task}",
+            f"{name}: {label} of fold {unit.settings['judged']}",
+            {**per_fold, **of, "judged": unit.settings["judged"]},
+            (texts[0], scores, *bases),
+            local(model, request.device) if task == "on_policy" else {},
+            threads,
+            uses=(known["context-logit"],),
+        )
+        for task, (label, of) in _refinements(settings).items()
+        for unit in folds
+    ]
     judged = Unit(
         f"{ROOM}.judging:judge",
         f"{name}: how much it repeats, and which prompts",
@@ -114,11 +128,11 @@ def _of_strategy(
             "margins": settings.margins.of(shared["strategy"]),
             "one": one,
         },
-        (*texts, *folds),
+        (*texts, *folds, *refined),
         {},
         threads,
     )
-    return [scores, *folds, judged]
+    return [scores, *folds, *refined, judged]
 
 
 def _to_choose(request: Request, fold: Fold) -> dict[str, list[str]]:
@@ -155,4 +169,26 @@ def _of_surrogates(settings: Any) -> dict[str, Any]:
         "warm_starts": list(settings.warm_starts),
         **({"hazard_rollouts": settings.hazard_rollouts} if settings.hazard_rollouts else {}),
         **({"removed": True} if settings.removed else {}),
+    }
+
+
+def _refinements(settings: Any) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Task of each refinement -> its label and its own settings; nothing that was not wanted."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    if settings.on_policy:
+        own = {"on_policy": settings.on_policy, "on_policy_rungs": settings.on_policy_rungs}
+        found["on_policy"] = ("refits to own walks", own)
+    if settings.alternatives:
+        found["alternatives"] = (
+            "other ladders",
+            {"alternatives": {k: list(v) for k, v in settings.alternatives.items()}},
+        )
+    return found
+
+
+def _of_refinements(settings: Any) -> dict[str, Any]:
+    return {
+        "statistics": list(settings.statistics),
+        "rollout_seeds": settings.rollout_seeds,
+        "warm_starts": list(settings.warm_starts),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -71,8 +72,11 @@ class Repetition(Growing):
     continues: ClassVar[bool] = True
     harmless: ClassVar[frozenset[str]] = frozenset(
         {"surrogates", "statistics", "rollout_seeds", "removed", "choice_prompts"}
+        | {"on_policy", "on_policy_rungs", "alternatives"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"hazard_rollouts", "removed"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"hazard_rollouts", "removed", "on_policy", "on_policy_rungs", "alternatives"}
+    )
 
     kind: Literal["repetition"]
     surrogates: tuple[str, ...] = Field(
@@ -127,6 +131,20 @@ class Repetition(Growing):
         description="training prompts of each fold that context-logit fitted to the decoded law also walks from, twice "
         "each: by their energy score one rung is chosen for all strategies; 0: no rung is chosen",
     )
+    on_policy: int = Field(
+        default=0,
+        ge=0,
+        description="rounds in which context-logit, fitted to the decoded law, walks from training prompts, the model "
+        "gives its law along these walks, and it is fitted again to them and the texts; 0: none",
+    )
+    on_policy_rungs: Literal["last", "all"] = Field(
+        default="last", description="which rungs are fitted again to their own walks"
+    )
+    alternatives: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="other ladders by name, with as many entries as `statistics`: each of their rungs is compared with "
+        "the rung in the same place; those with the same statistics are left out",
+    )
     margins: Margins = Field(
         default_factory=Margins, description="differences that would not matter: equivalence is tested within them"
     )
@@ -140,10 +158,15 @@ class Repetition(Growing):
     @field_validator("statistics")
     @classmethod
     def _statistics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = [name for entry in value for name in split(entry)]
-        statistics_weights(names)
-        if len(set(names)) < len(names):
-            raise ValueError(f"a statistic is named twice: {', '.join(names)}")
+        return _ladder(value)
+
+    @field_validator("alternatives")
+    @classmethod
+    def _alternatives(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, ladder in value.items():
+            if not name or name == ON_POLICY:
+                raise ValueError(f"an alternative cannot be called {name!r}")
+            _ladder(ladder)
         return value
 
     @field_validator("neutral")
@@ -168,6 +191,28 @@ class Repetition(Growing):
             raise ValueError("removed: true needs context-logit among the surrogates and decoded among the laws")
         return self
 
+    @model_validator(mode="after")
+    def _refinable(self) -> Repetition:
+        refined = "on_policy" if self.on_policy else "alternatives" if self.alternatives else ""
+        if refined and not ("context-logit" in self.surrogates and "decoded" in self.laws):
+            raise ValueError(f"{refined} needs context-logit among the surrogates and decoded among the laws")
+        for name, ladder in self.alternatives.items():
+            if len(ladder) != len(self.statistics):
+                raise ValueError(
+                    f"alternatives: {name} has {len(ladder)} entries and statistics have {len(self.statistics)}: "
+                    "rungs in the same place are compared"
+                )
+        return self
+
+
+def _ladder(value: tuple[str, ...]) -> tuple[str, ...]:
+    """A ladder whose statistics there are, each once."""
+    names = [name for entry in value for name in split(entry)]
+    statistics_weights(names)
+    if len(set(names)) < len(names):
+        raise ValueError(f"a statistic is named twice: {', '.join(names)}")
+    return value
+
 
 def _is_strategy(name: str) -> bool:
     """Is it written as rows name strategies: `greedy`, `temperature=1`, `temperature=0.7,top_p=0.9`?"""
@@ -191,6 +236,27 @@ def rungs(statistics: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     for entry in statistics:
         so_far = (*so_far, *split(entry))
         found[" + ".join(split(entry))] = so_far
+    return found
+
+
+ON_POLICY = "on policy"
+"""What a refit to own walks is called in rows."""
+
+
+def other_rungs(
+    statistics: tuple[str, ...], alternatives: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, str], tuple[str, ...]]:
+    """(alternative, rung of the ladder in the same place) -> statistics, where they are others than the rung's.
+
+    Args:
+        statistics: the ladder.
+        alternatives: other ladders with as many entries.
+    """
+    ladder, found = rungs(statistics), {}
+    for name, other in alternatives.items():
+        for (rung, own), every in zip(ladder.items(), rungs(tuple(other)).values(), strict=True):
+            if set(own) != set(every):
+                found[name, rung] = every
     return found
 
 

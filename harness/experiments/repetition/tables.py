@@ -27,6 +27,7 @@ from harness.experiments.repetition.parts import (
     prompts_of,
     source_name,
 )
+from harness.experiments.repetition.refinement_table import refined, refinements_table
 from harness.experiments.repetition.walk_tables import scores_table, walks_table, warm_table
 from harness.experiments.repetition.worth_table import worth_table
 from harness.stats.equivalence import judged_together
@@ -51,6 +52,8 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     made.append(_ladder(found))
     if any(source.without for part in found for _, source in part.samples):
         made.append(worth_table(found))
+    if refined(found):
+        made.append(refinements_table(found))
     made += [walks_table(found), scores_table(found), how_much_table(rows, found), _open(found)]
     if any(len(part.starts) > 1 for part in found):
         made.append(warm_table(found))
@@ -229,6 +232,9 @@ def last_weights(rows: pd.DataFrame, found: Sequence[Part]) -> pd.DataFrame:
         return pd.DataFrame()
     frame = pd.concat([fits[["model", "strategy", "fold", "metric", "value"]].reset_index(drop=True), facts], axis=1)
     keys = zip(frame["model"], frame["strategy"], strict=True)
+    if "refined" in frame:
+        frame = frame[frame["refined"].isna()]
+        keys = zip(frame["model"], frame["strategy"], strict=True)
     frame = frame[frame["rung"] == pd.Series([last.get(key) for key in keys], index=frame.index)]
     by = ["model", "strategy", "law", "rung", "weight"]
     value, error = (

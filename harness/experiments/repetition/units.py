@@ -15,73 +15,55 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ccmc import BaseTransition
 from harness.core import registry
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.experiments.repetition import bases
-from harness.experiments.repetition.bigrams import BIGRAM, Bigrams
+from harness.experiments.repetition.bigrams import BIGRAM
 from harness.experiments.repetition.hazards import FoldHazards
-from harness.experiments.repetition.scores import read_scored, read_vocabulary_size
+from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.settings import BASE, NO_BASE, left_out, rungs
 from harness.experiments.repetition.training_walks import TrainingWalks
 from harness.runs.units import Work
 from harness.runs.writing import write_parquet
-from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularyObservations, VocabularySurrogate
+from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularySurrogate
 
 LOGITS = ("context-logit", "context-logit-closed")
 
 
 def fold(work: Work) -> pd.DataFrame:
     """Do one fold of one strategy."""
-    s = work.settings
-    known_bases, more_seeds = work.inputs[2 : 2 + len(s["neutral"])], work.inputs[2 + len(s["neutral"]) :]
-    given = {name: bases.load(folder) for name, folder in zip(s["neutral"], known_bases, strict=True)}
-    names = [*given, *([BIGRAM] if "bigram" in s else [])]
-    texts = read_scored(work.inputs[0], work.inputs[1], s, names)
-    train = [text for text in texts if text.fold != s["judged"]]
-    judged = [text for text in texts if text.fold == s["judged"]]
-    if not train or not judged:
-        raise ValueError(
-            "the model ended every training or every judged prompt at once; there is nothing to fit or judge"
-        )
-    size = read_vocabulary_size(work.inputs[1])
-    shared = {"model": s["model"], "revision": s["revision"], "strategy": s["strategy"], "fold": s["judged"]}
-    rows = Rows(experiment="repetition", **shared)
-    chosen = chosen_base(rows, train, names) if names else NO_BASE
-    known, of_texts = {NO_BASE: BaseTransition.flat(size), **given}, {}
-    if BIGRAM in names:
-        counted = Bigrams([(text.prompt, text.group, text.fold, text.tokens) for text in texts], size, s["bigram"])
-        known[BIGRAM] = counted.to_judge(s["judged"])
-        of_texts[BIGRAM] = [counted.to_fit(s["judged"], text.prompt) for text in train]
+    s, opened = work.settings, Opened.of(work)
+    train, judged, names, chosen = opened.train, opened.judged, opened.names, opened.chosen
+    rows = opened.rows(work)
+    _base_rows(rows, opened)
     walks: list[dict[str, Any]] = []
     hazards = FoldHazards(rows, s, train, judged)
     hazards.of_model()
-    training = TrainingWalks(rows, s, [work.inputs[0], *more_seeds])
+    training = TrainingWalks(rows, s, [work.inputs[0], *work.inputs[2 + len(s["neutral"]) :]])
     plan = list(_fits(s, bool(names)))
     without = left_out(tuple(s["statistics"]), bool(names)) if s.get("removed") else {}
     total = len(plan) + len(without)
     for index, (law, name, rung, statistics) in enumerate(plan):
         label = f"{name}, {rung}" if rung else name
         work.progress(index / total, f"fitting {label} to the {law} law")
-        observations = VocabularyObservations(train, law, known, size, of_texts)
-        surrogate = _make(name, statistics, chosen).fit(observations)
+        observations = opened.observations(law)
+        surrogate = make(name, statistics, chosen).fit(observations)
         condition = {"law": law, **({"rung": rung} if rung else {})}
         for fact in surrogate.extra_rows():
             where = {**fact.where, "condition": {**condition, **fact.where.get("condition", {})}}
             rows.add(fact.metric, fact.value, surrogate=name, split="train", **where)
         for text in judged:
             along = surrogate.along(text)
-            _one_step(rows, name, condition, along, text, text.laws[law])
+            one_step(rows, name, condition, along, text, text.laws[law])
             hazards.of_text(name, condition, text, along)
         hazards.of_surrogate(name, condition, surrogate)
         work.progress((index + 0.7) / total, f"walks of {label}")
-        walks += _walk(s, surrogate, name, condition, judged)
+        walks += walk(s, surrogate, name, condition, judged)
         training.of_surrogate(name, condition, surrogate)
     for index, (entry, statistics) in enumerate(without.items(), len(plan)):
         work.progress(index / total, f"fitting {LOGITS[0]} without {entry}")
-        observations = VocabularyObservations(train, "decoded", known, size, of_texts)
-        surrogate = _make(LOGITS[0], statistics, NO_BASE if entry == BASE else chosen).fit(observations)
+        observations = opened.observations("decoded")
+        surrogate = make(LOGITS[0], statistics, NO_BASE if entry == BASE else chosen).fit(observations)
         for text in judged:
             where = _where(LOGITS[0], {"law": "decoded", "without": entry}, text)
             _log_loss(rows, surrogate.along(text), where)
@@ -89,16 +71,13 @@ def fold(work: Work) -> pd.DataFrame:
     return rows.frame()
 
 
-def chosen_base(rows: Rows, train: Sequence[ScoredText], names: Sequence[str]) -> str:
-    """The base transitions that predict the model's raw law best along training texts, with rows of all of them."""
-    count = sum(map(len, train))
-    losses = [-sum(float(text.laws["raw"].log_base[name].sum()) for text in train) / count for name in names]
-    chosen = names[int(np.argmin(losses))]
-    for name, loss in zip(names, losses, strict=True):
-        where: dict[str, Any] = {"surrogate": BIGRAM, "split": "train", "condition": {"base": name}, "n": count}
+def _base_rows(rows: Rows, opened: Opened) -> None:
+    """Rows of all base transitions that could be chosen."""
+    for name, loss in opened.losses.items():
+        where: dict[str, Any] = {"surrogate": BIGRAM, "split": "train", "condition": {"base": name}}
+        where["n"] = sum(map(len, opened.train))
         rows.add("base_loss", loss, **where)
-        rows.add("base_chosen", float(name == chosen), **where)
-    return chosen
+        rows.add("base_chosen", float(name == opened.chosen), **where)
 
 
 def _fits(s: dict[str, Any], base: bool) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
@@ -112,14 +91,14 @@ def _fits(s: dict[str, Any], base: bool) -> Iterator[tuple[str, str, str, tuple[
                 yield law, name, "", ()
 
 
-def _make(name: str, statistics: tuple[str, ...], base: str) -> VocabularySurrogate:
+def make(name: str, statistics: tuple[str, ...], base: str) -> VocabularySurrogate:
     made: type[VocabularySurrogate] = registry.surrogate(name, "vocabulary")
     if name in LOGITS:
         return made(statistics, base)  # type: ignore[call-arg]
     return made(base) if name == BIGRAM else made()  # type: ignore[call-arg]
 
 
-def _one_step(rows: Rows, name: str, condition: dict[str, Any], found: Along, text: ScoredText, law: Law) -> None:
+def one_step(rows: Rows, name: str, condition: dict[str, Any], found: Along, text: ScoredText, law: Law) -> None:
     """Rows of one judged text: how well its next tokens are predicted."""
     mass = law.inside.sum(axis=1, dtype=np.float64)
     speaks = mass > 1e-9
@@ -155,7 +134,7 @@ def _log_loss(rows: Rows, found: Along, where: dict[str, Any]) -> None:
         rows.add("log_loss", None, missing=f"infinite: {gone} tokens that came had probability 0", **where)
 
 
-def _walk(
+def walk(
     s: dict[str, Any],
     surrogate: VocabularySurrogate,
     name: str,

@@ -15,16 +15,22 @@ import torch
 import yaml
 
 import harness
+from ccmc import BaseTransition, ContextLogit
 from harness.config.load import shipped_configs
 from harness.core.errors import UsageError
 from harness.core.rows import completed
 from harness.experiments.repetition.choosing import choose_rungs
-from harness.experiments.repetition.plan import _of_surrogates
+from harness.experiments.repetition.opened import Opened
+from harness.experiments.repetition.plan import _of_surrogates, _refinements
+from harness.experiments.repetition.refinements import walked
 from harness.experiments.repetition.scores import decoded, read_scored
-from harness.experiments.repetition.settings import Repetition, left_out, rungs
+from harness.experiments.repetition.settings import LADDER, Repetition, left_out, other_rungs, rungs
 from harness.experiments.repetition.units import fold
 from harness.experiments.repetition.vectors import figures
+from harness.models.loading import load_model
 from harness.runs.units import Work
+from harness.surrogates.vocabulary.context_logit import ContextLogitSurrogate
+from harness.surrogates.vocabulary_base import ScoredText
 
 
 def write_config(folder: Path, model: Path, **changes: Any) -> Path:
@@ -35,6 +41,7 @@ def write_config(folder: Path, model: Path, **changes: Any) -> Path:
     (folder / "prompts.yaml").write_text(yaml.safe_dump(prompts), encoding="utf-8")
     experiment = {"kind": "repetition", "neutral": [texts[0][:3]], "statistics": ["counts", "recency + followed-by-1"]}
     experiment |= {"rollout_seeds": 2, "hazard_rollouts": 2, "removed": True}
+    experiment |= {"on_policy": 1, "alternatives": {"log counts": ["counts", "recency + log-followed-by-1"]}}
     config = {
         "name": "repetition",
         "models": [str(model)],
@@ -111,6 +118,75 @@ def test_the_last_rung_is_fitted_again_without_each_entry(run: Any) -> None:
     pd.testing.assert_series_equal(first, last_out, check_exact=True)  # without its last entry it is the rung before
     walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
     assert set(walks[walks["source"] == "context-logit"]["rung"]) == {"counts", "recency + followed-by-1"}
+
+
+def test_refinements_are_judged_beside_their_rungs(run: Any) -> None:
+    rows = run.rows[run.rows["surrogate"] == "context-logit"]
+    rows = rows.assign(condition=rows["condition"].map(json.loads))
+    rows = rows.assign(refined=rows["condition"].map(lambda c: c.get("refined")), rung=rows["condition"].map(
+        lambda c: c.get("rung")))  # fmt: skip
+    refined = rows[rows["refined"].notna()]
+    assert set(refined["refined"]) == {"on policy", "log counts"}
+    assert set(refined["rung"]) == {"recency + followed-by-1"}  # the first rungs of both ladders are the same
+    assert set(refined["condition"].map(lambda c: c["law"])) == {"decoded"}
+    for metric in ("log_loss", "new_share", "seq_rep_4", "energy_score"):
+        found = refined[(refined["metric"] == metric) & ~refined["condition"].map(lambda c: "t0" in c)]
+        assert found.groupby(["strategy", "refined"])["prompt"].nunique().eq(8).all()
+    weights = rows[(rows["metric"] == "weight") & (rows["rung"] == "recency + followed-by-1")]
+    weights = weights.assign(weight=weights["condition"].map(lambda c: c["weight"]))
+    assert "log-followed-by-1" in set(weights[weights["refined"] == "log counts"]["weight"])
+    plain = weights[weights["refined"].isna() & weights["condition"].map(lambda c: c["law"] == "decoded")]
+    own = weights[weights["refined"] == "on policy"]
+    keys = ["strategy", "fold", "weight"]
+    both = plain.set_index(keys)["value"].to_frame("plain").join(own.set_index(keys)["value"], how="inner")
+    assert len(both) == len(plain) == len(own)
+    assert (both["plain"] != both["value"]).all()
+    walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
+    assert {"on policy", "log counts"} <= set(walks["refined"])
+    names = {table.name: table for table in run.tables()}
+    assert "repetition.refinements" in names
+    assert set(names["repetition.refinements"].column("refinement")) >= {"on policy", "log counts"}
+
+
+def test_walks_from_training_prompts_carry_the_models_law(tmp_path: Path, small_model: Path) -> None:
+    model = load_model(small_model, "cpu")
+    prompt, other = np.array([5, 9, 2, 7]), np.array([3, 3, 8])
+    texts = [ScoredText(name, name, 0, np.concatenate([ids, np.arange(n)]), len(ids), {}) for name, ids, n in (
+        ("a", prompt, 12), ("b", other, 7))]  # fmt: skip
+    size = model.get_output_embeddings().weight.shape[0]
+    surrogate = ContextLogitSurrogate()
+    surrogate.model_ = ContextLogit({"present": 1.0, "log-count": 0.5}, BaseTransition.flat(size))
+    settings = {"strategy": "temperature=0.5", "temperature": 0.5, "options": {"temperature": 0.5}}
+    opened = Opened(1, texts, [], {"none": BaseTransition.flat(size)}, {}, None, size)
+    found = walked(surrogate, model, opened, settings, 4)
+    assert [len(text) for text in found] == [12, 7]
+    paths = surrogate.model_.rollout([prompt, other], 12, 4)
+    for text, before, path in zip(found, (prompt, other), paths, strict=True):
+        np.testing.assert_array_equal(text.tokens, [*before, *path[: len(text)]])
+        with torch.inference_mode():
+            logits = model(torch.as_tensor(text.tokens)[None]).logits[0, text.start - 1 : -1].double()
+        p = torch.softmax(logits / 0.5, -1).numpy()
+        expected = np.where(text.known, p[:, text.numbered.types], 0.0)
+        np.testing.assert_allclose(text.laws["decoded"].inside, expected, atol=1e-5)
+
+
+def test_refinements_are_no_settings_of_runs_without_them() -> None:
+    plain = Repetition(kind="repetition").model_dump()
+    assert not {"on_policy", "on_policy_rungs", "alternatives"} & plain.keys()
+    assert _refinements(Repetition(kind="repetition")) == {}
+    with pytest.raises(ValueError, match="on_policy needs context-logit"):
+        Repetition(kind="repetition", on_policy=1, laws=("raw",))
+    refined = Repetition(kind="repetition", on_policy=2, alternatives={"log": LADDER})
+    assert _of_surrogates(refined) == _of_surrogates(Repetition(kind="repetition"))
+    assert set(_refinements(refined)) == {"on_policy", "alternatives"}
+
+
+def test_alternatives_stand_in_the_place_of_rungs() -> None:
+    found = other_rungs(("counts", "recency", "suffix"), {"log": ("counts", "log-suffix", "recency + followed-by-1")})
+    assert found == {
+        ("log", "recency"): ("counts", "log-suffix"),
+        ("log", "suffix"): ("counts", "log-suffix", "recency", "followed-by-1"),
+    }
 
 
 def test_walks_have_the_length_of_the_models_text(run: Any) -> None:
@@ -248,6 +324,7 @@ def test_a_closed_model_is_refused_for_its_base_and_judged_without_one(tmp_path:
         harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
     assert not (tmp_path / "run").exists()
     given += ["experiments.repetition.base=none", "experiments.repetition.removed=false"]
+    given += ["experiments.repetition.on_policy=0", "experiments.repetition.alternatives={}"]
     given += ["experiments.repetition.surrogates=[context-logit-closed]"]
     done = harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
     new = done.rows[
@@ -265,6 +342,9 @@ def test_a_closed_model_is_refused_for_its_base_and_judged_without_one(tmp_path:
         ("experiments.repetition.surrogates=[sufix]", "suffix"),
         ("experiments.repetition.neutral=['']", "neutral contexts are different texts"),
         ("experiments.repetition.laws=[raw]", "removed: true needs context-logit"),
+        ("experiments.repetition.alternatives={short: [counts]}", "short has 1 entries and statistics have 2"),
+        ("experiments.repetition.alternatives={on policy: [counts, recency]}", "cannot be called 'on policy'"),
+        ("experiments.repetition.alternatives={odd: [counts, colour]}", "no statistic is called 'colour'"),
         ("experiments.repetition.margins.seq_rep_4=0", "margins.seq_rep_4"),
         ("experiments.repetition.margins.at={T: {seq_rep_4: .1}}", "'T' is no name of a strategy in rows"),
         ("experiments.repetition.margins.at={greedy: {seq_rep: .1}}", "no margin is called 'seq_rep'"),

@@ -251,3 +251,37 @@ def test_default_margins_are_those_of_the_tables() -> None:
     assert margins.of("greedy") == MARGINS
     assert margins.of("temperature=1") == margins_at("temperature=1")
     assert margins_at("temperature=1") == {**MARGINS, "seq_rep_4": 0.01, "above_half": 0.01}
+
+
+def test_refinements_are_compared_with_their_rung() -> None:
+    refined = {"on policy": -0.1, "gate": 0.0}
+    rows = repetition_rows(starts=(0, 8), refined=refined)
+    found = named(tables(rows))
+    table = found["repetition.refinements"]
+    for name, more in refined.items():
+        moved = line(table, strategy="greedy", refinement=name, measure="seq_rep_4")
+        assert moved["model's"] == pytest.approx(0.5)
+        assert moved["without"] == pytest.approx(0.5)
+        assert moved["with"] == pytest.approx(0.5 + more)
+        assert isinstance(moved["with - without"], Interval)
+        assert moved["with - without"].value == pytest.approx(more)
+        assert moved["with - without"].n == 12
+        loss = line(table, strategy="greedy", refinement=name, measure="log_loss")
+        assert loss["with - without"].value == pytest.approx(more / 10)
+        energy = line(table, strategy="greedy", refinement=name, measure="energy_score")
+        assert energy["with - without"].value == pytest.approx(5 * more)
+        assert energy["model's"] == pytest.approx(CEILING)
+    plain = named(tables(rows[~rows["condition"].fillna("").str.contains("refined")]))
+    assert "repetition.refinements" not in plain
+    for name, other in plain.items():  # no other table counts them
+        assert [list(row) for row in other.rows] == [list(row) for row in found[name].rows]
+
+
+def test_an_answer_says_what_refinements_remove() -> None:
+    (said, _) = [one for one in answers(repetition_rows(refined={"on policy": -0.1, "gate": 0.0}))
+                 if one.question == "What do refinements of the ladder remove?"]  # fmt: skip
+    assert said.answered
+    assert "on policy changes it by −0.1" in said.text or "on policy changes it by -0.1" in said.text
+    assert "gate is not shown to change it" in said.text
+    assert "(Holm, 2 refinements)" in said.text
+    assert not [one for one in answers(repetition_rows()) if one.question.startswith("What do refinements")]

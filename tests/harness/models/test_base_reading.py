@@ -51,10 +51,12 @@ def test_another_neutral_context_gives_other_rows(model, base):
     np.testing.assert_array_equal(other.log_row(0), other.log_unigram)  # was not asked for
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_expected_log_is_the_sum_over_all_tokens(base, exact):
-    if not exact:
+@pytest.mark.parametrize("kind", ["exact", "sparse", "some rows"])
+def test_expected_log_is_the_sum_over_all_tokens(model, base, kind):
+    if kind == "sparse":
         base = BaseTransition(base.row, base.tokens, base.log_p, base.log_scale, base.log_unigram)
+    elif kind == "some rows":  # others have the unigram; rows of their own stay exact
+        base = read_base(model, [3, 5], np.array([4, 7]), top=8)
     query = np.array([0, 4, 4, 11])
     p = torch.softmax(torch.randn(4, base.vocab_size, generator=torch.Generator().manual_seed(0)), -1)
     expected = [(p[n].double().numpy() * base.log_row(int(q))).sum() for n, q in enumerate(query)]
