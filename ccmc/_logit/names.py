@@ -16,6 +16,12 @@ KINDS = {
     "suffix": 10, "log-suffix": 11, "recency-squared": 12, "match-squared": 13, "unigram": 14, "base-by-match": 15,
 }  # fmt: skip
 WITH_ORDER = ("followed-by", "log-followed-by", "shrunk-followed-by", "latest-after", "recent")
+GATE = 100  # a kind that counts in matches of L tokens or more has L times this added
+GATED = (
+    "longest-match", "log-longest-match", "followed-by", "log-followed-by", "shrunk-followed-by", "latest-after",
+    "suffix", "log-suffix", "match-squared", "base-by-match",
+)  # fmt: skip
+"""Kinds that can: those of tokens that followed the last one earlier."""
 ABOUT = {
     "counts": "is the token in the context, and log of how often (two weights)",
     "recency": "log of the number of tokens since it last occurred",
@@ -32,6 +38,8 @@ ABOUT = {
     "unigram": "log frequency of the token, by the mean of all base transitions",
     "base-by-match": "log base transition times log-longest-match",
     "recent-K": "log of its count where an occurrence fades by 1/e within K tokens",
+    "NAME-in-match-K": "a statistic of tokens that followed the last one earlier, where the longest earlier match of "
+    "the end of the context has at least K tokens, else 0: its weight is another inside a loop",
 }
 
 
@@ -65,17 +73,29 @@ def weights_of(statistic: str) -> tuple[str, ...]:
 
 
 def split_name(name: str) -> tuple[str, int]:
-    """Kind and order of a weight; the order is 0 where the kind has none.
+    """Kind and order of a weight, without its gate; the order is 0 where the kind has none.
 
     Raises:
         ValueError: there is no such weight.
     """
+    inner, gate = gate_of(name)
+    if gate:
+        kind, order = split_name(inner)
+        if kind not in GATED:
+            raise ValueError(f"{name!r}: in matches there are {', '.join(GATED)}, not {inner}")
+        return kind, order
     if name in KINDS and name not in WITH_ORDER:
         return name, 0
     found = re.fullmatch(r"(.+)-([1-9][0-9]{0,3})", name)
     if found is None or found[1] not in WITH_ORDER:
         raise ValueError(f"no statistic is called {name!r}; there are {', '.join(ABOUT)} (K is a number)")
     return found[1], int(found[2])
+
+
+def gate_of(name: str) -> tuple[str, int]:
+    """A weight without its gate, and how many tokens a match must have for it to count; 0 where it always does."""
+    found = re.fullmatch(r"(.+?)-in-match-([1-9][0-9]{0,2})", name)
+    return (name, 0) if found is None else (found[1], int(found[2]))
 
 
 def columns_of(names: tuple[str, ...]) -> Columns:
@@ -89,7 +109,7 @@ def columns_of(names: tuple[str, ...]) -> Columns:
     parts = [split_name(name) for name in names]
     levels = sorted({order for _, order in parts if order}) or [1]
     slots = [levels.index(order) if order else 0 for _, order in parts]
-    kinds = [KINDS[kind] for kind, _ in parts]
+    kinds = [KINDS[kind] + GATE * gate_of(name)[1] for name, (kind, _) in zip(names, parts, strict=True)]
 
     def whole(values: list[int]) -> IntArray:
         return np.array(values, dtype=np.int64)

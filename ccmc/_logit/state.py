@@ -18,6 +18,7 @@ from ccmc._data.types import FloatArray, IntArray
 PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT = range(10)
 SUFFIX, LOG_SUFFIX, RECENCY_SQUARED, MATCH_SQUARED = range(10, 14)
 UNIGRAM, BASE_BY_MATCH = 14, 15  # these read the base transitions, too
+GATE = 100  # a kind plus L times this: 0 unless the longest match has L tokens
 # All but PRESENT, LOG_COUNT, RECENCY, RECENT, RECENCY_SQUARED and UNIGRAM are 0 of types that never followed.
 
 Columns = NDArray[np.float32] | NDArray[np.float64]
@@ -91,6 +92,10 @@ def of_follower(
     log_base: float,
 ) -> float:  # fmt: skip
     """A statistic that is 0 of all types that never followed the last token, of one that did."""
+    if kind >= GATE:
+        if total[-1] < kind // GATE:
+            return 0.0
+        kind = kind % GATE
     if kind == MATCH:
         return float(longest[token])
     if kind == LOG_MATCH:

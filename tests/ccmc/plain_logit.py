@@ -25,6 +25,9 @@ def longest_match(text, token):
 
 def statistic(name, text, token):
     """One statistic of one token of a context."""
+    inner, gated, least = name.partition("-in-match-")
+    if gated:
+        return statistic(inner, text, token) * (max(longest_match(text, other) for other in set(text)) >= int(least))
     places = [s for s, other in enumerate(text) if other == token]
     plain = {
         "present": lambda: 1.0,
@@ -70,7 +73,8 @@ def next_token(weights, log_row, text, closed=False, offset="none", log_unigram=
         static = {"unigram": log_unigram, "base-by-match": log_row}
         for name, weight in weights.items():
             if name != "base":
-                scale = static[name][token] if name in static else 1.0
+                of_base = static.get(name.partition("-in-match-")[0])
+                scale = 1.0 if of_base is None else of_base[token]
                 u[token] += weight * scale * statistic(name, text, token)
         if offset == "counts" or (offset == "followed-by-1" and not after):
             u[token] += np.log(text.count(token))

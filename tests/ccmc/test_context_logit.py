@@ -16,6 +16,7 @@ NAMES = (
     "present", "log-count", "recency", "longest-match", "log-longest-match", "followed-by-1", "followed-by-2",
     "log-followed-by-2", "shrunk-followed-by-1", "latest-after-3", "recent-8", "suffix", "log-suffix",
     "recency-squared", "match-squared", "unigram", "base-by-match",
+    "followed-by-1-in-match-2", "log-followed-by-2-in-match-4", "log-suffix-in-match-3", "base-by-match-in-match-2",
 )  # fmt: skip
 
 
@@ -227,12 +228,22 @@ def test_a_base_weight_of_zero_draws_new_tokens_alike(transition):
     assert stats.chisquare(found, 20_000 * p).pvalue > 1e-4
 
 
+def test_a_gate_opens_in_long_matches_alone():
+    """A chance match of three tokens has the weight outside, a loop of five the sum of both."""
+    model = ContextLogit({"followed-by-1": 1.0, "followed-by-1-in-match-4": 2.0}, BaseTransition.flat(V))
+    chance, loop = model.next_token([[1, 2, 3, 4, 1, 2, 3], [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]])
+    assert np.log(chance[4] / chance[5]) == pytest.approx(1.0)
+    assert np.log(loop[3] / loop[5]) == pytest.approx(3.0)
+
+
 def test_wrong_input_is_named(transition):
     base = BaseTransition.from_transition(transition)
     with pytest.raises(ValueError, match="no statistic is called 'colour'"):
         statistics_weights(["counts", "colour"])
     with pytest.raises(ValueError, match="followed-by"):
         ContextLogit({"followed-by": 1.0}, base)
+    with pytest.raises(ValueError, match="in matches there are"):
+        ContextLogit({"log-count-in-match-8": 1.0}, base)
     with pytest.raises(ValueError, match="needs closed=True"):
         ContextLogit({}, base, offset="followed-by-1")
     with pytest.raises(ValueError, match="text 1 has token 12"):
@@ -247,7 +258,7 @@ def test_wrong_input_is_named(transition):
 
 def test_statistics_are_listed_with_their_weights():
     for name in STATISTICS:
-        assert statistics_weights([name.replace("-K", "-3")])
+        assert statistics_weights([name.replace("NAME", "followed-by-2").replace("-K", "-3")])
     assert statistics_weights(["counts", "recency", "followed-by-2"]) == (
         "present", "log-count", "recency", "followed-by-2",
     )  # fmt: skip
