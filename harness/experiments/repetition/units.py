@@ -92,6 +92,7 @@ def _fits(s: dict[str, Any], base: bool) -> Iterator[tuple[str, str, str, tuple[
 
 
 def make(name: str, statistics: tuple[str, ...], base: str) -> VocabularySurrogate:
+    """A surrogate of one rung, not fitted."""
     made: type[VocabularySurrogate] = registry.surrogate(name, "vocabulary")
     if name in LOGITS:
         return made(statistics, base)  # type: ignore[call-arg]
