@@ -265,7 +265,13 @@ def _rewrite(path: Path, prompts: set[str]) -> None:
 
 
 def test_without_prompts_to_choose_by_nothing_is_chosen(tmp_path: Path, small_model: Path) -> None:
-    small = {"choice_prompts": 0, "warm_starts": [0], "hazard_rollouts": 0, "statistics": ["counts"]}
+    small = {
+        "choice_prompts": 0,
+        "warm_starts": [0],
+        "hazard_rollouts": 0,
+        "statistics": ["counts"],
+        "alternatives": {},
+    }
     done = harness.run(write_config(tmp_path, small_model, **small), out=tmp_path / "run", executor="serial")
     assert not {"training_energy", "chosen_rung"} & set(done.rows["metric"])
     units = [json.loads(path.read_text(encoding="utf-8")) for path in done.path.glob("units/*/unit.json")]
