@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from ccmc._data.numbered import NumberedText
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.names import ABOUT, columns_of, weights_of
+from ccmc._logit.rows import embeddings_of
 from ccmc.base import BaseTransition
 from ccmc.choice import BASE, ChoiceRows, LogitFit
 from ccmc.context_rows import ContextTable, Offset, context_rows
@@ -56,6 +57,8 @@ class ContextLogit:
     def __post_init__(self) -> None:
         names = [name for name in self.weights if name != BASE]
         columns_of(tuple(names))
+        if "similarity" in names:
+            embeddings_of(self.base)
         for name, value in self.weights.items():
             if not np.isfinite(value):
                 raise ValueError(f"the weight {name!r} is {value}: weights are finite")

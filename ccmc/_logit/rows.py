@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ccmc._data.numbered import NumberedText
 from ccmc._data.types import FloatArray, IntArray
-from ccmc._logit.names import Columns, columns_of
+from ccmc._logit.names import KINDS, Columns, columns_of
 from ccmc._logit.terms import Base, Bases
 
 Features = NDArray[np.float32] | NDArray[np.float64]
@@ -41,6 +41,7 @@ def statistics_of(
     """See `ContextTable.of`."""
     from ccmc._data.compiled import run_tasks
     from ccmc._logit.state import fill
+    from ccmc._logit.topic import similarities
 
     sizes = [text.sizes(start) for text, start in zip(texts, starts, strict=True)]
     ptr = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
@@ -60,11 +61,27 @@ def statistics_of(
                 text.local, text.distinct, start, columns.kinds, columns.orders, columns.slots, columns.levels,
                 pairs, base.log_unigram[text.types], int(ptr[low]), made.columns, made.log_base,
             )  # fmt: skip
+            for d in np.flatnonzero(columns.kinds == KINDS["similarity"]):
+                of_types = similarities(text, start, embeddings_of(base)[text.types])
+                made.columns[d, ptr[low] : ptr[high]] = given(of_types, sizes[index])
             made.token[ptr[low] : ptr[high]] = text.types[places(sizes[index])]
             made.query[low:high] = text.types[text.local[start - 1 : -1]]
 
     run_tasks(work, [float(size.sum()) for size in sizes])
     return made
+
+
+def embeddings_of(base: Base) -> NDArray[np.float32]:
+    """[V, d] that `similarity` reads.
+
+    Raises:
+        ValueError: P0 is not kept as logits of a model.
+    """
+    if base.factors is None:
+        raise ValueError(
+            "the statistic similarity reads embeddings, which base transitions kept as logits of a model have alone"
+        )
+    return base.factors.keys
 
 
 def places(size: IntArray) -> IntArray:

@@ -18,8 +18,10 @@ from ccmc._data.types import FloatArray, IntArray
 PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATEST, RECENT = range(10)
 SUFFIX, LOG_SUFFIX, RECENCY_SQUARED, MATCH_SQUARED = range(10, 14)
 UNIGRAM, BASE_BY_MATCH = 14, 15  # these read the base transitions, too
+SIMILARITY = 16  # this one their embeddings: filled in by the caller
 GATE = 100  # a kind plus L times this: 0 unless the longest match has L tokens
-# All but PRESENT, LOG_COUNT, RECENCY, RECENT, RECENCY_SQUARED and UNIGRAM are 0 of types that never followed.
+# All but PRESENT, LOG_COUNT, RECENCY, RECENT, RECENCY_SQUARED, UNIGRAM and SIMILARITY are 0 of types that never
+# followed.
 
 Columns = NDArray[np.float32] | NDArray[np.float64]
 
@@ -177,6 +179,8 @@ def fill(
                 elif kind == UNIGRAM:
                     for j in range(many):
                         own[j] = log_unigram[j]
+                elif kind == SIMILARITY:
+                    own[:] = 0.0
                 else:  # only types that followed have these
                     own[:] = 0.0
                     for index in range(count):

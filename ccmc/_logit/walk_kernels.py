@@ -17,6 +17,7 @@ from ccmc._data.exponentials import exponentials
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.base_kernels import log_of_pair
 from ccmc._logit.state import follow, forget, of_follower
+from ccmc._logit.topic import add_similarity
 from ccmc._sim.random import next_word, seed_stream, unit
 
 Int32Array = NDArray[np.int32]
@@ -45,7 +46,7 @@ class LawArrays(NamedTuple):
     Attributes:
         closed, greedy: 1 or 0; offset: 0 none, 1 counts, 2 followed-by-1.
         heat: by which offsets are multiplied.
-        base, present, log_count, unigram: weights.
+        base, present, log_count, unigram, similarity: weights.
         recent: [K] weight of the fading count of each level.
         levels: [K] orders; with the offset 2, the first is 1.
         kinds, slots, w: [M] of the statistics that only followers of the last token have.
@@ -63,6 +64,7 @@ class LawArrays(NamedTuple):
     present: float
     log_count: float
     unigram: float
+    similarity: float
     recent: FloatArray
     levels: IntArray
     kinds: IntArray
@@ -276,6 +278,8 @@ def utilities(n: int, many: int, count: int, state: State, after: After, law: La
                 law.kinds[d], law.slots[d], j, after.followed, after.total, after.longest, after.latest, log_base[j]
             )
         u[j] += total
+    if law.similarity != 0.0:
+        add_similarity(n, many, law.similarity, state.local, state.keys, u)
     if law.offset == 2:
         for c in range(many):
             times = state.m[c] if after.total[0] == 0.0 else after.followed[0, c]

@@ -61,7 +61,14 @@ def statistic(name, text, token):
     }[kind]
 
 
-def next_token(weights, log_row, text, closed=False, offset="none", log_unigram=None):
+def similarity(text, token, embeddings):
+    """Cosine of a token's embedding with the mean of those of the last 32 tokens of a text."""
+    topic = np.mean([embeddings[other] for other in text[-32:]], axis=0, dtype=float)
+    own = np.asarray(embeddings[token], dtype=float)
+    return own @ topic / np.linalg.norm(own) / np.linalg.norm(topic)
+
+
+def next_token(weights, log_row, text, closed=False, offset="none", log_unigram=None, embeddings=None):
     """[V] probabilities after a text, log_row [V] of log P0."""
     text = list(text)
     u = weights.get("base", 1.0) * np.asarray(log_row, dtype=float)
@@ -72,7 +79,9 @@ def next_token(weights, log_row, text, closed=False, offset="none", log_unigram=
             continue
         static = {"unigram": log_unigram, "base-by-match": log_row}
         for name, weight in weights.items():
-            if name != "base":
+            if name == "similarity":
+                u[token] += weight * similarity(text, token, embeddings)
+            elif name != "base":
                 of_base = static.get(name.partition("-in-match-")[0])
                 scale = 1.0 if of_base is None else of_base[token]
                 u[token] += weight * scale * statistic(name, text, token)

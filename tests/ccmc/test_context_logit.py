@@ -236,6 +236,34 @@ def test_a_gate_opens_in_long_matches_alone():
     assert np.log(loop[3] / loop[5]) == pytest.approx(3.0)
 
 
+def test_similarity_is_the_cosine_with_the_last_tokens(transition, weights, text):
+    base = BaseTransition.from_rows(np.arange(0, V, 2), transition[::2], top=4)
+    with pytest.raises(ValueError, match="similarity reads embeddings"):
+        context_rows([text], ["similarity"], base)
+    with pytest.raises(ValueError, match="similarity reads embeddings"):
+        ContextLogit({"similarity": 1.0}, base)
+    base = as_logits(base, np.random.default_rng(5))
+    keys, given = base.factors.keys, {**weights, "similarity": 1.5}
+    model, contexts = ContextLogit(given, base), [text[:n] for n in (1, 2, 7, 31, 32, 33, 60)]
+    expected = [
+        plain_logit.next_token(given, base.log_row(c[-1]), c, log_unigram=base.log_unigram, embeddings=keys)
+        for c in contexts
+    ]
+    np.testing.assert_allclose(model.next_token(contexts), expected, rtol=1e-6)  # P0 has float32 factors
+    prompt, steps = list(text[:20]), 40
+    greedy = ContextLogit(given, base, closed=True).rollout([prompt], steps, 0, None)[0]
+    for token in greedy:
+        p = plain_logit.next_token(
+            given, base.log_row(prompt[-1]), prompt, closed=True, log_unigram=base.log_unigram, embeddings=keys
+        )
+        assert token == p.argmax()
+        prompt.append(int(token))
+    drawn = np.bincount(model.rollout([text] * 20_000, 1, 3)[:, 0], minlength=V)[np.unique(text)]
+    p = model.next_token([text])[0][np.unique(text)]
+    rest = [20_000 - drawn.sum()], [1 - p.sum()]
+    assert stats.chisquare(np.append(drawn, rest[0]), 20_000 * np.append(p, rest[1])).pvalue > 1e-4
+
+
 def test_wrong_input_is_named(transition):
     base = BaseTransition.from_transition(transition)
     with pytest.raises(ValueError, match="no statistic is called 'colour'"):

@@ -204,6 +204,13 @@ class Repetition(Growing):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _with_embeddings(self) -> Repetition:
+        every = [name for ladder in (self.statistics, *self.alternatives.values()) for e in ladder for name in split(e)]
+        if "similarity" in every and self.base != "model":
+            raise ValueError(f"similarity reads the model's embeddings: it needs base: model, not {self.base}")
+        return self
+
 
 def _ladder(value: tuple[str, ...]) -> tuple[str, ...]:
     """A ladder whose statistics there are, each once."""
@@ -262,7 +269,7 @@ def other_rungs(
 
 BASE, STATISTICS = "base", "statistics"
 """What stands for base transitions, and for all statistics, among the entries that are left out."""
-READS_BASE = ("unigram", "base-by-match")
+READS_BASE = ("unigram", "base-by-match", "similarity")
 """Statistics that are nothing without base transitions."""
 
 

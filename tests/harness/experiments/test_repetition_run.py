@@ -174,6 +174,8 @@ def test_refinements_are_no_settings_of_runs_without_them() -> None:
     plain = Repetition(kind="repetition").model_dump()
     assert not {"on_policy", "on_policy_rungs", "alternatives"} & plain.keys()
     assert _refinements(Repetition(kind="repetition")) == {}
+    with pytest.raises(ValueError, match="similarity reads the model's embeddings"):
+        Repetition(kind="repetition", base="best", statistics=("counts", "similarity"))
     with pytest.raises(ValueError, match="on_policy needs context-logit"):
         Repetition(kind="repetition", on_policy=1, laws=("raw",))
     refined = Repetition(kind="repetition", on_policy=2, alternatives={"log": LADDER})
