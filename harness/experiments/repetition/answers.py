@@ -24,6 +24,7 @@ from harness.experiments.repetition.parts import (
     word_of,
 )
 from harness.experiments.repetition.refinement_table import refined, removed_by
+from harness.experiments.repetition.unseen_table import joint_answers
 from harness.experiments.repetition.walk_tables import skill_of
 from harness.stats.contest import beyond_chance
 from harness.stats.equivalence import Verdict, judged_together
@@ -48,6 +49,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
         ("What could this run have found?", _findable),
     )
     made = [make(part, question) for question, make in questions for part in found]
+    made += joint_answers(found)
     sums = calibrations(rows)
     forecast = [part for part in found if any(metric == "brier_reuse" for metric, _ in part.samples)]
     made += [calibrated(part, sums) for part in forecast]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.core.format import listed
 from harness.experiments.repetition.training_walks import LADDER
+from harness.experiments.repetition.unseen import JOINT
 
 CHOSEN, BELOW, ABOVE = "chosen", "chosen, one less", "chosen, one more"
 """What stands in the place of a rung's name: the chosen one, and the rungs below and above it in the ladder."""
@@ -128,7 +129,7 @@ def with_chosen(rows: pd.DataFrame, chosen: Mapping[str, Chosen]) -> pd.DataFram
         A copy with further rows at its end: of every fold those of its rung; of `NEIGHBOUR_METRICS` also those of the
         rungs below and above.
     """
-    ladder = rows[(rows["surrogate"] == LADDER) & rows["model"].isin(list(chosen)) & rows["fold"].notna()]
+    ladder = rows[rows["surrogate"].isin([LADDER, *JOINT]) & rows["model"].isin(list(chosen)) & rows["fold"].notna()]
     if ladder.empty:
         return rows
     conditions = {text: _condition(text) for text in ladder["condition"].unique()}

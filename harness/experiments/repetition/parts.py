@@ -16,6 +16,7 @@ from harness.experiments._shared.parts import FRAME
 from harness.experiments.repetition.chosen import CHOSEN, NEIGHBOURS, Chosen, choices, short_rung, up_to, with_chosen
 from harness.experiments.repetition.judging import CONSTANT, NEVER, Source
 from harness.experiments.repetition.margins import margins_at
+from harness.experiments.repetition.unseen import JOINT
 from harness.stats.equivalence import Verdict, Word, judge
 from harness.stats.grouped import GroupMean, group_mean
 from harness.stats.intervals import FEWEST_UNITS, Floats
@@ -140,7 +141,7 @@ class Part:
     def sources(self, metric: str, t0: int | None = None) -> list[Source]:
         """Whose figures there are, by law and in the order of the rows; what frames them last.
 
-        The model is left out, and so are refinements of rungs, which have a table of their own.
+        The model is left out, and so are refinements of rungs and weights of other strategies, which have tables.
 
         Args:
             metric: a name in the rows.
@@ -148,11 +149,12 @@ class Part:
         """
         places = {"": len(self.laws), **{law: place for place, law in enumerate(self.laws)}}
         order = {name: place for place, name in enumerate(FIXED)}
+        apart = {MODEL, *JOINT}
         found = [
             one
             for name, one in self.samples
             if name == metric
-            and one.name != MODEL
+            and one.name not in apart
             and one.rung not in NEIGHBOURS
             and not one.refined
             and t0 in (None, one.t0)

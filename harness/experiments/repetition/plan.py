@@ -13,6 +13,7 @@ from harness.experiments.experiment import Request
 from harness.experiments.repetition.experiment import RepetitionExperiment
 from harness.experiments.repetition.settings import COUNTED, READ_OFF, rungs
 from harness.experiments.repetition.training_walks import LADDER, LAW
+from harness.experiments.repetition.unseen import check_unseen, with_joint_fits
 from harness.runs.units import Unit
 
 ROOM = "harness.experiments.repetition"
@@ -23,15 +24,18 @@ def plan(request: Request) -> list[Unit]:
     """Per model: base transitions, and per strategy what is judged."""
     strategies = request.config.generation.strategies
     RepetitionExperiment().check_strategies(strategies)
+    check_unseen(request.settings, strategies)
     units: list[Unit] = []
     for model in request.models:
         texts = {strategy_name(strategy): _texts(request, model, strategy) for strategy in strategies}
         every = [unit for of in texts.values() for unit in of]
         bases = _bases(request, model, every)
-        units += [*every, *bases]
+        own = [*every, *bases]
         for strategy in strategies:
-            units += _of_strategy(request, model, strategy, texts[strategy_name(strategy)], bases)
-        units += _choice(request, model, [unit for unit in units if unit.task == FOLD])
+            own += _of_strategy(request, model, strategy, texts[strategy_name(strategy)], bases)
+        folds = [unit for unit in own if unit.task == FOLD]
+        own += _choice(request, model, [u for u in folds if u.settings["strategy"] not in request.settings.unseen])
+        units += with_joint_fits(request.settings, own, ROOM, request.config.threads)
     return units
 
 

@@ -72,10 +72,10 @@ class Repetition(Growing):
     continues: ClassVar[bool] = True
     harmless: ClassVar[frozenset[str]] = frozenset(
         {"surrogates", "statistics", "rollout_seeds", "removed", "choice_prompts"}
-        | {"on_policy", "on_policy_rungs", "alternatives"}
+        | {"on_policy", "on_policy_rungs", "alternatives", "unseen"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
-        {"hazard_rollouts", "removed", "on_policy", "on_policy_rungs", "alternatives"}
+        {"hazard_rollouts", "removed", "on_policy", "on_policy_rungs", "alternatives", "unseen", "degree"}
     )
 
     kind: Literal["repetition"]
@@ -145,6 +145,12 @@ class Repetition(Growing):
         description="other ladders by name, with as many entries as `statistics`: each of their rungs is compared with "
         "the rung in the same place; those with the same statistics are left out",
     )
+    unseen: tuple[str, ...] = Field(
+        default=(),
+        description="strategies, by their names in rows, such as temperature=0.85, at which one fit of context-logit "
+        "to all others is judged: its weights are a polynomial in the temperature, greedy being 0; they choose no rung",
+    )
+    degree: int = Field(default=1, ge=1, le=4, description="degree of that polynomial")
     margins: Margins = Field(
         default_factory=Margins, description="differences that would not matter: equivalence is tested within them"
     )
@@ -184,6 +190,18 @@ class Repetition(Growing):
         if any(start < 0 for start in value) or len(set(value)) < len(value):
             raise ValueError(f"warm_starts are different numbers of tokens, at least 0, got {list(value)}")
         return value
+
+    @model_validator(mode="after")
+    def _joint(self) -> Repetition:
+        if len(set(self.unseen)) < len(self.unseen):
+            raise ValueError(f"unseen: a strategy is named twice: {', '.join(self.unseen)}")
+        if self.unseen and not ("context-logit" in self.surrogates and "decoded" in self.laws):
+            raise ValueError("unseen needs context-logit among the surrogates and decoded among the laws")
+        if self.unseen and self.base != "model":
+            raise ValueError(
+                "unseen needs base: model, as one fit of several strategies weighs the same base transitions"
+            )
+        return self
 
     @model_validator(mode="after")
     def _removable(self) -> Repetition:

@@ -28,6 +28,7 @@ from harness.experiments.repetition.parts import (
     source_name,
 )
 from harness.experiments.repetition.refinement_table import refined, refinements_table
+from harness.experiments.repetition.unseen_table import judged_unseen, unseen_table
 from harness.experiments.repetition.walk_tables import scores_table, walks_table, warm_table
 from harness.experiments.repetition.worth_table import worth_table
 from harness.stats.equivalence import judged_together
@@ -57,6 +58,8 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     made += [walks_table(found), scores_table(found), how_much_table(rows, found), _open(found)]
     if any(len(part.starts) > 1 for part in found):
         made.append(warm_table(found))
+    if judged_unseen(found):
+        made.append(unseen_table(found))
     if any(metric in EVENTS for part in found for metric, _ in part.samples):
         made.append(hazards_table(found, calibrations(rows)))
     if (chosen := base_table(rows, found)) is not None:

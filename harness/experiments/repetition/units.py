@@ -20,6 +20,7 @@ from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments.repetition.bigrams import BIGRAM
 from harness.experiments.repetition.hazards import FoldHazards
+from harness.experiments.repetition.kept import KeptFit, keep
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.settings import BASE, NO_BASE, left_out, rungs
 from harness.experiments.repetition.training_walks import TrainingWalks
@@ -37,6 +38,7 @@ def fold(work: Work) -> pd.DataFrame:
     rows = opened.rows(work)
     _base_rows(rows, opened)
     walks: list[dict[str, Any]] = []
+    fits: dict[str, KeptFit] = {}
     hazards = FoldHazards(rows, s, train, judged)
     hazards.of_model()
     training = TrainingWalks(rows, s, [work.inputs[0], *work.inputs[2 + len(s["neutral"]) :]])
@@ -49,6 +51,8 @@ def fold(work: Work) -> pd.DataFrame:
         observations = opened.observations(law)
         surrogate = make(name, statistics, chosen).fit(observations)
         condition = {"law": law, **({"rung": rung} if rung else {})}
+        if (law, name) == ("decoded", LOGITS[0]):
+            fits[rung] = KeptFit.of(surrogate)  # type: ignore[arg-type]
         for fact in surrogate.extra_rows():
             where = {**fact.where, "condition": {**condition, **fact.where.get("condition", {})}}
             rows.add(fact.metric, fact.value, surrogate=name, split="train", **where)
@@ -68,6 +72,7 @@ def fold(work: Work) -> pd.DataFrame:
             where = _where(LOGITS[0], {"law": "decoded", "without": entry}, text)
             _log_loss(rows, surrogate.along(text), where)
     write_parquet(pd.DataFrame(walks), work.folder / "trajectories.parquet")
+    keep(work.folder, fits)
     return rows.frame()
 
 

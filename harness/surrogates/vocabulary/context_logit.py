@@ -32,6 +32,9 @@ class ContextLogitSurrogate(LogitSurrogate):
 
     Attributes:
         closed: only tokens of the context can come.
+        weights_: name -> fitted weight.
+        curvature_: [W, W] second derivatives of what the fit minimised, the sum over choices, at its weights.
+        choices_: how many choices it was fitted to.
 
     Args:
         statistics: names of `ccmc.context_logit.STATISTICS`.
@@ -77,6 +80,9 @@ class ContextLogitSurrogate(LogitSurrogate):
         errors = fit.standard_errors().tolist() if several else []
         self.weights_ = dict(zip(fit.names, fit.weights.tolist(), strict=True))
         self.errors_ = dict(zip(fit.names, errors, strict=False))
+        free = np.ix_(fit.free, fit.free)
+        self.curvature_ = fit.curvature[free] + self.ridge * np.eye(len(fit.names))
+        self.choices_ = len(rows)
         self.loss_ = -fit.log_likelihood / len(rows)
         self.model_ = ContextLogit.from_fit(fit, base, self.closed)
         return self
