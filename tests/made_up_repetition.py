@@ -148,7 +148,7 @@ def _choice(model: str, strategies: int, chosen: Mapping[int, str], energies: Ma
     """What the unit of the choice leaves."""
     rows = Rows(experiment="repetition", model=model, surrogate="context-logit", split="train", n=16)
     for fold, rung in chosen.items():
-        condition = {"law": "decoded", "rung": rung, "least": RUNGS[-1]}
+        condition = {"law": "decoded", "rung": rung}
         rows.add("chosen_rung", RUNGS.index(rung) + 1, fold=fold, condition=condition)
         for name in RUNGS:
             where = {"fold": fold, "condition": {"law": "decoded", "rung": name}}

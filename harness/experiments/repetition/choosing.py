@@ -1,8 +1,9 @@
 """The unit that chooses a rung of the ladder: one rule for all strategies of a model, before judged prompts are read.
 
 Each fold chooses by its own training prompts. Energy scores of a prompt are summed over strategies, each in the spreads
-of its own training texts. Of all rungs the one with the least mean is the reference, and the lowest rung whose mean is
-not significantly larger is chosen. The unit reads no row but those of training prompts.
+of its own training texts; the rung with the least mean is chosen. "The lowest that is not significantly worse" would
+depend on how many prompts there are: by few of them it is the first rung, whatever it repeats. The unit reads no row
+but those of training prompts.
 """
 
 from __future__ import annotations
@@ -18,16 +19,14 @@ from numpy.typing import ArrayLike
 from harness.core.rows import Rows, with_factors
 from harness.experiments.repetition.training_walks import LADDER, LAW, METRIC
 from harness.runs.units import Work
-from harness.stats.equivalence import ALPHA
 from harness.stats.grouped import group_mean
 from harness.stats.intervals import Floats
 from harness.stats.significance import holm
 
 LOSS = "training_loss"
 RULE = (
-    "in each fold one for all strategies, chosen by the fold's training prompts: the lowest whose energy score, summed "
-    "over strategies, is not significantly above the least one (paired by prompt, over groups, two-sided, Holm, "
-    f"p > {ALPHA}); of equal least ones that with the least log loss"
+    "in each fold one for all strategies, chosen by the fold's training prompts: the one with the least mean energy "
+    "score of its walks, summed over strategies; of equal ones that with the least log loss"
 )
 """How a rung is chosen, as tables say it."""
 UNTESTED = "too few groups, or too few that differ"
@@ -40,14 +39,12 @@ class Choice:
 
     Attributes:
         place: of the chosen rung in the ladder, from 0.
-        least: of the rung with the least mean energy score.
         means: [rungs] mean over prompts.
-        p: of each rung the corrected p-value of its distance to the least one; None where nothing could be tested, and
-            of the least one itself.
+        p: of each rung the p-value of its distance to the chosen one (paired by prompt, over groups, two-sided, Holm);
+            None where nothing could be tested, and of the chosen one itself.
     """
 
     place: int
-    least: int
     means: Floats
     p: tuple[float | None, ...]
 
@@ -61,7 +58,7 @@ def choose(energies: ArrayLike, groups: ArrayLike, losses: ArrayLike) -> Choice:
         losses: [rungs] log losses on training texts, summed over strategies.
 
     Returns:
-        The rung. One that could not be tested against the least counts as not above it.
+        The rung. How far the others are above it decides nothing, and is shown.
 
     Raises:
         ValueError: no rung or prompt, shapes that do not fit, or a value that is not finite (its place is named).
@@ -81,8 +78,7 @@ def choose(energies: ArrayLike, groups: ArrayLike, losses: ArrayLike) -> Choice:
     p: list[float | None] = [None] * len(scores)
     for place, one, value in zip(others, raw, corrected, strict=True):
         p[place] = None if one is None else float(value)
-    chosen = next(place for place, one in enumerate(p) if place == least or one is None or one > ALPHA)
-    return Choice(chosen, least, means, tuple(p))
+    return Choice(least, means, tuple(p))
 
 
 def choose_rungs(work: Work) -> pd.DataFrame:
@@ -99,14 +95,13 @@ def choose_rungs(work: Work) -> pd.DataFrame:
             rows.add("chosen_rung", None, missing=said, fold=fold, n=0, condition={"law": LAW})
             continue
         choice = choose(energies, groups, losses)
-        chosen, least = rungs[choice.place], rungs[choice.least]
-        condition = {"law": LAW, "rung": chosen, "least": least}
+        condition = {"law": LAW, "rung": rungs[choice.place]}
         rows.add("chosen_rung", choice.place + 1, fold=fold, n=n, condition=condition)
         for place, rung in enumerate(rungs):
             where = {"fold": fold, "n": n, "condition": {"law": LAW, "rung": rung}}
             rows.add("choice_energy", float(choice.means[place]), **where)
             rows.add("choice_loss", float(losses[place]), **where)
-            if place != choice.least:
+            if place != choice.place:
                 p = choice.p[place]
                 rows.add("choice_p", p, missing=UNTESTED if p is None else None, **where)
     return rows.frame()

@@ -56,13 +56,11 @@ class Chosen:
         folds: fold -> its rung.
         rungs: all rungs, in the order of the ladder.
         prompts: the fewest and the most training prompts that a fold chose by.
-        untested: some rung could not be tested against the least one.
     """
 
     folds: Mapping[int, str]
     rungs: tuple[str, ...]
     prompts: tuple[int, int]
-    untested: bool
 
     @property
     def counts(self) -> dict[str, int]:
@@ -100,7 +98,7 @@ def choices(rows: pd.DataFrame) -> dict[str, Chosen]:
     Args:
         rows: of the experiment, from one run.
     """
-    metrics = ["chosen_rung", "choice_energy", "choice_p"]
+    metrics = ["chosen_rung", "choice_energy"]
     of_units = rows[rows["metric"].isin(metrics) & (rows["surrogate"] == LADDER)]
     found = {}
     for model, own in of_units.groupby("model", sort=False):
@@ -113,8 +111,7 @@ def choices(rows: pd.DataFrame) -> dict[str, Chosen]:
         }
         every = own.loc[own["metric"] == "choice_energy", "condition"]
         rungs = tuple(dict.fromkeys(str(_condition(text)["rung"]) for text in every))
-        untested = bool(own.loc[own["metric"] == "choice_p", "value"].isna().any())
-        found[str(model)] = Chosen(folds, rungs, (int(picked["n"].min()), int(picked["n"].max())), untested)
+        found[str(model)] = Chosen(folds, rungs, (int(picked["n"].min()), int(picked["n"].max())))
     return found
 
 

@@ -92,15 +92,12 @@ def chosen_table(found: Sequence[Part]) -> Table:
 
 
 def chosen_words(found: Sequence[Part]) -> str:
-    """The rule, which rungs it chose, and what it could not test."""
+    """The rule, and which rungs it chose."""
     of = {model: own[0].choice for model, own in by_model(found).items()}
     said = {model: one for model, one in of.items() if one is not None}
     names = [f"{model}: {one.words}" if len(said) > 1 else one.words for model, one in said.items()]
     low, high = min(one.prompts[0] for one in said.values()), max(one.prompts[1] for one in said.values())
-    text = f"Rung of the ladder: {RULE}. By {counted([low, high], 'training prompt')} in each fold: {'; '.join(names)}."
-    if any(one.untested for one in said.values()):
-        text += " Some rungs could not be tested against the least one and count as not above it."
-    return text
+    return f"Rung of the ladder: {RULE}. By {counted([low, high], 'training prompt')} in each fold: {'; '.join(names)}."
 
 
 def rivals_table(found: Sequence[Part]) -> Table:
@@ -176,16 +173,16 @@ def choice_table(rows: pd.DataFrame, found: Sequence[Part]) -> Table:
             Column("rung", left=True),
             Column("chosen", "folds"),
             Column("energy, training"),
-            Column("above the least", "folds", priority=2),
+            Column("above it", "folds", priority=2),
             Column("log loss", "nats", priority=3),
             Column("energy, judged", priority=1),
             Column("seen - judged", signed=True, priority=4),
         ],
         LazyRows(body),
-        f"{chosen_words(found)} energy, log loss: summed over strategies, means over folds. above the least: folds in "
-        "which it is significantly above. energy, judged: of the same rung on held-out prompts, which chose nothing. "
-        "seen - judged: what the energy score of a prompt gains from fits that saw its text, of the prompts that were "
-        f"both walked from in training and judged. {MEANS} {DIFFERENCES}",
+        f"{chosen_words(found)} energy, log loss: summed over strategies, means over folds. above it: folds in "
+        "which a rung is significantly above the chosen one. energy, judged: of the same rung on held-out prompts, "
+        "which chose nothing. seen - judged: what the energy score of a prompt gains from fits that saw its text, of "
+        f"the prompts that were both walked from in training and judged. {MEANS} {DIFFERENCES}",
     )
 
 

@@ -175,7 +175,7 @@ register.measure(
     unit="probability",
     absolute=0.0001,
     label="p-value of a choice",
-    about="corrected p-value of a rung's energy score on training prompts against the least one",
+    about="corrected p-value of a rung's energy score on training prompts against the chosen one",
 )
 
 register.measure(
