@@ -28,6 +28,7 @@ from ccmc.positional import (
     PositionalChain,
     RotaryChain,
 )
+from ccmc.regimes import RegimeFit, RegimeLogit, RegimeRows, fit_regimes
 from ccmc.simulate import simulate
 from ccmc.winners import Alternative, Winners, winners
 
@@ -58,6 +59,9 @@ __all__ = [
     "Observations",
     "PairFit",
     "PositionalChain",
+    "RegimeFit",
+    "RegimeLogit",
+    "RegimeRows",
     "RotaryChain",
     "TextBases",
     "Winners",
@@ -71,6 +75,7 @@ __all__ = [
     "fit_context_logit",
     "fit_mle",
     "fit_pairs",
+    "fit_regimes",
     "identifiability",
     "log_normalised",
     "log_sums",

@@ -97,6 +97,31 @@ def roll(law: Law, prompts: Sequence[IntArray], steps: int, seed: int) -> IntArr
     return out
 
 
+def roll_regimes(
+    columns: Columns, weights: Sequence[FloatArray], base: Base, transition: FloatArray, first: FloatArray,
+    prompts: Sequence[IntArray], steps: int, seed: int,
+) -> IntArray:  # fmt: skip
+    """See `RegimeLogit.rollout`; `first` [n, 2] are the states after the prompts."""
+    from ccmc._data.compiled import run_tasks
+    from ccmc._logit.regime_kernels import walk_regimes
+    from ccmc._sim.random import name_paths
+
+    key = np.random.SeedSequence(seed).generate_state(4, np.uint64).astype(np.uint64)
+    called = np.empty((len(prompts), 3), np.uint64)
+    name_paths(np.concatenate([*prompts, np.empty(0, np.int64)]), _offsets(prompts), called)
+    out = np.empty((len(prompts), steps), np.int64)
+    one, two = (Law(columns, vector, base, False, "none", 1.0) for vector in weights)
+    size = max((len(prompt) for prompt in prompts), default=0) + steps
+    arrays = one.arrays(size), two.arrays(size)
+
+    def work(tasks: IntArray) -> None:
+        for k in tasks:
+            walk_regimes(prompts[k], key, called[k], *arrays, one.base, transition, first[k], out[k])
+
+    run_tasks(work, np.ones(len(prompts)))
+    return out
+
+
 def _runs(called: np.ndarray[tuple[int, int], np.dtype[np.uint64]]) -> list[int]:
     """Where runs of equal prompts begin, none longer than `PATHS`; last how many prompts there are."""
     edges = [0] if len(called) else []

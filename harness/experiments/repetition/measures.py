@@ -212,6 +212,22 @@ register.measure(
 )
 
 register.measure(
+    "regime_share",
+    unit="share",
+    absolute=0.0001,
+    label="share of the second regime",
+    about="mean probability of the second state of a context logit with two regimes, along training texts",
+)
+
+register.measure(
+    "regime_stay",
+    unit="probability",
+    absolute=0.0001,
+    label="stays in its regime",
+    about="probability that a context logit with two regimes stays in a state from one token to the next",
+)
+
+register.measure(
     "kept_mass",
     unit="probability",
     absolute=0.0001,

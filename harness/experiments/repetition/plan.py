@@ -182,6 +182,8 @@ def _refinements(settings: Any) -> dict[str, tuple[str, dict[str, Any]]]:
     if settings.on_policy:
         own = {"on_policy": settings.on_policy, "on_policy_rungs": settings.on_policy_rungs}
         found["on_policy"] = ("refits to own walks", own)
+    if settings.regimes != "none":
+        found["regimes"] = ("two regimes", {"regimes": settings.regimes})
     if settings.alternatives:
         found["alternatives"] = (
             "other ladders",

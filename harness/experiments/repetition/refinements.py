@@ -6,6 +6,8 @@ in its own text and the model's texts have not, then has a target. This is DAgge
 
 `alternatives`: other ladders, entry by entry beside the entries of `statistics`.
 
+`regimes`: two sets of weights and a hidden state that tends to stay, see `ccmc.regimes`.
+
 Source: Ross, Gordon and Bagnell 2011, A reduction of imitation learning and structured prediction to no-regret online
 learning.
 """
@@ -22,8 +24,9 @@ from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import Continuation
 from harness.experiments.repetition.opened import Opened
+from harness.experiments.repetition.regime_logit import RegimeSurrogate
 from harness.experiments.repetition.scores import laws_along
-from harness.experiments.repetition.settings import ON_POLICY, other_rungs, rungs
+from harness.experiments.repetition.settings import ON_POLICY, REGIMES, other_rungs, rungs
 from harness.experiments.repetition.units import make, one_step, walk
 from harness.runs.units import Work
 from harness.runs.writing import write_parquet
@@ -40,8 +43,7 @@ def on_policy(work: Work) -> pd.DataFrame:
     work.progress(0.0, "loading the model")
     model = loading.model_of(work.local)
     judged = _Refined(work, opened)
-    every = list(rungs(tuple(s["statistics"])).items())
-    chosen = every if s["on_policy_rungs"] == "all" else every[-1:]
+    chosen = _wanted(s, s["on_policy_rungs"])
     total = len(chosen) * (s["on_policy"] + 1)
     for place, (rung, statistics) in enumerate(chosen):
         surrogate = make(LADDER, statistics, opened.chosen).fit(opened.observations(LAW))
@@ -64,6 +66,22 @@ def alternatives(work: Work) -> pd.DataFrame:
         work.progress(index / len(plan), f"{name} at {rung}")
         judged.add(make(LADDER, statistics, opened.chosen).fit(opened.observations(LAW)), rung, name)
     return judged.done()
+
+
+def regimes(work: Work) -> pd.DataFrame:
+    """Do the fits of one fold with a hidden state."""
+    s, opened = work.settings, Opened.of(work)
+    judged, chosen = _Refined(work, opened), _wanted(work.settings, s["regimes"])
+    for place, (rung, statistics) in enumerate(chosen):
+        work.progress(place / len(chosen), f"{REGIMES} at {rung}")
+        judged.add(RegimeSurrogate(statistics, opened.chosen).fit(opened.observations(LAW)), rung, REGIMES)
+    return judged.done()
+
+
+def _wanted(s: dict[str, Any], which: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Rungs with their statistics: `all`, or the `last`."""
+    every = list(rungs(tuple(s["statistics"])).items())
+    return every if which == "all" else every[-1:]
 
 
 def walked(

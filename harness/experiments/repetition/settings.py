@@ -72,10 +72,10 @@ class Repetition(Growing):
     continues: ClassVar[bool] = True
     harmless: ClassVar[frozenset[str]] = frozenset(
         {"surrogates", "statistics", "rollout_seeds", "removed", "choice_prompts"}
-        | {"on_policy", "on_policy_rungs", "alternatives", "unseen"}
+        | {"on_policy", "on_policy_rungs", "alternatives", "regimes", "unseen"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
-        {"hazard_rollouts", "removed", "on_policy", "on_policy_rungs", "alternatives", "unseen", "degree"}
+        {"hazard_rollouts", "removed", "on_policy", "on_policy_rungs", "alternatives", "regimes", "unseen", "degree"}
     )
 
     kind: Literal["repetition"]
@@ -140,6 +140,10 @@ class Repetition(Growing):
     on_policy_rungs: Literal["last", "all"] = Field(
         default="last", description="which rungs are fitted again to their own walks"
     )
+    regimes: Literal["none", "last", "all"] = Field(
+        default="none",
+        description="which rungs are also fitted with two sets of weights and a hidden state that tends to stay",
+    )
     alternatives: dict[str, tuple[str, ...]] = Field(
         default={},
         description="other ladders by name, with as many entries as `statistics`: each of their rungs is compared with "
@@ -170,7 +174,7 @@ class Repetition(Growing):
     @classmethod
     def _alternatives(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         for name, ladder in value.items():
-            if not name or name == ON_POLICY:
+            if name in ("", ON_POLICY, REGIMES):
                 raise ValueError(f"an alternative cannot be called {name!r}")
             _ladder(ladder)
         return value
@@ -212,6 +216,7 @@ class Repetition(Growing):
     @model_validator(mode="after")
     def _refinable(self) -> Repetition:
         refined = "on_policy" if self.on_policy else "alternatives" if self.alternatives else ""
+        refined = refined or ("regimes" if self.regimes != "none" else "")
         if refined and not ("context-logit" in self.surrogates and "decoded" in self.laws):
             raise ValueError(f"{refined} needs context-logit among the surrogates and decoded among the laws")
         for name, ladder in self.alternatives.items():
@@ -264,8 +269,8 @@ def rungs(statistics: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-ON_POLICY = "on policy"
-"""What a refit to own walks is called in rows."""
+ON_POLICY, REGIMES = "on policy", "two regimes"
+"""What refits to own walks, and fits with a hidden state, are called in rows."""
 
 
 def other_rungs(

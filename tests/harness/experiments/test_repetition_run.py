@@ -41,7 +41,11 @@ def write_config(folder: Path, model: Path, **changes: Any) -> Path:
     (folder / "prompts.yaml").write_text(yaml.safe_dump(prompts), encoding="utf-8")
     experiment = {"kind": "repetition", "neutral": [texts[0][:3]], "statistics": ["counts", "recency + followed-by-1"]}
     experiment |= {"rollout_seeds": 2, "hazard_rollouts": 2, "removed": True}
-    experiment |= {"on_policy": 1, "alternatives": {"log counts": ["counts", "recency + log-followed-by-1"]}}
+    experiment |= {
+        "on_policy": 1,
+        "regimes": "last",
+        "alternatives": {"log counts": ["counts", "recency + log-followed-by-1"]},
+    }
     config = {
         "name": "repetition",
         "models": [str(model)],
@@ -126,7 +130,7 @@ def test_refinements_are_judged_beside_their_rungs(run: Any) -> None:
     rows = rows.assign(refined=rows["condition"].map(lambda c: c.get("refined")), rung=rows["condition"].map(
         lambda c: c.get("rung")))  # fmt: skip
     refined = rows[rows["refined"].notna()]
-    assert set(refined["refined"]) == {"on policy", "log counts"}
+    assert set(refined["refined"]) == {"on policy", "log counts", "two regimes"}
     assert set(refined["rung"]) == {"recency + followed-by-1"}  # the first rungs of both ladders are the same
     assert set(refined["condition"].map(lambda c: c["law"])) == {"decoded"}
     for metric in ("log_loss", "new_share", "seq_rep_4", "energy_score"):
@@ -142,10 +146,11 @@ def test_refinements_are_judged_beside_their_rungs(run: Any) -> None:
     assert len(both) == len(plain) == len(own)
     assert (both["plain"] != both["value"]).all()
     walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
-    assert {"on policy", "log counts"} <= set(walks["refined"])
+    assert {"on policy", "log counts", "two regimes"} <= set(walks["refined"])
+    assert {"regime_share", "regime_stay"} <= set(refined["metric"])
     names = {table.name: table for table in run.tables()}
     assert "repetition.refinements" in names
-    assert set(names["repetition.refinements"].column("refinement")) >= {"on policy", "log counts"}
+    assert set(names["repetition.refinements"].column("refinement")) >= {"on policy", "log counts", "two regimes"}
 
 
 def test_walks_from_training_prompts_carry_the_models_law(tmp_path: Path, small_model: Path) -> None:
@@ -172,15 +177,15 @@ def test_walks_from_training_prompts_carry_the_models_law(tmp_path: Path, small_
 
 def test_refinements_are_no_settings_of_runs_without_them() -> None:
     plain = Repetition(kind="repetition").model_dump()
-    assert not {"on_policy", "on_policy_rungs", "alternatives"} & plain.keys()
+    assert not {"on_policy", "on_policy_rungs", "alternatives", "regimes"} & plain.keys()
     assert _refinements(Repetition(kind="repetition")) == {}
     with pytest.raises(ValueError, match="similarity reads the model's embeddings"):
         Repetition(kind="repetition", base="best", statistics=("counts", "similarity"))
     with pytest.raises(ValueError, match="on_policy needs context-logit"):
         Repetition(kind="repetition", on_policy=1, laws=("raw",))
-    refined = Repetition(kind="repetition", on_policy=2, alternatives={"log": LADDER})
+    refined = Repetition(kind="repetition", on_policy=2, regimes="all", alternatives={"log": LADDER})
     assert _of_surrogates(refined) == _of_surrogates(Repetition(kind="repetition"))
-    assert set(_refinements(refined)) == {"on_policy", "alternatives"}
+    assert set(_refinements(refined)) == {"on_policy", "regimes", "alternatives"}
 
 
 def test_alternatives_stand_in_the_place_of_rungs() -> None:
@@ -332,7 +337,11 @@ def test_a_closed_model_is_refused_for_its_base_and_judged_without_one(tmp_path:
         harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
     assert not (tmp_path / "run").exists()
     given += ["experiments.repetition.base=none", "experiments.repetition.removed=false"]
-    given += ["experiments.repetition.on_policy=0", "experiments.repetition.alternatives={}"]
+    given += [
+        "experiments.repetition.on_policy=0",
+        "experiments.repetition.alternatives={}",
+        "experiments.repetition.regimes=none",
+    ]
     given += ["experiments.repetition.surrogates=[context-logit-closed]"]
     done = harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
     new = done.rows[
