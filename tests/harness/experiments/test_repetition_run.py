@@ -216,7 +216,10 @@ def test_every_fold_walks_from_its_training_prompts_and_chooses_one_rung(run: An
     assert chosen["strategy"].isna().all()  # one for all strategies
     assert set(run.trajectories["split"].dropna()) == {"held_out"}
     (table,) = [one for one in run.tables() if one.name == "repetition.chosen"]
-    assert "counts in all 2 folds" in table.caption  # four prompts in two groups cannot show that it is worse
+    of_rungs = walked.groupby(["fold", "strategy", "condition"])["value"].mean().groupby(["fold", "condition"]).sum()
+    for number, condition in zip(chosen["fold"], chosen["condition"], strict=True):
+        assert json.loads(condition)["rung"] == json.loads(of_rungs[number].idxmin())["rung"]
+    assert "the one with the least mean energy score" in table.caption
 
 
 def test_the_choice_does_not_see_what_follows_judged_prompts(run: Any, tmp_path: Path) -> None:
