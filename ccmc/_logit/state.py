@@ -20,8 +20,8 @@ SUFFIX, LOG_SUFFIX, RECENCY_SQUARED, MATCH_SQUARED = range(10, 14)
 UNIGRAM, BASE_BY_MATCH = 14, 15  # these read the base transitions, too
 SIMILARITY = 16  # this one their embeddings: filled in by the caller
 GATE = 100  # a kind plus L times this: 0 unless the longest match has L tokens
-# All but PRESENT, LOG_COUNT, RECENCY, RECENT, RECENCY_SQUARED, UNIGRAM and SIMILARITY are 0 of types that never
-# followed.
+ALONE = (PRESENT, LOG_COUNT, RECENCY, RECENT, RECENCY_SQUARED, UNIGRAM, SIMILARITY)
+"""All others are 0 of types that never followed."""
 
 Columns = NDArray[np.float32] | NDArray[np.float64]
 
@@ -120,6 +120,38 @@ def of_follower(
 
 
 @kernel
+def of_types(
+    kind: int, order: int, n: int, log_m: FloatArray, last: IntArray, fading: FloatArray, log_unigram: FloatArray,
+    log_whole: FloatArray, out: Columns,
+) -> None:  # fmt: skip
+    """A statistic that types have whether they followed or not, of all types of a context of n tokens.
+
+    Args:
+        kind, order: of the statistic.
+        n: tokens of the context.
+        log_m, last, fading: [U] log counts, last positions, and logs of fading counts when they occurred.
+        log_unigram: [U].
+        log_whole: logs of 1, 1, 2, 3, ...
+        out: [types of the context].
+    """
+    for j in range(len(out)):
+        if kind == PRESENT:
+            out[j] = 1.0
+        elif kind == LOG_COUNT:
+            out[j] = log_m[j]
+        elif kind == RECENCY:
+            out[j] = log_whole[n - last[j]]
+        elif kind == RECENCY_SQUARED:
+            out[j] = log_whole[n - last[j]] ** 2
+        elif kind == RECENT:  # log of the count in which an occurrence fades by 1/e within `order` tokens
+            out[j] = fading[j] - float(n - 1 - last[j]) / float(order)
+        elif kind == UNIGRAM:
+            out[j] = log_unigram[j]
+        else:  # SIMILARITY
+            out[j] = 0.0
+
+
+@kernel
 def fill(
     local: IntArray, distinct: IntArray, start: int, kinds: IntArray, orders: IntArray, slots: IntArray,
     levels: IntArray, pairs: FloatArray, log_unigram: FloatArray, at: int, out: Columns, log_base: FloatArray,
@@ -159,33 +191,16 @@ def fill(
         last[token] = n - 1
         count = follow(local, n, previous, length, levels, followed, total, longest, latest, touched)
         if n >= start:
-            many = distinct[n - 1]
-            base = pairs[token]
+            many, base = distinct[n - 1], pairs[token]
             for d in range(len(kinds)):
-                own, kind = out[d][at : at + many], kinds[d]
-                if kind == PRESENT:
-                    own[:] = 1.0
-                elif kind == LOG_COUNT:
-                    for j in range(many):
-                        own[j] = log_m[j]
-                elif kind in (RECENCY, RECENCY_SQUARED):
-                    for j in range(many):
-                        passed = log_whole[n - last[j]]
-                        own[j] = passed if kind == RECENCY else passed * passed
-                elif kind == RECENT:
-                    fading, order = log_faded[slots[d]], float(orders[d])
-                    for j in range(many):
-                        own[j] = fading[j] - float(n - 1 - last[j]) / order
-                elif kind == UNIGRAM:
-                    for j in range(many):
-                        own[j] = log_unigram[j]
-                elif kind == SIMILARITY:
-                    own[:] = 0.0
-                else:  # only types that followed have these
-                    own[:] = 0.0
-                    for index in range(count):
-                        j = touched[index]
-                        own[j] = of_follower(kind, slots[d], j, followed, total, longest, latest, base[j])
+                own, slot = out[d][at : at + many], slots[d]
+                if kinds[d] in ALONE:
+                    of_types(kinds[d], orders[d], n, log_m, last, log_faded[slot], log_unigram, log_whole, own)
+                    continue
+                own[:] = 0.0
+                for index in range(count):
+                    j = touched[index]
+                    own[j] = of_follower(kinds[d], slot, j, followed, total, longest, latest, base[j])
             own_base = log_base[at : at + many]
             for j in range(many):
                 own_base[j] = base[j]

@@ -265,6 +265,16 @@ def add(j: int, n: int, state: State, law: LawArrays, log_unigram: FloatArray) -
 
 
 @kernel
+def grown(j: int, n: int, state: State, after: After, law: LawArrays, log_unigram: FloatArray) -> int:
+    """Make type j the n-th token of the context, and find what followed it. How many types did."""
+    add(j, n, state, law, log_unigram)
+    return follow(
+        state.local, n, state.previous, state.length, law.levels, after.followed, after.total, after.longest,
+        after.latest, after.touched,
+    )  # fmt: skip
+
+
+@kernel
 def utilities(n: int, many: int, count: int, state: State, after: After, law: LawArrays, u: FloatArray) -> float:
     """Utilities of the types of the context into `u`. Their largest."""
     log_base, fixed, last, aged, a = state.log_base[state.local[n - 1]], state.fixed, state.last, law.aged, law.base
@@ -359,11 +369,7 @@ def walks(
     for token in prompt:
         first = number(token, first, state, base)
     for n in range(1, start):
-        add(state.place[prompt[n - 1]], n, state, law, base.log_unigram)
-        count = follow(
-            state.local, n, state.previous, state.length, law.levels, after.followed, after.total, after.longest,
-            after.latest, after.touched,
-        )  # fmt: skip
+        count = grown(state.place[prompt[n - 1]], n, state, after, law, base.log_unigram)
         forget(after.touched, count, after.followed, after.longest)
     m, fixed, faded = state.m.copy(), state.fixed.copy(), state.faded.copy()
     last, seen, length = state.last.copy(), state.seen.copy(), state.length.copy()
@@ -372,11 +378,7 @@ def walks(
         seed_stream(key, names[path], stream)
         many, token = first, prompt[start - 1]
         for n in range(start, size):
-            add(state.place[token], n, state, law, base.log_unigram)
-            count = follow(
-                state.local, n, state.previous, state.length, law.levels, after.followed, after.total, after.longest,
-                after.latest, after.touched,
-            )  # fmt: skip
+            count = grown(state.place[token], n, state, after, law, base.log_unigram)
             at = state.place[token]
             if at < first and state.known[at] < first:
                 base_of_types(token, first, law.base, state, base)

@@ -8,17 +8,32 @@ kept for a position.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ccmc import BaseTransition, ContextLogit, NumberedText, smooth_unigram
+from ccmc import BaseTransition, ContextLogit, ContextTable, NumberedText, smooth_unigram
 from harness.core.declarations import SurrogateDeclaration
 from harness.data.texts import FloatArray, IntArray
 from harness.surrogates.base import Fact
+
+
+class LastTable:
+    """The statistics of contexts that were computed last, for all that read some of them with the same base."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._table: ContextTable | None = None
+
+    def holding(self, key: object, names: Sequence[str], make: Callable[[], ContextTable]) -> ContextTable:
+        """The last table where it is of this key and has these statistics, else a new one."""
+        if self._table is None or self._key != key or not set(names) <= set(self._table.names):
+            self._key, self._table = key, None
+            self._table = make()
+        return self._table
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,15 @@ class ScoredText:
     tokens: IntArray
     start: int
     laws: Mapping[str, Law]
+
+    @cached_property
+    def _table(self) -> LastTable:
+        return LastTable()
+
+    def contexts(self, base: BaseTransition, names: Sequence[str]) -> ContextTable:
+        """Statistics of its contexts, those with these names at least."""
+        make = partial(ContextTable.of, [self.tokens], names, base, self.start)
+        return self._table.holding(id(base), names, make)
 
     @cached_property
     def numbered(self) -> NumberedText:
@@ -116,15 +140,71 @@ class VocabularyObservations:
     vocab_size: int
     of_texts: Mapping[str, Sequence[BaseTransition]] = field(default_factory=dict)
 
+    def under(self, law: str) -> VocabularyObservations:
+        """The same texts, to be fitted to another law: what was computed of their contexts stays."""
+        other = replace(self, law=law)
+        other.__dict__.update(_table=self._table, _targets=self._targets)
+        return other
+
+    @cached_property
+    def _table(self) -> LastTable:
+        return LastTable()
+
     def to_fit(self, base: str) -> list[BaseTransition]:
         """The base transitions of each text, by which it is fitted."""
         return list(self.of_texts.get(base, [self.bases[base]] * len(self.texts)))
+
+    def contexts(self, base: str, names: Sequence[str]) -> ContextTable:
+        """Statistics of the contexts of all texts, those with these names at least."""
+        texts = self.texts
+        make = partial(
+            ContextTable.of,
+            [text.tokens for text in texts],
+            names,
+            self.to_fit(base),
+            [text.start for text in texts],
+            np.float32,
+        )
+        return self._table.holding(base, names, make)
+
+    def targets(self, base: str) -> list[tuple[FloatArray, FloatArray]]:
+        """The law along each text as `ccmc.context_rows` takes targets."""
+        if (key := (self.law, base)) not in self._targets:
+            laws = [text.laws[self.law] for text in self.texts]
+            inside = [np.asarray(law.inside, dtype=np.float64) for law in laws]
+            within = self.contexts(base, ()).expected_log_base(inside)
+            self._targets.clear()  # one law is fitted after the other
+            self._targets[key] = [
+                (mass, beyond_of(law, one, known, base))
+                for law, mass, one, known in zip(laws, inside, self.to_fit(base), within, strict=True)
+            ]
+        return self._targets[key]
+
+    @cached_property
+    def _targets(self) -> dict[tuple[str, str], list[tuple[FloatArray, FloatArray]]]:
+        return {}
 
     @cached_property
     def unigram(self) -> FloatArray:
         """[V] smoothed frequencies of the tokens of training texts."""
         flat = np.concatenate([text.tokens for text in self.texts])
         return smooth_unigram(np.bincount(flat, minlength=self.vocab_size))
+
+
+def beyond_of(law: Law, base: BaseTransition, within: FloatArray, name: str) -> FloatArray:
+    """[n, 2] mass of all tokens outside a context, and the sum of mass x log P0 over them.
+
+    Args:
+        law: along one text.
+        base: P0 of the text, and its name.
+        within: [n] the sum of mass x log P0 over the types of the context.
+    """
+    if base.tokens.shape[0] == 0 and np.ptp(base.log_unigram) == 0:  # flat: every token has the same log P0
+        expected = np.full(len(within), base.log_unigram[0])
+    else:
+        expected = law.log_base[name]
+    new = law.new
+    return np.column_stack([new, np.where(new > 0, np.minimum(expected - within, 0.0), 0.0)])
 
 
 class VocabularySurrogate(ABC):
@@ -163,7 +243,8 @@ class LogitSurrogate(VocabularySurrogate):
     model_: ContextLogit
 
     def along(self, text: ScoredText) -> Along:
-        return Along(*self.model_.along(text.tokens, text.start))
+        table = text.contexts(self.model_.base, self.model_.names)
+        return Along(*self.model_.along(text.tokens, text.start, table))
 
     def rollout(self, prompts: Sequence[IntArray], steps: int, seed: int, temperature: float | None = 1.0) -> IntArray:
         paths: IntArray = self.model_.rollout(prompts, steps, seed, temperature)

@@ -142,6 +142,8 @@ def _many(pairs: Sequence[object]) -> str:
 
 def _law(part: Part, question: str) -> Answer:
     """The walks of a surrogate of the raw law, decoded afterwards, against those of one of the decoded law."""
+    if part.one_law:
+        return _unanswered(question, part, "the strategy leaves the model's distribution as it is, both laws are one")
     if set(part.laws) < {DECODED, RAW}:
         return _unanswered(question, part, f"only the {part.law} law was fitted")
     if part.shown is None:

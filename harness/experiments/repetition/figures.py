@@ -115,7 +115,7 @@ def ladder_figure(own: Sequence[Part]) -> Drawn:
     rungs = own[0].rungs
     for axis, law in zip(axes, laws, strict=True):
         for index, part in enumerate(own):
-            found = [part.interval("log_loss", Source(LOGIT, law, rung)) for rung in rungs]
+            found = [part.interval("log_loss", Source(LOGIT, part.fitted(law), rung)) for rung in rungs]
             places = _beside(len(rungs), index, len(own))
             label = part.strategy if axis is axes[0] else None
             points(axis, places, found, index, label, linestyle="-", linewidth=1)
@@ -159,7 +159,7 @@ def walks_figure(own: Sequence[Part]) -> Drawn:
         first = axis is axes[0]
         _model_line(axis, part.interval("seq_rep_4", part.fixed(MODEL)), "model" if first else None)
         for index, law in enumerate(laws):
-            found = [part.interval("seq_rep_4", part.rung(rung, law)) for rung in part.rungs]
+            found = [part.interval("seq_rep_4", part.rung(rung, part.fitted(law))) for rung in part.rungs]
             places = _beside(len(part.rungs), index, len(laws))
             points(axis, places, found, index, f"{law} law" if first else None, linestyle="-", linewidth=1)
         if part.choice:

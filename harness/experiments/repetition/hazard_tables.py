@@ -16,7 +16,15 @@ from harness.experiments._shared.sentences import with_unit
 from harness.experiments.repetition.chosen import choices, with_chosen
 from harness.experiments.repetition.hazards import BASE_RATE, BINS, POSITION
 from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import CALIBRATION, LOGIT, Part, paired, prompts_of, source_name
+from harness.experiments.repetition.parts import (
+    CALIBRATION,
+    LOGIT,
+    Part,
+    one_law_note,
+    paired,
+    prompts_of,
+    source_name,
+)
 from harness.stats.hazards import murphy, murphy_intervals
 from harness.stats.intervals import Floats
 from harness.stats.proper import skill
@@ -91,7 +99,8 @@ def hazards_table(found: Sequence[Part], sums: Sums) -> Table:
             Column("log score", "nats", priority=4),
         ],
         LazyRows(body),
-        f"{prompts_of(found)}. Brier: less is better; mean over prompts. re-use: the next token is in the context. "
+        f"{prompts_of(found)}.{one_law_note(found)} Brier: less is better; mean over prompts. re-use: the "
+        "next token is in the context. "
         "which token: of the types of the context, given re-use, 0 to 2. loop starts, loop is left: within 16 tokens, "
         "period up to 32, at every eighth step outside or inside one, forecast from short rollouts. reliability: mean "
         f"squared distance of forecast and share over {BINS} bins of all steps; 0 is calibrated, and chance makes it "

@@ -17,7 +17,7 @@ from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.chosen import choices, with_chosen
 from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import FIXED, Part, prompts_of, source_name
+from harness.experiments.repetition.parts import FIXED, Part, one_law_note, prompts_of, source_name
 from harness.experiments.repetition.vectors import FIGURES
 from harness.stats.contest import ALPHA
 from harness.stats.intervals import Floats
@@ -65,7 +65,8 @@ def how_much_table(rows: pd.DataFrame, found: Sequence[Part]) -> Table:
             Column("prompts", priority=2),
         ],
         LazyRows(body),
-        f"{prompts_of(found)}. distance: the energy distance of walks and the model's continuations over different "
+        f"{prompts_of(found)}.{one_law_note(found)} distance: the energy distance of walks and the "
+        "model's continuations over different "
         f"prompts, of the vector of {', '.join(FIGURES)}, each in standard deviations of the model's; 0 for equal "
         "laws, of which an estimate can be negative. p: of equal laws, exchanging the sides of whole groups, after "
         "Holm's correction over the table. It asks how much is repeated; which prompt it is counts for nothing. "

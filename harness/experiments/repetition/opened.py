@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ccmc import BaseTransition
+from ccmc.context_logit import statistics_weights
 from harness.core.rows import Rows
 from harness.experiments.repetition import bases
 from harness.experiments.repetition.bigrams import BIGRAM, Bigrams
@@ -79,7 +81,27 @@ class Opened:
 
     def observations(self, law: str, more: Sequence[ScoredText] = ()) -> VocabularyObservations:
         """What surrogates are fitted to: training texts, and others of the same prompts."""
-        texts, of_texts = [*self.train, *more], {}
+        if not more:
+            return self._of_train.under(law)
+        return self._observations(law, [*self.train, *more])
+
+    @cached_property
+    def _of_train(self) -> VocabularyObservations:
+        return self._observations("decoded", self.train)
+
+    def compute_contexts(self, statistics: Sequence[str]) -> None:
+        """Compute these statistics of all contexts at once: fits, and what they give, read some of them.
+
+        Args:
+            statistics: of all rungs that will be fitted with the chosen base transitions.
+        """
+        names = statistics_weights(statistics)
+        self._of_train.contexts(self.chosen, names)
+        for text in self.judged:
+            text.contexts(self.known[self.chosen], names)
+
+    def _observations(self, law: str, texts: Sequence[ScoredText]) -> VocabularyObservations:
+        of_texts = {}
         if self.counted is not None:
             of_texts[BIGRAM] = [self.counted.to_fit(self.number, text.prompt) for text in texts]
         return VocabularyObservations(texts, law, self.known, self.size, of_texts)

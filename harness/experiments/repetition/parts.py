@@ -181,7 +181,19 @@ class Part:
     @property
     def laws(self) -> list[str]:
         """Laws that surrogates were fitted to, the decoded one first."""
-        return sorted({source.law for _, source in self.samples if source.law})
+        return sorted({source.law for _, source in self.samples if source.law and source.name != MODEL})
+
+    @property
+    def one_law(self) -> bool:
+        """Does decoding leave the model's distributions as they are? Only the decoded law is fitted then."""
+        if RAW in self.laws:
+            return False
+        both = paired(*(self.sample("entropy", Source(MODEL, law)) for law in (DECODED, RAW)))
+        return both.n > 0 and bool((np.abs(both.differences) < 1e-6).all())
+
+    def fitted(self, law: str) -> str:
+        """The law whose rows say what there is to say of a law: the decoded one where both are the same."""
+        return DECODED if law == RAW and self.one_law else law
 
     @property
     def law(self) -> str:
@@ -233,6 +245,14 @@ def margins_of(found: Sequence[Part], metric: str) -> str:
     usual = max(of.values(), key=list(of.values()).count, default=margins_at("")[metric])
     others = [f"{strategy}: {margin:g}" for strategy, margin in of.items() if margin != usual]
     return f"{usual:g}" + (f" ({', '.join(others)})" if others else "")
+
+
+def one_law_note(found: Sequence[Part]) -> str:
+    """Which strategies have no rows of the raw law because it is the decoded one; empty without any."""
+    same = list(dict.fromkeys(part.strategy for part in found if part.one_law))
+    if not same or not any(RAW in part.laws for part in found):
+        return ""
+    return f" With {', '.join(same)} both laws are one distribution: lines of the decoded law are those of the raw one."
 
 
 def source_name(source: Source) -> str:

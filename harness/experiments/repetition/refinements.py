@@ -45,6 +45,7 @@ def on_policy(work: Work) -> pd.DataFrame:
     judged = _Refined(work, opened)
     chosen = _wanted(s, s["on_policy_rungs"])
     total = len(chosen) * (s["on_policy"] + 1)
+    opened.compute_contexts(chosen[-1][1])
     for place, (rung, statistics) in enumerate(chosen):
         surrogate = make(LADDER, statistics, opened.chosen).fit(opened.observations(LAW))
         walks: list[ScoredText] = []
@@ -52,7 +53,8 @@ def on_policy(work: Work) -> pd.DataFrame:
             work.progress((place * (s["on_policy"] + 1) + number) / total, f"{rung}: walks of round {number + 1}")
             seed = derive_seed(s["seed"], ON_POLICY, s["strategy"], s["judged"], rung, number)
             walks += walked(surrogate, model, opened, s, seed)
-            surrogate = make(LADDER, statistics, opened.chosen).fit(opened.observations(LAW, walks))
+            near = surrogate.weights_  # type: ignore[attr-defined]
+            surrogate = make(LADDER, statistics, opened.chosen, near).fit(opened.observations(LAW, walks))
         judged.add(surrogate, rung, ON_POLICY)
     return judged.done()
 

@@ -10,7 +10,6 @@ from ccmc import RegimeLogit, RegimeRows, fit_regimes
 from ccmc.context_logit import statistics_weights
 from harness.data.texts import IntArray
 from harness.surrogates.base import Fact
-from harness.surrogates.vocabulary.context_logit import targets_of
 from harness.surrogates.vocabulary_base import Along, ScoredText, VocabularyObservations, VocabularySurrogate
 
 
@@ -36,10 +35,7 @@ class RegimeSurrogate(VocabularySurrogate):
             statistics_weights(self.statistics),
             of_texts,
             [text.start for text in texts],
-            [
-                targets_of(text, text.laws[observations.law], one, self.base)
-                for text, one in zip(texts, of_texts, strict=True)
-            ],
+            observations.targets(self.base),
             np.float32,
         )
         self.fit_ = fit_regimes(rows, fixed={"base": 1.0} if flat else None)

@@ -119,6 +119,15 @@ def decoded(logits: torch.Tensor, temperature: float | None, options: dict[str, 
     return torch.softmax(scores, -1)
 
 
+def one_law(temperature: float | None, options: dict[str, Any]) -> bool:
+    """Does the strategy leave the model's distribution as it is, so that the raw and the decoded law are one?
+
+    Args:
+        temperature, options: of the strategy.
+    """
+    return temperature == 1.0 and not set(options) - {"temperature"}
+
+
 def read_scored(texts: Path, scores: Path, settings: dict[str, Any], names: Sequence[str]) -> list[ScoredText]:
     """The scored texts of one strategy.
 

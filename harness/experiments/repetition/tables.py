@@ -22,6 +22,7 @@ from harness.experiments.repetition.parts import (
     RAW,
     Part,
     margins_of,
+    one_law_note,
     paired,
     parts,
     prompts_of,
@@ -65,7 +66,7 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     if (chosen := base_table(rows, found)) is not None:
         made.append(chosen)
     if len(weights := last_weights(rows, found)):
-        made.append(_weights(weights))
+        made.append(_weights(weights, one_law_note(found)))
     return made
 
 
@@ -151,7 +152,8 @@ def _ladder(found: list[Part]) -> Table:
         LazyRows(body),
         f"{prompts_of(found)}. {NESTED} fall: of the log loss against the rung before. {FINDABLE}. kl and top_token: "
         "among tokens of the context. new_share: probability of all others. The model's log loss is that of its text "
-        f"under the raw law, its entropy under the decoded one, whose draw the text is. {MEANS} {DIFFERENCES}",
+        f"under the raw law, its entropy under the decoded one, whose draw the text is.{one_law_note(found)} {MEANS} "
+        f"{DIFFERENCES}",
     )
 
 
@@ -206,8 +208,8 @@ def _open(found: list[Part]) -> Table:
         LazyRows(body),
         f"{prompts_of(found)}. next token: probability of tokens outside the context, along the model's text. walks: "
         "share of generated tokens that are new in prompt and continuation, under the strategy. Surrogates are open: "
-        f"they give probability to new tokens, unless they are called closed. {MEANS} {DIFFERENCES} "
-        f"{FINDABLE}, of walks.",
+        f"they give probability to new tokens, unless they are called closed.{one_law_note(found)} {MEANS} "
+        f"{DIFFERENCES} {FINDABLE}, of walks.",
     )
 
 
@@ -258,8 +260,8 @@ def _condition(text: str) -> dict[str, object]:
     return found
 
 
-def _weights(made: pd.DataFrame) -> Table:
-    """What the last rung's fit gives each statistic."""
+def _weights(made: pd.DataFrame, note: str) -> Table:
+    """What the last rung's fit gives each statistic; `note`: what the caption says of laws."""
     keys = list(zip(made["model"], made["strategy"], made["law"], strict=True))
     lead = Leading(("model", "strategy", "law"), keys)
     body: list[list[Cell]] = [
@@ -279,7 +281,7 @@ def _weights(made: pd.DataFrame) -> Table:
         ],
         body,
         f"Rung that ends with {last}. weight: mean over folds, which share most of their training texts. largest "
-        "error: of the folds' standard errors, over groups of training prompts.",
+        f"error: of the folds' standard errors, over groups of training prompts.{note}",
     )
 
 

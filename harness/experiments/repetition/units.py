@@ -9,7 +9,7 @@ none of its group: one step ahead along the model's own text, and by walks from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from harness.experiments.repetition.bigrams import BIGRAM
 from harness.experiments.repetition.hazards import FoldHazards
 from harness.experiments.repetition.kept import KeptFit, keep
 from harness.experiments.repetition.opened import Opened
-from harness.experiments.repetition.settings import BASE, NO_BASE, left_out, rungs
+from harness.experiments.repetition.scores import one_law
+from harness.experiments.repetition.settings import BASE, NO_BASE, left_out, rungs, split
 from harness.experiments.repetition.training_walks import TrainingWalks
 from harness.runs.units import Work
 from harness.runs.writing import write_parquet
@@ -33,7 +34,7 @@ LOGITS = ("context-logit", "context-logit-closed")
 
 def fold(work: Work) -> pd.DataFrame:
     """Do one fold of one strategy."""
-    s, opened = work.settings, Opened.of(work)
+    s, opened = {**work.settings, "laws": fitted_laws(work.settings)}, Opened.of(work)
     train, judged, names, chosen = opened.train, opened.judged, opened.names, opened.chosen
     rows = opened.rows(work)
     _base_rows(rows, opened)
@@ -45,11 +46,15 @@ def fold(work: Work) -> pd.DataFrame:
     plan = list(_fits(s, bool(names)))
     without = left_out(tuple(s["statistics"]), bool(names)) if s.get("removed") else {}
     total = len(plan) + len(without)
+    if set(LOGITS) & set(s["surrogates"]):
+        opened.compute_contexts([name for entry in s["statistics"] for name in split(entry)])
+    before: dict[tuple[str, str], Mapping[str, float]] = {}
     for index, (law, name, rung, statistics) in enumerate(plan):
         label = f"{name}, {rung}" if rung else name
         work.progress(index / total, f"fitting {label} to the {law} law")
-        observations = opened.observations(law)
-        surrogate = make(name, statistics, chosen).fit(observations)
+        surrogate = make(name, statistics, chosen, before.get((law, name))).fit(opened.observations(law))
+        if name in LOGITS:
+            before[law, name] = surrogate.weights_  # type: ignore[attr-defined]
         condition = {"law": law, **({"rung": rung} if rung else {})}
         if (law, name) == ("decoded", LOGITS[0]):
             fits[rung] = KeptFit.of(surrogate)  # type: ignore[arg-type]
@@ -66,14 +71,25 @@ def fold(work: Work) -> pd.DataFrame:
         training.of_surrogate(name, condition, surrogate)
     for index, (entry, statistics) in enumerate(without.items(), len(plan)):
         work.progress(index / total, f"fitting {LOGITS[0]} without {entry}")
-        observations = opened.observations("decoded")
-        surrogate = make(LOGITS[0], statistics, NO_BASE if entry == BASE else chosen).fit(observations)
+        base = NO_BASE if entry == BASE else chosen
+        near = before.get(("decoded", LOGITS[0]))
+        surrogate = make(LOGITS[0], statistics, base, near).fit(opened.observations("decoded"))
         for text in judged:
             where = _where(LOGITS[0], {"law": "decoded", "without": entry}, text)
             _log_loss(rows, surrogate.along(text), where)
     write_parquet(pd.DataFrame(walks), work.folder / "trajectories.parquet")
     keep(work.folder, fits)
     return rows.frame()
+
+
+def fitted_laws(s: dict[str, Any]) -> list[str]:
+    """The laws that surrogates are fitted to: one, where the strategy makes both the same.
+
+    Args:
+        s: settings of the unit.
+    """
+    same = "decoded" in s["laws"] and one_law(s["temperature"], s["options"])
+    return ["decoded"] if same else list(s["laws"])
 
 
 def _base_rows(rows: Rows, opened: Opened) -> None:
@@ -96,11 +112,13 @@ def _fits(s: dict[str, Any], base: bool) -> Iterator[tuple[str, str, str, tuple[
                 yield law, name, "", ()
 
 
-def make(name: str, statistics: tuple[str, ...], base: str) -> VocabularySurrogate:
-    """A surrogate of one rung, not fitted."""
+def make(
+    name: str, statistics: tuple[str, ...], base: str, start: Mapping[str, float] | None = None
+) -> VocabularySurrogate:
+    """A surrogate of one rung, not fitted; `start`: the weights of the rung below, or others near by."""
     made: type[VocabularySurrogate] = registry.surrogate(name, "vocabulary")
     if name in LOGITS:
-        return made(statistics, base)  # type: ignore[call-arg]
+        return made(statistics, base, start=start)  # type: ignore[call-arg]
     return made(base) if name == BIGRAM else made()  # type: ignore[call-arg]
 
 
@@ -147,13 +165,17 @@ def walk(
     condition: dict[str, Any],
     judged: Sequence[ScoredText],
 ) -> list[dict[str, Any]]:
-    """Walks of one surrogate from every judged prompt, after each number of the model's own tokens."""
+    """Walks of one surrogate from every judged prompt, after each number of the model's own tokens.
+
+    Those of the raw law only start at the first of these, where the decoded one is walked too.
+    """
     law, found = condition["law"], []
     temperature = 1.0 if law == "decoded" else s["temperature"]
     if law == "raw" and any(key in s["options"] for key in ("top_k", "top_p", "min_p")):
         return []  # cuts are not applied to a surrogate: its law after decoding is what `decoded` fits
     seeds = 1 if temperature is None else s["rollout_seeds"]
-    for start in s["warm_starts"]:
+    starts = s["warm_starts"] if law == "decoded" or "decoded" not in s["laws"] else [min(s["warm_starts"])]
+    for start in starts:
         texts = [text for text in judged if len(text) > start]
         for seed in range(seeds):
             number = derive_seed(s["seed"], "repetition", s["strategy"], name, condition.get("rung", ""), law, seed)

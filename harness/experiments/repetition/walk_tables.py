@@ -10,7 +10,16 @@ from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.judging import NEVER, Source
 from harness.experiments.repetition.margins import MARGINS
-from harness.experiments.repetition.parts import FIXED, MEANS, Part, margins_of, paired, prompts_of, source_name
+from harness.experiments.repetition.parts import (
+    FIXED,
+    MEANS,
+    Part,
+    margins_of,
+    one_law_note,
+    paired,
+    prompts_of,
+    source_name,
+)
 from harness.stats.equivalence import Verdict, judged_together
 from harness.stats.power import FINDABLE, smallest_difference
 from harness.stats.proper import skill
@@ -56,6 +65,7 @@ def walks_table(found: list[Part]) -> Table:
     margins = ", ".join(f"{measure} {margins_of(found, measure)}" for measure in MARGINS)
     start = max((part.start for part in found), default=0)
     later = f" Walks start after {start} of the model's own tokens." if start else ""
+    note = one_law_note(found)
     return Table(
         "repetition.walks",
         f"How much walks repeat: {lead.same}",
@@ -69,9 +79,9 @@ def walks_table(found: list[Part]) -> Table:
             Column("findable", priority=2),
         ],
         LazyRows(body),
-        f"{prompts_of(found)}.{later} verdict: agrees within the margin ({margins}), differs, or undecided, at 5 % "
-        "after Holm's correction over the table; where a difference is the same on every prompt nothing can be tested. "
-        "findable: the smallest difference that one test would have found with 80 % "
+        f"{prompts_of(found)}.{later}{note} verdict: agrees within the margin ({margins}), differs, or undecided, at "
+        "5 % after Holm's correction over the table; where a difference is the same on every prompt nothing can be "
+        "tested. findable: the smallest difference that one test would have found with 80 % "
         "power. above_half: more than half of the 4-grams are repeated. Differences are paired by prompt, with 95 % t "
         f"intervals over groups, corrected for skewness, of one figure each. {MEANS}",
     )
@@ -130,7 +140,8 @@ def scores_table(found: list[Part]) -> Table:
         LazyRows(body),
         f"{prompts_of(found)}. Less is better. energy_score: of seven figures, each in its standard deviations over "
         f"training texts. skill: 1 - its score / that of {FIXED[SHUFFLED]}. recovered: 0 is {FIXED[SHUFFLED]}, 1 the "
-        f"model itself, by energy score.{_no_room(found)}{fixed} {FIXED[NEVER]} has no tokens of its own to compare. "
+        f"model itself, by energy score.{_no_room(found)}{fixed} {FIXED[NEVER]} has no tokens of its own to compare."
+        f"{one_law_note(found)} "
         f"{MEANS} skill and recovered: Fieller intervals over groups.",
     )
 
@@ -175,7 +186,9 @@ def warm_table(found: list[Part]) -> Table:
 
 
 def _by_source(part: Part) -> list[Source]:
-    """All starts of one source beside each other."""
+    """All starts of one source beside each other; a law that was walked from the first start alone is left out."""
     found = part.sources("energy_score")
+    later = {one.law for one in found if one.t0 > part.start}
+    found = [one for one in found if not one.law or one.law in later]
     same = list(dict.fromkeys((one.law, one.name, one.rung) for one in found))
     return sorted(found, key=lambda one: (same.index((one.law, one.name, one.rung)), one.t0))

@@ -75,9 +75,9 @@ class Suffix(VocabularySurrogate):
             """Weights of the three parts, and the followers of the longest match."""
             tokens = np.asarray(text)
             if not np.array_equal(state.get("tokens", tokens), tokens[:-1]):  # another text
-                match = np.zeros(len(text), dtype=np.int64)
-                for n in range(1, len(text) + 1):
-                    match[:n] = _matches(tokens[:n], match[:n])
+                if not np.array_equal(state.get("first", tokens[:0]), tokens):  # walks of one prompt start alike
+                    state["first"], state["of_first"] = tokens, _matches_of(tokens)
+                match = state["of_first"]
             else:
                 match = _matches(tokens, np.append(state["match"], 0))
             state["tokens"], state["match"] = tokens, match
@@ -117,6 +117,14 @@ def _matches(tokens: IntArray, before: IntArray) -> IntArray:
     shifted[1:] = before[: n - 1]
     match: IntArray = np.where(tokens == tokens[-1], shifted + 1, 0)
     match[n - 1] = 0
+    return match
+
+
+def _matches_of(tokens: IntArray) -> IntArray:
+    """[n] the same from the beginning."""
+    match = np.zeros(len(tokens), dtype=np.int64)
+    for n in range(1, len(tokens) + 1):
+        match[:n] = _matches(tokens[:n], match[:n])
     return match
 
 

@@ -21,6 +21,7 @@ from harness.core.errors import UsageError
 from harness.core.rows import completed
 from harness.experiments.repetition.choosing import choose_rungs
 from harness.experiments.repetition.opened import Opened
+from harness.experiments.repetition.parts import parts
 from harness.experiments.repetition.plan import _of_surrogates, _refinements
 from harness.experiments.repetition.refinements import walked
 from harness.experiments.repetition.scores import decoded, read_scored
@@ -104,6 +105,26 @@ def test_rows_of_every_part(run: Any) -> None:
     assert laws == {None, "decoded"}  # cuts are not applied to a surrogate afterwards
     ceiling = rows[(rows["surrogate"] == "model-reseeded") & (rows["metric"] == "energy_score")]
     assert ceiling[ceiling["strategy"] == "greedy"]["value"].eq(0).all()  # one continuation: a point
+
+
+def test_a_law_is_fitted_once_where_the_strategy_leaves_it_as_it_is(tmp_path: Path, small_model: Path) -> None:
+    given = ["generation.strategies=[{temperature: 1.0}, {temperature: 0.7}]", "generation.max_new_tokens=30"]
+    given += ["experiments.repetition.surrogates=[unigram, context-logit]", "experiments.repetition.hazard_rollouts=0"]
+    path = write_config(tmp_path, small_model)
+    done = harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
+    walks = done.trajectories[done.trajectories["experiment"] == "repetition"]
+    kinds = walks.groupby(["strategy", "law"])["t0"].unique().map(set).to_dict()
+    assert kinds == {
+        ("temperature=0.7", "decoded"): {0, 6},
+        ("temperature=0.7", "raw"): {0},  # later starts are those of the decoded law
+        ("temperature=1", "decoded"): {0, 6},
+    }
+    rows = done.rows[done.rows["metric"].isin(["log_loss", "weight"]) & (done.rows["surrogate"] == "context-logit")]
+    laws = {
+        (strategy, json.loads(text)["law"]) for strategy, text in zip(rows["strategy"], rows["condition"], strict=True)
+    }
+    assert laws == set(kinds)
+    assert [part.one_law for part in parts(done.rows)] == [True, False]
 
 
 def test_the_last_rung_is_fitted_again_without_each_entry(run: Any) -> None:

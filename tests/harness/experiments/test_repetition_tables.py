@@ -14,6 +14,7 @@ from harness.core.rows import Rows
 from harness.experiments.repetition.answers import answers
 from harness.experiments.repetition.chosen import short_rung
 from harness.experiments.repetition.margins import MARGINS, margins_at
+from harness.experiments.repetition.parts import parts
 from harness.experiments.repetition.settings import Repetition
 from harness.experiments.repetition.tables import tables
 from harness.experiments.repetition.vectors import FIGURES
@@ -178,6 +179,45 @@ def test_warm_starts_are_compared_only_where_there_are_several(made: dict[str, T
 def test_weights_are_means_over_folds_with_the_largest_error(made: dict[str, Table]) -> None:
     one = line(made["repetition.weights"], strategy="greedy", law="decoded", statistic="log-count")
     assert (one["weight"], one["largest error"], one["folds"]) == (2.0, 0.2, 2)
+
+
+def one_law_rows() -> pd.DataFrame:
+    """At temperature 1 both laws are one: the model has the same entropy under both, and only one was fitted."""
+    rows = repetition_rows(starts=(0, 8))
+    tempered, model = rows["strategy"] == "temperature=1", rows["surrogate"] == "model"
+    raw = rows["condition"].fillna("").str.contains("raw")
+    entropy = tempered & model & (rows["metric"] == "entropy")
+    rows.loc[entropy & raw, "value"] = rows.loc[entropy & ~raw, "value"].to_numpy()
+    return rows[~(tempered & raw & ~model)]
+
+
+def test_a_strategy_whose_laws_are_one_says_so_and_has_no_empty_lines() -> None:
+    rows = one_law_rows()
+    greedy, tempered = parts(rows)
+    assert (greedy.one_law, tempered.one_law) == (False, True)
+    assert (greedy.laws, tempered.laws) == (["decoded", "raw"], ["decoded"])
+    found = named(tables(rows))
+    said = "With temperature=1 both laws are one distribution: lines of the decoded law are those of the raw one."
+    for name in ("ladder", "walks", "scores", "how-much", "open", "weights"):
+        table = found[f"repetition.{name}"]
+        assert said in table.caption
+        assert not lines(table, strategy="temperature=1", law="raw")
+        assert lines(table, strategy="greedy", law="raw")
+    (law,) = [one for one in answers(rows) if one.question.startswith("Does fitting") and "temperature=1" in one.text]
+    assert "both laws are one" in law.text
+    assert not law.answered
+    assert said not in named(tables(repetition_rows()))["repetition.ladder"].caption
+    assert (
+        said not in named(tables(rows[~rows["condition"].fillna("").str.contains("raw")]))["repetition.ladder"].caption
+    )
+
+
+def test_a_law_that_is_walked_from_the_first_start_alone_is_not_compared_by_start() -> None:
+    rows = repetition_rows(starts=(0, 8))
+    condition = rows["condition"].fillna("")
+    table = named(tables(rows[~(condition.str.contains("raw") & condition.str.contains("t0"))]))["repetition.warm"]
+    assert "raw" not in table.column("law")
+    assert [one["t0"] for one in lines(table, strategy="greedy", law="decoded", source="counts")] == [0, 8]
 
 
 def test_walks_of_a_law_that_has_none_are_left_out() -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from ccmc import BaseTransition
+from ccmc.context_logit import statistics_weights
 from harness.core import registry
 from harness.surrogates._fitting.mixing import mixture_weights
 from harness.surrogates.vocabulary_base import Law, ScoredText, VocabularyObservations
@@ -56,6 +57,39 @@ def test_along_a_text_it_gives_what_its_walks_draw(fitted):
     assert along[5].new[0] == pytest.approx(1 - p[[0, 1, 3]].sum())
     drawn = np.bincount(fitted.rollout([np.array(context)] * 4000, 1, 0)[:, 0], minlength=V)
     assert stats.chisquare(drawn, 4000 * p).pvalue > 1e-4
+
+
+LADDER = ("counts", "recency", "followed-by-1", "log-longest-match")
+
+
+@pytest.mark.parametrize("name", ["context-logit", "context-logit-closed"])
+def test_rungs_that_share_what_is_computed_are_those_fitted_alone(observations, name):
+    made = registry.surrogate(name, "vocabulary")
+    shared = VocabularyObservations(observations.texts, "raw", {"b": BASE}, V)
+    table = shared.contexts("b", statistics_weights(LADDER))
+    judged, start = scored([0, 3, 1, 0, 3, 1, 0, 3, 2], 4), None
+    judged.contexts(BASE, statistics_weights(LADDER))
+    for law in ("raw", "decoded"):
+        for rungs in (1, 2, 4):
+            alone = made(LADDER[:rungs], "b").fit(VocabularyObservations(observations.texts, law, {"b": BASE}, V))
+            found = made(LADDER[:rungs], "b", start=start).fit(shared.under(law))
+            assert list(found.weights_) == list(alone.weights_)
+            np.testing.assert_allclose(list(found.weights_.values()), list(alone.weights_.values()), rtol=1e-6)
+            np.testing.assert_allclose(found.loss_, alone.loss_, rtol=1e-12)
+            own = alone.along(scored([0, 3, 1, 0, 3, 1, 0, 3, 2], 4))
+            np.testing.assert_allclose(found.along(judged).log_next, own.log_next, rtol=1e-6)
+            start = found.weights_
+    assert shared.contexts("b", ()) is table
+    assert shared.under("decoded").contexts("b", LADDER[1:2]) is table
+
+
+def test_targets_outside_the_context_have_their_mass_and_expected_log(observations):
+    for text, (inside, beyond) in zip(observations.texts, observations.targets("b"), strict=True):
+        p = np.random.default_rng(len(text.tokens)).dirichlet(np.ones(V), len(text))  # as in `scored`
+        log = np.stack([BASE.log_row(int(query)) for query in text.tokens[text.start - 1 : -1]])
+        out = np.stack([~np.isin(np.arange(V), text.tokens[:n]) for n in range(text.start, len(text.tokens))])
+        np.testing.assert_allclose(beyond, np.column_stack([(p * out).sum(1), (p * log * out).sum(1)]), atol=1e-12)
+        np.testing.assert_array_equal(inside, text.laws["decoded"].inside)
 
 
 def test_walks_belong_to_their_prompts(fitted):
