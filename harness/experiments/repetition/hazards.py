@@ -148,6 +148,7 @@ class FoldHazards:
         self.rows, self.s, self.judged = rows, s, judged
         self.train = train
         self.rollouts: int = s.get("hazard_rollouts", 0)
+        self.rungs = {"", *s.get("hazard_rungs", [])}  # that roll out; all, where none is named
         self.sums: dict[tuple[str, str], dict[str, FloatArray]] = {}
         self.loops = [loop_steps(text.tokens, text.start) for text in judged] if self.rollouts else []
 
@@ -180,6 +181,8 @@ class FoldHazards:
         """The other rows of one surrogate, when all texts are done: its calibration, and its forecasts of loops."""
         self._calibration(name, condition)
         if not self.rollouts or condition["law"] != "decoded" or name not in ("context-logit", "suffix"):
+            return
+        if len(self.rungs) > 1 and condition.get("rung", "") not in self.rungs:
             return
         number = derive_seed(self.s["seed"], "hazards", self.s["strategy"], name, condition.get("rung", ""))
         for text, steps in zip(self.judged, self.loops, strict=True):

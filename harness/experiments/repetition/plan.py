@@ -11,7 +11,7 @@ from harness.data.splits import Fold, folds_of, spread
 from harness.experiments._shared.continuations import Model, continuation_unit, local
 from harness.experiments.experiment import Request
 from harness.experiments.repetition.experiment import RepetitionExperiment
-from harness.experiments.repetition.settings import COUNTED, READ_OFF, rungs
+from harness.experiments.repetition.settings import COUNTED, READ_OFF, rungs, split
 from harness.experiments.repetition.training_walks import LADDER, LAW
 from harness.experiments.repetition.unseen import check_unseen, with_joint_fits
 from harness.runs.units import Unit
@@ -172,6 +172,11 @@ def _of_surrogates(settings: Any) -> dict[str, Any]:
         "rollout_seeds": settings.rollout_seeds,
         "warm_starts": list(settings.warm_starts),
         **({"hazard_rollouts": settings.hazard_rollouts} if settings.hazard_rollouts else {}),
+        **(
+            {"hazard_rungs": [" + ".join(split(name)) for name in settings.hazard_rungs]}
+            if settings.hazard_rungs
+            else {}
+        ),
         **({"removed": True} if settings.removed else {}),
     }
 

@@ -75,7 +75,17 @@ class Repetition(Growing):
         | {"on_policy", "on_policy_rungs", "alternatives", "regimes", "unseen"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
-        {"hazard_rollouts", "removed", "on_policy", "on_policy_rungs", "alternatives", "regimes", "unseen", "degree"}
+        {
+            "hazard_rollouts",
+            "hazard_rungs",
+            "removed",
+            "on_policy",
+            "on_policy_rungs",
+            "alternatives",
+            "regimes",
+            "unseen",
+            "degree",
+        }
     )
 
     kind: Literal["repetition"]
@@ -119,6 +129,10 @@ class Repetition(Growing):
         ge=0,
         description="rollouts of 16 tokens from every eighth step of the judged texts, which say how likely a loop "
         "starts, or is left, within them, by context-logit and suffix fitted to the decoded law; 0: no such forecasts",
+    )
+    hazard_rungs: tuple[str, ...] = Field(
+        default=(),
+        description="rungs of the ladder, by the entry that each adds, that make these forecasts; none named: all",
     )
     removed: bool = Field(
         default=False,
@@ -205,6 +219,16 @@ class Repetition(Growing):
             raise ValueError(
                 "unseen needs base: model, as one fit of several strategies weighs the same base transitions"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _forecasting(self) -> Repetition:
+        known = rungs(self.statistics)
+        for entry in self.hazard_rungs:
+            if " + ".join(split(entry)) not in known:
+                raise ValueError(f"hazard_rungs: {entry!r} is no entry of statistics{nearest(entry, known)}")
+        if self.hazard_rungs and not self.hazard_rollouts:
+            raise ValueError("hazard_rungs are read with hazard_rollouts above 0 only")
         return self
 
     @model_validator(mode="after")

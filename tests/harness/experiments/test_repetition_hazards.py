@@ -147,6 +147,21 @@ def rows() -> pd.DataFrame:
     return made.frame()
 
 
+def test_only_rungs_that_are_named_forecast_loops() -> None:
+    texts = drawn(4)
+    settings = {"laws": ["decoded"], "hazard_rollouts": 4, "seed": 0, "strategy": "greedy", "hazard_rungs": ["recency"]}
+    made = Rows(experiment="repetition", model="m", strategy="greedy", fold=0)
+    hazards = FoldHazards(made, settings, texts, texts)
+    hazards.of_surrogate("suffix", {"law": "decoded"}, Made())
+    for rung in ("counts", "recency"):
+        hazards.of_surrogate("context-logit", {"law": "decoded", "rung": rung}, Made())
+    found = made.frame()
+    assert set(found.loc[found["metric"] == "brier_loop", "surrogate"]) == {"suffix", "context-logit"}
+    rungs = found.loc[found["surrogate"] == "context-logit", "condition"]
+    assert len(rungs)
+    assert all("recency" in condition for condition in rungs)
+
+
 def of(rows: pd.DataFrame, metric: str, surrogate: str) -> pd.Series:
     found: pd.Series = rows[(rows["metric"] == metric) & (rows["surrogate"] == surrogate)]["value"].astype(float)
     return found
