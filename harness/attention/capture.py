@@ -133,12 +133,12 @@ def _capture(
         listener.masks(listener.current[0], attention_mask, window)
     listener.hear(query, key, scaling, options.get("softcap"), window)
     if options.get("softcap") is not None:
-        return _capped_attention(query, key, value, attention_mask, {**options, "scaling": scaling}), None
+        return capped_attention(query, key, value, attention_mask, {**options, "scaling": scaling}), None
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     return output, None
 
 
-def _capped_attention(
+def capped_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, options: dict[str, Any]
 ) -> torch.Tensor:
     """Attention with a soft cap, which the stock kernel refuses. [B, H, T, d] -> [B, T, H, d]."""
@@ -178,6 +178,13 @@ def attention_modules(model: Any) -> dict[int, torch.nn.Module]:
     }
 
 
+def product_terms(module: Any) -> tuple[float, int | None]:
+    """Scaling and window of a module that takes the product in a method `_attn` of its own."""
+    local = getattr(module, "attention_type", "global") == "local"
+    scaling = 1.0 / module.scale_attn if hasattr(module, "scale_attn") else 1.0
+    return float(scaling), module.config.window_size if local else None
+
+
 @contextmanager
 def _interface(model: Any) -> Iterator[None]:
     old = model.config._attn_implementation
@@ -193,12 +200,10 @@ def _own_product(model: Any) -> Iterator[None]:
     """GPT-Neo, GPT-J and the one-layer model take the product in a method of their own."""
 
     def hearing(module: Any, original: Callable[..., Any]) -> Callable[..., Any]:
-        local = getattr(module, "attention_type", "global") == "local"
-        window = module.config.window_size if local else None
-        scaling = 1.0 / module.scale_attn if hasattr(module, "scale_attn") else 1.0
+        scaling, window = product_terms(module)
 
         def product(query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> Any:
-            _active[-1].hear(query, key, float(scaling), None, window)
+            _active[-1].hear(query, key, scaling, None, window)
             return original(query, key, *rest, **options)
 
         return product

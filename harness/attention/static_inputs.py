@@ -68,6 +68,25 @@ def embedding_inputs(model: Any, ids: IntArray, positions: IntArray, block: int 
     return np.concatenate(parts)
 
 
+@dataclass(frozen=True)
+class FallBack:
+    """The static input of a token that no training text holds: a linear map of its first-layer input.
+
+    Attributes:
+        centre_x, centre_y: [D] means of first-layer inputs, and of static inputs.
+        linear: [D, D].
+    """
+
+    centre_x: FloatArray
+    centre_y: FloatArray
+    linear: FloatArray
+
+    def inputs(self, embedding: FloatArray) -> FloatArray:
+        """[n, D] static inputs from first-layer inputs [n, D]."""
+        found: FloatArray = (embedding - self.centre_x) @ self.linear + self.centre_y
+        return found
+
+
 PULL = 4.0  # a softmax pays more for keys that scatter than for keys that are all pulled to the middle
 MOST_PULL = 100.0  # occurrences
 
@@ -125,8 +144,12 @@ class StaticInputs:
             layer: which layer. Layer 0 has the exact inputs for every token.
             embedding: [K, D] the first-layer inputs.
         """
+        return self.inputs_and_fall_back(layer, embedding)[0]
+
+    def inputs_and_fall_back(self, layer: int, embedding: FloatArray) -> tuple[FloatArray, FallBack | None]:
+        """`inputs`, and the map that gives those of other tokens; None in layer 0, which needs none."""
         if layer == 0:
-            return embedding
+            return embedding, None
         seen, total = self.count > 0, self.total[layer].numpy()
         mean = total[seen] / self.count[seen, None]
         weight = np.minimum(self.count[seen], 20.0)[:, None]  # a comma must not outvote a thousand rare words
@@ -136,15 +159,17 @@ class StaticInputs:
         gram = x.T @ (weight * x)
         gram[np.diag_indices_from(gram)] += 0.1 * np.trace(gram) / len(gram)
         if not gram.any():
-            return np.broadcast_to(centre_y, (len(embedding), len(centre_y))).copy()
-        linear = np.linalg.solve(gram, x.T @ (weight * y))
+            nothing = FallBack(centre_x, centre_y, np.zeros((len(centre_x), len(centre_y))))
+            return np.broadcast_to(centre_y, (len(embedding), len(centre_y))).copy(), nothing
+        linear = np.asarray(np.linalg.solve(gram, x.T @ (weight * y)), dtype=np.float64)
         leverage = np.einsum("ij,ji->i", x, np.linalg.solve(gram, x.T)) * weight[:, 0]
         missed = np.square(y - x @ linear).sum(1) / np.square(np.maximum(1.0 - leverage, 1e-6))
         pull = self._pull(layer, mean, missed, weight[:, 0])
-        fall_back = (embedding - centre_x) @ linear + centre_y
+        of_others = FallBack(centre_x, centre_y, linear)
+        fall_back = of_others.inputs(embedding)
         inputs: FloatArray = (total + pull * fall_back) / np.maximum(self.count + pull, 1e-300)[:, None]
         inputs[~seen] = fall_back[~seen]
-        return inputs
+        return inputs, of_others
 
     def _pull(self, layer: int, mean: FloatArray, missed: FloatArray, weight: FloatArray) -> float:
         """How many occurrences the fall-back of a token counts as.
@@ -190,6 +215,8 @@ class StaticHeads:
         inputs: [K, D] static inputs, or [K + 1, D] with that of the first position last.
         effect: [T, D] what positions add to them in models with learned positions, or None.
         at_start: the call of all inputs at position 0: queries [H, K, d] and keys [G, K, d] without positions.
+        places: positions over which first-layer inputs are averaged.
+        fall_back: gives tokens outside the vocabulary an input; None where first-layer inputs are the inputs.
     """
 
     model: Any
@@ -198,11 +225,26 @@ class StaticHeads:
     inputs: torch.Tensor
     effect: torch.Tensor | None
     at_start: LayerCall
+    places: IntArray | None = None
+    fall_back: FallBack | None = None
 
     @property
     def sink_type(self) -> int | None:
         """The row of the first position among those of `at_start`; None where it has none."""
         return len(self.ids) if self.at_start.key.shape[1] > len(self.ids) else None
+
+    def outside(self, ids: IntArray) -> tuple[torch.Tensor, LayerCall]:
+        """Inputs [n, D] of tokens outside the vocabulary, in the model's ids, and the call of them at position 0.
+
+        Raises:
+            ValueError: nothing gives them an input.
+        """
+        if self.places is None or (self.fall_back is None and self.call.layer > 0):
+            raise ValueError(f"layer {self.call.layer}: nothing gives an input to token {int(ids[0])}, which is unseen")
+        inputs = embedding_inputs(self.model, ids, self.places)
+        inputs = inputs if self.fall_back is None else self.fall_back.inputs(inputs)
+        hidden = torch.as_tensor(inputs, dtype=self.inputs.dtype, device=self.inputs.device)
+        return hidden, ask(self.model, self.call, hidden, np.zeros(len(hidden), dtype=np.int64))
 
     def of_text(self, tokens: IntArray) -> LayerCall:
         """Queries and keys along a text [T] of local ids, each token at its position.

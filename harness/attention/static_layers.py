@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,9 @@ def static_layers(
     embedding = static_inputs.embedding_inputs(model, vocabulary.ids, places)
     heads = {}
     for layer in wanted:
-        inputs = static.inputs(layer, embedding)
+        inputs, fall_back = static.inputs_and_fall_back(layer, embedding)
         effect = static.position_effect(layer, inputs) if learned else None
         sink = static.sink(layer)
-        heads[layer] = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect, sink)
+        made = static_inputs.static_heads(model, templates[layer], vocabulary.ids, inputs, effect, sink)
+        heads[layer] = replace(made, places=places, fall_back=fall_back)
     return heads

@@ -13,6 +13,7 @@ import torch
 
 from harness.attention.blocks import HIDDEN, Block, View
 from harness.attention.log_weights import LogWeights, on
+from harness.attention.loop_terms import LoopTerms
 from harness.core import noise
 from harness.core.declarations import SurrogateDeclaration
 from harness.data.texts import FloatArray, IntArray, Text
@@ -166,6 +167,14 @@ class HeadSurrogate(Surrogate[HeadObservations]):
             token = view.by_type(weight if given.by_token else block.per_token(weight))
             parts.append((token / token.sum(1, keepdim=True)).cpu().numpy().transpose(0, 2, 1))
         return np.concatenate(parts, axis=1)
+
+    def loop_terms(self) -> LoopTerms:
+        """What `along` says, token by token: with it the surrogate stands in for heads while the model runs.
+
+        Raises:
+            TypeError: the surrogate has none.
+        """
+        raise TypeError(f"{self.name} has no terms that work token by token, and cannot replace heads in a model")
 
     @property
     def device(self) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -12,7 +13,13 @@ from scipy import sparse
 
 from harness.attention.blocks import Block, View
 from harness.attention.log_weights import SINK_ODDS, LogWeights, on, sink_odds
+from harness.attention.loop_terms import FittedOdds
 from harness.surrogates._fitting.sink_fit import SinkFit
+
+
+def odds_terms(fitted: SinkFit | None) -> dict[str, Any]:
+    """What fitted odds of the first position are among the terms of a running model; nothing is said without a fit."""
+    return {} if fitted is None else {"sink": "score", "odds": FittedOdds(fitted.a, fitted.c, fitted.effect)}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from harness.attention.blocks import Asked, Block, View
 from harness.attention.log_weights import LogWeights
+from harness.attention.loop_terms import LoopTerms, Side
 from harness.surrogates._fitting.static_scores import ReadOffWeights, asked_along
 
 
@@ -25,6 +26,8 @@ class ExactSide(ReadOffWeights):
     """
 
     predicts: ClassVar[bool] = False
+    sides: ClassVar[tuple[Side, Side]]
+    """Where queries and keys come from."""
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         """Get ready for a text.
@@ -40,6 +43,9 @@ class ExactSide(ReadOffWeights):
             return LogWeights(mixed.scores(block), by_token=False, sink=mixed.sink_scores(block))
 
         return of
+
+    def loop_terms(self) -> LoopTerms:
+        return LoopTerms(self.heads, *self.sides, sink="score")
 
     @abstractmethod
     def mixed(self, model: Asked, static: Asked) -> Asked:

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from harness.attention.capture import key_heads
+from harness.attention.loop_terms import PairForm
 from harness.attention.static_inputs import StaticHeads
 from harness.data.texts import FloatArray, IntArray
 
@@ -63,6 +64,11 @@ class TokenFeatures:
         found: FloatArray = np.empty(len(query))
         _products(self.query[head] @ M, self.key[self.group[head]], query, key, level, found)
         return found
+
+    def form(self, effects: FloatArray) -> PairForm:
+        """The effects of all heads from their numbers [H, size]."""
+        level, matrix = zip(*(self.parts(x) for x in effects), strict=True)
+        return PairForm(np.stack(level), np.stack(matrix), CONSTANT)
 
     def gradient(self, head: int, of_pair: FloatArray, query: IntArray, key: IntArray) -> FloatArray:
         """[size] the derivative by the numbers of a head of what has the derivative `of_pair` [P] by the effects."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol, Self
 
 from harness.attention.blocks import Block, View
 from harness.attention.log_weights import LogWeights
+from harness.attention.loop_terms import LoopTerms, PairTable
 from harness.core.registry import register
 from harness.data.texts import FloatArray, Text
-from harness.surrogates._fitting.along import delta_tables, fitted_odds, sink_along
+from harness.surrogates._fitting.along import delta_tables, fitted_odds, odds_terms, sink_along
 from harness.surrogates._fitting.ccmc_fit import PairFit, Prior
 from harness.surrogates._fitting.sink_fit import SinkFit, fit_sink
 from harness.surrogates.base import Fact, HeadSurrogate, Ingredients
@@ -21,6 +23,7 @@ class HeadPrior(Prior, Protocol):
     """A surrogate of heads that is a chain without positions."""
 
     def along(self, view: View) -> Callable[[Block], LogWeights]: ...
+    def loop_terms(self) -> LoopTerms: ...
 
 
 @register.surrogate(
@@ -67,6 +70,10 @@ class CCMCFit(PairFit, HeadSurrogate):
 
     def predict(self, text: Text) -> FloatArray:
         return self.rows(text)
+
+    def loop_terms(self) -> LoopTerms:
+        prior = replace(self.prior.loop_terms(), sink=None)  # the fit has odds of its own, or says nothing
+        return replace(prior, pairs=PairTable.of(self.delta_), **odds_terms(self.sink_))
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         prior, change, sink = self.prior.along(view), delta_tables(self.delta_, view), sink_along(self.sink_, view)

@@ -9,10 +9,11 @@ import torch
 from harness.attention.blocks import Block, View
 from harness.attention.capture import key_heads, scores
 from harness.attention.log_weights import LogWeights
+from harness.attention.loop_terms import LoopTerms
 from harness.attention.static_inputs import StaticHeads
 from harness.core.registry import register
 from harness.data.texts import FloatArray, IntArray
-from harness.surrogates._fitting.static_scores import ReadOffWeights
+from harness.surrogates._fitting.static_scores import ReadOffWeights, of_static_sink
 
 
 @register.surrogate(
@@ -57,6 +58,9 @@ class CCMCWeights(ReadOffWeights):
             parts.append(product if call.softcap is None else call.softcap * torch.tanh(product / call.softcap))
         array: FloatArray = torch.cat(parts, -1).double().cpu().numpy()
         return array
+
+    def loop_terms(self) -> LoopTerms:
+        return LoopTerms(self.heads, "token", "token", sink=of_static_sink(self.heads))
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         call, sink = self.heads.at_start, self.heads.sink_type

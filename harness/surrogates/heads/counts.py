@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from harness.attention.blocks import Block, View
 from harness.attention.log_weights import LogWeights
+from harness.attention.loop_terms import FLAT, LoopTerms
 from harness.core.registry import register
 from harness.data.texts import FloatArray, Text
 from harness.surrogates._fitting.counts import count_shares
@@ -28,6 +29,10 @@ class Counts(HeadSurrogate):
 
     def predict(self, text: Text) -> FloatArray:
         return count_shares(text)
+
+    def loop_terms(self) -> LoopTerms:
+        """In a running model the first position is treated as for all surrogates that say nothing about it."""
+        return FLAT
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         def of(block: Block) -> LogWeights:

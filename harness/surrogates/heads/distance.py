@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -11,6 +12,7 @@ from scipy import sparse
 from ccmc import Contexts, fit_pairs
 from harness.attention.blocks import Block, View
 from harness.attention.log_weights import NO_VALUES, LogWeights, on
+from harness.attention.loop_terms import LoopTerms
 from harness.core.registry import register
 from harness.data.texts import FloatArray, Text
 from harness.surrogates._fitting.buckets import BUCKETS, bucket_table, profile_of
@@ -56,6 +58,10 @@ class Distance(HeadSurrogate):
             total = np.log(np.exp(self.profile_ - top) @ counts.T) + top
             self.sink_ = fit_level(observations.sink_odds, total)
         return self
+
+    def loop_terms(self) -> LoopTerms:
+        sink: Any = {} if self.sink_ is None else {"sink": "level", "level": self.sink_}
+        return LoopTerms(profile=partial(profile_of, self.profile_), **sink)
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         profile = on(view, profile_of(self.profile_, view.length))

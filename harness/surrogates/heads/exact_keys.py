@@ -22,5 +22,7 @@ from harness.surrogates._fitting.exact_sides import ExactSide
 class ExactKeys(ExactSide):
     """What it explains beyond `pccmc-weights` is lost by keys that know their token and position alone."""
 
+    sides = ("placed", "model")
+
     def mixed(self, model: Asked, static: Asked) -> Asked:
         return Asked(model.call, static.query, model.key)

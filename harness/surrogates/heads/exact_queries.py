@@ -22,5 +22,7 @@ from harness.surrogates._fitting.exact_sides import ExactSide
 class ExactQueries(ExactSide):
     """What it explains beyond `pccmc-weights` is lost by queries that know their token and position alone."""
 
+    sides = ("model", "placed")
+
     def mixed(self, model: Asked, static: Asked) -> Asked:
         return Asked(model.call, model.query, static.key)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -25,11 +26,12 @@ from scipy import sparse
 
 from harness.attention.blocks import Block, View
 from harness.attention.log_weights import LogWeights, on
+from harness.attention.loop_terms import LoopTerms, PairTable
 from harness.attention.static_inputs import StaticHeads
 from harness.core.registry import register
 from harness.core.seeds import derive_seed
 from harness.data.texts import FloatArray, IntArray
-from harness.surrogates._fitting.along import delta_tables, fitted_odds, sink_along
+from harness.surrogates._fitting.along import delta_tables, fitted_odds, odds_terms, sink_along
 from harness.surrogates._fitting.buckets import BUCKETS, profile_of
 from harness.surrogates._fitting.folds import inner_folds
 from harness.surrogates._fitting.minimise import minimise_each
@@ -309,6 +311,19 @@ class PCCMCFit(HeadSurrogate):
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, parts))
         return value, gradient
+
+    def loop_terms(self) -> LoopTerms:
+        return LoopTerms(
+            self.heads,
+            "placed",
+            "placed",
+            scale=self.c_,
+            profile=partial(profile_of, self.b_),
+            place=partial(profile_of, self.a_),
+            pairs=PairTable.of(self.delta_),
+            form=None if self.effects_ is None else self.features.form(self.effects_),
+            **odds_terms(self.sink_),
+        )
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         prior = PCCMCWeights(self.heads).along(view)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from harness.attention.blocks import Block, View
 from harness.attention.log_weights import LogWeights
+from harness.attention.loop_terms import LoopTerms
 from harness.core.registry import register
-from harness.surrogates._fitting.static_scores import ReadOffWeights, asked_along
+from harness.surrogates._fitting.static_scores import ReadOffWeights, asked_along, of_static_sink
 
 
 @register.surrogate(
@@ -28,6 +29,9 @@ class PCCMCWeights(ReadOffWeights):
     Args:
         heads: the layer's heads, asked per token and position.
     """
+
+    def loop_terms(self) -> LoopTerms:
+        return LoopTerms(self.heads, "placed", "placed", sink=of_static_sink(self.heads))
 
     def along(self, view: View) -> Callable[[Block], LogWeights]:
         sink, asked = self.heads.sink_type is not None, asked_along(self.heads, view)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Self
 
 import numpy as np
-import torch
 
+from harness.attention.loop_terms import LoopTerms, permuted
 from harness.attention.static_inputs import StaticHeads
 from harness.core.registry import register
 from harness.core.seeds import derive_seed
@@ -42,9 +42,14 @@ class ShuffledWeights(CCMCWeights):
     def __init__(self, heads: StaticHeads, seed: int) -> None:
         rng, call = np.random.default_rng(seed), heads.at_start
         width = call.query.shape[-1]
-        query = torch.stack([q[:, torch.as_tensor(rng.permutation(width))] for q in call.query])
-        key = torch.stack([k[:, torch.as_tensor(rng.permutation(width))] for k in call.key])
+        of_query = np.stack([rng.permutation(width) for _ in call.query])
+        of_key = np.stack([rng.permutation(width) for _ in call.key])
+        query, key = permuted(call.query, of_query), permuted(call.key, of_key)
         super().__init__(replace(heads, at_start=replace(call, query=query, key=key)))
+        self._unpermuted, self._orders = heads, (of_query, of_key)
+
+    def loop_terms(self) -> LoopTerms:
+        return replace(super().loop_terms(), static=self._unpermuted, channels=self._orders)
 
     @classmethod
     def make(cls, given: Ingredients) -> Self:

@@ -1,0 +1,276 @@
+"""Attention rows of replaced heads, for the queries of one pass of a running model, with a cache or without.
+
+Shapes: B texts, H heads of which h are replaced, t queries of this pass, T tokens so far, L keys that the layer still
+holds (a sliding layer drops the oldest), all of them the last of the T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from harness.attention.capture import FloatArray, key_heads
+from harness.attention.loop_terms import LoopTerms, PairForm, PairTable, TokenRows, permuted
+
+SinkRule = Literal["own", "levels", "real"]
+
+
+@dataclass
+class Tokens:
+    """The tokens of a batch so far, padded on the left.
+
+    Attributes:
+        ids: [B, T] in the model's ids; local: [B, T] in local ids, -1 outside the vocabulary.
+        valid: bool [B, T], False for padding.
+        position: [B, T] counted from the first token of each text; 0 for padding.
+        new: t, how many of the last belong to this pass.
+    """
+
+    ids: torch.Tensor
+    local: torch.Tensor
+    valid: torch.Tensor
+    position: torch.Tensor
+    new: int
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return int(self.ids.shape[1])
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a layer hands to its attention.
+
+    Attributes:
+        query: [B, H, t, d]; key: [B, G, L, d].
+        scaling, softcap, window: of the scores.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    scaling: float
+    softcap: float | None
+    window: int | None
+
+    def scores(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Scores [B, h, t, L] of queries [B, h, t, d] and keys [B, h, L, d]."""
+        found = (query @ key.transpose(2, 3)) * self.scaling
+        return found if self.softcap is None else self.softcap * torch.tanh(found / self.softcap)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Who sees whom.
+
+    Attributes:
+        distance: [t, L] how far a key lies before a query.
+        seen: bool [B, t, L]; a query of the padding sees itself, since a row without keys would be NaN.
+        first: bool [B, L], the first position of each text.
+        keys, queries: which of the T tokens these are.
+    """
+
+    distance: torch.Tensor
+    seen: torch.Tensor
+    first: torch.Tensor
+    keys: slice
+    queries: slice
+
+    @classmethod
+    def of(cls, tokens: Tokens, keys: int, window: int | None) -> Sight:
+        """The last so many of the tokens as keys, the new ones as queries."""
+        length, device = tokens.length, tokens.ids.device
+        of_keys, of_queries = slice(length - keys, length), slice(length - tokens.new, length)
+        places = torch.arange(length, device=device)
+        distance = places[of_queries, None] - places[None, of_keys]
+        valid = tokens.valid[:, of_keys]
+        seen = (distance >= 0)[None] & valid[:, None]
+        if window is not None:
+            seen = seen & (distance < window)[None]
+        seen = seen | ((distance == 0)[None] & ~tokens.valid[:, of_queries, None])
+        return cls(distance, seen, valid & (tokens.position[:, of_keys] == 0), of_keys, of_queries)
+
+
+@dataclass
+class Statics:
+    """Static queries of this pass, [B, H, t, d], and static keys of all tokens so far, [B, G, T, d]."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+
+
+class HeadRows:
+    """The rows of some heads of a layer, from their terms.
+
+    Args:
+        terms: of all heads of the layer.
+        heads: which are replaced.
+        table: what the layer's heads make of single tokens, where terms need it.
+        sink: rule for the first position, see `replace`.
+        levels: [H] its log odds, where the rule needs them.
+    """
+
+    def __init__(
+        self,
+        terms: LoopTerms,
+        heads: torch.Tensor,
+        table: TokenRows | None,
+        sink: SinkRule,
+        levels: FloatArray | None,
+    ) -> None:
+        self.terms, self.heads, self.table, self.sink, self.levels = terms, heads, table, sink, levels
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def of(self, product: Product, tokens: Tokens, statics: Statics | None) -> torch.Tensor:
+        """[B, h, t, L] rows."""
+        sight = Sight.of(tokens, product.key.shape[2], product.window)
+        dtype = torch.promote_types(product.query.dtype, torch.float32)
+        score = self._scores(product, tokens, sight, statics)
+        score = None if score is None else score.to(dtype)
+        log = product.query.new_zeros(1, len(self.heads), 1, 1, dtype=dtype)
+        log = log.expand(len(tokens.ids), -1, *sight.distance.shape)
+        for part in self._parts(score, tokens, sight, dtype):
+            log = log + part
+        rest = log.masked_fill(~(sight.seen & ~sight.first[:, None])[:, None], -torch.inf)
+        total = torch.logsumexp(rest, -1)  # [B, h, t]
+        sink = self._sink(score, total, product, tokens, sight).to(dtype)
+        sink = torch.where(torch.isinf(total), 0.0, sink)  # the first position alone
+        at_first = (sight.seen & sight.first[:, None])[:, None]
+        return torch.softmax(torch.where(at_first, sink[..., None], rest), -1)
+
+    def _on(self, name: str, values: Any, like: torch.Tensor) -> torch.Tensor:
+        """Numbers [H, ...] of the replaced heads as a tensor, converted once."""
+        if name not in self._kept:
+            made = torch.as_tensor(values, dtype=like.dtype, device=like.device)
+            self._kept[name] = made[self.heads] if len(made) > 1 else made.expand(len(self.heads), *made.shape[1:])
+        return self._kept[name]
+
+    def _per_place(
+        self, name: str, values: Callable[[int], FloatArray], length: int, like: torch.Tensor
+    ) -> torch.Tensor:
+        """[h, >= length] values per distance or position; computed anew when a text has grown to twice its length."""
+        if name not in self._kept or self._kept[name].shape[1] < length:
+            self._kept.pop(name, None)
+            self._on(name, values(max(64, 2 * length)), like)
+        return self._kept[name]
+
+    def _scores(self, product: Product, tokens: Tokens, sight: Sight, statics: Statics | None) -> torch.Tensor | None:
+        if self.terms.key is None:
+            return None
+        query, key = product.query, product.key
+        if "token" in {self.terms.query, self.terms.key}:
+            assert self.table is not None
+            rows = self.table.rows(tokens.local, tokens.ids)
+            of_sink = self.table.static.sink_type
+            if of_sink is not None:
+                rows = torch.where(tokens.valid & (tokens.position == 0), of_sink, rows)
+            query, key = self._token_sides(self.table)
+            query = query[:, rows[:, sight.queries]].transpose(0, 1)
+            key = key[:, rows[:, sight.keys]].transpose(0, 1)
+        else:
+            assert statics is not None or (self.terms.query, self.terms.key) == ("model", "model")
+            if statics is not None and self.terms.query == "placed":
+                query = statics.query
+            if statics is not None and self.terms.key == "placed":
+                key = statics.key[:, :, sight.keys]
+        return product.scores(query[:, self.heads], self._grouped(query, key))
+
+    def _token_sides(self, table: TokenRows) -> tuple[torch.Tensor, torch.Tensor]:
+        """[H, R, d] and [G, R, d] of all tokens that have a row, in the order of channels that the terms want."""
+        if self.terms.channels is None:
+            return table.query, table.key
+        if "query" not in self._kept or self._kept["query"].shape[1] < table.query.shape[1]:
+            for name, side, order in zip(("query", "key"), (table.query, table.key), self.terms.channels, strict=True):
+                self._kept[name] = permuted(side, order)
+        return self._kept["query"], self._kept["key"]
+
+    def _grouped(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """The key of each replaced head: [B, G, L, d] -> [B, h, L, d]."""
+        groups = key_heads(query.shape[1], key.shape[1]).to(key.device)
+        return key[:, groups[self.heads]]
+
+    def _parts(
+        self, score: torch.Tensor | None, tokens: Tokens, sight: Sight, dtype: torch.dtype
+    ) -> list[torch.Tensor]:
+        """What is added up, each of a shape like [B, h, t, L]."""
+        terms, found = self.terms, []
+        like = torch.empty(0, dtype=dtype, device=tokens.ids.device)
+        if score is not None:
+            scale = None if terms.scale is None else self._on("scale", terms.scale, like)
+            found.append(score if scale is None else score * scale[:, None, None])
+        if terms.profile is not None:
+            profile = self._per_place("profile", terms.profile, tokens.length, like)
+            found.append(profile[:, sight.distance.clamp(min=0)][None])
+        if terms.place is not None:
+            place = self._per_place("place", terms.place, tokens.length, like)
+            found.append(place[:, tokens.position[:, sight.keys]].transpose(0, 1)[:, :, None])
+        if terms.pairs is not None:
+            found.append(self._of_pairs(terms.pairs, tokens, sight, like))
+        if terms.form is not None:
+            found.append(self._of_form(terms.form, tokens, sight).to(dtype))
+        return found
+
+    def _of_pairs(self, pairs: PairTable, tokens: Tokens, sight: Sight, like: torch.Tensor) -> torch.Tensor:
+        if len(pairs.codes) == 0:
+            return like.new_zeros(1, 1, 1, 1)
+        if "codes" not in self._kept:
+            self._kept["codes"] = torch.as_tensor(pairs.codes, device=like.device)
+        codes, values = self._kept["codes"], self._on("pairs", pairs.values, like)
+        query, key = tokens.local[:, sight.queries, None], tokens.local[:, None, sight.keys]
+        wanted = query * pairs.size + key
+        at = torch.searchsorted(codes, wanted).clamp(max=len(codes) - 1)
+        known = (codes[at] == wanted) & (query >= 0) & (key >= 0)
+        return torch.where(known, values[:, at], 0.0).transpose(0, 1)
+
+    def _of_form(self, form: PairForm, tokens: Tokens, sight: Sight) -> torch.Tensor:
+        assert self.table is not None
+        left, right, level = (part[self.heads] for part in self.table.form(form))
+        rows = self.table.rows(tokens.local, tokens.ids)
+        query, key = rows[:, sight.queries], rows[:, sight.keys]
+        product = left[:, query] @ right[:, key].transpose(2, 3)  # [h, B, t, L]
+        return (product + level[:, key][:, :, None]).transpose(0, 1)
+
+    def _sink(
+        self, score: torch.Tensor | None, total: torch.Tensor, product: Product, tokens: Tokens, sight: Sight
+    ) -> torch.Tensor:
+        """[B, h, t] log weight of the first position, beside a total log weight of all others."""
+        if self.sink == "real":
+            own = product.scores(product.query[:, self.heads], self._grouped(product.query, product.key))
+            return total + self._odds(own.to(total.dtype), sight)
+        if self.sink == "levels" or self.terms.sink is None:
+            return total + self._on("levels", self.levels, total)[:, None]
+        if self.terms.sink == "level":
+            return self._on("level", self.terms.level, total)[:, None].expand_as(total)
+        assert score is not None
+        if self.terms.odds is None:
+            return torch.where(sight.first[:, None, None], score, 0.0).sum(-1)
+        odds = self.terms.odds
+        a, c = (self._on(name, part, total)[:, None] for name, part in (("a", odds.a), ("c", odds.c)))
+        local = tokens.local[:, sight.queries]
+        effect = self._on("effect", odds.effect, total)[:, local.clamp(min=0)].transpose(0, 1)
+        return total + a + c * self._odds(score, sight) + torch.where(local[:, None] >= 0, effect, 0.0)
+
+    @staticmethod
+    def _odds(score: torch.Tensor, sight: Sight) -> torch.Tensor:
+        """[B, h, t] log odds of the first position by scores [B, h, t, L]; 0 where nothing else is seen."""
+        others = score.masked_fill(~(sight.seen & ~sight.first[:, None])[:, None], -torch.inf)
+        rest = torch.logsumexp(others, -1)
+        first = torch.where(sight.first[:, None, None], score, 0.0).sum(-1)
+        return torch.where(torch.isinf(rest), 0.0, first - rest)
+
+
+@dataclass
+class Seen:
+    """How many tokens have passed, padding left out, and how many of them are outside the vocabulary."""
+
+    tokens: int = 0
+    outside: int = 0
+    kinds: set[int] = field(default_factory=set)
+
+    @property
+    def share(self) -> float:
+        """Of tokens outside the vocabulary; 0 before any has passed."""
+        return self.outside / self.tokens if self.tokens else 0.0

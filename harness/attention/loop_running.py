@@ -1,0 +1,229 @@
+"""What happens in a model whose heads are being replaced: tokens are taken in, layers asked, outputs mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.attention.capture import FloatArray, IntArray, key_heads
+from harness.attention.loop_rows import HeadRows, Product, Seen, SinkRule, Statics, Tokens
+from harness.attention.loop_terms import LoopTerms, MeanOutput, TokenRows
+from harness.attention.static_inputs import StaticHeads
+from harness.core.errors import UsageError
+
+DROPPED = {"hidden_states", "attention_mask", "past_key_values", "layer_past", "cache_position", "use_cache"}
+
+
+class _Asked(Exception):  # noqa: N818 - not an error: ends a call whose queries and keys are all that is wanted
+    def __init__(self, query: torch.Tensor, key: torch.Tensor) -> None:
+        super().__init__()
+        self.query, self.key = query, key
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What takes the place of some heads of a layer.
+
+    Attributes:
+        layer: which.
+        terms: of all heads of the layer.
+        heads: which of them are replaced; None for all.
+    """
+
+    layer: int
+    terms: LoopTerms | MeanOutput
+    heads: Sequence[int] | None = None
+
+
+class Running:
+    """A model whose heads are being replaced.
+
+    Attributes:
+        seen: tokens that have passed, and how many of them are outside the vocabulary.
+        on_rows: called with layer, heads and rows [B, h, t, L] of each replacement; for looking at them.
+        on_output: called with the layer and the outputs [B, H, t, d] of its heads, after replacement.
+    """
+
+    def __init__(self, model: Any, replaced: Sequence[Replacement], vocabulary: IntArray) -> None:
+        self.model, self.seen = model, Seen()
+        self.on_rows: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
+        self.on_output: Callable[[int, torch.Tensor], None] | None = None
+        self.tokens: Tokens | None = None
+        self._vocabulary = torch.as_tensor(vocabulary, device=model.device)
+        self._replaced: dict[int, list[Replacement]] = {}
+        for one in replaced:
+            self._replaced.setdefault(one.layer, []).append(one)
+        self._rows: dict[int, HeadRows] = {}  # by the identity of the replacement
+        self._heads: dict[int, torch.Tensor] = {}
+        self._tables: dict[int, TokenRows] = {}  # by the identity of static heads
+        self._statics: dict[int, Statics] = {}
+        self._paused = self._asking = False
+        self._inside: torch.nn.Module | None = None  # that has taken in the tokens of the pass
+        self.layer = -1
+
+    def prepare(self, one: Replacement, heads: int, sink: SinkRule, levels: FloatArray | None) -> None:
+        """Get a replacement ready for a layer of so many heads.
+
+        Raises:
+            ValueError: heads that the layer does not have or that are replaced twice, another vocabulary, or no log
+                odds of the first position where the rule needs them.
+        """
+        chosen = list(range(heads)) if one.heads is None else [int(head) for head in one.heads]
+        taken = {h for o in self._replaced[one.layer] if id(o) in self._heads for h in self._heads[id(o)].tolist()}
+        for head in chosen:
+            if not 0 <= head < heads:
+                raise ValueError(f"layer {one.layer} has no head {head}: it has {heads}")
+            if head in taken or chosen.count(head) > 1:
+                raise ValueError(f"layer {one.layer}, head {head} is replaced twice")
+        self._heads[id(one)] = torch.tensor(chosen, dtype=torch.long, device=self.model.device)
+        if isinstance(one.terms, MeanOutput):
+            return
+        if levels is None and (sink == "levels" or (sink == "own" and one.terms.sink is None)):
+            raise ValueError(
+                f"layer {one.layer}: the rule for the first position needs its log odds, levels[{one.layer}]"
+            )
+        static = one.terms.static
+        if static is not None:
+            if not np.array_equal(static.ids, self._vocabulary.cpu().numpy()):
+                raise ValueError(f"layer {one.layer}: the static inputs are of another vocabulary")
+            self._tables.setdefault(id(static), TokenRows(static))
+        table = None if static is None else self._tables[id(static)]
+        self._rows[id(one)] = HeadRows(one.terms, self._heads[id(one)], table, sink, levels)
+
+    def before_model(self, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Take in the tokens of a pass, where the outermost module that is called starts.
+
+        Raises:
+            UsageError: inputs that are no token ids, or a cache that was filled elsewhere.
+        """
+        if self._paused or self._inside is not None:
+            return
+        given = keywords.get("input_ids", arguments[0] if arguments else None)
+        mask = keywords.get("attention_mask", arguments[1] if len(arguments) > 1 else None)
+        if given is None:
+            raise UsageError("replaced heads read token ids; the model was given embeddings")
+        if isinstance(mask, dict) or (mask is not None and mask.ndim != 2):
+            raise UsageError("replaced heads take an attention mask [texts, tokens]; the model was given another kind")
+        cache = keywords.get("past_key_values")
+        before = 0 if cache is None else int(cache.get_seq_length())
+        if before == 0:
+            ids, old = given, given[:, :0]
+            self._statics.clear()
+        elif self.tokens is None or self.tokens.ids.shape != (len(given), before):
+            raise UsageError("the cache of the model was filled while its heads were not replaced")
+        else:
+            ids, old = torch.cat([self.tokens.ids, given], 1), self.tokens.local
+        valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        at = torch.searchsorted(self._vocabulary, given).clamp(max=len(self._vocabulary) - 1)
+        local = torch.where(self._vocabulary[at] == given, at, -1)
+        fresh = valid[:, -given.shape[1] :]
+        self._count(given[fresh], local[fresh])
+        # padding is never a key of a text: any row will do
+        local = torch.where(fresh, local, 0)
+        position = (valid.long().cumsum(1) - 1).clamp(min=0)
+        self.tokens = Tokens(ids, torch.cat([old, local], 1), valid, position, given.shape[1])
+        self._inside = module
+
+    def after_model(self, module: torch.nn.Module, *_: Any) -> None:
+        """A pass is over where the module that started it ends, by an error too."""
+        if module is self._inside:
+            self._inside = None
+
+    def _count(self, ids: torch.Tensor, local: torch.Tensor) -> None:
+        unseen = ids[local < 0].tolist()
+        self.seen.tokens += len(ids)
+        self.seen.outside += len(unseen)
+        self.seen.kinds.update(unseen)
+        if unseen:
+            self._paused = True
+            try:
+                for table in self._tables.values():
+                    table.learn(unseen)
+            finally:
+                self._paused = False
+
+    def before_layer(self, layer: int, module: torch.nn.Module, hidden: torch.Tensor, options: dict[str, Any]) -> None:
+        """Ask a layer for static queries and keys of the new tokens, at their positions."""
+        if self._inside is None or self._asking:
+            return
+        self.layer = layer
+        wanted: dict[int, StaticHeads] = {}
+        for one in self._replaced.get(layer, ()):
+            if isinstance(one.terms, LoopTerms) and "placed" in {one.terms.query, one.terms.key}:
+                assert one.terms.static is not None
+                wanted[id(one.terms.static)] = one.terms.static
+        for number, static in wanted.items():
+            asked = self._ask(module, self._inputs(static, hidden), options)
+            kept = self._statics.get(number)
+            key = asked.key if kept is None else torch.cat([kept.key, asked.key], 2)
+            self._statics[number] = Statics(asked.query, key)
+
+    def _inputs(self, static: StaticHeads, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, t, D] static inputs of the new tokens; in layer 0 they are the model's own."""
+        if static.call.layer == 0:
+            return hidden
+        tokens = self.tokens
+        assert tokens is not None
+        table, new = self._tables[id(static)], slice(tokens.length - tokens.new, None)
+        rows, position = table.rows(tokens.local[:, new], tokens.ids[:, new]), tokens.position[:, new]
+        if static.sink_type is not None:
+            rows = torch.where((position == 0) & tokens.valid[:, new], static.sink_type, rows)
+        inputs = table.inputs[rows]
+        if static.effect is not None:
+            inputs = inputs + static.effect[position.clamp(max=len(static.effect) - 1)]
+        return inputs.to(hidden.dtype)
+
+    def _ask(self, module: torch.nn.Module, hidden: torch.Tensor, options: dict[str, Any]) -> _Asked:
+        self._asking = True
+        try:
+            kept = {name: value for name, value in options.items() if name not in DROPPED}
+            module.forward(hidden, attention_mask=None, **kept)
+        except _Asked as asked:
+            return asked
+        finally:
+            self._asking = False
+        raise UsageError(f"layer {self.layer} does not hand its queries and keys over")
+
+    def attend(
+        self, layer: int, product: Product, value: torch.Tensor, plain: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        """The outputs of a layer's heads, [B, H, t, d]: of replaced heads by their rows, of the others as they are.
+
+        Args:
+            layer: which.
+            product: its queries and keys.
+            value: [B, G, L, d].
+            plain: computes the outputs of all heads without replacement.
+        """
+        if self._asking:
+            raise _Asked(product.query, product.key)
+        replaced = self._replaced.get(layer, ())
+        if self._inside is None:
+            raise UsageError("a layer attends outside the model and its body, so its tokens are not known")
+        tokens, heads = self.tokens, product.query.shape[1]
+        assert tokens is not None
+        if product.key.shape[2] > tokens.length:
+            raise UsageError("replaced heads need a cache that holds no more keys than there are tokens")
+        if sum(len(self._heads[id(one)]) for one in replaced) == heads:
+            output = value.new_empty(len(value), heads, tokens.new, value.shape[-1])
+        else:
+            output = plain().clone()
+        groups = key_heads(heads, value.shape[1]).to(value.device)
+        for one in replaced:
+            chosen = self._heads[id(one)]
+            if isinstance(one.terms, MeanOutput):
+                mean = torch.as_tensor(one.terms.values, dtype=output.dtype, device=output.device)
+                output[:, chosen] = mean[chosen][:, None]
+                continue
+            statics = None if one.terms.static is None else self._statics.get(id(one.terms.static))
+            rows = self._rows[id(one)].of(product, tokens, statics)
+            if self.on_rows is not None:
+                self.on_rows(layer, chosen, rows)
+            output[:, chosen] = (rows.to(value.dtype) @ value[:, groups[chosen]]).to(output.dtype)
+        if self.on_output is not None:
+            self.on_output(layer, output)
+        return output
