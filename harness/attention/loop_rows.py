@@ -27,6 +27,7 @@ class Tokens:
         valid: bool [B, T], False for padding.
         position: [B, T] counted from the first token of each text; 0 for padding.
         new: t, how many of the last belong to this pass.
+        rows: by the identity of a `TokenRows`, [B, T] the row of each token.
     """
 
     ids: torch.Tensor
@@ -34,11 +35,43 @@ class Tokens:
     valid: torch.Tensor
     position: torch.Tensor
     new: int
+    rows: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
         """T."""
         return int(self.ids.shape[1])
+
+
+class Grown:
+    """Numbers per position that grow with a text [..., T, d]; what is there already is not copied at every step."""
+
+    def __init__(self) -> None:
+        self.length, self._room = 0, torch.empty(0)
+
+    def upto(self, length: int, new: int, make: Callable[[slice], torch.Tensor]) -> torch.Tensor:
+        """Those of T positions, of which the last t are new; all are made where the others are not known."""
+        start = length - new if self.length == length - new else 0
+        made = make(slice(start, length))
+        if start == 0 or length > self._room.shape[-2]:
+            room = made.new_empty(*made.shape[:-2], length if start == 0 else 2 * length, made.shape[-1])
+            room[..., :start, :] = self._room[..., :start, :] if start else room[..., :0, :]
+            self._room = room
+        self._room[..., start:length, :] = made
+        self.length = length
+        return self._room[..., :length, :]
+
+
+def by_group(left: torch.Tensor, right: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
+    """Products [B, h, t, m] of chosen heads [h]: left [B, H, t, c] times what key heads have [B, G, c, m].
+
+    With all heads, in their order, nothing is copied for the heads that share a key head.
+    """
+    (texts, count, steps, _), groups = left.shape, right.shape[1]
+    if len(heads) == count:
+        found = left.reshape(texts, groups, count // groups * steps, -1) @ right
+        return found.reshape(texts, count, steps, -1)
+    return left[:, heads] @ right[:, key_heads(count, groups).to(right.device)[heads]]
 
 
 @dataclass(frozen=True)
@@ -56,9 +89,9 @@ class Product:
     softcap: float | None
     window: int | None
 
-    def scores(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Scores [B, h, t, L] of queries [B, h, t, d] and keys [B, h, L, d]."""
-        found = (query @ key.transpose(2, 3)) * self.scaling
+    def scores(self, query: torch.Tensor, key: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
+        """Scores [B, h, t, L] of chosen heads [h], from queries [B, H, t, d] and keys [B, G, L, d]."""
+        found = by_group(query, key.transpose(2, 3), heads) * self.scaling
         return found if self.softcap is None else self.softcap * torch.tanh(found / self.softcap)
 
 
@@ -123,6 +156,7 @@ class HeadRows:
     ) -> None:
         self.terms, self.heads, self.table, self.sink, self.levels = terms, heads, table, sink, levels
         self._kept: dict[str, torch.Tensor] = {}
+        self._keys, self._form_keys = Grown(), Grown()
 
     def of(self, product: Product, tokens: Tokens, statics: Statics | None) -> torch.Tensor:
         """[B, h, t, L] rows."""
@@ -130,6 +164,8 @@ class HeadRows:
         dtype = torch.promote_types(product.query.dtype, torch.float32)
         score = self._scores(product, tokens, sight, statics)
         score = None if score is None else score.to(dtype)
+        if score is not None and self._is_plain:
+            return torch.softmax(score.masked_fill(~sight.seen[:, None], -torch.inf), -1)
         log = product.query.new_zeros(1, len(self.heads), 1, 1, dtype=dtype)
         log = log.expand(len(tokens.ids), -1, *sight.distance.shape)
         for part in self._parts(score, tokens, sight, dtype):
@@ -140,6 +176,13 @@ class HeadRows:
         sink = torch.where(torch.isinf(total), 0.0, sink)  # the first position alone
         at_first = (sight.seen & sight.first[:, None])[:, None]
         return torch.softmax(torch.where(at_first, sink[..., None], rest), -1)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Are log weights the scores, that of the first position among them?"""
+        terms = self.terms
+        more = (terms.scale, terms.profile, terms.place, terms.pairs, terms.form, terms.odds)
+        return self.sink == "own" and terms.sink == "score" and all(part is None for part in more)
 
     def _on(self, name: str, values: Any, like: torch.Tensor) -> torch.Tensor:
         """Numbers [H, ...] of the replaced heads as a tensor, converted once."""
@@ -163,20 +206,21 @@ class HeadRows:
         query, key = product.query, product.key
         if "token" in {self.terms.query, self.terms.key}:
             assert self.table is not None
-            rows = self.table.rows(tokens.local, tokens.ids)
+            rows = tokens.rows[id(self.table)]
             of_sink = self.table.static.sink_type
             if of_sink is not None:
                 rows = torch.where(tokens.valid & (tokens.position == 0), of_sink, rows)
-            query, key = self._token_sides(self.table)
-            query = query[:, rows[:, sight.queries]].transpose(0, 1)
-            key = key[:, rows[:, sight.keys]].transpose(0, 1)
+            of_query, of_key = self._token_sides(self.table)
+            query = of_query[:, rows[:, sight.queries]].transpose(0, 1)
+            made = self._keys.upto(tokens.length, tokens.new, lambda at: of_key[:, rows[:, at]].transpose(0, 1))
+            key = made[:, :, sight.keys]
         else:
             assert statics is not None or (self.terms.query, self.terms.key) == ("model", "model")
             if statics is not None and self.terms.query == "placed":
                 query = statics.query
             if statics is not None and self.terms.key == "placed":
                 key = statics.key[:, :, sight.keys]
-        return product.scores(query[:, self.heads], self._grouped(query, key))
+        return product.scores(query, key, self.heads)
 
     def _token_sides(self, table: TokenRows) -> tuple[torch.Tensor, torch.Tensor]:
         """[H, R, d] and [G, R, d] of all tokens that have a row, in the order of channels that the terms want."""
@@ -186,11 +230,6 @@ class HeadRows:
             for name, side, order in zip(("query", "key"), (table.query, table.key), self.terms.channels, strict=True):
                 self._kept[name] = permuted(side, order)
         return self._kept["query"], self._kept["key"]
-
-    def _grouped(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """The key of each replaced head: [B, G, L, d] -> [B, h, L, d]."""
-        groups = key_heads(query.shape[1], key.shape[1]).to(key.device)
-        return key[:, groups[self.heads]]
 
     def _parts(
         self, score: torch.Tensor | None, tokens: Tokens, sight: Sight, dtype: torch.dtype
@@ -210,7 +249,7 @@ class HeadRows:
         if terms.pairs is not None:
             found.append(self._of_pairs(terms.pairs, tokens, sight, like))
         if terms.form is not None:
-            found.append(self._of_form(terms.form, tokens, sight).to(dtype))
+            found.append(self._of_form(terms.form, tokens, sight, dtype))
         return found
 
     def _of_pairs(self, pairs: PairTable, tokens: Tokens, sight: Sight, like: torch.Tensor) -> torch.Tensor:
@@ -225,20 +264,21 @@ class HeadRows:
         known = (codes[at] == wanted) & (query >= 0) & (key >= 0)
         return torch.where(known, values[:, at], 0.0).transpose(0, 1)
 
-    def _of_form(self, form: PairForm, tokens: Tokens, sight: Sight) -> torch.Tensor:
+    def _of_form(self, form: PairForm, tokens: Tokens, sight: Sight, dtype: torch.dtype) -> torch.Tensor:
         assert self.table is not None
-        left, right, level = (part[self.heads] for part in self.table.form(form))
-        rows = self.table.rows(tokens.local, tokens.ids)
-        query, key = rows[:, sight.queries], rows[:, sight.keys]
-        product = left[:, query] @ right[:, key].transpose(2, 3)  # [h, B, t, L]
-        return (product + level[:, key][:, :, None]).transpose(0, 1)
+        left, right = self.table.form(form, dtype)
+        rows = tokens.rows[id(self.table)]
+        query = left[:, rows[:, sight.queries]].transpose(0, 1)
+        made = self._form_keys.upto(tokens.length, tokens.new, lambda at: right[:, rows[:, at]].transpose(0, 1))
+        key = made[:, :, sight.keys]
+        return by_group(query, key.transpose(2, 3), self.heads)
 
     def _sink(
         self, score: torch.Tensor | None, total: torch.Tensor, product: Product, tokens: Tokens, sight: Sight
     ) -> torch.Tensor:
         """[B, h, t] log weight of the first position, beside a total log weight of all others."""
         if self.sink == "real":
-            own = product.scores(product.query[:, self.heads], self._grouped(product.query, product.key))
+            own = product.scores(product.query, product.key, self.heads)
             return total + self._odds(own.to(total.dtype), sight)
         if self.sink == "levels" or self.terms.sink is None:
             return total + self._on("levels", self.levels, total)[:, None]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from harness.attention.capture import FloatArray, IntArray, key_heads
-from harness.attention.loop_rows import HeadRows, Product, Seen, SinkRule, Statics, Tokens
+from harness.attention.loop_rows import Grown, HeadRows, Product, Seen, SinkRule, Statics, Tokens, by_group
 from harness.attention.loop_terms import LoopTerms, MeanOutput, TokenRows
 from harness.attention.static_inputs import StaticHeads
 from harness.core.errors import UsageError
@@ -60,9 +60,11 @@ class Running:
         self._rows: dict[int, HeadRows] = {}  # by the identity of the replacement
         self._heads: dict[int, torch.Tensor] = {}
         self._tables: dict[int, TokenRows] = {}  # by the identity of static heads
-        self._statics: dict[int, Statics] = {}
+        self._statics: dict[int, Statics] = {}  # of the pass, likewise
+        self._keys: dict[int, Grown] = {}  # likewise
         self._paused = self._asking = False
         self._inside: torch.nn.Module | None = None  # that has taken in the tokens of the pass
+        self._cache: Any = None
         self.layer = -1
 
     def prepare(self, one: Replacement, heads: int, sink: SinkRule, levels: FloatArray | None) -> None:
@@ -72,7 +74,7 @@ class Running:
             ValueError: heads that the layer does not have or that are replaced twice, another vocabulary, or no log
                 odds of the first position where the rule needs them.
         """
-        chosen = list(range(heads)) if one.heads is None else [int(head) for head in one.heads]
+        chosen = list(range(heads)) if one.heads is None else sorted(int(head) for head in one.heads)
         taken = {h for o in self._replaced[one.layer] if id(o) in self._heads for h in self._heads[id(o)].tolist()}
         for head in chosen:
             if not 0 <= head < heads:
@@ -113,10 +115,14 @@ class Running:
         if before == 0:
             ids, old = given, given[:, :0]
             self._statics.clear()
+            self._keys.clear()
         elif self.tokens is None or self.tokens.ids.shape != (len(given), before):
             raise UsageError("the cache of the model was filled while its heads were not replaced")
+        elif self._cache is not None and cache is not self._cache:
+            raise UsageError("the cache is another than that of the pass before; replaced heads follow one at a time")
         else:
             ids, old = torch.cat([self.tokens.ids, given], 1), self.tokens.local
+        self._cache = cache
         valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         at = torch.searchsorted(self._vocabulary, given).clamp(max=len(self._vocabulary) - 1)
         local = torch.where(self._vocabulary[at] == given, at, -1)
@@ -125,13 +131,17 @@ class Running:
         # padding is never a key of a text: any row will do
         local = torch.where(fresh, local, 0)
         position = (valid.long().cumsum(1) - 1).clamp(min=0)
-        self.tokens = Tokens(ids, torch.cat([old, local], 1), valid, position, given.shape[1])
+        before_rows = {} if before == 0 or self.tokens is None else self.tokens.rows
+        rows = {id(table): table.rows(local, given) for table in self._tables.values()}
+        rows = {name: torch.cat([before_rows[name], new], 1) if before else new for name, new in rows.items()}
+        self.tokens = Tokens(ids, torch.cat([old, local], 1), valid, position, given.shape[1], rows)
         self._inside = module
 
-    def after_model(self, module: torch.nn.Module, *_: Any) -> None:
+    def after_model(self, module: torch.nn.Module, arguments: Any, output: Any) -> None:
         """A pass is over where the module that started it ends, by an error too."""
         if module is self._inside:
             self._inside = None
+            self._cache = getattr(output, "past_key_values", None) or self._cache  # the model may have made it
 
     def _count(self, ids: torch.Tensor, local: torch.Tensor) -> None:
         unseen = ids[local < 0].tolist()
@@ -158,9 +168,15 @@ class Running:
                 wanted[id(one.terms.static)] = one.terms.static
         for number, static in wanted.items():
             asked = self._ask(module, self._inputs(static, hidden), options)
-            kept = self._statics.get(number)
-            key = asked.key if kept is None else torch.cat([kept.key, asked.key], 2)
-            self._statics[number] = Statics(asked.query, key)
+            self._statics[number] = Statics(asked.query, self._all_keys(number, asked.key))
+
+    def _all_keys(self, number: int, key: torch.Tensor) -> torch.Tensor:
+        """[B, G, T, d] static keys of all tokens so far, from those of the new ones."""
+        tokens, kept = self.tokens, self._keys.setdefault(number, Grown())
+        assert tokens is not None
+        if tokens.new < tokens.length and kept.length != tokens.length - tokens.new:
+            raise UsageError("a pass before this one was broken off; start again without its cache")
+        return kept.upto(tokens.length, tokens.new, lambda at: key)
 
     def _inputs(self, static: StaticHeads, hidden: torch.Tensor) -> torch.Tensor:
         """[B, t, D] static inputs of the new tokens; in layer 0 they are the model's own."""
@@ -169,7 +185,7 @@ class Running:
         tokens = self.tokens
         assert tokens is not None
         table, new = self._tables[id(static)], slice(tokens.length - tokens.new, None)
-        rows, position = table.rows(tokens.local[:, new], tokens.ids[:, new]), tokens.position[:, new]
+        rows, position = tokens.rows[id(table)][:, new], tokens.position[:, new]
         if static.sink_type is not None:
             rows = torch.where((position == 0) & tokens.valid[:, new], static.sink_type, rows)
         inputs = table.inputs[rows]
@@ -223,7 +239,10 @@ class Running:
             rows = self._rows[id(one)].of(product, tokens, statics)
             if self.on_rows is not None:
                 self.on_rows(layer, chosen, rows)
-            output[:, chosen] = (rows.to(value.dtype) @ value[:, groups[chosen]]).to(output.dtype)
+            if len(chosen) == heads:
+                output[:, chosen] = by_group(rows.to(value.dtype), value, chosen).to(output.dtype)
+            else:
+                output[:, chosen] = (rows.to(value.dtype) @ value[:, groups[chosen]]).to(output.dtype)
         if self.on_output is not None:
             self.on_output(layer, output)
         return output

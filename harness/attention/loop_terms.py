@@ -184,7 +184,7 @@ class TokenRows:
         self.inputs = static.inputs
         self.query, self.key = static.at_start.query, static.at_start.key  # [H, R, d], [G, R, d]
         self.extra: dict[int, int] = {}
-        self._of_form: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._of_form: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def rows(self, local: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """The row of each token: local ids, -1 outside the vocabulary, and the model's ids, of one shape."""
@@ -206,17 +206,19 @@ class TokenRows:
         self.query, self.key = torch.cat([self.query, asked.query], 1), torch.cat([self.key, asked.key], 1)
         self._of_form.clear()
 
-    def form(self, form: PairForm) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """x^T M [H, R, d], y [H, R, d] and level [H, R] of every row."""
-        if id(form) not in self._of_form:
+    def form(self, form: PairForm, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two sides [H, R, d + 1] of every row, as query and as key, whose products are the form of two tokens."""
+        kept = self._of_form.get(id(form))
+        if kept is None:
             query, key = (_standard(part, self.size) for part in (self.query, self.key))
-            ones = query.new_full((*query.shape[:2], 1), form.constant)
+            ones = query.new_ones(*query.shape[:2], 1)
             matrix = torch.as_tensor(form.matrix, dtype=query.dtype, device=query.device)
             level = query.new_zeros(query.shape[:2])
             level[:, : self.size] = torch.as_tensor(form.level)
             groups = key_heads(len(query), len(key)).to(key.device)
-            self._of_form[id(form)] = (torch.cat([query, ones], -1) @ matrix, key[groups], level)
-        return self._of_form[id(form)]
+            left = torch.cat([torch.cat([query, form.constant * ones], -1) @ matrix, ones], -1)
+            kept = self._of_form[id(form)] = left.to(dtype), torch.cat([key[groups], level[..., None]], -1).to(dtype)
+        return kept
 
 
 def _standard(values: torch.Tensor, size: int) -> torch.Tensor:

@@ -219,6 +219,10 @@ def test_wrong_use_is_named(made: dict[str, Trained]) -> None:
     with replace(of.model, [Replacement(1, weights)], vocabulary):
         with pytest.raises(UsageError, match="filled while its heads were not replaced"):
             of.model(torch.tensor([[3]]), past_key_values=cache)
+        first, second = (of.model(torch.as_tensor(ids)[None], use_cache=True).past_key_values for _ in range(2))
+        with pytest.raises(UsageError, match="another than that of the pass before"):
+            of.model(torch.tensor([[3]]), past_key_values=first)
+        of.model(torch.tensor([[3]]), past_key_values=second)
         with pytest.raises(UsageError, match="replaced already"), replace(of.model, [], vocabulary):
             pass
     with pytest.raises(ValueError, match="a query and a key"):

@@ -85,8 +85,9 @@ def test_exact_rows_put_back_leave_logits_unchanged(name: str) -> None:
         assert_same(logits(model, ids), plain)
         assert heard == sorted(layers)  # the oracle says nothing about layers that were not reached
         assert_same(step_by_step(model, ids, 25), plain[0])
-    with replace(model, [Replacement(layer, EXACT, [0, 4]) for layer in layers], NO_VOCABULARY):
-        assert_same(logits(model, ids), plain)
+    for heads in ([0, 4], [3, 5, 0, 1, 2, 4]):
+        with replace(model, [Replacement(layer, EXACT, heads) for layer in layers], NO_VOCABULARY):
+            assert_same(logits(model, ids), plain)
     assert_same(logits(model, ids), plain)  # nothing is left behind
 
 
