@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from harness.attention.blocks import HIDDEN
 from harness.attention.capture import FloatArray, key_heads
 from harness.attention.loop_terms import LoopTerms, PairForm, PairTable, TokenRows, permuted
 
@@ -170,12 +171,16 @@ class HeadRows:
         log = log.expand(len(tokens.ids), -1, *sight.distance.shape)
         for part in self._parts(score, tokens, sight, dtype):
             log = log + part
-        rest = log.masked_fill(~(sight.seen & ~sight.first[:, None])[:, None], -torch.inf)
-        total = torch.logsumexp(rest, -1)  # [B, h, t]
-        sink = self._sink(score, total, product, tokens, sight).to(dtype)
-        sink = torch.where(torch.isinf(total), 0.0, sink)  # the first position alone
+        others = (sight.seen & ~sight.first[:, None])[:, None]  # [B, 1, t, L]
         at_first = (sight.seen & sight.first[:, None])[:, None]
-        return torch.softmax(torch.where(at_first, sink[..., None], rest), -1)
+        rest = log.masked_fill(~others, HIDDEN)
+        weight = self._weight(score, sight, dtype)
+        if weight is not None:
+            return torch.softmax(torch.where(at_first, weight[..., None], rest), -1)
+        share = torch.sigmoid(self._odds(score, product, tokens, sight, dtype))
+        share = torch.where(others.any(-1), share, 1.0)[..., None]  # the first position may be alone
+        share = torch.where(at_first.any(-1, keepdim=True), share, 0.0)
+        return torch.where(at_first, share, torch.softmax(rest, -1) * (1.0 - share))
 
     @property
     def _is_plain(self) -> bool:
@@ -273,33 +278,41 @@ class HeadRows:
         key = made[:, :, sight.keys]
         return by_group(query, key.transpose(2, 3), self.heads)
 
-    def _sink(
-        self, score: torch.Tensor | None, total: torch.Tensor, product: Product, tokens: Tokens, sight: Sight
-    ) -> torch.Tensor:
-        """[B, h, t] log weight of the first position, beside a total log weight of all others."""
-        if self.sink == "real":
-            own = product.scores(product.query, product.key, self.heads)
-            return total + self._odds(own.to(total.dtype), sight)
-        if self.sink == "levels" or self.terms.sink is None:
-            return total + self._on("levels", self.levels, total)[:, None]
+    def _weight(self, score: torch.Tensor | None, sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
+        """[B or 1, h, t or 1] log weight of the first position; None where log odds are given instead."""
+        if self.sink != "own" or self.terms.sink is None or self.terms.odds is not None:
+            return None
         if self.terms.sink == "level":
-            return self._on("level", self.terms.level, total)[:, None].expand_as(total)
+            return self._on("level", self.terms.level, torch.empty(0, dtype=dtype, device=sight.first.device))[:, None]
         assert score is not None
-        if self.terms.odds is None:
-            return torch.where(sight.first[:, None, None], score, 0.0).sum(-1)
-        odds = self.terms.odds
-        a, c = (self._on(name, part, total)[:, None] for name, part in (("a", odds.a), ("c", odds.c)))
-        local = tokens.local[:, sight.queries]
-        effect = self._on("effect", odds.effect, total)[:, local.clamp(min=0)].transpose(0, 1)
-        return total + a + c * self._odds(score, sight) + torch.where(local[:, None] >= 0, effect, 0.0)
+        return _of_first(score, sight)
 
-    @staticmethod
-    def _odds(score: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """[B, h, t] log odds of the first position by scores [B, h, t, L]; 0 where nothing else is seen."""
-        others = score.masked_fill(~(sight.seen & ~sight.first[:, None])[:, None], -torch.inf)
-        rest = torch.logsumexp(others, -1)
-        first = torch.where(sight.first[:, None, None], score, 0.0).sum(-1)
-        return torch.where(torch.isinf(rest), 0.0, first - rest)
+    def _odds(
+        self, score: torch.Tensor | None, product: Product, tokens: Tokens, sight: Sight, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """[B or 1, h, t or 1] log odds of the first position against all others."""
+        like = torch.empty(0, dtype=dtype, device=sight.first.device)
+        if self.sink == "real":
+            return _odds_of_first(product.scores(product.query, product.key, self.heads).to(dtype), sight)
+        odds = self.terms.odds
+        if self.sink == "levels" or odds is None:
+            return self._on("levels", self.levels, like)[:, None]
+        assert score is not None
+        a, c = (self._on(name, part, like)[:, None] for name, part in (("a", odds.a), ("c", odds.c)))
+        local = tokens.local[:, sight.queries]
+        effect = self._on("effect", odds.effect, like)[:, local.clamp(min=0)].transpose(0, 1)
+        return a + c * _odds_of_first(score, sight) + torch.where(local[:, None] >= 0, effect, 0.0)
+
+
+def _of_first(score: torch.Tensor, sight: Sight) -> torch.Tensor:
+    """[B, h, t] scores of the first position; 0 where the layer no longer holds it."""
+    return torch.where(sight.first[:, None, None], score, 0.0).sum(-1)
+
+
+def _odds_of_first(score: torch.Tensor, sight: Sight) -> torch.Tensor:
+    """[B, h, t] log odds of the first position by scores [B, h, t, L]; any number where nothing else is seen."""
+    others = score.masked_fill(~(sight.seen & ~sight.first[:, None])[:, None], HIDDEN)
+    return _of_first(score, sight) - torch.logsumexp(others, -1)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from ratios import record
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.attention.capture import attention_modules
-from harness.attention.loop_terms import LoopTerms, PairForm, PairTable, mean_log_odds
+from harness.attention.loop_terms import FittedOdds, LoopTerms, PairForm, PairTable, mean_log_odds
 from harness.attention.replace import Replacement, replace
 from harness.attention.static_layers import static_layers
 from harness.data.texts import LocalVocabulary
@@ -67,6 +67,7 @@ def every_term(heads, count):
         place=lambda length: profile_of(buckets, length),
         pairs=PairTable(codes, rng.normal(size=(count, len(codes))), size),
         form=PairForm(rng.normal(size=(count, size)), rng.normal(size=(count, width + 1, width)), 3.0), sink="score",
+        odds=FittedOdds(np.zeros(count), np.ones(count), rng.normal(size=(count, size))),
     )  # fmt: skip
 
 
