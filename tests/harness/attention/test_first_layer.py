@@ -148,7 +148,9 @@ class Misread(StaticHeads):
 
 
 def misread(change: Callable[[LayerCall], LayerCall]) -> Change:
-    return lambda heads: Misread(heads.model, heads.call, heads.ids, heads.inputs, heads.effect, heads.at_start, change)
+    return lambda heads: Misread(
+        heads.model, heads.call, heads.ids, heads.inputs, heads.effect, heads.at_start, change=change
+    )
 
 
 def interleaved(call: LayerCall) -> LayerCall:
