@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -129,8 +129,9 @@ class ChoiceRows:
             base, beyond, mass = self.outside.bases, self.outside.log_base, self.outside.target
             row_of = base.rows(self.outside.texts, self.outside.query)
         return Terms(
-            self.ptr, self.features, self.offsets, self.log_p0, self.targets, self.weights, base, row_of, beyond, mass
-        )
+            self.ptr, self.features, self.offsets, self.log_p0, self.targets, self.weights, base, row_of, beyond, mass,
+            None if self.outside is None else partial(_ends, self.outside, self.ptr),
+        )  # fmt: skip
 
     def _check_sums(self) -> None:
         sums = np.add.reduceat(self.targets, self.ptr[:-1])
@@ -193,6 +194,13 @@ class ChoiceRows:
             np.ones(len(blocks)) if weights is None else np.asarray(weights, dtype=np.float64),
             tuple(names) if names is not None else tuple(f"x{d}" for d in range(x.shape[1])),
         )
+
+
+def _ends(outside: Outside, ptr: IntArray) -> FloatArray:
+    """[n, 2] the least and the largest log P0 outside the candidates of each choice."""
+    from ccmc._logit.separation import ends_outside
+
+    return ends_outside(outside.bases, outside.texts, outside.query, outside.token, ptr)
 
 
 def _finite(name: str, values: np.ndarray[Any, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -49,6 +50,7 @@ class Base(Protocol):
     @property
     def positive(self) -> bool: ...
     def moments(self, a: float) -> FloatArray: ...
+    def log_row(self, query: int) -> FloatArray: ...
     def log_at(self, query: IntArray, token: IntArray) -> FloatArray: ...
     def log_between(self, query: IntArray, token: IntArray) -> FloatArray: ...
 
@@ -77,6 +79,7 @@ class Terms:
         row_of: [n] row of the moments of the base, -1 where there are only candidates.
         beyond: [n] target x log P0 summed over all other tokens.
         beyond_target: [n] their target.
+        ends: gives [n, 2] the least and the largest log P0 among these tokens, infinite where there are none.
     """
 
     ptr: IntArray
@@ -89,6 +92,7 @@ class Terms:
     row_of: IntArray
     beyond: FloatArray
     beyond_target: FloatArray
+    ends: Callable[[], FloatArray] | None = None
 
     def __len__(self) -> int:
         return len(self.ptr) - 1
