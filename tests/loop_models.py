@@ -15,8 +15,8 @@ from harness.attention.packing import listen_windows
 from harness.attention.static_inputs import StaticHeads
 from harness.attention.static_layers import static_layers
 from harness.data.texts import LocalVocabulary
-from harness.experiments.heads.sums import PriorSums
-from harness.experiments.heads.units import training_pass
+from harness.experiments._shared.head_fits import training_pass
+from harness.experiments._shared.head_sums import PriorSums
 from harness.surrogates.base import HeadSurrogate, Ingredients
 from harness.surrogates.make import make, priors_of
 from harness.surrogates.observations import HeadObservations

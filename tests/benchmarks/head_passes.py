@@ -37,7 +37,7 @@ def prose(tokenizer: Any, length: int) -> Any:
 def capture_all(model: Any, ids: Any) -> None:
     """The harness's pass over a training text: sums over all heads, the pairs on disk."""
     from harness.data.texts import LocalVocabulary
-    from harness.experiments.heads.units import training_pass
+    from harness.experiments._shared.head_fits import training_pass
 
     with tempfile.TemporaryFile() as file:
         training_pass(model, [ids], range(model.config.num_hidden_layers), LocalVocabulary([ids]), file)
@@ -80,8 +80,8 @@ def scoring(model: Any, ids: Any) -> Callable[[], dict[int, Any]]:
     from harness.attention.static_layers import static_layers
     from harness.attention.windows import Windows
     from harness.data.texts import LocalVocabulary
-    from harness.experiments.heads.scores import score_text
-    from harness.experiments.heads.units import training_pass
+    from harness.experiments._shared.head_fits import training_pass
+    from harness.experiments._shared.head_scores import score_text
     from harness.measures.head_patterns import PatternSums
 
     layers, vocabulary = list(range(model.config.num_hidden_layers)), LocalVocabulary([ids])

@@ -31,7 +31,7 @@ from harness.attention.capture import LayerCall
 from harness.attention.eager import eager_rows
 from harness.attention.windows import head_text
 from harness.data.texts import LocalVocabulary
-from harness.experiments.heads.units import training_pass
+from harness.experiments._shared.head_fits import training_pass
 from harness.measures.fidelity import kl
 from harness.models import loading, tokenizers
 from harness.surrogates._fitting.buckets import bucket_sums

@@ -22,7 +22,7 @@ from harness.attention.loop_terms import FittedOdds, LoopTerms, PairForm, PairTa
 from harness.attention.replace import Replacement, replace
 from harness.attention.static_layers import static_layers
 from harness.data.texts import LocalVocabulary
-from harness.experiments.heads.units import training_pass
+from harness.experiments._shared.head_fits import training_pass
 from harness.surrogates._fitting.buckets import BUCKETS, profile_of
 
 BAR = 2.5

@@ -143,7 +143,7 @@ def refit(
             ids that the model has not; names the nearest.
     """
     from harness.core.rows import Rows
-    from harness.experiments.heads.units import fit_heads
+    from harness.experiments._shared.head_fits import fit_heads
     from harness.models.loading import pick_device
     from harness.models.pieces import piece_maker
     from harness.runs.units import Work

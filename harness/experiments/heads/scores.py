@@ -6,63 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-from harness.attention import block_rows
-from harness.attention.blocks import Asked, View
+from harness.attention.blocks import View
 from harness.attention.capture import LayerCall
-from harness.attention.log_weights import SINK_ODDS
 from harness.core.rows import Rows
 from harness.experiments._shared.continuations import Continuation
 from harness.experiments._shared.fidelity_rows import INFINITE, add_finite
+from harness.experiments._shared.head_scores import score_text
 from harness.experiments.heads.patterns import Patterns
-from harness.measures.block_fidelity import Comparison
 from harness.measures.head_patterns import PatternSums
 from harness.stats.explained import explained_interval
 from harness.surrogates.base import HeadSurrogate
 
 EXPLAINED = {"kl": "explained", "kl_with_sink": "explained_with_sink"}
-
-
-def score_text(
-    call: LayerCall, view: View, surrogates: Mapping[str, HeadSurrogate], patterns: PatternSums | None = None
-) -> tuple[np.ndarray[Any, Any], dict[str, dict[str, np.ndarray[Any, Any]]]]:
-    """Score surrogates of one layer on one text.
-
-    Args:
-        call: the layer's call over the text.
-        view: the text.
-        surrogates: by name.
-        patterns: shown the rows as they pass.
-
-    Returns:
-        [H] mean share of the first position, and [H] means over the queries by surrogate and metric.
-
-    Raises:
-        ValueError: a score that is not finite; names layer, head and position.
-    """
-    asked, heads, queries = Asked.of(call), call.query.shape[0], view.length - 1
-    view = view.apart(asked)
-    ready = {name: surrogate.along(view) for name, surrogate in surrogates.items()}
-    comparison = Comparison(heads, queries, asked.key.device)
-    for block in view.blocks(heads):
-        rows = block_rows.rows(asked, block)
-        if patterns is not None:
-            patterns.add(rows.weight, block.low, block.start, block.heads)
-        comparison.see(rows, block)
-        for name, weights in ready.items():
-            given = weights(block)
-            # what is fitted on top of a surrogate need not compute its odds again
-            block.shared.keep(given, SINK_ODDS, comparison.add(name, given, rows, block))
-
-    def mean(values: torch.Tensor) -> np.ndarray[Any, Any]:
-        found: np.ndarray[Any, Any] = values.double().mean(1).cpu().numpy()
-        return found
-
-    means = {
-        name: {metric: mean(values) for metric, values in comparison.measures(name).items()} for name in surrogates
-    }
-    return mean(comparison.sink), means
 
 
 class Scores:

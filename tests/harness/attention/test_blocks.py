@@ -24,8 +24,8 @@ from harness.attention.eager import eager_rows
 from harness.attention.log_weights import NO_VALUES, LogWeights
 from harness.attention.windows import head_text
 from harness.data.texts import LocalVocabulary, Text
-from harness.experiments.heads.scores import score_text
-from harness.experiments.heads.sums import LayerSums, PriorSums, sum_text
+from harness.experiments._shared.head_scores import score_text
+from harness.experiments._shared.head_sums import LayerSums, PriorSums, sum_text
 from harness.measures.block_fidelity import _judge, judge
 from harness.measures.fidelity import kl, top_token, total_variation
 from harness.surrogates._fitting.buckets import BUCKETS, bucket_sums

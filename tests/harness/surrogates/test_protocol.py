@@ -13,7 +13,7 @@ from harness.attention.blocks import Once, View
 from harness.attention.log_weights import NO_VALUES, LogWeights
 from harness.core.registry import register, surrogates
 from harness.data.texts import Text
-from harness.experiments.heads.scores import score_text
+from harness.experiments._shared.head_scores import score_text
 from harness.surrogates._fitting.decoding import Decoding
 from harness.surrogates.base import HeadSurrogate, Ingredients, NextTokenSurrogate
 from harness.surrogates.make import make, needed
