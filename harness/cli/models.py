@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import training
 from harness.cli.progress import Bars
 from harness.cli.results import one_of
 from harness.core.records import Cell, Column, Table
@@ -87,4 +88,5 @@ def models_prune(
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
+    training.register(models_app)
     app.add_typer(models_app, name="models")

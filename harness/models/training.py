@@ -162,11 +162,11 @@ def train(
     return outcome
 
 
-def store(model: Any, curve: pd.DataFrame, folder: Path) -> None:
-    """Leave checkpoint/ (config and safetensors) and loss.csv, the loss curve, in a folder."""
+def store(model: Any, curve: pd.DataFrame, folder: Path, name: str = "checkpoint") -> None:
+    """Leave checkpoint/ (config and safetensors; or another folder in it) and loss.csv, the loss curve, in a folder."""
     transformers.utils.logging.disable_progress_bar()
     curve.to_csv(folder / "loss.csv", index=False)
-    model.save_pretrained(folder / "checkpoint", safe_serialization=True)
+    model.save_pretrained(folder / name, safe_serialization=True)
 
 
 class _Keeper:
