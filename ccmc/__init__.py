@@ -28,6 +28,7 @@ from ccmc.positional import (
     PositionalChain,
     RotaryChain,
 )
+from ccmc.reader import ContextReader
 from ccmc.regimes import RegimeFit, RegimeLogit, RegimeRows, fit_regimes
 from ccmc.simulate import simulate
 from ccmc.winners import Alternative, Winners, winners
@@ -45,6 +46,7 @@ __all__ = [
     "Chain",
     "ChoiceRows",
     "ContextLogit",
+    "ContextReader",
     "ContextTable",
     "Contexts",
     "DistanceChain",

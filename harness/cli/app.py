@@ -14,6 +14,7 @@ import typer
 from harness.cli import docs as cli_docs
 from harness.cli import heads as cli_heads
 from harness.cli import lists as cli_lists
+from harness.cli import lm_eval as cli_lm_eval
 from harness.cli import models as cli_models
 from harness.cli import new as cli_new
 from harness.cli import results as cli_results
@@ -219,6 +220,7 @@ def verdicts(
 cli_results.register(app)
 cli_heads.register(app)
 cli_new.register(app)
+cli_lm_eval.register(app)
 cli_lists.register(app)
 cli_models.register(app)
 cli_docs.register(app)

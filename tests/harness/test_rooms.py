@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = (
-    "core", "stats", "config", "runs", "data", "models", "attention", "measures", "surrogates", "experiments",
-    "analysis", "report", "cli",
+    "core", "stats", "config", "runs", "data", "models", "attention", "measures", "surrogates", "hf",
+    "experiments", "analysis", "report", "cli",
 )  # fmt: skip
 """From the lowest to the highest, as in harness/README.md."""
 SHARED = {"_shared", "experiment", "run"}

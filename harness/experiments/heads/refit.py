@@ -19,6 +19,7 @@ import numpy as np
 
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
+from harness.experiments._shared.weights import folder_of_weights
 from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run
@@ -104,28 +105,6 @@ def _unit_of(run: Run, layer: int, model: str | None) -> dict[str, Any]:
     raise UsageError(f"--head: the run has layers {', '.join(map(str, layers))}, not {layer}{unfinished(run)}")
 
 
-def _resolve(run: Run, settings: dict[str, Any], progress: Progress) -> Path:
-    """The folder of the model of a unit; refused where it is gone, or its weights are others than the run's."""
-    from harness.data import hub
-    from harness.models import catalogue
-    from harness.models.cache import folder_hash
-
-    name, revision = settings["model"], settings["revision"]
-    path = catalogue.folder_of(run.manifest, name)
-    if path is None and (name in catalogue.aliases() or hub.is_name(name)):
-        commit = f"{name.partition('@')[0]}@{revision}"  # a branch may have moved on since
-        path = catalogue.resolve(name if name in catalogue.aliases() else commit, progress).path
-    if path is None:
-        record: dict[str, Any] = next((m for m in run.manifest["models"] if m["name"] == name), {})
-        raise UsageError(
-            f"{run.path}: the folder of the model {name!r} is gone ({record.get('folder') or name}), and a head is "
-            "fitted again from its weights; put it back"
-        )
-    if folder_hash(path) != settings["weights"]:
-        raise UsageError(f"{run.path}: the weights of {name!r} are not those that the run was made with ({path})")
-    return path
-
-
 def refit(
     run: Run, head: str, surrogate: str | None = None, model: str | None = None, progress: Progress = lambda s, w: None
 ) -> HeadFit:
@@ -162,7 +141,7 @@ def refit(
         if not folder.is_dir():
             raise UsageError(f"{folder}: the unit with the texts of the run is missing; export from the whole run")
     _check_head(run, settings["model"], layer, number)
-    path = _resolve(run, settings, progress)
+    path = folder_of_weights(run, settings, "a head is fitted again from its weights", progress)
     _check_texts(run, inputs, settings["model"], path)
     config = run.manifest["config"]
     allowed = isinstance(config["models"], dict) and config["models"]["allow_mismatch"]

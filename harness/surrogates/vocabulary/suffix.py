@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +109,52 @@ class Suffix(VocabularySurrogate):
             for row, at in enumerate(names)
             for part, name in enumerate(("followers", "cache", "unigram"))
         ]
+
+
+class SuffixReader:
+    """A growing context under `suffix`: tokens in, log laws of the next one out.
+
+    Args:
+        unigram: [V].
+        weights: [lengths, 3] of followers, cache and unigram.
+    """
+
+    def __init__(self, unigram: FloatArray, weights: FloatArray) -> None:
+        self.unigram, self.weights = unigram, weights
+        self.tokens = self.match = np.empty(0, dtype=np.int64)
+        self.counts = np.zeros(len(unigram))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def copy(self) -> SuffixReader:
+        """A reader of the same context that goes its own way."""
+        other = SuffixReader(self.unigram, self.weights)
+        other.tokens, other.match, other.counts = self.tokens, self.match, self.counts.copy()
+        return other
+
+    def read(self, tokens: Any, laws: int = 1) -> FloatArray:
+        """Read tokens [n], and give the log law [laws, V] after each of the last ones."""
+        given = np.atleast_1d(np.asarray(tokens, dtype=np.int64))
+        found = np.empty((laws, len(self.unigram)))
+        for place, token in enumerate(given.tolist()):
+            self.tokens = np.append(self.tokens, token)
+            self.match = _matches(self.tokens, np.append(self.match, 0))
+            self.counts[token] += 1
+            if (row := place - (len(given) - laws)) >= 0:
+                found[row] = self._law()
+        return found
+
+    def _law(self) -> FloatArray:
+        best = int(self.match[:-1].max(initial=0))
+        weight = self.weights[int(_bucket(np.array([best]))[0])]
+        p = weight[2] * self.unigram + weight[1] * self.counts / len(self.tokens)
+        if best:
+            after = self.tokens[np.flatnonzero(self.match[:-1] == best) + 1]
+            p += weight[0] * np.bincount(after, minlength=len(p)) / len(after)
+        with np.errstate(divide="ignore"):
+            log: FloatArray = np.log(p)
+        return log
 
 
 def _matches(tokens: IntArray, before: IntArray) -> IntArray:
