@@ -17,6 +17,7 @@ from harness.cli import lists as cli_lists
 from harness.cli import lm_eval as cli_lm_eval
 from harness.cli import models as cli_models
 from harness.cli import new as cli_new
+from harness.cli import push as cli_push
 from harness.cli import results as cli_results
 from harness.cli import signals, streams
 from harness.cli.completion import complete_config
@@ -221,6 +222,7 @@ cli_results.register(app)
 cli_heads.register(app)
 cli_new.register(app)
 cli_lm_eval.register(app)
+cli_push.register(app)
 cli_lists.register(app)
 cli_models.register(app)
 cli_docs.register(app)
