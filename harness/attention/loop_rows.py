@@ -14,7 +14,7 @@ import torch
 
 from harness.attention.blocks import HIDDEN
 from harness.attention.capture import FloatArray, key_heads
-from harness.attention.loop_terms import LoopTerms, PairForm, PairTable, TokenRows, permuted
+from harness.attention.loop_terms import LoopTerms, PairForm, PairTable, QueryProfile, TokenRows, permuted
 
 SinkRule = Literal["own", "levels", "real"]
 
@@ -159,34 +159,55 @@ class HeadRows:
         self._kept: dict[str, torch.Tensor] = {}
         self._keys, self._form_keys = Grown(), Grown()
 
-    def of(self, product: Product, tokens: Tokens, statics: Statics | None) -> torch.Tensor:
-        """[B, h, t, L] rows."""
+    def of(
+        self, product: Product, tokens: Tokens, statics: Statics | None, odds: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """[B, h, t, L] rows; odds: log odds [B or 1, h, t or 1] of the first position in the place of its own."""
         sight = Sight.of(tokens, product.key.shape[2], product.window)
         dtype = torch.promote_types(product.query.dtype, torch.float32)
         score = self._scores(product, tokens, sight, statics)
         score = None if score is None else score.to(dtype)
-        if score is not None and self._is_plain:
+        if score is not None and self._is_plain and odds is None:
             return torch.softmax(score.masked_fill(~sight.seen[:, None], -torch.inf), -1)
+        others = (sight.seen & ~sight.first[:, None])[:, None]  # [B, 1, t, L]
+        at_first = (sight.seen & sight.first[:, None])[:, None]
+        rest = self._log(score, product, tokens, sight, dtype).masked_fill(~others, HIDDEN)
+        weight = self._weight(score, sight, dtype) if odds is None else None
+        if weight is not None:
+            return torch.softmax(torch.where(at_first, weight[..., None], rest), -1)
+        share = torch.sigmoid(self._odds(score, product, tokens, sight, dtype) if odds is None else odds)
+        share = torch.where(others.any(-1), share, 1.0)[..., None]  # the first position may be alone
+        share = torch.where(at_first.any(-1, keepdim=True), share, 0.0)
+        return torch.where(at_first, share, torch.softmax(rest, -1) * (1.0 - share))
+
+    def odds(self, product: Product, tokens: Tokens, statics: Statics | None) -> torch.Tensor:
+        """[B or 1, h, t or 1] log odds of the first position against all others, by the terms and the rule."""
+        sight = Sight.of(tokens, product.key.shape[2], product.window)
+        dtype = torch.promote_types(product.query.dtype, torch.float32)
+        score = self._scores(product, tokens, sight, statics)
+        score = None if score is None else score.to(dtype)
+        weight = self._weight(score, sight, dtype)
+        if weight is None:
+            return self._odds(score, product, tokens, sight, dtype)
+        others = (sight.seen & ~sight.first[:, None])[:, None]
+        log = self._log(score, product, tokens, sight, dtype).masked_fill(~others, HIDDEN)
+        return weight - torch.logsumexp(log, -1)
+
+    def _log(
+        self, score: torch.Tensor | None, product: Product, tokens: Tokens, sight: Sight, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """[B, h, t, L] log weights before normalisation, of keys that a query does not see too."""
         log = product.query.new_zeros(1, len(self.heads), 1, 1, dtype=dtype)
         log = log.expand(len(tokens.ids), -1, *sight.distance.shape)
         for part in self._parts(score, tokens, sight, dtype):
             log = log + part
-        others = (sight.seen & ~sight.first[:, None])[:, None]  # [B, 1, t, L]
-        at_first = (sight.seen & sight.first[:, None])[:, None]
-        rest = log.masked_fill(~others, HIDDEN)
-        weight = self._weight(score, sight, dtype)
-        if weight is not None:
-            return torch.softmax(torch.where(at_first, weight[..., None], rest), -1)
-        share = torch.sigmoid(self._odds(score, product, tokens, sight, dtype))
-        share = torch.where(others.any(-1), share, 1.0)[..., None]  # the first position may be alone
-        share = torch.where(at_first.any(-1, keepdim=True), share, 0.0)
-        return torch.where(at_first, share, torch.softmax(rest, -1) * (1.0 - share))
+        return log
 
     @property
     def _is_plain(self) -> bool:
         """Are log weights the scores, that of the first position among them?"""
         terms = self.terms
-        more = (terms.scale, terms.profile, terms.place, terms.pairs, terms.form, terms.odds)
+        more = (terms.scale, terms.profile, terms.of_query, terms.place, terms.pairs, terms.form, terms.odds)
         return self.sink == "own" and terms.sink == "score" and all(part is None for part in more)
 
     def _on(self, name: str, values: Any, like: torch.Tensor) -> torch.Tensor:
@@ -248,6 +269,8 @@ class HeadRows:
         if terms.profile is not None:
             profile = self._per_place("profile", terms.profile, tokens.length, like)
             found.append(profile[:, sight.distance.clamp(min=0)][None])
+        if terms.of_query is not None:
+            found.append(self._of_query(terms.of_query, tokens, sight, like))
         if terms.place is not None:
             place = self._per_place("place", terms.place, tokens.length, like)
             found.append(place[:, tokens.position[:, sight.keys]].transpose(0, 1)[:, :, None])
@@ -256,6 +279,14 @@ class HeadRows:
         if terms.form is not None:
             found.append(self._of_form(terms.form, tokens, sight, dtype))
         return found
+
+    def _of_query(self, profile: QueryProfile, tokens: Tokens, sight: Sight, like: torch.Tensor) -> torch.Tensor:
+        values = self._on("of query", profile.values, like)
+        buckets = torch.as_tensor(profile.buckets(tokens.length), device=like.device)[sight.distance.clamp(min=0)]
+        local = tokens.local[:, sight.queries]
+        rows = values[:, torch.where(local < 0, values.shape[1] - 1, local)]  # [h, B, t, D]
+        wanted = buckets.expand(*rows.shape[:2], *buckets.shape)
+        return rows.gather(-1, wanted).transpose(0, 1)
 
     def _of_pairs(self, pairs: PairTable, tokens: Tokens, sight: Sight, like: torch.Tensor) -> torch.Tensor:
         if len(pairs.codes) == 0:
@@ -271,10 +302,9 @@ class HeadRows:
 
     def _of_form(self, form: PairForm, tokens: Tokens, sight: Sight, dtype: torch.dtype) -> torch.Tensor:
         assert self.table is not None
-        left, right = self.table.form(form, dtype)
-        rows = tokens.rows[id(self.table)]
-        query = left[:, rows[:, sight.queries]].transpose(0, 1)
-        made = self._form_keys.upto(tokens.length, tokens.new, lambda at: right[:, rows[:, at]].transpose(0, 1))
+        table, rows = self.table, tokens.rows[id(self.table)]
+        query = table.form_queries(form, rows[:, sight.queries], dtype)
+        made = self._form_keys.upto(tokens.length, tokens.new, lambda at: table.form_keys(form, rows[:, at], dtype))
         key = made[:, :, sight.keys]
         return by_group(query, key.transpose(2, 3), self.heads)
 

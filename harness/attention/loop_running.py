@@ -32,11 +32,18 @@ class Replacement:
         layer: which.
         terms: of all heads of the layer.
         heads: which of them are replaced; None for all.
+        first: terms that have the word about the first position instead; rules for it apply to them.
     """
 
     layer: int
     terms: LoopTerms | MeanOutput
     heads: Sequence[int] | None = None
+    first: LoopTerms | None = None
+
+    @property
+    def read(self) -> list[LoopTerms]:
+        """All terms that take part."""
+        return [one for one in (self.terms, self.first) if isinstance(one, LoopTerms)]
 
 
 class Running:
@@ -48,7 +55,13 @@ class Running:
         on_output: called with the layer and the outputs [B, H, t, d] of its heads, after replacement.
     """
 
-    def __init__(self, model: Any, replaced: Sequence[Replacement], vocabulary: IntArray) -> None:
+    def __init__(
+        self,
+        model: Any,
+        replaced: Sequence[Replacement],
+        vocabulary: IntArray,
+        tables: dict[int, TokenRows] | None = None,
+    ) -> None:
         self.model, self.seen = model, Seen()
         self.on_rows: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
         self.on_output: Callable[[int, torch.Tensor], None] | None = None
@@ -58,8 +71,10 @@ class Running:
         for one in replaced:
             self._replaced.setdefault(one.layer, []).append(one)
         self._rows: dict[int, HeadRows] = {}  # by the identity of the replacement
+        self._first: dict[int, HeadRows] = {}  # likewise, where others have the word about the first position
         self._heads: dict[int, torch.Tensor] = {}
         self._tables: dict[int, TokenRows] = {}  # by the identity of static heads
+        self._known = {} if tables is None else tables  # likewise, of runs before this one
         self._statics: dict[int, Statics] = {}  # of the pass, likewise
         self._keys: dict[int, Grown] = {}  # likewise
         self._paused = self._asking = False
@@ -84,17 +99,25 @@ class Running:
         self._heads[id(one)] = torch.tensor(chosen, dtype=torch.long, device=self.model.device)
         if isinstance(one.terms, MeanOutput):
             return
-        if levels is None and (sink == "levels" or (sink == "own" and one.terms.sink is None)):
+        says = one.terms if one.first is None else one.first
+        if levels is None and (sink == "levels" or (sink == "own" and says.sink is None)):
             raise ValueError(
                 f"layer {one.layer}: the rule for the first position needs its log odds, levels[{one.layer}]"
             )
-        static = one.terms.static
-        if static is not None:
-            if not np.array_equal(static.ids, self._vocabulary.cpu().numpy()):
-                raise ValueError(f"layer {one.layer}: the static inputs are of another vocabulary")
-            self._tables.setdefault(id(static), TokenRows(static))
-        table = None if static is None else self._tables[id(static)]
-        self._rows[id(one)] = HeadRows(one.terms, self._heads[id(one)], table, sink, levels)
+        self._rows[id(one)] = self._head_rows(one, one.terms, sink, levels)
+        if one.first is not None:
+            self._first[id(one)] = self._head_rows(one, one.first, sink, levels)
+
+    def _head_rows(self, one: Replacement, terms: LoopTerms, sink: SinkRule, levels: FloatArray | None) -> HeadRows:
+        static = terms.static
+        if static is None:
+            return HeadRows(terms, self._heads[id(one)], None, sink, levels)
+        if not np.array_equal(static.ids, self._vocabulary.cpu().numpy()):
+            raise ValueError(f"layer {one.layer}: the static inputs are of another vocabulary")
+        if id(static) not in self._known:
+            self._known[id(static)] = TokenRows(static)
+        self._tables[id(static)] = self._known[id(static)]
+        return HeadRows(terms, self._heads[id(one)], self._tables[id(static)], sink, levels)
 
     def before_model(self, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Take in the tokens of a pass, where the outermost module that is called starts.
@@ -163,9 +186,10 @@ class Running:
         self.layer = layer
         wanted: dict[int, StaticHeads] = {}
         for one in self._replaced.get(layer, ()):
-            if isinstance(one.terms, LoopTerms) and "placed" in {one.terms.query, one.terms.key}:
-                assert one.terms.static is not None
-                wanted[id(one.terms.static)] = one.terms.static
+            for terms in one.read:
+                if "placed" in {terms.query, terms.key}:
+                    assert terms.static is not None
+                    wanted[id(terms.static)] = terms.static
         for number, static in wanted.items():
             asked = self._ask(module, self._inputs(static, hidden), options)
             self._statics[number] = Statics(asked.query, self._all_keys(number, asked.key))
@@ -192,6 +216,9 @@ class Running:
         if static.effect is not None:
             inputs = inputs + static.effect[position.clamp(max=len(static.effect) - 1)]
         return inputs.to(hidden.dtype)
+
+    def _statics_of(self, terms: LoopTerms) -> Statics | None:
+        return None if terms.static is None else self._statics.get(id(terms.static))
 
     def _ask(self, module: torch.nn.Module, hidden: torch.Tensor, options: dict[str, Any]) -> _Asked:
         self._asking = True
@@ -235,8 +262,10 @@ class Running:
                 mean = torch.as_tensor(one.terms.values, dtype=output.dtype, device=output.device)
                 output[:, chosen] = mean[chosen][:, None]
                 continue
-            statics = None if one.terms.static is None else self._statics.get(id(one.terms.static))
-            rows = self._rows[id(one)].of(product, tokens, statics)
+            odds = None
+            if one.first is not None:
+                odds = self._first[id(one)].odds(product, tokens, self._statics_of(one.first))
+            rows = self._rows[id(one)].of(product, tokens, self._statics_of(one.terms), odds)
             if self.on_rows is not None:
                 self.on_rows(layer, chosen, rows)
             if len(chosen) == heads:

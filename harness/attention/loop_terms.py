@@ -3,7 +3,8 @@
 A surrogate says the same about a whole text (`LogWeights`, in blocks) and one token at a time (`LoopTerms`): the log
 weight of the key at position l for the query at position t is
 
-    scale x score(query, key) + profile[t - l] + place[l] + pairs[query token, key token] + form(query token, key token)
+    scale x score(query, key) + profile[t - l] + of_query[query token, t - l] + place[l]
+    + pairs[query token, key token] + form(query token, key token)
 
 Counts need no term: a token that occurs m times has m positions.
 """
@@ -69,6 +70,19 @@ class PairForm:
 
 
 @dataclass(frozen=True, eq=False)
+class QueryProfile:
+    """A profile over distances for every query token.
+
+    Attributes:
+        values: [H, K + 1, D] per bucket of distances; the last row is for tokens outside the vocabulary.
+        buckets: gives [T] the bucket of each distance 0 ... T - 1 for a length T.
+    """
+
+    values: FloatArray
+    buckets: Callable[[int], IntArray]
+
+
+@dataclass(frozen=True, eq=False)
 class FittedOdds:
     """Log odds of the first position: a + c x those of the scores + the effect of the query token.
 
@@ -92,6 +106,7 @@ class LoopTerms:
         channels: orders [H, d] of the channels of queries, and [G, d] of keys: of permuted heads.
         scale: [H] of the score.
         profile: gives [H, T] per distance 0 ... T - 1 for a length T.
+        of_query: such a profile for every query token.
         place: gives [H, T] per position of the key.
         pairs, form: of pairs of tokens.
         sink: what is said about the first position: "score", its key's; "level", the numbers of `level`; or nothing.
@@ -105,6 +120,7 @@ class LoopTerms:
     channels: tuple[IntArray, IntArray] | None = None
     scale: FloatArray | None = None
     profile: Callable[[int], FloatArray] | None = None
+    of_query: QueryProfile | None = None
     place: Callable[[int], FloatArray] | None = None
     pairs: PairTable | None = None
     form: PairForm | None = None
@@ -184,7 +200,7 @@ class TokenRows:
         self.inputs = static.inputs
         self.query, self.key = static.at_start.query, static.at_start.key  # [H, R, d], [G, R, d]
         self.extra: dict[int, int] = {}
-        self._of_form: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._standard: tuple[torch.Tensor, ...] | None = None
 
     def rows(self, local: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """The row of each token: local ids, -1 outside the vocabulary, and the model's ids, of one shape."""
@@ -203,31 +219,40 @@ class TokenRows:
         for number, token in enumerate(new):
             self.extra[token] = self.query.shape[1] + number
         self.inputs = torch.cat([self.inputs, hidden])
-        self.query, self.key = torch.cat([self.query, asked.query], 1), torch.cat([self.key, asked.key], 1)
-        self._of_form.clear()
+        if self.query.shape[-1]:  # heads that are read at their positions alone come without these
+            self.query, self.key = torch.cat([self.query, asked.query], 1), torch.cat([self.key, asked.key], 1)
 
-    def form(self, form: PairForm, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two sides [H, R, d + 1] of every row, as query and as key, whose products are the form of two tokens."""
-        kept = self._of_form.get(id(form))
-        if kept is None:
-            query, key = (_standard(part, self.size) for part in (self.query, self.key))
-            ones = query.new_ones(*query.shape[:2], 1)
-            matrix = torch.as_tensor(form.matrix, dtype=query.dtype, device=query.device)
-            level = query.new_zeros(query.shape[:2])
-            level[:, : self.size] = torch.as_tensor(form.level)
-            groups = key_heads(len(query), len(key)).to(key.device)
-            left = torch.cat([torch.cat([query, form.constant * ones], -1) @ matrix, ones], -1)
-            kept = self._of_form[id(form)] = left.to(dtype), torch.cat([key[groups], level[..., None]], -1).to(dtype)
-        return kept
+    def form_queries(self, form: PairForm, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """[B, H, t, d + 1] the side of queries, by the rows [B, t] of their tokens, of a product that is the form."""
+        mean, spread, _, _ = self._moments()
+        query = (self.query[:, rows].double() - mean[:, None]) / spread[:, None]  # [H, B, t, d]
+        ones = query.new_ones(*query.shape[:3], 1)
+        matrix = torch.as_tensor(form.matrix, dtype=query.dtype, device=query.device)
+        made = torch.cat([query, form.constant * ones], -1) @ matrix[:, None]
+        return torch.cat([made, ones], -1).transpose(0, 1).to(dtype)
+
+    def form_keys(self, form: PairForm, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """[B, H, t, d + 1] the side of keys."""
+        _, _, mean, spread = self._moments()
+        key = (self.key[:, rows].double() - mean[:, None]) / spread[:, None]  # [G, B, t, d]
+        level = torch.as_tensor(form.level, dtype=key.dtype, device=key.device)
+        of_key = torch.where(rows < self.size, level[:, rows.clamp(max=self.size - 1)], 0.0)
+        groups = key_heads(len(level), len(key)).to(key.device)
+        return torch.cat([key[groups], of_key[..., None]], -1).transpose(0, 1).to(dtype)
+
+    def _moments(self) -> tuple[torch.Tensor, ...]:
+        """Mean [H, 1, d] and spread [H, 1, 1] of queries, then of keys, over the vocabulary; float64."""
+        if self._standard is None:
+            self._standard = (*_moments(self.query[:, : self.size]), *_moments(self.key[:, : self.size]))
+        return self._standard
 
 
-def _standard(values: torch.Tensor, size: int) -> torch.Tensor:
-    """Centre [H, R, d] and divide by the spread, both of the first `size` rows; float64."""
+def _moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean [H, 1, d] and spread [H, 1, 1] of [H, K, d]; float64."""
     values = values.double()
-    mean = values[:, :size].mean(1, keepdim=True)
-    spread = (values[:, :size] - mean).square().mean((1, 2), keepdim=True).sqrt()
-    standard: torch.Tensor = (values - mean) / spread.clamp(min=1e-12)
-    return standard
+    mean = values.mean(1, keepdim=True)
+    spread = (values - mean).square().mean((1, 2), keepdim=True).sqrt()
+    return mean, spread.clamp(min=1e-12)
 
 
 def permuted(values: torch.Tensor, order: Any) -> torch.Tensor:

@@ -29,7 +29,7 @@ from harness.attention.capture import (
 )
 from harness.attention.loop_rows import Product, SinkRule
 from harness.attention.loop_running import Replacement, Running
-from harness.attention.loop_terms import MeanOutput
+from harness.attention.loop_terms import MeanOutput, TokenRows
 from harness.core.errors import UsageError
 
 NAME = "ccmc-replace"
@@ -135,6 +135,7 @@ def replace(
     *,
     sink: SinkRule = "own",
     levels: Mapping[int, FloatArray] | None = None,
+    tables: dict[int, TokenRows] | None = None,
 ) -> Iterator[Running]:
     """Within this block chosen heads of a model attend as surrogates do.
 
@@ -146,6 +147,8 @@ def replace(
         sink: how the first position is treated: "own", by what the terms say about it, and by `levels` where they say
             nothing; "levels" for all; "real", a control, with the share that the head itself gives it as it runs.
         levels: by layer, [H] log odds of the first position against all others, such as `mean_log_odds`.
+        tables: what the static heads make of single tokens; give one mapping to all runs of the same static heads, and
+            nothing is computed twice. It is filled, and the static heads must outlive it.
 
     Yields:
         what is running, with the share of tokens outside the vocabulary.
@@ -157,7 +160,7 @@ def replace(
     check_reach(model)
     modules = attention_modules(model)
     heads = int(model.config.get_text_config().num_attention_heads)
-    running = Running(model, replaced, vocabulary)
+    running = Running(model, replaced, vocabulary, tables)
     for one in replaced:
         if one.layer not in modules:
             raise ValueError(f"the model has no layer {one.layer}")

@@ -96,11 +96,20 @@ class Comparison:
             "top_token": right,
         }
         if name in self.sink_odds:
-            guess, rest = self.sink_odds[name], torch.sigmoid(-odds)
-            apart = (1.0 - rest) * (_log_sigmoid(odds) - _log_sigmoid(guess))
-            apart += rest * (_log_sigmoid(-odds) - _log_sigmoid(-guess))
-            found["kl_with_sink"] = apart.clamp_(min=0.0) + rest * divergence
+            found["kl_with_sink"] = _with_sink(odds, self.sink_odds[name], divergence)
         return found
+
+    def kl_at_level(self, name: str, level: torch.Tensor) -> torch.Tensor:
+        """[H, n] KL divergence, the first position included, where its log odds are the same [H] for every query."""
+        return _with_sink(self.truth[:, 5], level[:, None], self.measures(name)["kl"])
+
+
+def _with_sink(odds: torch.Tensor, guess: torch.Tensor, divergence: torch.Tensor) -> torch.Tensor:
+    """KL divergence with the first position as a state of its own, from log odds and the divergence of the rest."""
+    rest = torch.sigmoid(-odds)
+    apart = (1.0 - rest) * (_log_sigmoid(odds) - _log_sigmoid(guess))
+    apart += rest * (_log_sigmoid(-odds) - _log_sigmoid(-guess))
+    return apart.clamp_(min=0.0) + rest * divergence
 
 
 def judge(given: LogWeights, rows: Rows, block: Block) -> torch.Tensor:

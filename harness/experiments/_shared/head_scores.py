@@ -22,19 +22,16 @@ class Watching(Protocol):
     def add(self, weight: torch.Tensor, low: int, start: int, heads: slice) -> None: ...
 
 
-def score_text(
+def compare_text(
     call: LayerCall, view: View, surrogates: Mapping[str, HeadSurrogate], patterns: Watching | None = None
-) -> tuple[np.ndarray[Any, Any], dict[str, dict[str, np.ndarray[Any, Any]]]]:
-    """Score surrogates of one layer on one text.
+) -> Comparison:
+    """Hold surrogates of one layer against its attention along one text.
 
     Args:
         call: the layer's call over the text.
         view: the text.
         surrogates: by name.
         patterns: shown the rows as they pass.
-
-    Returns:
-        [H] mean share of the first position, and [H] means over the queries by surrogate and metric.
 
     Raises:
         ValueError: a score that is not finite; names layer, head and position.
@@ -52,6 +49,18 @@ def score_text(
             given = weights(block)
             # what is fitted on top of a surrogate need not compute its odds again
             block.shared.keep(given, SINK_ODDS, comparison.add(name, given, rows, block))
+    return comparison
+
+
+def score_text(
+    call: LayerCall, view: View, surrogates: Mapping[str, HeadSurrogate], patterns: Watching | None = None
+) -> tuple[np.ndarray[Any, Any], dict[str, dict[str, np.ndarray[Any, Any]]]]:
+    """Score surrogates of one layer on one text; arguments and errors as `compare_text`.
+
+    Returns:
+        [H] mean share of the first position, and [H] means over the queries by surrogate and metric.
+    """
+    comparison = compare_text(call, view, surrogates, patterns)
 
     def mean(values: torch.Tensor) -> np.ndarray[Any, Any]:
         found: np.ndarray[Any, Any] = values.double().mean(1).cpu().numpy()

@@ -116,3 +116,9 @@ register.measure(
     label="without MLE",
     about="share of samples whose likelihood has no maximum",
 )
+register.measure(
+    "margin_seq_rep_4",
+    unit="share",
+    label="margin of seq_rep_4",
+    about="difference in the share of repeated 4-grams within which equivalence is tested, as the config names it",
+)

@@ -306,14 +306,6 @@ register.measure(
 
 
 register.measure(
-    "margin_seq_rep_4",
-    unit="share",
-    label="margin of seq_rep_4",
-    about="difference in the share of repeated 4-grams within which equivalence is tested, as the config names it",
-)
-
-
-register.measure(
     "margin_above_half",
     unit="share",
     label="margin of above_half",
