@@ -236,9 +236,9 @@ class HeadRows:
             of_sink = self.table.static.sink_type
             if of_sink is not None:
                 rows = torch.where(tokens.valid & (tokens.position == 0), of_sink, rows)
-            of_query, of_key = self._token_sides(self.table)
-            query = of_query[:, rows[:, sight.queries]].transpose(0, 1)
-            made = self._keys.upto(tokens.length, tokens.new, lambda at: of_key[:, rows[:, at]].transpose(0, 1))
+            table = self.table
+            query = self._in_order(table.query.of(rows[:, sight.queries]), 0)
+            made = self._keys.upto(tokens.length, tokens.new, lambda at: self._in_order(table.key.of(rows[:, at]), 1))
             key = made[:, :, sight.keys]
         else:
             assert statics is not None or (self.terms.query, self.terms.key) == ("model", "model")
@@ -248,14 +248,11 @@ class HeadRows:
                 key = statics.key[:, :, sight.keys]
         return product.scores(query, key, self.heads)
 
-    def _token_sides(self, table: TokenRows) -> tuple[torch.Tensor, torch.Tensor]:
-        """[H, R, d] and [G, R, d] of all tokens that have a row, in the order of channels that the terms want."""
-        if self.terms.channels is None:
-            return table.query, table.key
-        if "query" not in self._kept or self._kept["query"].shape[1] < table.query.shape[1]:
-            for name, side, order in zip(("query", "key"), (table.query, table.key), self.terms.channels, strict=True):
-                self._kept[name] = permuted(side, order)
-        return self._kept["query"], self._kept["key"]
+    def _in_order(self, side: torch.Tensor, which: int) -> torch.Tensor:
+        """[B, n, t, d] from a side [n, B, t, d] of tokens, its channels in the order that the terms want."""
+        if self.terms.channels is not None:
+            side = permuted(side, self.terms.channels[which])
+        return side.transpose(0, 1)
 
     def _parts(
         self, score: torch.Tensor | None, tokens: Tokens, sight: Sight, dtype: torch.dtype

@@ -212,7 +212,7 @@ class Running:
         rows, position = tokens.rows[id(table)][:, new], tokens.position[:, new]
         if static.sink_type is not None:
             rows = torch.where((position == 0) & tokens.valid[:, new], static.sink_type, rows)
-        inputs = table.inputs[rows]
+        inputs = table.inputs.of(rows)
         if static.effect is not None:
             inputs = inputs + static.effect[position.clamp(max=len(static.effect) - 1)]
         return inputs.to(hidden.dtype)

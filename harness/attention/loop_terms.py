@@ -185,6 +185,35 @@ def mean_log_odds(odds: Sequence[FloatArray], unseen: float = -1e29) -> FloatArr
     return mean
 
 
+class KnownRows:
+    """Rows [..., R, d] that are never copied, and some that come later.
+
+    Args:
+        first: the rows 0 ... R - 1.
+    """
+
+    def __init__(self, first: torch.Tensor) -> None:
+        self.first, self._more = first, first[..., :0, :]
+
+    @property
+    def length(self) -> int:
+        """How many rows there are."""
+        return int(self.first.shape[-2] + self._more.shape[-2])
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Add rows behind the others."""
+        self._more = torch.cat([self._more, rows], -2)
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """[..., B, t, d] the rows of numbers [B, t]."""
+        size = self.first.shape[-2]
+        found = self.first[..., rows.clamp(max=size - 1), :]
+        later = rows >= size
+        if later.any():
+            found[..., later, :] = self._more[..., rows[later] - size, :]
+        return found
+
+
 class TokenRows:
     """Static inputs of a layer and what its heads make of them without position, one row per token.
 
@@ -197,8 +226,8 @@ class TokenRows:
 
     def __init__(self, static: StaticHeads) -> None:
         self.static, self.size = static, len(static.ids)
-        self.inputs = static.inputs
-        self.query, self.key = static.at_start.query, static.at_start.key  # [H, R, d], [G, R, d]
+        self.inputs = KnownRows(static.inputs)
+        self.query, self.key = KnownRows(static.at_start.query), KnownRows(static.at_start.key)  # [H, R, d], [G, R, d]
         self.extra: dict[int, int] = {}
         self._standard: tuple[torch.Tensor, ...] | None = None
 
@@ -217,15 +246,16 @@ class TokenRows:
             return
         hidden, asked = self.static.outside(np.array(new, dtype=np.int64))
         for number, token in enumerate(new):
-            self.extra[token] = self.query.shape[1] + number
-        self.inputs = torch.cat([self.inputs, hidden])
-        if self.query.shape[-1]:  # heads that are read at their positions alone come without these
-            self.query, self.key = torch.cat([self.query, asked.query], 1), torch.cat([self.key, asked.key], 1)
+            self.extra[token] = self.inputs.length + number
+        self.inputs.add(hidden)
+        if self.query.first.shape[-1]:  # heads that are read at their positions alone come without these
+            self.query.add(asked.query)
+            self.key.add(asked.key)
 
     def form_queries(self, form: PairForm, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """[B, H, t, d + 1] the side of queries, by the rows [B, t] of their tokens, of a product that is the form."""
         mean, spread, _, _ = self._moments()
-        query = (self.query[:, rows].double() - mean[:, None]) / spread[:, None]  # [H, B, t, d]
+        query = (self.query.of(rows).double() - mean[:, None]) / spread[:, None]  # [H, B, t, d]
         ones = query.new_ones(*query.shape[:3], 1)
         matrix = torch.as_tensor(form.matrix, dtype=query.dtype, device=query.device)
         made = torch.cat([query, form.constant * ones], -1) @ matrix[:, None]
@@ -234,7 +264,7 @@ class TokenRows:
     def form_keys(self, form: PairForm, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """[B, H, t, d + 1] the side of keys."""
         _, _, mean, spread = self._moments()
-        key = (self.key[:, rows].double() - mean[:, None]) / spread[:, None]  # [G, B, t, d]
+        key = (self.key.of(rows).double() - mean[:, None]) / spread[:, None]  # [G, B, t, d]
         level = torch.as_tensor(form.level, dtype=key.dtype, device=key.device)
         of_key = torch.where(rows < self.size, level[:, rows.clamp(max=self.size - 1)], 0.0)
         groups = key_heads(len(level), len(key)).to(key.device)
@@ -243,7 +273,10 @@ class TokenRows:
     def _moments(self) -> tuple[torch.Tensor, ...]:
         """Mean [H, 1, d] and spread [H, 1, 1] of queries, then of keys, over the vocabulary; float64."""
         if self._standard is None:
-            self._standard = (*_moments(self.query[:, : self.size]), *_moments(self.key[:, : self.size]))
+            self._standard = (
+                *_moments(self.query.first[:, : self.size]),
+                *_moments(self.key.first[:, : self.size]),
+            )
         return self._standard
 
 

@@ -103,14 +103,18 @@ class _Measured:
     def read(self, work: Work, model: Any) -> None:
         """Read all texts."""
         s = work.settings
-        layers, views = list(s["layers"]), [Windows(tokens, self.vocabulary, model.device) for _, tokens in self.train]
+        layers: list[int] = list(s["layers"])
+        views: dict[int, Windows] = {}  # of the texts that are going through the model
         self.queries = sum(len(tokens) - 1 for _, tokens in self.train)
         of_train = [tokens for _, tokens in self.train]
 
         def take(call: LayerCall, number: int) -> None:
             if call.layer == layers[0]:
                 work.progress(0.7 + 0.3 * number / len(of_train), f"measuring heads, training text {number + 1}")
+                views[number] = Windows(of_train[number], self.vocabulary, model.device)
             self._add(call, views[number].seen_by(call), s["first_position"])
+            if call.layer == layers[-1]:
+                del views[number]
 
         named = named_receiver(take, s["model"], [c for c, _ in self.train])
         listen_windows(model, of_train, layers, named, window_width(model, s["max_length"]))

@@ -23,6 +23,9 @@ from harness.experiments.in_the_loop.sets import Head, HeadSet, make_sets
 from harness.experiments.in_the_loop.settings import REAL
 from harness.runs.units import Work
 
+ROWS = 32
+"""Positions whose distributions are worked on at once."""
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -37,20 +40,22 @@ class Predicted:
         tokens = torch.as_tensor(ids, device=model.device)
         with torch.inference_mode():
             logits = model(tokens[None], use_cache=False).logits[0, :-1].float()
-            log = torch.log_softmax(logits, -1)
-            return cls(log, -log.gather(1, tokens[1:, None])[:, 0])
+            for part in torch.split(logits, ROWS):  # in place: a second array of this size would double the peak
+                part -= torch.logsumexp(part, -1, keepdim=True)
+            return cls(logits, -logits.gather(1, tokens[1:, None])[:, 0])
 
     def against(self, base: Predicted) -> dict[str, torch.Tensor]:
         """Per token: nats lost against the model as it is, KL divergence from it, and whether the top token is its."""
+        kl, same = [], []
         with torch.inference_mode():
-            kl = torch.nn.functional.kl_div(
-                self.log_probability, base.log_probability, log_target=True, reduction="none"
-            )
-            same = self.log_probability.argmax(-1) == base.log_probability.argmax(-1)
+            both = (torch.split(one.log_probability, ROWS) for one in (self, base))
+            for own, of_model in zip(*both, strict=True):
+                kl.append((of_model.exp() * (of_model - own)).sum(-1))
+                same.append(own.argmax(-1) == of_model.argmax(-1))
             return {
                 "nats_lost": (self.loss - base.loss).double(),
-                "next_token_kl": kl.sum(-1).double(),
-                "same_top_token": same.double(),
+                "next_token_kl": torch.cat(kl).double(),
+                "same_top_token": torch.cat(same).double(),
             }
 
 

@@ -127,6 +127,21 @@ def test_tokens_are_looked_up_once_for_all_runs(trained: Trained, monkeypatch: p
     torch.testing.assert_close(one, again, rtol=0, atol=FLOAT64)
 
 
+@pytest.mark.parametrize("sides", [False, True])
+@in_float64()
+def test_tokens_of_later_texts_do_not_take_the_place_of_earlier_ones(trained: Trained, sides: bool) -> None:
+    terms = trained.fitted("pccmc-weights", 1).loop_terms()
+    assert terms.static is not None
+    arrays, call = static_arrays(terms.static), templates(trained.model)[1]
+    static = static_of(trained.model, call, trained.vocabulary.ids, arrays, sides)
+    replaced = [Replacement(1, LoopTerms(static, "placed", "placed", sink="score"))]
+    tables: dict[int, TokenRows] = {}
+    for text in ([9, 2, 10, 3, 2], [9, 4, 10, 5, 4], [9, 2, 10, 4, 3]):
+        kept, _ = run(trained.model, replaced, trained.vocabulary.ids, np.array(text), tables=tables)
+        fresh, _ = run(trained.model, replaced, trained.vocabulary.ids, np.array(text))
+        torch.testing.assert_close(kept, fresh, rtol=0, atol=FLOAT64)
+
+
 @in_float64()
 def test_a_profile_by_query_token_by_hand(trained: Trained) -> None:
     """Row t of head h: softmax over l >= 1 of values[h, query token, bucket of t - l], with a given share left out."""
