@@ -40,7 +40,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (folder / "prompts.yaml").write_text(yaml.safe_dump(prompts))
     experiment = {
         "kind": "in-the-loop", "surrogates": ["counts", "pccmc-weights"], "leaders": ["pccmc-weights"],
-        "nulls": ["counts", "mean-row"], "sets": ["share", "random", "kind", "layer", "greedy"],
+        "nulls": ["counts", "mean-row"], "controls": ["uniform", "mean-output"],
+        "sets": ["share", "random", "kind", "layer", "greedy"],
         "shares": [0.25, 1.0], "random_draws": 1, "generate": [0.25], "training_texts": 2, "max_length": 24,
         "greedy": {"heads": 4, "candidates": 3, "step": 2, "texts": 1}, "layers_per_unit": 2,
     }  # fmt: skip
@@ -71,6 +72,9 @@ def test_layer_0_is_exact_and_later_layers_are_not(loop: tuple[Path, Path]) -> N
     worst = by_layer["value"].agg(lambda values: values.abs().max())
     assert worst[0] <= tolerance(8.0, 3 * 48 * 24)  # logits, after the roundings of three layers
     assert worst[1] > 1e-3
+    even = lost(loop[0], set="share", order="pccmc-weights", first_position="leader")
+    pairs = even.pivot_table(index=["condition", "strategy", "prompt"], columns="surrogate", values="value")
+    assert (pairs["uniform"] - pairs["counts"]).abs().max() == 0  # one rule for the first position leaves no difference
     of_counts = own[own["surrogate"] == "counts"]
     assert of_counts["value"].abs().max() > 1e-3
 
@@ -116,6 +120,7 @@ def test_statics_and_orders_know_no_held_out_text(loop: tuple[Path, Path]) -> No
     rows = harness.load_run(run).rows
     assert set(rows[rows["metric"] == "training_kl"]["split"]) == {"train"}
     outside = rows[rows["metric"] == "outside_vocabulary"]
+    assert set(outside[outside["split"] == "held_out"]["seed"]) == {0}
     by_text = {(c.prompt, c.strategy, c.seed): np.mean(~np.isin(c.tokens[:24], train)) for c in texts}
     for one in outside.to_dict("records"):
         assert one["value"] == pytest.approx(by_text[one["prompt"], one["strategy"], one["seed"]])

@@ -81,7 +81,7 @@ def measure(work: Work) -> pd.DataFrame:
         experiment="in-the-loop", model=s["model"], revision=s["revision"], surrogate=s["arm"]
     )  # the seed of a row is that of its text
     _add_layers(rows, sets, s["rules"][0])
-    texts = [(c, ids, sets) for c, ids in read_texts(work, "held_out")]
+    texts = [(c, ids, sets) for c, ids in read_texts(work, "held_out") if c.seed == 0]  # further seeds are for writing
     texts += [
         (c, ids, _without_draws(sets)) for c, ids in first_of_each(read_texts(work, "train"), s["training_texts"])
     ]

@@ -49,7 +49,9 @@ class InTheLoop(Growing):
         description="the best of these on training texts is what `recovered` is measured from",
     )
     controls: tuple[str, ...] = Field(
-        default=(UNIFORM, MEAN_OUTPUT), description=f"further arms: of {', '.join(CONTROLS)}, or surrogates"
+        default=(MEAN_OUTPUT,),
+        description=f"further arms: of {', '.join(CONTROLS)}, or surrogates; with the first position treated alike, "
+        "uniform and counts are one",
     )
     sets: tuple[Family, ...] = Field(
         default=("share", "random", "kind"), min_length=1, description="families of sets: " + ", ".join(FAMILIES)
