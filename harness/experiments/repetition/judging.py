@@ -29,6 +29,7 @@ from harness.experiments.repetition.vectors import (
     vector,
     vectors,
 )
+from harness.experiments.repetition.walks_kept import read_walks
 from harness.measures.measurement import Measurement
 from harness.measures.windows import inverse_document_frequency, window_distances, winner_distances
 from harness.runs.units import Work
@@ -91,7 +92,7 @@ def _walks(folders: Sequence[Any]) -> dict[tuple[str, int], dict[Source, list[In
     """(prompt, t0) -> source -> its walks, seed by seed."""
     found: dict[tuple[str, int], dict[Source, list[IntArray]]] = {}
     for folder in folders:
-        frame = pd.read_parquet(folder / "trajectories.parquet")
+        frame = read_walks(folder)
         for row in frame.to_dict("records"):
             source = Source(str(row["source"]), str(row["law"]), str(row["rung"]), int(row["t0"]),
                             refined=str(row.get("refined", "")))  # fmt: skip

@@ -28,8 +28,8 @@ from harness.experiments.repetition.regime_logit import RegimeSurrogate
 from harness.experiments.repetition.scores import laws_along
 from harness.experiments.repetition.settings import ON_POLICY, REGIMES, other_rungs, rungs
 from harness.experiments.repetition.units import make, one_step, walk
+from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
-from harness.runs.writing import write_parquet
 from harness.surrogates.vocabulary_base import ScoredText, VocabularySurrogate
 
 LADDER, LAW = "context-logit", "decoded"
@@ -130,5 +130,5 @@ class _Refined:
 
     def done(self) -> pd.DataFrame:
         """Keep the walks; the rows."""
-        write_parquet(pd.DataFrame(self.walks), self.work.folder / "trajectories.parquet")
+        keep_walks(self.work.folder, self.walks, self.work.settings)
         return self.rows.frame()

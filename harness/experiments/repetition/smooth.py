@@ -25,8 +25,8 @@ from harness.experiments.repetition.scores import read_scored
 from harness.experiments.repetition.settings import rungs
 from harness.experiments.repetition.units import one_step, walk
 from harness.experiments.repetition.unseen import LAW, NEAREST, SMOOTH
+from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
-from harness.runs.writing import write_parquet
 from harness.surrogates._fitting.smooth import smooth_weights, weights_at
 from harness.surrogates.vocabulary.context_logit import ContextLogitSurrogate
 from harness.surrogates.vocabulary_base import LogitSurrogate, ScoredText, VocabularyObservations
@@ -72,7 +72,7 @@ def predict(work: Work) -> pd.DataFrame:
             for text in opened.judged:
                 one_step(rows, source, condition, surrogate.along(text), text, text.laws[LAW])
             walks += walk(s, surrogate, source, condition, opened.judged)
-    write_parquet(pd.DataFrame(walks), work.folder / "trajectories.parquet")
+    keep_walks(work.folder, walks, s)
     return rows.frame()
 
 

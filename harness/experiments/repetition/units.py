@@ -25,8 +25,8 @@ from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.scores import one_law
 from harness.experiments.repetition.settings import BASE, NO_BASE, left_out, rungs, split
 from harness.experiments.repetition.training_walks import TrainingWalks
+from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
-from harness.runs.writing import write_parquet
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularySurrogate
 
 LOGITS = ("context-logit", "context-logit-closed")
@@ -77,7 +77,7 @@ def fold(work: Work) -> pd.DataFrame:
         for text in judged:
             where = _where(LOGITS[0], {"law": "decoded", "without": entry}, text)
             _log_loss(rows, surrogate.along(text), where)
-    write_parquet(pd.DataFrame(walks), work.folder / "trajectories.parquet")
+    keep_walks(work.folder, walks, s)
     keep(work.folder, fits)
     return rows.frame()
 

@@ -28,6 +28,7 @@ from harness.experiments.repetition.scores import decoded, read_scored
 from harness.experiments.repetition.settings import LADDER, Repetition, left_out, other_rungs, rungs
 from harness.experiments.repetition.units import fold
 from harness.experiments.repetition.vectors import figures
+from harness.experiments.repetition.walks_kept import read_walks
 from harness.models.loading import load_model
 from harness.runs.units import Work
 from harness.surrogates.vocabulary.context_logit import ContextLogitSurrogate
@@ -67,6 +68,27 @@ def write_config(folder: Path, model: Path, **changes: Any) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any:
     folder = tmp_path_factory.mktemp("repetition")
     return harness.run(write_config(folder, small_model), out=folder / "run", executor="serial")
+
+
+def all_walks(run: Any) -> pd.DataFrame:
+    """Those that the units keep, more than the run's table."""
+    return pd.concat([read_walks(file.parent) for file in sorted(run.path.glob("units/*/walks.parquet"))])
+
+
+def test_a_run_shows_one_walk_of_each_source(run: Any) -> None:
+    walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
+    assert set(walks["seed"]) == {0}
+    assert set(walks["t0"]) == {0}
+    assert set(walks["law"]) == {"decoded"}
+    every = all_walks(run)
+    keys = ["strategy", "source", "rung", "prompt", "refined"]
+    shown, kept = (frame[keys].fillna("").drop_duplicates() for frame in (walks, every[every["t0"] == 0]))
+    assert sorted(map(tuple, shown.to_numpy())) == sorted(map(tuple, kept.to_numpy()))
+    assert len(shown) == len(walks) < len(every) / 3
+    names = [*keys, "law", "t0", "seed"]
+    known = {tuple(row[name] for name in names): row["continuation"] for row in every.fillna("").to_dict("records")}
+    for row in walks.fillna("").to_dict("records"):
+        assert (row["continuation"] == known[tuple(row[name] for name in names)]).all()
 
 
 def test_every_prompt_is_judged_once_by_fits_that_did_not_see_its_group(run: Any) -> None:
@@ -112,7 +134,7 @@ def test_a_law_is_fitted_once_where_the_strategy_leaves_it_as_it_is(tmp_path: Pa
     given += ["experiments.repetition.surrogates=[unigram, context-logit]", "experiments.repetition.hazard_rollouts=0"]
     path = write_config(tmp_path, small_model)
     done = harness.run(path, out=tmp_path / "run", overrides=given, limit=2, executor="serial")
-    walks = done.trajectories[done.trajectories["experiment"] == "repetition"]
+    walks = all_walks(done)
     kinds = walks.groupby(["strategy", "law"])["t0"].unique().map(set).to_dict()
     assert kinds == {
         ("temperature=0.7", "decoded"): {0, 6},
@@ -141,7 +163,7 @@ def test_the_last_rung_is_fitted_again_without_each_entry(run: Any) -> None:
     first = rows[(rows["rung"] == "counts") & (rows["law"] == "decoded")].set_index(keys)["value"].sort_index()
     last_out = left[left["without"] == "recency + followed-by-1"].set_index(keys)["value"].sort_index()
     pd.testing.assert_series_equal(first, last_out, check_exact=True)  # without its last entry it is the rung before
-    walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
+    walks = all_walks(run)
     assert set(walks[walks["source"] == "context-logit"]["rung"]) == {"counts", "recency + followed-by-1"}
 
 
@@ -166,7 +188,7 @@ def test_refinements_are_judged_beside_their_rungs(run: Any) -> None:
     both = plain.set_index(keys)["value"].to_frame("plain").join(own.set_index(keys)["value"], how="inner")
     assert len(both) == len(plain) == len(own)
     assert (both["plain"] != both["value"]).all()
-    walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
+    walks = all_walks(run)
     assert {"on policy", "log counts", "two regimes"} <= set(walks["refined"])
     assert {"regime_share", "regime_stay"} <= set(refined["metric"])
     names = {table.name: table for table in run.tables()}
@@ -218,7 +240,7 @@ def test_alternatives_stand_in_the_place_of_rungs() -> None:
 
 
 def test_walks_have_the_length_of_the_models_text(run: Any) -> None:
-    walks = run.trajectories[run.trajectories["experiment"] == "repetition"]
+    walks = all_walks(run)
     assert walks["t0"].isin([0, 6]).all()
     assert (walks["continuation"].map(len) == 40 - walks["t0"]).all()
 

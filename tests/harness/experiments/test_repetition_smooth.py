@@ -132,7 +132,7 @@ def test_it_is_judged_as_a_fitted_rung_is(run: Any) -> None:
             own["metric"]
         )
     walks = run.trajectories[run.trajectories["source"] == SMOOTH]
-    assert len(walks) == 8 * 2 * 2 * 2  # prompts, rungs, starts, seeds
+    assert len(walks) == 8 * 2  # prompts, rungs: one walk of each
 
 
 def test_the_nearest_weights_are_used_as_they_are(run: Any) -> None:
