@@ -14,7 +14,7 @@ KINDS = {
     "present": 0, "log-count": 1, "recency": 2, "longest-match": 3, "log-longest-match": 4,
     "followed-by": 5, "log-followed-by": 6, "shrunk-followed-by": 7, "latest-after": 8, "recent": 9,
     "suffix": 10, "log-suffix": 11, "recency-squared": 12, "match-squared": 13, "unigram": 14, "base-by-match": 15,
-    "similarity": 16,
+    "similarity": 16, "base-inside": 17,
 }  # fmt: skip
 WITH_ORDER = ("followed-by", "log-followed-by", "shrunk-followed-by", "latest-after", "recent")
 TOPIC = 32  # last tokens that `similarity` compares with
@@ -39,6 +39,7 @@ ABOUT = {
     "match-squared": "square of log-longest-match",
     "unigram": "log frequency of the token, by the mean of all base transitions",
     "base-by-match": "log base transition times log-longest-match",
+    "base-inside": "log base transition: by it the weight of base transitions in the context is another than outside",
     "similarity": f"cosine of the token's embedding with the mean of those of the last {TOPIC} tokens, by the output "
     "embeddings of a model whose base transitions are kept as logits",
     "recent-K": "log of its count where an occurrence fades by 1/e within K tokens",

@@ -19,9 +19,10 @@ PRESENT, LOG_COUNT, RECENCY, MATCH, LOG_MATCH, SHARE, LOG_FOLLOWED, SHRUNK, LATE
 SUFFIX, LOG_SUFFIX, RECENCY_SQUARED, MATCH_SQUARED = range(10, 14)
 UNIGRAM, BASE_BY_MATCH = 14, 15  # these read the base transitions, too
 SIMILARITY = 16  # this one their embeddings: filled in by the caller
+BASE_INSIDE = 17
 GATE = 100  # a kind plus L times this: 0 unless the longest match has L tokens
 ALONE = (PRESENT, LOG_COUNT, RECENCY, RECENT, RECENCY_SQUARED, UNIGRAM, SIMILARITY)
-"""All others are 0 of types that never followed."""
+"""All others but BASE_INSIDE are 0 of types that never followed."""
 
 Columns = NDArray[np.float32] | NDArray[np.float64]
 
@@ -198,6 +199,10 @@ def fill(
                     of_types(kinds[d], orders[d], n, log_m, last, log_faded[slot], log_unigram, log_whole, own)
                     continue
                 own[:] = 0.0
+                if kinds[d] == BASE_INSIDE:
+                    for j in range(many):
+                        own[j] = base[j] if base[j] > -np.inf else 0.0
+                    continue
                 for index in range(count):
                     j = touched[index]
                     own[j] = of_follower(kinds[d], slot, j, followed, total, longest, latest, base[j])

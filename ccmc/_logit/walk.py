@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ccmc._logit.walk_kernels import BaseArrays, LawArrays
 
 PATHS = 128  # paths of one prompt that one task takes
-_ALONE = ("present", "log-count", "recency", "recency-squared", "recent", "unigram", "similarity")
+_ALONE = ("present", "log-count", "recency", "recency-squared", "recent", "unigram", "similarity", "base-inside")
 
 
 class Law:
@@ -57,7 +57,8 @@ class Law:
         own = (w != 0.0) & ~np.isin(columns.kinds, [KINDS[name] for name in _ALONE])
         log_count = of["log-count"] + (self.heat if self.offset == 1 else 0.0)
         return LawArrays(
-            int(self.closed), int(self.greedy), self.offset, self.heat, float(self.w[0]), of["present"], log_count,
+            int(self.closed), int(self.greedy), self.offset, self.heat, float(self.w[0]),
+            float(self.w[0]) + of["base-inside"], of["present"], log_count,
             of["unigram"], of["similarity"], recent, levels, columns.kinds[own], slots[own], w[own], aged, self.sums,
             self.cumulated, self.tail,
         )  # fmt: skip

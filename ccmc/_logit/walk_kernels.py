@@ -46,7 +46,7 @@ class LawArrays(NamedTuple):
     Attributes:
         closed, greedy: 1 or 0; offset: 0 none, 1 counts, 2 followed-by-1.
         heat: by which offsets are multiplied.
-        base, present, log_count, unigram, similarity: weights.
+        base, present, log_count, unigram, similarity: weights; inside: that of log P0 of the types of the context.
         recent: [K] weight of the fading count of each level.
         levels: [K] orders; with the offset 2, the first is 1.
         kinds, slots, w: [M] of the statistics that only followers of the last token have.
@@ -61,6 +61,7 @@ class LawArrays(NamedTuple):
     offset: int
     heat: float
     base: float
+    inside: float
     present: float
     log_count: float
     unigram: float
@@ -277,7 +278,7 @@ def grown(j: int, n: int, state: State, after: After, law: LawArrays, log_unigra
 @kernel
 def utilities(n: int, many: int, count: int, state: State, after: After, law: LawArrays, u: FloatArray) -> float:
     """Utilities of the types of the context into `u`. Their largest."""
-    log_base, fixed, last, aged, a = state.log_base[state.local[n - 1]], state.fixed, state.last, law.aged, law.base
+    log_base, fixed, last, aged, a = state.log_base[state.local[n - 1]], state.fixed, state.last, law.aged, law.inside
     for c in range(many):
         u[c] = (a * log_base[c] if a != 0.0 else 0.0) + fixed[c] + aged[n - last[c]]
     for index in range(count):

@@ -44,8 +44,8 @@ def statistic(name, text, token):
     squares = {"recency-squared": "recency", "match-squared": "log-longest-match"}
     if name in squares:
         return statistic(squares[name], text, token) ** 2
-    if name in ("unigram", "base-by-match"):  # times what is read off the base
-        return 1.0 if name == "unigram" else statistic("log-longest-match", text, token)
+    if name in ("unigram", "base-by-match", "base-inside"):  # times what is read off the base
+        return 1.0 if name != "base-by-match" else statistic("log-longest-match", text, token)
     if name in plain:
         return plain[name]()
     kind, _, order = name.rpartition("-")
@@ -77,7 +77,7 @@ def next_token(weights, log_row, text, closed=False, offset="none", log_unigram=
         if token not in text:
             u[token] = -np.inf if closed else u[token]
             continue
-        static = {"unigram": log_unigram, "base-by-match": log_row}
+        static = {"unigram": log_unigram, "base-by-match": log_row, "base-inside": log_row}
         for name, weight in weights.items():
             if name == "similarity":
                 u[token] += weight * similarity(text, token, embeddings)

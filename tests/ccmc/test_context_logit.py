@@ -15,7 +15,7 @@ V = 12
 NAMES = (
     "present", "log-count", "recency", "longest-match", "log-longest-match", "followed-by-1", "followed-by-2",
     "log-followed-by-2", "shrunk-followed-by-1", "latest-after-3", "recent-8", "suffix", "log-suffix",
-    "recency-squared", "match-squared", "unigram", "base-by-match",
+    "recency-squared", "match-squared", "unigram", "base-by-match", "base-inside",
     "followed-by-1-in-match-2", "log-followed-by-2-in-match-4", "log-suffix-in-match-3", "base-by-match-in-match-2",
 )  # fmt: skip
 

@@ -8,7 +8,16 @@ import pytest
 from ccmc import BaseTransition, ChoiceRows, ContextLogit, ContextTable, context_rows, fit_context_logit
 
 V = 30
-LADDER = ("present", "log-count", "recency", "followed-by-1", "followed-by-2", "log-longest-match", "base-by-match")
+LADDER = (
+    "present",
+    "log-count",
+    "recency",
+    "followed-by-1",
+    "followed-by-2",
+    "log-longest-match",
+    "base-by-match",
+    "base-inside",
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from ccmc import CCMC, BaseTransition, ContextLogit, ContextReader
 
 V = 30
 OPEN = {"base": 0.8, "present": 0.4, "log-count": 0.7, "recency": -0.3, "followed-by-1": 2.0, "followed-by-3": 1.0,
-        "longest-match": 0.1, "recent-8": 0.2, "unigram": -0.2, "base-by-match": 0.05, "suffix": 0.3}  # fmt: skip
+        "longest-match": 0.1, "recent-8": 0.2, "unigram": -0.2, "base-by-match": 0.05, "base-inside": -0.3,
+        "suffix": 0.3}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

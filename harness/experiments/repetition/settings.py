@@ -316,7 +316,7 @@ def other_rungs(
 
 BASE, STATISTICS = "base", "statistics"
 """What stands for base transitions, and for all statistics, among the entries that are left out."""
-READS_BASE = ("unigram", "base-by-match", "similarity")
+READS_BASE = ("unigram", "base-by-match", "base-inside", "similarity")
 """Statistics that are nothing without base transitions."""
 
 

@@ -58,7 +58,8 @@ class ContextLogitSurrogate(LogitSurrogate):
     def weights(self) -> tuple[str, ...]:
         """Names of the weights of statistics."""
         found = statistics_weights(self.statistics)
-        return tuple(name for name in found if not (self.closed and name == "present"))  # all candidates are
+        alike = ("present", "base-inside") if self.closed else ()  # all candidates are inside
+        return tuple(name for name in found if name not in alike)
 
     def fit(self, observations: VocabularyObservations) -> ContextLogitSurrogate:
         base, texts = observations.bases[self.base], observations.texts
