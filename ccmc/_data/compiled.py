@@ -36,8 +36,16 @@ def kernel(function: Function) -> Function:
 
 
 def summing_kernel(function: Function) -> Function:
-    """As `kernel`, and long sums may be reordered so that they run at the speed of memory."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REASSOCIATE)(function))
+    """As `kernel`, and long sums may be reordered so that they run at the speed of memory.
+
+    How they are reordered is settled anew wherever the machine code is optimised. Called out of line, a kernel would
+    be the one of several copies that a process happened to load first, and a process that compiles it would not get
+    the last bits of one that finds it in the cache. So it becomes part of whoever calls it.
+    """
+    return cast(
+        Function,
+        numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REASSOCIATE, forceinline=True)(function),
+    )
 
 
 def thread_count() -> int:

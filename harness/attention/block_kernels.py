@@ -25,25 +25,25 @@ def stretch(key, before, window, width):  # type: ignore[no-untyped-def]
     return first, max(first, min(width, key - before + window))
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def add(to, values):  # type: ignore[no-untyped-def]
     for b in range(len(values)):
         to[b] += values[b]
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def add_product(to, values, others):  # type: ignore[no-untyped-def]
     for b in range(len(to)):
         to[b] += values[b] * others[b]
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def raise_to(to, values):  # type: ignore[no-untyped-def]
     for b in range(len(to)):
         to[b] = max(to[b], values[b])
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def settle(total, sums, done):  # type: ignore[no-untyped-def]
     """Now and then, add float32 sums to float64 ones."""
     if done:
@@ -52,13 +52,13 @@ def settle(total, sums, done):  # type: ignore[no-untyped-def]
             sums[b] = 0.0
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _multiply(to, values):  # type: ignore[no-untyped-def]
     for b in range(len(to)):
         to[b] *= values[b]
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _weigh(scores, top, token, scored):  # type: ignore[no-untyped-def]
     """Overwrite scores by weights; add them to those of their type, and times scores to `scored`."""
     for b in range(len(top)):
@@ -69,21 +69,21 @@ def _weigh(scores, top, token, scored):  # type: ignore[no-untyped-def]
         scored[b] += weight * shifted
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _share_out(token, share, best):  # type: ignore[no-untyped-def]
     for b in range(len(token)):
         token[b] *= share[b]
         best[b] = max(best[b], token[b])
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _add_facts(token, log_counts, entropy, counted):  # type: ignore[no-untyped-def]
     for b in range(len(token)):
         entropy[b] -= token[b] * log32(token[b])  # nothing times the least logarithm is nothing
         counted[b] += token[b] * log_counts[b]
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _softmax(values, before, window, columns, log_counts, token, facts, share):  # type: ignore[no-untyped-def]
     """One head: scores [L, B] become weights, in units of which `share` [B] makes them sum to 1."""
     keys, width = values.shape
@@ -111,7 +111,7 @@ def _softmax(values, before, window, columns, log_counts, token, facts, share): 
         _add_facts(token[u], log_counts[u], facts[2], facts[3])
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def softmax(values, before, window, columns, log_counts, token, facts):  # type: ignore[no-untyped-def]
     """Overwrite scores by their softmax over the keys; 0 where a key is not seen.
 
@@ -132,7 +132,7 @@ def softmax(values, before, window, columns, log_counts, token, facts):  # type:
             _multiply(values[h, key], share)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def sums(  # type: ignore[no-untyped-def]
     values, before, window, columns, log_counts, token, facts, queries, pairs, distance
 ):

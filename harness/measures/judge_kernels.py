@@ -17,13 +17,13 @@ MATTERS = 1e-10  # attention below it adds nothing to a divergence, whatever the
 _NEAR, _LOST = np.float32(1.0 - TIE), 2.0 * np.finfo(np.float32).tiny
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _add_scaled(to, values, scale):  # type: ignore[no-untyped-def]
     for b in range(len(to)):
         to[b] += values[b] * scale
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _look_up(table, queries, into):  # type: ignore[no-untyped-def]
     """[u, B] the change of each query's row of a table [U, U]."""
     whole = len(queries) - len(queries) % 16
@@ -36,7 +36,7 @@ def _look_up(table, queries, into):  # type: ignore[no-untyped-def]
             into[u, b] = table[queries[b], u]
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _weigh_types(logs, top, weight, sums):  # type: ignore[no-untyped-def]
     for b in range(len(top)):
         logs[b] -= top[b]
@@ -44,7 +44,7 @@ def _weigh_types(logs, top, weight, sums):  # type: ignore[no-untyped-def]
         sums[b] += weight[b]
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _weigh_positions(logs, top, token, truth, crossed):  # type: ignore[no-untyped-def]
     for b in range(len(top)):
         shifted = logs[b] - top[b]
@@ -52,33 +52,33 @@ def _weigh_positions(logs, top, token, truth, crossed):  # type: ignore[no-untyp
         crossed[b] += truth[b] * shifted
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _add_logs(token, truth, crossed, lost):  # type: ignore[no-untyped-def]
     for b in range(len(token)):
         crossed[b] += truth[b] * log32(token[b])
         lost[b] += truth[b] if token[b] < _LOST else np.float32(0.0)
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _meet(token, share, truth, common):  # type: ignore[no-untyped-def]
     for b in range(len(token)):
         common[b] += min(token[b] * share[b], truth[b])
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _choose(token, likely, one, chosen):  # type: ignore[no-untyped-def]
     for b in range(len(token)):
         one[b] = np.float32(1.0) if token[b] > likely[b] else np.float32(0.0)
         chosen[b] += one[b]
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _count_right(one, truth, most, right):  # type: ignore[no-untyped-def]
     for b in range(len(one)):
         right[b] += one[b] if truth[b] > most[b] else np.float32(0.0)
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _compare(token, share, truth, best, most_attended, found):  # type: ignore[no-untyped-def]
     """One head, over types: weights [u, B] of which `best` are the largest against attention [u, B]."""
     width = len(share)
@@ -94,7 +94,7 @@ def _compare(token, share, truth, best, most_attended, found):  # type: ignore[n
         found[5, b] /= chosen[b]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def types(values, change, queries, log_counts, truth, facts, found):  # type: ignore[no-untyped-def]
     """Compare log weights of types.
 
@@ -136,7 +136,7 @@ def types(values, change, queries, log_counts, truth, facts, found):  # type: ig
             found[h, 2, b], found[h, 3, b] = cross[b], cross[b] - facts[h, 3, b]  # in a type, all places are as likely
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def positions(  # type: ignore[no-untyped-def]
     values, scale, profile, place, change, queries, columns, before, window, weight, truth, facts, found
 ):
@@ -201,7 +201,7 @@ def positions(  # type: ignore[no-untyped-def]
             found[h, 2, b], found[h, 3, b] = cross[b], cross_position[b]
 
 
-@numba.njit(fastmath=FAST, error_model="numpy")
+@numba.njit(fastmath=FAST, error_model="numpy", forceinline=True)
 def _exact_cross(logs, top, before, window, columns, truth, cross):  # type: ignore[no-untyped-def]
     """[B] attention times log weights of types, in float64: where float32 lost a weight that matters."""
     keys, width = logs.shape

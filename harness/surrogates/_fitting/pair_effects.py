@@ -96,7 +96,7 @@ def _standard(values: FloatArray) -> FloatArray:
     return found
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, forceinline=True)
 def _products(x, y, query, key, level, found):  # type: ignore[no-untyped-def]
     """Put level[key] + x[query] . y[key] [P] into `found`."""
     for p in range(len(query)):
@@ -106,7 +106,7 @@ def _products(x, y, query, key, level, found):  # type: ignore[no-untyped-def]
         found[p] = level[key[p]] + total
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, forceinline=True)
 def _gather(weight, y, query, key, summed):  # type: ignore[no-untyped-def]
     """Add weight * y[key] to the row of its query in `summed` [K, d]."""
     for p in range(len(query)):

@@ -78,7 +78,7 @@ def gather(heads: StaticHeads, texts: Sequence[Text], known: IntArray, vocab_siz
     return Entries(score, start, place, bucket, pair)
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, forceinline=True)
 def log_normalisers(  # type: ignore[no-untyped-def]
     score, start, place, bucket, pair, heads, c, a, b, table, total, grad_c, grad_a, grad_b, grad_table
 ):
