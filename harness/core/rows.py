@@ -54,9 +54,13 @@ def is_infinite(reason: str | None) -> bool:
     return (reason or "").startswith(INFINITE)
 
 
+REFERENCES = frozenset({"base-rate", "position-only", "constant", "never-repeats"})
+"""Laws and forecasts that know nothing of a text, in rows of `repetition`."""
+
+
 def frames() -> frozenset[str]:
     """Floor, ceiling and controls: they frame a figure, and a change of theirs is neither better nor worse."""
-    return registry.controls() | {RESEEDED, SHUFFLED}
+    return registry.controls() | REFERENCES | {RESEEDED, SHUFFLED}
 
 
 class Rows:

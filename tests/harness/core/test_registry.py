@@ -13,7 +13,7 @@ import pytest
 from harness.core import registry
 from harness.core.declarations import MeasureDeclaration, SurrogateDeclaration
 from harness.core.errors import UsageError
-from harness.core.rows import RESEEDED, SHUFFLED, frames
+from harness.core.rows import REFERENCES, RESEEDED, SHUFFLED, frames
 from harness.core.source import BrokenDeclarationError, read_declarations
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -126,7 +126,7 @@ def reference_rows() -> list[Path]:
 def test_everything_in_a_reference_run_is_declared(path: Path) -> None:
     rows = pd.read_parquet(path, columns=["metric", "surrogate"])
     assert not {name for name in rows["metric"].unique() if registry.measure(name) is None}
-    surrogates = set(rows["surrogate"].dropna()) - {"model", RESEEDED, SHUFFLED}
+    surrogates = set(rows["surrogate"].dropna()) - {"model", RESEEDED, SHUFFLED} - REFERENCES
     assert surrogates <= set(registry.surrogates())
 
 
@@ -139,7 +139,7 @@ def test_the_ladder_and_what_frames_it() -> None:
         "zebra",
     ]
     controls = {"shuffled-weights", "exact-keys", "exact-queries", "unigram", "unigram-cache"}
-    assert frames() == {RESEEDED, SHUFFLED} | controls
+    assert frames() == {RESEEDED, SHUFFLED} | REFERENCES | controls
 
 
 def test_listing_imports_nothing_heavy() -> None:
