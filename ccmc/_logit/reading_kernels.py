@@ -7,17 +7,8 @@ import numpy as np
 from ccmc._data.compiled import kernel
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.state import forget
-from ccmc._logit.walk_kernels import (
-    After,
-    BaseArrays,
-    LawArrays,
-    State,
-    base_of_types,
-    grown,
-    new_state,
-    number,
-    utilities,
-)
+from ccmc._logit.walk_arrays import After, BaseArrays, LawArrays, State
+from ccmc._logit.walk_kernels import base_of_types, grown, new_state, number, utilities
 
 
 @kernel

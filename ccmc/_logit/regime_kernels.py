@@ -8,19 +8,8 @@ from numpy.typing import NDArray
 from ccmc._data.compiled import kernel
 from ccmc._data.types import FloatArray, IntArray
 from ccmc._logit.state import follow, forget
-from ccmc._logit.walk_kernels import (
-    After,
-    BaseArrays,
-    LawArrays,
-    State,
-    add,
-    base_of_types,
-    chosen,
-    draw,
-    new_state,
-    number,
-    utilities,
-)
+from ccmc._logit.walk_arrays import After, BaseArrays, LawArrays, State
+from ccmc._logit.walk_kernels import add, base_of_types, chosen, draw, new_state, number, utilities
 from ccmc._sim.random import seed_stream
 
 

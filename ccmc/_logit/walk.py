@@ -12,7 +12,7 @@ from ccmc._logit.names import KINDS, Columns
 from ccmc._logit.terms import Base
 
 if TYPE_CHECKING:
-    from ccmc._logit.walk_kernels import BaseArrays, LawArrays
+    from ccmc._logit.walk_arrays import BaseArrays, LawArrays
 
 PATHS = 128  # paths of one prompt that one task takes
 _ALONE = ("present", "log-count", "recency", "recency-squared", "recent", "unigram", "similarity", "base-inside")
@@ -41,7 +41,7 @@ class Law:
 
     def arrays(self, size: int) -> LawArrays:
         """For contexts of up to `size` tokens."""
-        from ccmc._logit.walk_kernels import LawArrays
+        from ccmc._logit.walk_arrays import LawArrays
 
         columns, w = self.columns, self.w[1:]
         levels, slots = columns.levels, columns.slots
@@ -65,7 +65,7 @@ class Law:
 
 
 def _arrays_of(base: Base) -> BaseArrays:
-    from ccmc._logit.walk_kernels import BaseArrays
+    from ccmc._logit.walk_arrays import BaseArrays
 
     given, nothing, none = base.factors, np.zeros((1, 0), np.float32), np.zeros(1)
     return BaseArrays(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
@@ -186,13 +186,18 @@ def product_terms(module: Any) -> tuple[float, int | None]:
 
 
 @contextmanager
-def _interface(model: Any) -> Iterator[None]:
+def attention_interface(model: Any, name: str) -> Iterator[None]:
+    """Within this block the attention of a model is what is registered under a name."""
     old = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:
         model.set_attn_implementation(old)
+
+
+def _interface(model: Any) -> AbstractContextManager[None]:
+    return attention_interface(model, NAME)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -23,6 +23,7 @@ from harness.attention.capture import (
     OLD_FAMILIES,
     FloatArray,
     IntArray,
+    attention_interface,
     attention_modules,
     capped_attention,
     product_terms,
@@ -63,14 +64,8 @@ AttentionInterface.register(NAME, _attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-@contextmanager
-def _interface(model: Any, running: Running) -> Iterator[None]:
-    old = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(old)
+def _interface(model: Any, running: Running) -> AbstractContextManager[None]:
+    return attention_interface(model, NAME)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from harness.config.strict import Strict
 from harness.core import registry
@@ -25,6 +25,32 @@ def known_surrogates(names: Sequence[str], known: Mapping[str, Declaration]) -> 
         if name not in known:
             raise ValueError(f"unknown surrogate {name!r}{registry.unknown(name, known)}")
     _usable("surrogate", names, known)
+
+
+def distinct_layers(value: Literal["all"] | tuple[int, ...]) -> Literal["all"] | tuple[int, ...]:
+    """Layers of a model as a config lists them, each once, in order.
+
+    Raises:
+        ValueError: none is listed.
+    """
+    if value == "all":
+        return value
+    if not value:
+        raise ValueError("no layer is listed; write `all` or a list such as [0, 5]")
+    return tuple(sorted(set(value)))
+
+
+def check_layers(layers: Literal["all"] | tuple[int, ...], model: Any, experiment: str) -> None:
+    """Refuse layers that a model does not have.
+
+    Raises:
+        UsageError: names the layer and the setting.
+    """
+    for layer in () if layers == "all" else layers:
+        if not 0 <= layer < model.layers:
+            raise UsageError(
+                f"experiments.{experiment}.layers: {model.name!r} has layers 0 to {model.layers - 1}, not {layer}"
+            )
 
 
 def _usable(kind: str, names: Sequence[str], known: Mapping[str, Declaration]) -> None:

@@ -1,13 +1,36 @@
-"""The weights that a finished run was made with, found again."""
+"""What a fit that is made again from a finished run needs: the records of its units, and the weights of its model."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.runs.directory import RunDirectory
+from harness.runs.resume import unfinished
 from harness.runs.run import Run
+
+
+def unit_records(run: Run, task: str, experiment: str) -> list[dict[str, Any]]:
+    """The records of the stored units of one task.
+
+    Raises:
+        UsageError: there are none; names the experiment that makes them.
+    """
+    store, found = RunDirectory(run.path), []
+    for unit in run.manifest["units"]:
+        file = store.unit(unit["key"]) / "unit.json"
+        if file.is_file():
+            found.append(json.loads(file.read_text(encoding="utf-8")))
+    found = [record for record in found if record["task"] == task]
+    if not found:
+        raise UsageError(
+            f"{run.path}: no unit of {experiment} is stored there; a run of the experiment `{experiment}` with its "
+            f"folder units/ is needed{unfinished(run)}"
+        )
+    return found
 
 
 def folder_of_weights(run: Run, settings: dict[str, Any], why: str, progress: Callable[[float, str], None]) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.core.errors import UsageError
 from harness.core.registry import register
 from harness.experiments.experiment import FolderExperiment, Needs
 
@@ -35,11 +34,9 @@ class HeadsExperiment(FolderExperiment):
         return [] if settings.texts is None else read_given(loaded, settings.texts, "experiments.heads.texts")
 
     def check_config(self, settings: Any, model: Any) -> None:
-        for layer in () if settings.layers == "all" else settings.layers:
-            if not 0 <= layer < model.layers:
-                raise UsageError(
-                    f"experiments.heads.layers: {model.name!r} has layers 0 to {model.layers - 1}, not {layer}"
-                )
+        from harness.experiments._shared.settings import check_layers
+
+        check_layers(settings.layers, model, "heads")
 
     def check(self, settings: Any, model: Any, weights: Any) -> None:
         from harness.attention import eager

@@ -7,7 +7,6 @@ the one that the run recorded.
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import numpy as np
 
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
-from harness.experiments._shared.weights import folder_of_weights
+from harness.experiments._shared.weights import folder_of_weights, unit_records
 from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run
@@ -80,17 +79,7 @@ def parse_head(text: str) -> tuple[int, int]:
 
 def _unit_of(run: Run, layer: int, model: str | None) -> dict[str, Any]:
     """The record of the unit of heads that did a layer."""
-    store, records = RunDirectory(run.path), []
-    for unit in run.manifest["units"]:
-        file = store.unit(unit["key"]) / "unit.json"
-        if file.is_file():
-            records.append(json.loads(file.read_text(encoding="utf-8")))
-    records = [record for record in records if record["task"] == TASK]
-    if not records:
-        raise UsageError(
-            f"{run.path}: no unit of heads is stored there; a run of the experiment `heads` with its folder units/ is "
-            f"needed{unfinished(run)}"
-        )
+    records = unit_records(run, TASK, "heads")
     names = sorted({record["settings"]["model"] for record in records})
     if model is None and len(names) > 1:
         raise UsageError(f"{run.path} has heads of several models; choose with --model: {', '.join(names)}")

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from harness.config.strict import Growing
 from harness.config.texts import GivenTexts
 from harness.core import registry
-from harness.experiments._shared.settings import default_surrogates, known_surrogates
+from harness.experiments._shared.settings import default_surrogates, distinct_layers, known_surrogates
 
 
 class Heads(Growing):
@@ -38,8 +38,4 @@ class Heads(Growing):
     @field_validator("layers")
     @classmethod
     def _layers(cls, value: Literal["all"] | tuple[int, ...]) -> Literal["all"] | tuple[int, ...]:
-        if value == "all":
-            return value
-        if not value:
-            raise ValueError("no layer is listed; write `all` or a list such as [0, 5]")
-        return tuple(sorted(set(value)))
+        return distinct_layers(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.core.errors import UsageError
 from harness.core.registry import register
 from harness.experiments.experiment import FolderExperiment, Needs
 
@@ -26,11 +25,9 @@ class InTheLoopExperiment(FolderExperiment):
         return Needs(models=True, prompts=True, heads=True)
 
     def check_config(self, settings: Any, model: Any) -> None:
-        for layer in () if settings.layers == "all" else settings.layers:
-            if not 0 <= layer < model.layers:
-                raise UsageError(
-                    f"experiments.in-the-loop.layers: {model.name!r} has layers 0 to {model.layers - 1}, not {layer}"
-                )
+        from harness.experiments._shared.settings import check_layers
+
+        check_layers(settings.layers, model, "in-the-loop")
 
     def check(self, settings: Any, model: Any, weights: Any) -> None:
         from harness.attention import eager

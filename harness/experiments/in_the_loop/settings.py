@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.config.strict import Growing, Strict
 from harness.core import registry
-from harness.experiments._shared.settings import known_surrogates
+from harness.experiments._shared.settings import distinct_layers, known_surrogates
 
 Family = Literal["share", "random", "kind", "layer", "greedy"]
 FAMILIES: tuple[Family, ...] = ("share", "random", "kind", "layer", "greedy")
@@ -106,11 +106,7 @@ class InTheLoop(Growing):
     @field_validator("layers")
     @classmethod
     def _layers(cls, value: Literal["all"] | tuple[int, ...]) -> Literal["all"] | tuple[int, ...]:
-        if value == "all":
-            return value
-        if not value:
-            raise ValueError("no layer is listed; write `all` or a list such as [0, 5]")
-        return tuple(sorted(set(value)))
+        return distinct_layers(value)
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:

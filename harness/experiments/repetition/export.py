@@ -18,7 +18,7 @@ import numpy as np
 from ccmc import BaseTransition, ContextLogit
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
-from harness.experiments._shared.weights import folder_of_weights
+from harness.experiments._shared.weights import folder_of_weights, unit_records
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.settings import rungs, split
 from harness.experiments.repetition.units import LOGITS, make
@@ -96,17 +96,7 @@ def export(run: Run, wanted: Wanted, folder: Path, progress: Callable[[float, st
 
 def _record(run: Run, wanted: Wanted) -> dict[str, Any]:
     """The record of the unit that made the fit."""
-    store, records = RunDirectory(run.path), []
-    for unit in run.manifest["units"]:
-        file = store.unit(unit["key"]) / "unit.json"
-        if file.is_file():
-            records.append(json.loads(file.read_text(encoding="utf-8")))
-    records = [one for one in records if one["task"] == TASK]
-    if not records:
-        raise UsageError(
-            f"{run.path}: no unit of repetition is stored there; a run of the experiment `repetition` with its folder "
-            f"units/ is needed{unfinished(run)}"
-        )
+    records = unit_records(run, TASK, "repetition")
     for name, option, value in (("model", "--model", wanted.model), ("strategy", "--strategy", wanted.strategy)):
         known = list(dict.fromkeys(one["settings"][name] for one in records))
         if value is None and name == "model" and len(known) > 1:
