@@ -18,7 +18,8 @@ from float32 import tolerance
 
 import harness
 from harness.experiments._shared.continuations import read_continuations
-from harness.experiments.in_the_loop.kept import read_arm
+from harness.experiments.in_the_loop.fits import divided
+from harness.experiments.in_the_loop.kept import read_alone, read_arm
 from harness.models import loading
 from harness.runs.verify import verify
 
@@ -41,7 +42,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     experiment = {
         "kind": "in-the-loop", "surrogates": ["counts", "pccmc-weights"], "leaders": ["pccmc-weights"],
         "nulls": ["counts", "mean-row"], "controls": ["uniform", "mean-output"],
-        "sets": ["share", "random", "kind", "layer", "greedy"],
+        "sets": ["share", "alone", "random", "kind", "layer", "greedy"], "alone_texts": 2,
         "shares": [0.25, 1.0], "random_draws": 1, "generate": [0.25], "training_texts": 2, "max_length": 24,
         "greedy": {"heads": 4, "candidates": 3, "step": 2, "texts": 1}, "layers_per_unit": 2,
     }  # fmt: skip
@@ -108,6 +109,33 @@ def _continuations(folder: Path) -> Any:
     return read_continuations(folder) if set(frame["experiment"]) == {"continuations"} else []
 
 
+def test_sets_of_heads_that_change_least_alone(loop: tuple[Path, Path]) -> None:
+    """One head and text again; the order is by KL on choosing texts; held-out ones are shown."""
+    run, path = loop
+    rows = harness.load_run(run).rows
+    own = rows[(rows["metric"] == "kl_alone") & (rows["strategy"] == "greedy")]
+    assert set(own["split"]) == {"train", "held_out"}
+    assert len(own) == 18 * 4  # 18 heads on two texts of each side
+    model = loading.load_model(path, "cpu")
+    folders = [folder for folder in sorted((run / "units").iterdir()) if folder.is_dir()]
+    arm = read_arm(model, folders, "pccmc-weights", 24)
+    row = own[own["layer"] == 2].iloc[0]
+    texts = [c for f in folders if (f / "trajectories.parquet").exists() for c in _continuations(f)]
+    text = next(c for c in texts if (c.prompt, c.strategy, c.seed) == (row["prompt"], "greedy", row["seed"]))
+    ids = torch.as_tensor(text.tokens[:24])[None]
+    with torch.inference_mode():
+        before = torch.log_softmax(model(ids).logits[0, :-1].double(), -1)
+        with arm.replacing([(2, int(row["head"]))], "leader"):
+            after = torch.log_softmax(model(ids).logits[0, :-1].double(), -1)
+    kl = (before.exp() * (before - after)).sum(-1).mean()
+    assert row["value"] == pytest.approx(float(kl), rel=1e-2, abs=1e-6)
+    everywhere = rows[(rows["metric"] == "kl_alone") & (rows["split"] == "train")]
+    by_head = everywhere.groupby(["layer", "head", "strategy"])["value"].mean().groupby(["layer", "head"]).mean()
+    assert read_alone(folders, "pccmc-weights") == pytest.approx(by_head.to_dict())
+    lost_there = lost(run, set="alone", order="pccmc-weights", layer_0="out", first_position="leader")
+    assert set(lost_there["surrogate"]) == {"pccmc-weights", "counts", "mean-row", "uniform", "mean-output"}
+
+
 def test_statics_and_orders_know_no_held_out_text(loop: tuple[Path, Path]) -> None:
     """The vocabulary is that of the training texts, and rows about heads are about them."""
     run, _ = loop
@@ -119,6 +147,10 @@ def test_statics_and_orders_know_no_held_out_text(loop: tuple[Path, Path]) -> No
             assert np.load(folder / "vocabulary.npz")["ids"].tolist() == train.tolist()
     rows = harness.load_run(run).rows
     assert set(rows[rows["metric"] == "training_kl"]["split"]) == {"train"}
+    chosen = rows[(rows["metric"] == "nats_lost") & (rows["split"] == "train") & rows["prompt"].notna()]
+    fitted = {c.group for c, _ in divided([(c, c.tokens) for c in texts if c.split == "train"], 0.25, 0)[0]}
+    assert fitted
+    assert not fitted & set(chosen["group"])  # what choices are made on is read by no fit
     outside = rows[rows["metric"] == "outside_vocabulary"]
     assert set(outside[outside["split"] == "held_out"]["seed"]) == {0}
     by_text = {(c.prompt, c.strategy, c.seed): np.mean(~np.isin(c.tokens[:24], train)) for c in texts}
@@ -130,7 +162,14 @@ def test_shown_and_tabled(loop: tuple[Path, Path]) -> None:
     run, _ = loop
     shown = ccmc("show", str(run), "--all", "--format", "markdown", cwd=run)
     assert shown.returncode == 0, shown.stderr
-    for title in ("chains in place of heads", "Every arm", "kinds of heads", "heads replaced", "Which layers"):
+    for title in (
+        "chains in place of heads",
+        "Every arm",
+        "kinds of heads",
+        "heads replaced",
+        "Which layers",
+        "chains least",
+    ):
         assert title in shown.stdout
     table = ccmc("table", str(run), "--rows", "surrogate", "--columns", "strategy", "--metric", "nats_lost", cwd=run)
     assert table.returncode == 0, table.stderr

@@ -39,7 +39,7 @@ def _at_quarter(sets: list[SetOf]) -> SetOf | None:
 
 
 def _loses(part: Part) -> Answer:
-    sets = part.chosen(part.leaders[0]) if part.leaders else []
+    sets = part.best(part.leaders[0]) if part.leaders else []
     one = _at_quarter(sets)
     if one is None:
         return Answer(LOSES, f"{part.what}: could not be answered: no share of heads was replaced.", answered=False)
@@ -67,7 +67,7 @@ def _random(part: Part) -> Answer | None:
     """The best heads against random ones of the same number."""
     for leader in part.leaders:
         drawn = part.chosen(leader, "random")
-        one = _at_quarter([s for s in part.chosen(leader) if any(d.heads == s.heads for d in drawn)])
+        one = _at_quarter([s for s in part.best(leader) if any(d.heads == s.heads for d in drawn)])
         if one is None:
             continue
         same = [d for d in drawn if d.heads == one.heads]
@@ -78,7 +78,7 @@ def _random(part: Part) -> Answer | None:
         best = part.mean(LOST, leader, one.condition)
         text = (
             f"{part.what}: {one.heads} random heads as {leader} cost {with_unit(found, 'nats', signed=True)} more than "
-            f"the {one.heads} that it fits best on training texts ({interval(best)}; {len(same)} draws)."
+            f"the {one.heads} chosen on training texts ({interval(best)}; {len(same)} draws)."
         )
         if found.low is not None and found.high is not None and found.low <= 0 <= found.high:
             least = smallest_difference(found)
@@ -89,7 +89,7 @@ def _random(part: Part) -> Answer | None:
 
 
 def _writes(part: Part) -> Answer:
-    own = [(arm, one) for arm, one in part.written if arm == one.order and one.family == "share"]
+    own = [(arm, one) for arm, one in part.written if arm == one.order and one.family in {"share", "alone"}]
     one = _at_quarter([one for _, one in own])
     if one is None or part.margin is None:
         return Answer(WRITES, f"{part.what}: could not be answered: nothing was written.", answered=False)

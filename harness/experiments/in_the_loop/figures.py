@@ -5,17 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from harness.core.records import Figure
 from harness.core.style import BLACK, styled
-from harness.experiments._shared.drawing import legend, panels, points
+from harness.experiments._shared.drawing import grid_labels, legend, panels, points
 from harness.experiments._shared.naming import labels
 from harness.experiments.in_the_loop.parts import LOST, REPEATED, Part, SetOf, parts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawn
 
+LEAST = 1e-6
 Line = tuple[str, list[SetOf], str]
 """Label, the sets of a line, and the arm that is drawn."""
 
@@ -43,6 +45,15 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
                     partial(nats_figure, part),
                 )
             )
+        if part.alone:
+            made.append(
+                Figure(
+                    f"in-the-loop-alone-{name}",
+                    f"What {part.what} does when one head alone is replaced",
+                    "KL divergence of the next token in nats (held-out prompts, logarithmic colours), layer by layer.",
+                    partial(alone_figure, part),
+                )
+            )
         if part.written:
             made.append(
                 Figure(
@@ -60,9 +71,10 @@ def lines(part: Part, without: bool) -> list[Line]:
     """One line a surrogate on its own order, then the other arms on the heads of the chain."""
     orders = list(dict.fromkeys(one.order for one in part.sets.values()))
     own = [(order, part.chosen(order, without=without), order) for order in orders]
+    own += [(f"{order}, least alone", part.chosen(order, "alone", without), order) for order in part.leaders]
     found = [line for line in own if line[1]]
     for leader in part.leaders:
-        sets = part.chosen(leader, without=without)
+        sets = part.best(leader, without)
         others = [arm for one in sets[:1] for arm in part.arms(one.condition) if arm != leader]
         found += [(f"{arm} in heads of {leader}", sets, arm) for arm in others]
     return found
@@ -81,6 +93,22 @@ def nats_figure(part: Part) -> Drawn:
         axis.set_yscale("symlog", linthresh=0.1)
     axes[0].set(ylabel="nats lost per token")
     legend(axes[1], loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=6)
+    return figure
+
+
+@styled
+def alone_figure(part: Part) -> Drawn:
+    """Layer by head, coloured by the KL of the next token when the head alone is replaced."""
+    heads = [(layer, head) for metric, layer, head in part.alone if metric == "kl_alone"]
+    layers, number = max(layer for layer, _ in heads) + 1, max(head for _, head in heads) + 1
+    values = np.full((number, layers), np.nan)
+    for layer, head in heads:
+        values[head, layer] = max(part.of_head("kl_alone", layer, head).value or 0.0, LEAST)
+    figure, axes = panels(1)
+    axis = axes[0]
+    drawn = axis.pcolormesh(values.T, norm="log", cmap="cividis", edgecolors="face", linewidth=0.1)
+    grid_labels(axis, range(layers), number, "one head at a time", first=True)
+    figure.colorbar(drawn, ax=axis, label="KL of the next token (nats)")
     return figure
 
 

@@ -1,9 +1,10 @@
 """What replacement needs of some layers: static inputs and fits of surrogates, orders and kinds of heads.
 
 Everything comes from training texts alone, the vocabulary too: tokens that only held-out texts hold get the fall-back
-of static inputs. A layer leaves `layer-NN.npz` (static inputs, log odds of the first position, mean rows and outputs)
-and `NAME-NN.npz` (terms of a surrogate); `heads.json` says of each head how far each surrogate is from its rows, and
-of which kind it is.
+of static inputs. Some training texts are read by no fit: how far surrogates are from rows is measured on these, so that
+what has many parameters is not favoured. A layer leaves `layer-NN.npz` (static inputs, log odds of the first position,
+mean rows and outputs) and `NAME-NN.npz` (terms of a surrogate); `heads.json` says of each head how far each surrogate
+is from its rows, and of which kind it is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from harness.attention.packing import listen_windows, window_width
 from harness.attention.replace import mean_outputs
 from harness.attention.windows import Windows
 from harness.core.rows import Rows
+from harness.core.seeds import derive_seed
 from harness.data.texts import LocalVocabulary
 from harness.experiments._shared.continuations import Continuation, read_continuations
 from harness.experiments._shared.head_fits import fit_layers, named_receiver
@@ -49,6 +51,32 @@ def read_texts(work: Work, split: str) -> list[tuple[Continuation, IntArray]]:
     return [(c, c.tokens[:longest]) for c in found if c.split == split and len(c.tokens[:longest]) > 2]
 
 
+def divided(
+    texts: list[tuple[Continuation, IntArray]], share: float, seed: int
+) -> tuple[list[tuple[Continuation, IntArray]], list[tuple[Continuation, IntArray]]]:
+    """Training texts in two: those that fits read, and those that choices are made on; by group of prompts.
+
+    One group alone is on both sides.
+
+    Args:
+        texts: of training prompts.
+        share: of the groups, to choose on; at least one, and at least one is left.
+        seed: of the run.
+    """
+    groups = sorted({c.group for c, _ in texts})
+    if len(groups) < 2:
+        return texts, texts
+    rng = np.random.default_rng(derive_seed(seed, "texts to choose on"))
+    count = min(max(1, round(share * len(groups))), len(groups) - 1)
+    chosen = {groups[int(place)] for place in rng.permutation(len(groups))[:count]}
+    return [one for one in texts if one[0].group not in chosen], [one for one in texts if one[0].group in chosen]
+
+
+def choosing_texts(work: Work) -> list[tuple[Continuation, IntArray]]:
+    """The training texts that no fit reads."""
+    return divided(read_texts(work, "train"), work.settings["choosing"], work.settings["seed"])[1]
+
+
 def fit(work: Work) -> pd.DataFrame:
     """Do some layers."""
     from harness.models import loading
@@ -58,6 +86,7 @@ def fit(work: Work) -> pd.DataFrame:
     model = loading.model_of(work.local)
     rows = Rows(experiment="in-the-loop", model=s["model"], revision=s["revision"], split="train", seed=s["seed"])
     train = read_texts(work, "train")
+    fitting, choosing = divided(train, s["choosing"], s["seed"])
     vocabulary = LocalVocabulary(tokens for _, tokens in train)
     levels: dict[int, Any] = {}
 
@@ -65,11 +94,12 @@ def fit(work: Work) -> pd.DataFrame:
         levels[layer] = mean_log_odds(observations.sink_odds)
 
     with tempfile.TemporaryFile(dir=work.folder) as file:
-        fitted, _ = fit_layers(work, model, train, train, vocabulary, file, rows, seen)
-    measured = _Measured(train, vocabulary, fitted, levels)
-    measured.read(work, model)
+        fitted, _ = fit_layers(work, model, train, fitting, vocabulary, file, rows, seen)
+    measured = _Measured(vocabulary, fitted, levels)
+    measured.read(work, model, fitting, choose=False)
+    measured.read(work, model, choosing, choose=True)
     measured.add_rows(rows)
-    outputs = mean_outputs(model, [tokens for _, tokens in train[:MEAN_TEXTS]], s["layers"])
+    outputs = mean_outputs(model, [tokens for _, tokens in fitting[:MEAN_TEXTS]], s["layers"])
     for layer in s["layers"]:
         terms = {name: surrogate.loop_terms() for name, surrogate in fitted[layer].items()}
         static = next((one.static for one in terms.values() if one.static is not None), None)
@@ -84,42 +114,49 @@ def fit(work: Work) -> pd.DataFrame:
 
 
 class _Measured:
-    """What a second reading of training texts says about heads and their surrogates."""
+    """What a second reading of training texts says about heads, and a first of others about their surrogates."""
 
     def __init__(
         self,
-        train: list[tuple[Continuation, IntArray]],
         vocabulary: LocalVocabulary,
         fitted: dict[int, dict[str, HeadSurrogate]],
         levels: dict[int, Any],
     ) -> None:
-        self.train, self.vocabulary, self.fitted, self.levels = train, vocabulary, fitted, levels
+        self.vocabulary, self.fitted, self.levels = vocabulary, fitted, levels
         self.mean_rows: dict[int, MeanRows] = {}
-        self.queries = 0
+        self.queries = self.chosen_queries = 0
         self._kl: dict[int, dict[str, Any]] = {layer: {} for layer in fitted}
         self._sink: dict[int, Any] = {}
         self._patterns: dict[tuple[int, str], list[Any]] = {}
 
-    def read(self, work: Work, model: Any) -> None:
-        """Read all texts."""
+    def read(self, work: Work, model: Any, texts: list[tuple[Continuation, IntArray]], choose: bool) -> None:
+        """Read texts: for patterns and mean rows, or to choose by how far surrogates are from the rows."""
         s = work.settings
         layers: list[int] = list(s["layers"])
         views: dict[int, Windows] = {}  # of the texts that are going through the model
-        self.queries = sum(len(tokens) - 1 for _, tokens in self.train)
-        of_train = [tokens for _, tokens in self.train]
+        ids = [tokens for _, tokens in texts]
+        queries, start = sum(len(tokens) - 1 for tokens in ids), 0.9 if choose else 0.7
+        if choose:
+            self.chosen_queries = queries
+        else:
+            self.queries = queries
 
         def take(call: LayerCall, number: int) -> None:
             if call.layer == layers[0]:
-                work.progress(0.7 + 0.3 * number / len(of_train), f"measuring heads, training text {number + 1}")
-                views[number] = Windows(of_train[number], self.vocabulary, model.device)
-            self._add(call, views[number].seen_by(call), s["first_position"])
+                part = (1.0 - start if choose else 0.2) * number / len(ids)
+                work.progress(start + part, f"measuring heads, training text {number + 1} of {len(ids)}")
+                views[number] = Windows(ids[number], self.vocabulary, model.device)
+            if choose:
+                self._compare(call, views[number].seen_by(call), s["first_position"])
+            else:
+                self._watch(call, views[number].seen_by(call))
             if call.layer == layers[-1]:
                 del views[number]
 
-        named = named_receiver(take, s["model"], [c for c, _ in self.train])
-        listen_windows(model, of_train, layers, named, window_width(model, s["max_length"]))
+        named = named_receiver(take, s["model"], [c for c, _ in texts])
+        listen_windows(model, ids, layers, named, window_width(model, s["max_length"]))
 
-    def _add(self, call: LayerCall, view: Any, rule: str) -> None:
+    def _watch(self, call: LayerCall, view: Any) -> None:
         layer, heads, text = call.layer, call.query.shape[0], view.text
         patterns = PatternSums(text.tokens, heads, text.window)
         means = self.mean_rows.setdefault(layer, MeanRows(len(self.vocabulary), heads))
@@ -130,16 +167,19 @@ class _Measured:
                 patterns.add(weight, low, start, heads)
                 means.add(local, text.window, weight, low, start, heads)
 
-        known = self.fitted[layer]
-        compared = compare_text(call, view, known, Both())
+        compared = compare_text(call, view, {}, Both())
+        self._sink[layer] = self._sink.get(layer, 0.0) + compared.sink.double().sum(1).cpu().numpy()
+        for name, (values, _, n) in patterns.scores().items():
+            self._patterns.setdefault((layer, name), []).append((values * n, n))
+
+    def _compare(self, call: LayerCall, view: Any, rule: str) -> None:
+        layer, known = call.layer, self.fitted[call.layer]
+        compared = compare_text(call, view, known)
         level = torch.as_tensor(self.levels[layer], dtype=torch.float32, device=call.query.device)
         for name in known:
             own = rule == LEADER and name in compared.sink_odds
             kl = compared.measures(name)["kl_with_sink"] if own else compared.kl_at_level(name, level)
             self._kl[layer][name] = self._kl[layer].get(name, 0.0) + kl.double().sum(1).cpu().numpy()
-        self._sink[layer] = self._sink.get(layer, 0.0) + compared.sink.double().sum(1).cpu().numpy()
-        for name, (values, _, n) in patterns.scores().items():
-            self._patterns.setdefault((layer, name), []).append((values * n, n))
 
     def _scores(self, layer: int) -> dict[str, Any]:
         """Pattern score or sink_share -> [H]."""
@@ -157,7 +197,7 @@ class _Measured:
             for head in range(len(self._sink[layer])):
                 own = {name: float(values[head]) for name, values in scores.items()}
                 kind = kind_of(own)
-                kl = {name: float(total[head]) / self.queries for name, total in self._kl[layer].items()}
+                kl = {name: float(total[head]) / self.chosen_queries for name, total in self._kl[layer].items()}
                 kept = OTHER if kind in {"content", "position", "mixed"} else kind
                 found.append({"layer": layer, "head": head, "kl": kl, "kind": kept})
         return found
@@ -165,7 +205,7 @@ class _Measured:
     def add_rows(self, rows: Rows) -> None:
         """Rows of the KL by head and surrogate, and of the scores that kinds are decided by."""
         for one in self.heads():
-            where: dict[str, Any] = {"layer": one["layer"], "head": one["head"], "n": self.queries}
+            where: dict[str, Any] = {"layer": one["layer"], "head": one["head"], "n": self.chosen_queries}
             for name, value in one["kl"].items():
                 if np.isfinite(value):
                     rows.add("training_kl", value, surrogate=name, **where)

@@ -19,6 +19,7 @@ from harness.experiments.in_the_loop.mean_rows import mean_row_terms
 from harness.experiments.in_the_loop.settings import LEADER, MEAN_OUTPUT, MEAN_ROW, UNIFORM
 
 Head = tuple[int, int]
+ALONE = "alone.json"
 
 
 def read_heads(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -28,6 +29,22 @@ def read_heads(folders: Sequence[Path]) -> list[dict[str, Any]]:
         if (folder / "heads.json").exists():
             found += json.loads((folder / "heads.json").read_text(encoding="utf-8"))
     return sorted(found, key=lambda one: (one["layer"], one["head"]))
+
+
+def read_alone(folders: Sequence[Path], order: str) -> dict[Head, float]:
+    """How much the next token changes when a head alone is replaced, in nats on choosing texts; mean over strategies.
+
+    Args:
+        folders: of units; those that replaced no head alone are passed over.
+        order: the surrogate that takes its place.
+    """
+    found: dict[Head, float] = {}
+    for folder in folders:
+        if (folder / ALONE).exists():
+            kept = json.loads((folder / ALONE).read_text(encoding="utf-8"))
+            if kept["order"] == order:
+                found |= {(one["layer"], one["head"]): one["kl"] for one in kept["heads"]}
+    return found
 
 
 @dataclass

@@ -17,8 +17,8 @@ import torch
 from harness.attention.capture import IntArray
 from harness.core.rows import Rows
 from harness.experiments._shared.continuations import Continuation
-from harness.experiments.in_the_loop.fits import read_texts
-from harness.experiments.in_the_loop.kept import Arm, read_arm, read_heads
+from harness.experiments.in_the_loop.fits import choosing_texts, read_texts
+from harness.experiments.in_the_loop.kept import Arm, read_alone, read_arm, read_heads
 from harness.experiments.in_the_loop.sets import Head, HeadSet, make_sets
 from harness.experiments.in_the_loop.settings import REAL
 from harness.runs.units import Work
@@ -76,15 +76,14 @@ def measure(work: Work) -> pd.DataFrame:
     work.progress(0.0, "loading the model")
     model = loading.model_of(work.local)
     arm = read_arm(model, work.inputs, s["arm"], s["longest"], s["order"])
-    sets = make_sets(read_heads(work.inputs), s["order"], s["families"], s, read_selected(work))
+    alone = read_alone(work.inputs, s["order"])
+    sets = make_sets(read_heads(work.inputs), s["order"], s["families"], s, read_selected(work), alone)
     rows = Rows(
         experiment="in-the-loop", model=s["model"], revision=s["revision"], surrogate=s["arm"]
     )  # the seed of a row is that of its text
     _add_layers(rows, sets, s["rules"][0])
     texts = [(c, ids, sets) for c, ids in read_texts(work, "held_out") if c.seed == 0]  # further seeds are for writing
-    texts += [
-        (c, ids, _without_draws(sets)) for c, ids in first_of_each(read_texts(work, "train"), s["training_texts"])
-    ]
+    texts += [(c, ids, _without_draws(sets)) for c, ids in first_of_each(choosing_texts(work), s["training_texts"])]
     for number, (c, ids, of_text) in enumerate(texts):
         work.progress(number / len(texts), f"{s['arm']}: {len(of_text)} sets on text {number + 1} of {len(texts)}")
         _read(rows, arm, c, ids, of_text, s["rules"])
@@ -123,7 +122,7 @@ def _read(rows: Rows, arm: Arm, c: Continuation, ids: IntArray, sets: list[HeadS
     written = max(len(c.prompt_tokens), 1) - 1  # the first prediction of a token that the model wrote
     for one in sets:
         for rule in rules:
-            if rule == REAL and (one.condition["set"] != "share" or one.condition["layer_0"] == "in"):
+            if rule == REAL and (one.condition["set"] not in {"share", "alone"} or one.condition["layer_0"] == "in"):
                 continue
             with arm.replacing(one.heads, rule):
                 found = Predicted.along(arm.model, ids).against(base)

@@ -37,7 +37,20 @@ register.measure(
     "training_kl",
     unit="nats",
     label="KL on training texts",
-    about="KL divergence of replaced rows from the head's own on training texts, with the first position",
+    about="KL divergence of replaced rows from the head's own, with the first position, on training texts no fit reads",
+)
+register.measure(
+    "nats_lost_alone",
+    unit="nats",
+    label="nats lost alone",
+    about="nats lost when one head alone is replaced",
+)
+register.measure(
+    "kl_alone",
+    unit="nats",
+    better="lower",
+    label="KL alone",
+    about="KL divergence of the next token when one head alone is replaced, nats per token",
 )
 register.measure("heads_in_layer", unit="heads", label="heads of the layer", about="heads of a set that lie in a layer")
 register.measure(

@@ -23,6 +23,7 @@ from harness.stats.recovered import recovered_interval
 
 LOST = "nats_lost"
 LOSSES = (LOST, "nats_lost_written", "next_token_kl", "same_top_token")
+ALONE = ("kl_alone", "nats_lost_alone")
 REPEATED = "seq_rep_4"
 WRITTEN = (REPEATED, "loop_share", "winner_size", "winner_jaccard")
 MARGIN = "margin_seq_rep_4"
@@ -71,6 +72,8 @@ class SetOf:
         f = self.factors
         if self.family == "share":
             return f"best {100 * f['share']:g} %"
+        if self.family == "alone":
+            return f"least alone {100 * f['share']:g} %"
         if self.family == "random":
             return f"random {100 * f['share']:g} %, draw {int(f['draw']) + 1}"
         if self.family == "kind":
@@ -88,6 +91,7 @@ class Part:
         held_out, train: (metric, arm, condition) -> one value per prompt, a mean over seeds, with its group.
         seeds: (metric, arm, condition) -> one value per prompt and seed, of continuations.
         layers: condition -> layer -> heads of the set in it.
+        alone: metric, layer and head -> one value per held-out prompt, of heads replaced alone.
         margin: of seq_rep_4; None where nothing was written.
     """
 
@@ -98,6 +102,7 @@ class Part:
     train: dict[Key, pd.DataFrame]
     seeds: dict[Key, pd.DataFrame]
     layers: dict[str, dict[int, int]]
+    alone: dict[tuple[str, int, int], pd.DataFrame]
     margin: float | None
 
     @property
@@ -131,6 +136,10 @@ class Part:
             and any(metric == LOST and at == one.condition for metric, _, at in self.held_out)
         ]
 
+    def best(self, order: str, without: bool = True) -> list[SetOf]:
+        """The sets that the headline is about: by harm done alone, or where that was not measured by KL of rows."""
+        return self.chosen(order, "alone", without) or self.chosen(order, without=without)
+
     def mean(self, metric: str, arm: str, condition: str) -> Interval:
         """The mean over held-out prompts, with its interval over groups."""
         found = self.held_out.get((metric, arm, condition))
@@ -147,6 +156,13 @@ class Part:
             if (metric, at) == (LOST, condition) and arm != order
         }
         return min(registry.ladder(means), key=lambda arm: means[arm], default=None)
+
+    def of_head(self, metric: str, layer: int, head: int) -> Interval:
+        """The mean over held-out prompts of what a head replaced alone does."""
+        found = self.alone.get((metric, layer, head))
+        if found is None:
+            return Interval(None, None, None, 0, "not measured")
+        return group_mean(found["value"], found["group"]).interval()
 
     def recovered(self, condition: str) -> Interval:
         """1 - nats lost with the leader over nats lost with the best null, of the same heads and texts."""
@@ -166,7 +182,7 @@ class Part:
     def written(self) -> list[tuple[str, SetOf]]:
         """Arms and sets with which continuations were written."""
         found = [(arm, self.sets[at]) for (metric, arm, at) in self.seeds if metric == REPEATED and at in self.sets]
-        return sorted(found, key=lambda pair: (pair[1].order, pair[1].family != "share", pair[1].heads))
+        return sorted(found, key=lambda pair: (pair[1].order, pair[1].family == "random", pair[1].heads))
 
     def change(self, arm: str, condition: str) -> Verdict | None:
         """The change of seq_rep_4 against the model, paired by prompt and seed; None where nothing was written."""
@@ -253,6 +269,7 @@ def parts(rows: pd.DataFrame) -> list[Part]:
                 _by_prompt(losses[losses["split"] == "train"]),
                 _cells(written, ["prompt", "seed"]),
                 layers,
+                _alone(kept),
                 float(margins.iloc[0]) if len(margins) else None,
             )
         )
@@ -267,6 +284,16 @@ def _plain(text: str) -> str:
 def _set_of(text: str) -> SetOf | None:
     factors = json.loads(text)
     return SetOf(factors, text) if "set" in factors else None
+
+
+def _alone(rows: pd.DataFrame) -> dict[tuple[str, int, int], pd.DataFrame]:
+    own = rows[rows["metric"].isin(ALONE) & (rows["split"] == "held_out")].astype({"layer": int, "head": int})
+    return {
+        (str(metric), int(str(layer)), int(str(head))): one.groupby("prompt").agg(
+            value=("value", "mean"), group=("group", "first")
+        )
+        for (metric, layer, head), one in own.groupby(["metric", "layer", "head"])
+    }
 
 
 def _by_prompt(rows: pd.DataFrame) -> dict[Key, pd.DataFrame]:

@@ -47,6 +47,7 @@ class _Planned:
         new = smoke_length(self.config, self.config.generation.max_new_tokens)
         prompts = max((len(model.tokens[prompt.id]) for prompt in request.prompts), default=1)
         self.longest = max(self.length, prompts + new)
+        self.alone_texts = self.settings.alone_texts if limit is None else min(self.settings.alone_texts, limit)
         self.written = self.settings.generate if limit is None else self.settings.generate[:limit]
         shares = self.settings.shares if limit is None else self.settings.shares[: 2 * limit]
         self.shares = sorted({*shares, *self.written})
@@ -57,6 +58,7 @@ class _Planned:
             "max_length": self.length,
             "longest": self.longest,
             "first_position": self.settings.first_position,
+            "choosing": self.settings.choosing,
             "seed": self.config.seed,
             **more,
         }
@@ -93,22 +95,31 @@ class _Planned:
         ]
         found = [*texts, *fits]
         for leader in s.surrogates:
-            found += self._of_order(leader, texts, fits)
+            found += self._of_order(leader, texts, fits, groups)
         if s.generate:
             settings = {**self.model.settings(), "ignore_eos": config.generation.ignore_eos, "margin": s.margin}
             found.append(self.unit("writing:own", "measuring its continuations", settings, texts, []))
         return found
 
-    def _of_order(self, leader: str, texts: list[Unit], fits: list[Unit]) -> list[Unit]:
+    def _of_order(self, leader: str, texts: list[Unit], fits: list[Unit], groups: list[list[int]]) -> list[Unit]:
         """The units of the sets that one surrogate's order makes."""
         s, found, needs = self.settings, [], [*fits, *texts]
         leads = leader in s.leaders
+        alone: list[Unit] = []
+        if leads and "alone" in s.sets:
+            for group in groups:
+                settings = self.shared(order=leader, layers=group, alone_texts=self.alone_texts)
+                label = f"heads of layers {', '.join(map(str, group))} alone as {leader}"
+                alone.append(self.unit("alone:measure", label, settings, needs, [leader]))
+            found += alone
+            needs = [*needs, *alone]
         families = list(s.sets) if leads else [name for name in s.sets if name == "share"]
         if "greedy" in families:
             settings = self.shared(order=leader, greedy=s.greedy.model_dump())
             label = f"greedy selection of heads for {leader}"
-            found.append(self.unit("selection:select", label, settings, needs, [leader]))
-            needs = [*needs, found[0]]
+            selected = self.unit("selection:select", label, settings, needs, [leader])
+            found.append(selected)
+            needs = [*needs, selected]
         arms = list(dict.fromkeys([leader, *(s.nulls if leads else ()), *(s.controls if leads else ())]))
         for arm in arms if families else []:
             null, own = arm in s.nulls and leads, arm == leader
@@ -128,13 +139,14 @@ class _Planned:
             label = f"nats lost with {arm}" + ("" if own else f" in the heads of {leader}")
             found.append(self.unit("losses:measure", label, settings, needs, [leader, arm]))
         if leads and s.generate:
-            found += self._continuations(leader, [*fits, *texts])
+            found += self._continuations(leader, [*fits, *texts, *alone])
         return found
 
     def _continuations(self, leader: str, needs: list[Unit]) -> list[Unit]:
         """The units that continue held-out prompts with heads replaced."""
         s, config, found = self.settings, self.config, []
         held_out = [prompt for prompt in self.request.prompts if prompt.split == "held_out"]
+        best = "alone" if "alone" in s.sets else "share"
         for arm in dict.fromkeys([leader, *(s.nulls if s.generate_nulls else ())]):
             for strategy in config.generation.strategies:
                 resolved = resolve(strategy, self.model.defaults)
@@ -144,7 +156,7 @@ class _Planned:
                     order=leader,
                     shares=list(self.written),
                     random_draws=1,
-                    families=["share", "random"] if arm == leader else ["share"],
+                    families=[best, "random"] if arm == leader else [best],
                     layer_0=[False],
                     prompts=[prompt_settings(self.model, prompt) for prompt in held_out],
                     strategy=resolved.name,

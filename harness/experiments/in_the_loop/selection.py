@@ -1,4 +1,4 @@
-"""Greedy forward selection on training texts: in each step the heads that cost least on top of those taken so far."""
+"""Greedy forward selection on choosing texts: in each step the heads that cost least on top of those taken so far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.attention.capture import IntArray
 from harness.core.rows import Rows
-from harness.experiments.in_the_loop.fits import read_texts
+from harness.experiments.in_the_loop.fits import choosing_texts
 from harness.experiments.in_the_loop.kept import Arm, read_arm, read_heads
 from harness.experiments.in_the_loop.losses import Predicted, first_of_each
 from harness.experiments.in_the_loop.sets import Head, ordered
@@ -23,7 +23,7 @@ def select(work: Work) -> pd.DataFrame:
     s = work.settings
     model = loading.model_of(work.local)
     arm = read_arm(model, work.inputs, s["order"], s["longest"])
-    texts = [ids for _, ids in first_of_each(read_texts(work, "train"), s["greedy"]["texts"])]
+    texts = [ids for _, ids in first_of_each(choosing_texts(work), s["greedy"]["texts"])]
     rows = Rows(
         experiment="in-the-loop", model=s["model"], revision=s["revision"], surrogate=s["order"], split="train"
     )  # of the steps

@@ -1,4 +1,4 @@
-"""Sets of heads: shares by KL on training texts, random ones of the same size, kinds, layers, and greedily chosen ones.
+"""Sets of heads: shares by KL of rows or by harm done alone, random ones of the same size, kinds, layers, greedy ones.
 
 Every set is made twice: without layer 0, whose heads surrogates read off the weights replace exactly, and with it. A
 share is of all heads that may be replaced; without layer 0 as many are taken from the other layers.
@@ -7,7 +7,7 @@ share is of all heads that may be replaced; without layer 0 as many are taken fr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,14 @@ class HeadSet:
 
 
 def ordered(heads: Sequence[dict[str, Any]], leader: str) -> list[Head]:
-    """All heads, those first whose rows a surrogate is closest to on training texts."""
+    """All heads, those first whose rows a surrogate is closest to on choosing texts."""
     order = sorted(heads, key=lambda one: (one["kl"][leader], one["layer"], one["head"]))
     return [(one["layer"], one["head"]) for one in order]
+
+
+def ordered_alone(heads: Iterable[Head], alone: Mapping[Head, float]) -> list[Head]:
+    """The heads that were replaced alone, those first that changed the next token least."""
+    return sorted((head for head in heads if head in alone), key=lambda head: (alone[head], head))
 
 
 def number_of(share: float, heads: int) -> int:
@@ -53,6 +58,7 @@ def make_sets(
     families: Iterable[str],
     settings: dict[str, Any],
     selected: dict[bool, list[Head]] | None = None,
+    alone: Mapping[Head, float] | None = None,
 ) -> list[HeadSet]:
     """All sets of some families, those without layer 0 first; sets without a head and repeated ones are left out.
 
@@ -62,6 +68,7 @@ def make_sets(
         families: of `settings.FAMILIES`.
         settings: shares, random_draws, layer_0 (which sides to make: False without, True with) and seed.
         selected: by side, heads in the order in which greedy selection took them.
+        alone: how much the next token changes when a head alone is replaced, nats.
     """
     found: list[HeadSet] = []
     for inside in settings["layer_0"]:
@@ -69,12 +76,22 @@ def make_sets(
         order = ordered(kept, leader)
         made: list[tuple[dict[str, Any], Sequence[Head]]] = []
         for family in families:
+            if family == "alone":
+                by_harm = ordered_alone(order, alone or {})
+                made += _shares(family, by_harm, len(heads), settings)
+                continue
             made += _family(family, kept, order, len(heads), settings, (selected or {}).get(inside, []))
         for where, chosen in made:
             about = {"order": leader, "heads": len(chosen), "layer_0": "in" if inside else "out", **where}
             if chosen and all(about != one.condition for one in found):
                 found.append(HeadSet(tuple(chosen), about))
     return found
+
+
+def _shares(
+    family: str, order: Sequence[Head], total: int, settings: dict[str, Any]
+) -> list[tuple[dict[str, Any], Sequence[Head]]]:
+    return [({"set": family, "share": x}, order[: number_of(x, total)]) for x in settings["shares"]]
 
 
 def _family(
@@ -86,7 +103,7 @@ def _family(
     selected: list[Head],
 ) -> list[tuple[dict[str, Any], Sequence[Head]]]:
     if family == "share":
-        return [({"set": family, "share": x}, order[: number_of(x, total)]) for x in settings["shares"]]
+        return _shares(family, order, total, settings)
     if family == "random":
         made: list[tuple[dict[str, Any], Sequence[Head]]] = []
         for draw in range(settings["random_draws"]):

@@ -10,8 +10,8 @@ from harness.config.strict import Growing, Strict
 from harness.core import registry
 from harness.experiments._shared.settings import distinct_layers, known_surrogates
 
-Family = Literal["share", "random", "kind", "layer", "greedy"]
-FAMILIES: tuple[Family, ...] = ("share", "random", "kind", "layer", "greedy")
+Family = Literal["share", "alone", "random", "kind", "layer", "greedy"]
+FAMILIES: tuple[Family, ...] = ("share", "alone", "random", "kind", "layer", "greedy")
 MEAN_ROW, UNIFORM, MEAN_OUTPUT = "mean-row", "uniform", "mean-output"
 LEADER, LEVELS, REAL = "leader", "levels", "real"
 """Rules for the first position; the last is a control that reads the running head."""
@@ -23,9 +23,11 @@ class Greedy(Strict):
     """Greedy forward selection of heads on training texts."""
 
     heads: int = Field(default=27, ge=1, description="how many heads are selected")
-    candidates: int = Field(default=8, ge=2, description="heads that are tried in each step, the best by training KL")
+    candidates: int = Field(
+        default=8, ge=2, description="heads that are tried in each step, the best by KL of their rows"
+    )
     step: int = Field(default=3, ge=1, description="heads that are taken in each step")
-    texts: int = Field(default=4, ge=1, description="training texts that the loss is measured on")
+    texts: int = Field(default=4, ge=1, description="choosing texts that the loss is measured on")
 
 
 class InTheLoop(Growing):
@@ -54,12 +56,25 @@ class InTheLoop(Growing):
         "uniform and counts are one",
     )
     sets: tuple[Family, ...] = Field(
-        default=("share", "random", "kind"), min_length=1, description="families of sets: " + ", ".join(FAMILIES)
+        default=("share", "alone", "random", "kind"),
+        min_length=1,
+        description="families of sets: " + ", ".join(FAMILIES),
     )
     shares: tuple[float, ...] = Field(
         default=(0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
         min_length=1,
-        description="of all heads, those with the least KL first",
+        description="of all heads; share: those whose rows the surrogate is closest to first; alone: those first that "
+        "change the next token least when they alone are replaced",
+    )
+    choosing: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="share of the groups of training prompts that no fit reads; orders of heads, greedy selection and "
+        "the best null are chosen on them",
+    )
+    alone_texts: int = Field(
+        default=4, ge=1, description="texts of each strategy on which single heads are replaced, for the family `alone`"
     )
     random_draws: int = Field(default=2, ge=1, description="random sets of each size")
     greedy: Greedy = Field(default=Greedy(), description="of the family `greedy`")
@@ -77,7 +92,7 @@ class InTheLoop(Growing):
     generate_nulls: bool = Field(default=True, description="continuations with the nulls in the same heads, too")
     margin: float = Field(default=0.05, gt=0, lt=1, description="how large a change of seq_rep_4 would not matter")
     training_texts: int = Field(
-        default=6, ge=1, description="training texts of each strategy on which the best null is chosen"
+        default=6, ge=1, description="choosing texts of each strategy on which the best null is chosen"
     )
     max_length: int = Field(default=256, ge=8, description="tokens of a text that are read")
     layers_per_unit: int = Field(default=5, ge=1, description="layers that are fitted together")

@@ -13,6 +13,7 @@ from harness.experiments.in_the_loop.settings import REAL
 from harness.measures.head_kinds import SINK, THRESHOLD
 
 HEADLINE_ROWS = 12
+WORST = 12
 INTERVALS = "Intervals: 95 %, over groups of prompts."
 RECOVERED = (
     "recovered: 1 - nats lost with the surrogate / nats lost with the null in the same heads, the null that loses "
@@ -39,7 +40,7 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     found = parts(rows)
     if not found:
         return []
-    made = [_lost(found), _arms(found), _kinds(found), _generation(found), _layers(found), _sets(found)]
+    made = [_lost(found), _arms(found), _alone(found), _kinds(found), _generation(found), _layers(found), _sets(found)]
     return [table for table in made if table.rows]
 
 
@@ -66,7 +67,7 @@ def _lost(found: list[Part]) -> Table:
     each = max(1, HEADLINE_ROWS // len(found))
     body: list[list[Cell]] = []
     for part in found[:HEADLINE_ROWS]:
-        chosen = [one for leader in part.leaders for one in part.chosen(leader)]
+        chosen = [one for leader in part.leaders for one in part.best(leader)]
         for one in _spread(chosen, each):
             null = part.null(one.condition)
             lost = None if null is None else part.mean(LOST, null, one.condition)
@@ -90,9 +91,17 @@ def _lost(found: list[Part]) -> Table:
         ],
         body,
         f"Loss per token on {_prompts(found)}, prompt and continuation, less that of the unreplaced model. The heads "
-        f"with the least KL on training texts, layer 0 (exact by construction) left out. {RECOVERED} {_rule(found)} "
-        f"{INTERVALS}",
+        f"{_order(found)}, layer 0 (exact by construction) left out. {RECOVERED} {_rule(found)} {INTERVALS}",
         headline=True,
+    )
+
+
+def _order(found: list[Part]) -> str:
+    alone = any(one.family == "alone" for part in found for one in part.sets.values())
+    return (
+        "that change the next token least when replaced alone, on training texts that no fit reads"
+        if alone
+        else "whose rows it is closest to on training texts that no fit reads"
     )
 
 
@@ -135,9 +144,11 @@ def _arms(found: list[Part]) -> Table:
             Column("same top token", priority=5),
         ],
         body,
-        f"{_prompts(found)}. order: whose KL on training texts orders the heads. layer 0: whether its heads, exact by "
-        f"construction for surrogates read off the weights, may be in the set. first: the rule for the first position. "
-        f"{_rule(found)} real, a control: the first position as the running head has it. {INTERVALS}",
+        f"{_prompts(found)}. order: the surrogate that orders the heads, on training texts that no fit reads: best by "
+        "KL of their rows, least alone by KL of the next token when a head alone is replaced. "
+        "layer 0: whether its heads, exact by construction for surrogates read off the weights, may be in the set. "
+        f"first: the rule for the first position. {_rule(found)} real, a control: the first position as the running "
+        f"head has it. {INTERVALS}",
     )
 
 
@@ -174,6 +185,28 @@ def _by_set(found: list[Part], family: str, name: str, title: str, what: str, ca
         ],
         body,
         f"{caption} {_prompts(found)}. {RECOVERED} {INTERVALS}",
+    )
+
+
+def _alone(found: list[Part]) -> Table:
+    """The heads that are chains least: those that change the next token most when they alone are replaced."""
+    lead = _leading(found)
+    body: list[list[Cell]] = []
+    for part in found:
+        heads = [(layer, head) for metric, layer, head in part.alone if metric == "kl_alone"]
+        by_kl = {one: part.of_head("kl_alone", *one) for one in heads}
+        worst = sorted(heads, key=lambda one: -(by_kl[one].value or 0.0))[:WORST]
+        body += [
+            [*lead.cells(part.key), layer, head, by_kl[layer, head], part.of_head("nats_lost_alone", layer, head)]
+            for layer, head in worst
+        ]
+    return Table(
+        "in-the-loop.alone",
+        f"Which heads are chains least? {lead.same}",
+        [*lead.columns, Column("layer"), Column("head"), Column("KL alone", "nats"), Column("nats lost", "nats")],
+        body,
+        f"The {WORST} heads that change the next token most when they alone are replaced; held-out prompts, 95 % "
+        "intervals over groups of prompts, not corrected for the choice.",
     )
 
 

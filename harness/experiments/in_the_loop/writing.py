@@ -13,7 +13,7 @@ from harness.attention.capture import IntArray
 from harness.core.rows import MODEL, RESEEDED, Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import Continuation, decoding_condition, read_continuations
-from harness.experiments.in_the_loop.kept import read_arm, read_heads
+from harness.experiments.in_the_loop.kept import read_alone, read_arm, read_heads
 from harness.experiments.in_the_loop.sets import HeadSet, make_sets
 from harness.measures.agreement import winner_measures
 from harness.measures.repetition import repetition_measures
@@ -78,7 +78,7 @@ def write(work: Work) -> pd.DataFrame:
     work.progress(0.0, "loading the model")
     model, tokenizer = loading.model_of(work.local), tokenizers.load_tokenizer(Path(work.local["path"]))
     arm = read_arm(model, work.inputs, s["arm"], s["longest"], s["order"])
-    sets = make_sets(read_heads(work.inputs), s["order"], s["families"], s)
+    sets = make_sets(read_heads(work.inputs), s["order"], s["families"], s, alone=read_alone(work.inputs, s["order"]))
     rows = Rows(
         experiment="in-the-loop", model=s["model"], revision=s["revision"], surrogate=s["arm"],
         strategy=s["strategy"], split="held_out",

@@ -15,6 +15,7 @@ from harness.core.rows import Rows
 from harness.experiments.in_the_loop import selection
 from harness.experiments.in_the_loop.answers import answers
 from harness.experiments.in_the_loop.figures import figures, lines
+from harness.experiments.in_the_loop.fits import divided
 from harness.experiments.in_the_loop.losses import Predicted, first_of_each
 from harness.experiments.in_the_loop.mean_rows import OCCURRENCES, MeanRows
 from harness.experiments.in_the_loop.parts import LOST, parts, smallest_margin
@@ -58,6 +59,32 @@ def test_shares_are_of_all_heads_with_layer_0_and_without() -> None:
         assert sum(one.layers().values()) == len(one.heads)
         assert (0 in one.layers()) is False or inside
     assert ordered(heads, "a") != ordered(heads, "b")
+
+
+def test_sets_by_harm_done_alone() -> None:
+    alone = {(layer, head): abs(layer - 2) + 0.1 * head for layer in range(4) for head in range(5)}
+    sets = make_sets(made_heads(), "a", ["alone"], SETTINGS, alone=alone)
+    assert [(one.condition["layer_0"], len(one.heads)) for one in sets] == [
+        ("out", 2), ("out", 10), ("out", 15), ("in", 2), ("in", 10), ("in", 20),
+    ]  # fmt: skip
+    assert sets[0].heads == ((2, 0), (2, 1))
+    assert sets[1].heads[:6] == ((2, 0), (2, 1), (2, 2), (2, 3), (2, 4), (1, 0))
+    assert make_sets(made_heads(), "a", ["alone"], SETTINGS) == []  # nothing was measured
+
+
+def test_texts_to_choose_on_share_no_group_with_those_that_fits_read() -> None:
+    class Text:
+        def __init__(self, group: str) -> None:
+            self.group = group
+
+    texts: list[tuple[Any, IntArray]] = [(Text(f"g{k // 3}"), np.array([k])) for k in range(30)]
+    fitting, choosing = divided(texts, 0.25, 5)
+    assert [len(fitting), len(choosing)] == [24, 6]  # two of ten groups
+    assert not {c.group for c, _ in fitting} & {c.group for c, _ in choosing}
+    assert divided(texts[::-1], 0.25, 5)[1] == choosing[::-1]  # whatever the order of texts
+    assert divided(texts, 0.25, 6)[1] != choosing
+    assert divided(texts[:3], 0.25, 5) == (texts[:3], texts[:3])  # one group alone
+    assert len(divided(texts[:6], 0.01, 5)[1]) == 3
 
 
 def test_random_sets_are_of_the_same_number_and_grow() -> None:
