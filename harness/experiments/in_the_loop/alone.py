@@ -11,6 +11,7 @@ import json
 import numpy as np
 import pandas as pd
 
+from harness.attention.resume import Prefixes
 from harness.core.rows import Rows
 from harness.experiments.in_the_loop.fits import choosing_texts, read_texts
 from harness.experiments.in_the_loop.kept import ALONE, read_arm
@@ -27,6 +28,7 @@ def measure(work: Work) -> pd.DataFrame:
     work.progress(0.0, "loading the model")
     model = loading.model_of(work.local)
     arm = read_arm(model, work.inputs, s["order"], s["longest"])
+    prefixes = Prefixes(model)
     heads = [(layer, head) for layer in s["layers"] for head in range(len(arm.levels[layer]))]
     texts = [
         *first_of_each(choosing_texts(work), s["alone_texts"]),
@@ -38,11 +40,12 @@ def measure(work: Work) -> pd.DataFrame:
     )  # fmt: skip
     chosen_by: dict[Head, dict[str, list[float]]] = {}
     for number, (c, ids) in enumerate(texts):
-        base = Predicted.along(model, ids)
+        with prefixes.keeping():
+            base = Predicted.along(model, ids)
         for done, (layer, head) in enumerate(heads):
             share = (number + done / len(heads)) / len(texts)
             work.progress(share, f"head {head} of layer {layer} alone, text {number + 1} of {len(texts)}")
-            with arm.replacing([(layer, head)], s["first_position"]):
+            with arm.replacing([(layer, head)], s["first_position"]), prefixes.below(layer):
                 found = Predicted.along(model, ids).against(base)
             for metric, values in (("nats_lost_alone", found["nats_lost"]), ("kl_alone", found["next_token_kl"])):
                 rows.add(

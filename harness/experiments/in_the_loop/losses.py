@@ -82,7 +82,8 @@ def measure(work: Work) -> pd.DataFrame:
         experiment="in-the-loop", model=s["model"], revision=s["revision"], surrogate=s["arm"]
     )  # the seed of a row is that of its text
     _add_layers(rows, sets, s["rules"][0])
-    texts = [(c, ids, sets) for c, ids in read_texts(work, "held_out") if c.seed == 0]  # further seeds are for writing
+    held_out = [one for one in read_texts(work, "held_out") if one[0].seed == 0]  # further seeds are for writing
+    texts = [(c, ids, sets) for c, ids in first_of_each(held_out, s["held_out_texts"] or len(held_out))]
     texts += [(c, ids, _without_draws(sets)) for c, ids in first_of_each(choosing_texts(work), s["training_texts"])]
     for number, (c, ids, of_text) in enumerate(texts):
         work.progress(number / len(texts), f"{s['arm']}: {len(of_text)} sets on text {number + 1} of {len(texts)}")

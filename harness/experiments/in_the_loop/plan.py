@@ -135,6 +135,7 @@ class _Planned:
                 layer_0=[False, True],
                 rules=rules,
                 training_texts=s.training_texts if null else 0,
+                held_out_texts=s.held_out_texts,
             )
             label = f"nats lost with {arm}" + ("" if own else f" in the heads of {leader}")
             found.append(self.unit("losses:measure", label, settings, needs, [leader, arm]))

@@ -94,6 +94,9 @@ class InTheLoop(Growing):
     training_texts: int = Field(
         default=6, ge=1, description="choosing texts of each strategy on which the best null is chosen"
     )
+    held_out_texts: int | None = Field(
+        default=None, ge=1, description="held-out texts of each strategy on which nats are lost; all by default"
+    )
     max_length: int = Field(default=256, ge=8, description="tokens of a text that are read")
     layers_per_unit: int = Field(default=5, ge=1, description="layers that are fitted together")
 
