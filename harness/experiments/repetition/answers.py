@@ -13,6 +13,7 @@ from harness.experiments._shared.sentences import beyond, rough, with_unit
 from harness.experiments.repetition.chosen import short_rung
 from harness.experiments.repetition.chosen_answers import one_rung
 from harness.experiments.repetition.hazard_tables import calibrated, calibrations
+from harness.experiments.repetition.onset_table import onset_answers, sweeps
 from harness.experiments.repetition.parts import (
     DECODED,
     LOGIT,
@@ -49,7 +50,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
         ("What could this run have found?", _findable),
     )
     made = [make(part, question) for question, make in questions for part in found]
-    made += joint_answers(found)
+    made += joint_answers(found) + onset_answers(sweeps(found))
     sums = calibrations(rows)
     forecast = [part for part in found if any(metric == "brier_reuse" for metric, _ in part.samples)]
     made += [calibrated(part, sums) for part in forecast]

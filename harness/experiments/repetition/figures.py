@@ -18,6 +18,7 @@ from harness.experiments.repetition.chosen import short_rung
 from harness.experiments.repetition.hazard_tables import Sums, calibrations
 from harness.experiments.repetition.hazards import POSITION
 from harness.experiments.repetition.judging import Source
+from harness.experiments.repetition.onset_table import onset_figures, sweeps
 from harness.experiments.repetition.parts import FIXED, LOGIT, RAW, Part, by_model, parts
 from harness.stats.intervals import Floats
 
@@ -38,6 +39,7 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
     found = by_model(parts(rows))
     named = labels(list(found))
     made = [figure for model, own in found.items() for figure in _of_model(model, own, named[model])]
+    made += onset_figures(sweeps([part for own in found.values() for part in own]), named)
     sums = calibrations(rows)
     for model, own in found.items():
         if forecast := [part for part in own if any(key[:2] == (model, part.strategy) for key in sums)]:

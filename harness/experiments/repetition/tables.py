@@ -15,6 +15,7 @@ from harness.experiments.repetition.chosen_tables import choice_table, chosen_ta
 from harness.experiments.repetition.hazard_tables import EVENTS, calibrations, hazards_table
 from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.law_table import how_much_table
+from harness.experiments.repetition.onset_table import onset_table, sweeps
 from harness.experiments.repetition.parts import (
     DIFFERENCES,
     LOGIT,
@@ -59,6 +60,8 @@ def tables(rows: pd.DataFrame) -> list[Table]:
     made += [walks_table(found), scores_table(found), how_much_table(rows, found), _open(found)]
     if any(len(part.starts) > 1 for part in found):
         made.append(warm_table(found))
+    if swept := sweeps(found):
+        made.append(onset_table(swept))
     if judged_unseen(found):
         made.append(unseen_table(found))
     if any(metric in EVENTS for part in found for metric, _ in part.samples):
