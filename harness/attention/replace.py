@@ -160,6 +160,19 @@ def replace(
         if one.layer not in modules:
             raise ValueError(f"the model has no layer {one.layer}")
         running.prepare(one, heads, sink, None if levels is None else levels.get(one.layer))
+    with attached(model, running):
+        yield running
+
+
+@contextmanager
+def attached(model: Any, running: Running) -> Iterator[None]:
+    """Within this block a model hands its tokens, layers and products to what runs inside it.
+
+    Args:
+        model: of a family that `check_reach` lets pass.
+        running: whose `attend` gives the outputs of heads.
+    """
+    check_reach(model)
 
     def hook(layer: int) -> Callable[..., None]:
         def before(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -174,6 +187,7 @@ def replace(
     for module in dict.fromkeys((model, body)):  # either may be called
         handles.append(module.register_forward_pre_hook(running.before_model, with_kwargs=True))
         handles.append(module.register_forward_hook(running.after_model, always_call=True))
+    modules = attention_modules(model)
     handles += [m.register_forward_pre_hook(hook(layer), with_kwargs=True) for layer, m in modules.items()]
     kind = model.config.get_text_config().model_type
     adapter = {"falcon": _fast_product}.get(kind, _own_product if kind in OLD_FAMILIES else _interface)
@@ -183,7 +197,7 @@ def replace(
         stack.enter_context(adapter(model, running))
         _active.append(running)
         stack.callback(_active.pop)
-        yield running
+        yield
 
 
 def mean_outputs(model: Any, texts: Sequence[IntArray], layers: Sequence[int]) -> dict[int, MeanOutput]:

@@ -1,0 +1,185 @@
+"""What the rows of the experiment `causes` say, question by question, about the models and texts of the run alone."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.core.format import interval, listed
+from harness.core.records import Answer, Interval
+from harness.experiments._shared.sentences import rough, with_unit
+from harness.experiments.causes.parts import NOTHING, REPEATED, Job, Part, parts
+from harness.experiments.causes.settings import NATURAL, NOISE, SET_UP
+from harness.experiments.causes.tables import SORT_WORDS
+from harness.stats.equivalence import Verdict
+
+CHANGES = "What changes repetition, at matched loss?"
+SAME = "Is repetition that the prompt sets up changed as natural repetition is?"
+INDUCTION = "Do induction heads cause repetition in this model?"
+LOSSES = "Could the loss be matched?"
+CONTEXT_WORDS: dict[str, str] = {NATURAL: "natural repetition", SET_UP: "repetition set up by the prompt"}
+
+
+def answers(rows: pd.DataFrame) -> list[Answer]:
+    """What the rows say, one answer per question, model and strategy, in the order of the questions.
+
+    Args:
+        rows: of the experiment, from one run.
+    """
+    found = parts(rows)
+    if not found:
+        return [Answer(CHANGES, "Could not be answered: nothing was written.", answered=False)]
+    models = {part.model: part for part in reversed(found)}
+    return [
+        *(_changes(part, context) for part in found for context in part.contexts),
+        *(said for part in found if (said := _induction(part)) is not None),
+        *(_same(part) for part in found if len(part.contexts) > 1),
+        *(_losses(part) for part in models.values()),
+    ]
+
+
+def _at(part: Part) -> str:
+    assert part.headline is not None
+    sort, level = part.headline
+    return f"the loss raised by {level:g} nats on {SORT_WORDS[sort]}"
+
+
+def _findable(verdicts: list[Verdict]) -> str:
+    known = sorted(one.findable for one in verdicts if one.findable is not None)
+    if not known:
+        return ""
+    low, high = rough(known[0]), rough(known[-1])
+    return f"about {low}" if low == high else f"{low} to {high}"
+
+
+def _changes(part: Part, context: str) -> Answer:
+    where = f"{part.what}, {CONTEXT_WORDS[context]}"
+    if part.headline is None:
+        return Answer(CHANGES, f"{where}: could not be answered: no level was reached.", answered=False)
+    verdicts = part.verdicts((*part.headline, context))
+    if not verdicts:
+        return Answer(CHANGES, f"{where}: could not be answered: no loss was matched.", answered=False)
+    before = part.mean(REPEATED, NOTHING, context)
+    if reason := _untested(verdicts):
+        return Answer(
+            CHANGES, f"{where}: seq_rep_4 is {interval(before)}; no change can be tested: {reason}.", answered=False
+        )
+    by = {word: {n: v for n, v in verdicts.items() if v.word == word} for word in ("differs", "agrees", "undecided")}
+    text = f"{where}: seq_rep_4 is {interval(before)}. With {_at(part)}, "
+    if by["differs"]:
+        changed = [f"{name} ({with_unit(one.interval, signed=True)})" for name, one in by["differs"].items()]
+        text += f"a change was found with {listed(changed)}"
+    else:
+        text += "no change was found with any intervention"
+    if by["agrees"]:
+        text += f"; with {listed(list(by['agrees']))} it is shown to be within {part.margin:g}"
+    if by["undecided"]:
+        text += f"; undecided: {listed(list(by['undecided']))}"
+        could = _findable(list(by["undecided"].values()))
+        text += f", where a change of {could} would have been found with 80 % power" if could else ""
+    text += f" {_family(verdicts)}."
+    largest = max(verdicts.values(), key=lambda one: abs(one.interval.value or 0.0))
+    return Answer(CHANGES, text, largest.interval)
+
+
+def _untested(verdicts: dict[str, Verdict]) -> str | None:
+    """Why no figure of a family can be tested; None where any can."""
+    if any(one.p_differs is not None for one in verdicts.values()):
+        return None
+    return next(iter(verdicts.values())).missing or "nothing varies"
+
+
+def _family(verdicts: dict[str, Verdict]) -> str:
+    """How many prompts and tests there are."""
+    first, count = next(iter(verdicts.values())), len(verdicts)
+    return f"({first.n} prompts; Holm over {count} intervention{'' if count == 1 else 's'})"
+
+
+def _induction(part: Part) -> Answer | None:
+    """What weakening induction heads changes, in both contexts, beside heads drawn at random and noise."""
+    name, other = "induction", "random like induction"
+    if part.headline is None or name not in part.names:
+        return None
+    sort, level = part.headline
+    said: list[str] = []
+    estimate: Interval | None = None
+    for context in part.contexts:
+        own = part.verdicts((sort, level, context)).get(name)
+        if own is None:
+            continue
+        estimate = estimate or own.interval
+        text = f"{CONTEXT_WORDS[context]} changes by {with_unit(own.interval, signed=True)} ({_said(own)})"
+        for control in (other, NOISE):
+            beside = part.change(Job(name, sort, level), context, of=Job(control, sort, level))
+            if beside is not None and part.holds(control, sort, level):
+                text += f", {with_unit(beside.interval, signed=True)} against {control}"
+        said.append(text)
+    if not said:
+        found = part.matched.get((name, sort, level))
+        missing = None if found is None else found.missing
+        reason = missing or "the loss was not matched"
+        return Answer(INDUCTION, f"{part.what}: could not be answered: {reason}.", answered=False)
+    count = sum(part.heads.get(name, {}).values())
+    text = (
+        f"{part.what}: with {count} induction heads pulled to their mean outputs and {_at(part)}, {'; '.join(said)}. "
+        "Wang et al. (arXiv 2505.13514) and Mahaut and Franzon (arXiv 2504.01100) disagree about other models; this is "
+        "one model on the prompts of this run."
+    )
+    return Answer(INDUCTION, text, estimate)
+
+
+def _said(verdict: Verdict) -> str:
+    if verdict.word == "differs":
+        return "shown not to be 0"
+    if verdict.word == "agrees":
+        return f"shown to be within {verdict.margin:g}"
+    could = "" if verdict.findable is None else f"; about {rough(verdict.findable)} would have been found"
+    return f"undecided{could}"
+
+
+def _same(part: Part) -> Answer:
+    if part.headline is None or not (found := part.contrasts(*part.headline)):
+        return Answer(SAME, f"{part.what}: could not be answered: no loss was matched.", answered=False)
+    if reason := _untested(found):
+        return Answer(SAME, f"{part.what}: no difference can be tested: {reason}.", answered=False)
+    differ = {name: one for name, one in found.items() if one.word == "differs"}
+    alike = [name for name, one in found.items() if one.word == "agrees"]
+    open_ = {name: one for name, one in found.items() if one.word == "undecided"}
+    text = f"{part.what}, {_at(part)}: "
+    if differ:
+        changed = [f"{name} by {with_unit(one.interval, signed=True)}" for name, one in differ.items()]
+        text += f"not by {listed(changed)} (set up less natural)"
+    else:
+        text += "no difference between the two was found"
+    if alike:
+        text += f"; alike within {part.margin:g} under {listed(alike)}"
+    if open_:
+        could = _findable(list(open_.values()))
+        text += f"; undecided: {listed(list(open_))}" + (f", where {could} would have been found" if could else "")
+    text += f" {_family(found)}."
+    largest = max(found.values(), key=lambda one: abs(one.interval.value or 0.0))
+    return Answer(SAME, text, largest.interval)
+
+
+def _losses(part: Part) -> Answer:
+    reached = {at: one for at, one in part.matched.items() if one.strength is not None}
+    if not reached:
+        return Answer(LOSSES, f"{part.model}: no level was reached by any intervention.", answered=False)
+    off = {at: one.report for at, one in reached.items() if not one.holds(at[2])}
+    text = (
+        f"{part.model}: {len(reached)} of {len(part.matched)} levels are reached; on the other half of the texts the "
+        f"loss is that of the level in {len(reached) - len(off)} of them."
+    )
+    short: dict[str, list[str]] = {}
+    for (name, sort, level), one in part.matched.items():
+        if one.strength is None:
+            most = "" if one.largest is None else f", at most {one.largest:.3g}"
+            short.setdefault(f"{name} on {SORT_WORDS[sort]}", []).append(f"{level:g}{most}")
+    if short:
+        said = [f"{name} ({levels[0]})" for name, levels in short.items()]
+        text += f" Not reached, from the level on that is named: {'; '.join(said)}."
+    if off:
+        said = [
+            f"{name} at {level:g} on {SORT_WORDS[sort]} ({interval(one)})" for (name, sort, level), one in off.items()
+        ]
+        text += f" Not compared: {'; '.join(said)}."
+    return Answer(LOSSES, text)
