@@ -158,7 +158,7 @@ def _say(run: Any, names: Sequence[str], everything: bool, format_: str) -> None
     from harness.runs.reading import read
 
     with working("pooling rows"):
-        readings = read(run.rows)
+        readings = read(run.split)
     _warn(run, readings)
     tables = overview.chosen(readings, names) if names else [table for one in readings for table in one.tables]
     if format_ != "rich":

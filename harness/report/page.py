@@ -71,15 +71,14 @@ def _pictures(found: Sequence[Figure], prefix: str, problems: list[str]) -> list
 
 
 def _section(run: Run, name: str, index: int) -> Section:
-    rows = run.rows
-    readings = read(rows)
+    readings = read(run.split)
     problems = [problem for one in readings for problem in one.problems]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        drawn = figures(rows, run.trajectories)
+        drawn = figures(run.split, run.trajectories)
     problems += [str(one.message) for one in caught]
     texts = viewer(run)
-    heads, attention = head_table(rows), page_data(run)
+    heads, attention = head_table(run.rows), page_data(run)
     done, _ = run.finished_units()
     labels = {unit["key"]: unit["label"] for unit in run.manifest["units"]}
     return Section(

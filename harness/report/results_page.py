@@ -72,7 +72,7 @@ def run_section(run: Run, name: str, root: Path) -> str:
         name: of its section, its path below the folder of reference runs.
         root: the folder of the page, from which links count.
     """
-    readings = reading.read(run.rows)
+    readings = reading.read(run.split)
     shown = run.path.relative_to(root.parent).as_posix()
     heads = [one.headline for one in readings if one.headline is not None]
     others = [table for one in readings for table in one.tables if table not in heads]

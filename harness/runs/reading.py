@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from harness.core import registry, style
 from harness.core.errors import StorageError, one_line
 from harness.core.format import file_safe
+from harness.core.once import settle
 from harness.core.records import Answer, Figure, Table
 from harness.runs.writing import storing, write_atomic
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+Split: TypeAlias = "list[tuple[str, pd.DataFrame]]"
+"""The rows of a run by experiment; tables, answers and figures that are given the same one read it once."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,21 @@ def _made(kind: str, what: str, make: Callable[[], Iterable[T]]) -> tuple[tuple[
         return (), (f"{kind}: its {what} cannot be made of these rows: {type(error).__name__}: {one_line(error)}",)
 
 
-def _parts(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+def split(rows: pd.DataFrame) -> Split:
     """(kind, its rows) of every declared experiment that the rows come from, in their declared order."""
     present = set(rows["experiment"].dropna().unique())
-    for kind in registry.experiments():
-        if kind in present:
-            yield kind, rows[rows["experiment"] == kind]
+    return [(kind, settle(rows[rows["experiment"] == kind])) for kind in registry.experiments() if kind in present]
 
 
-def read(rows: pd.DataFrame) -> list[Reading]:
+def _parts(rows: pd.DataFrame | Split) -> Split:
+    return rows if isinstance(rows, list) else split(rows)
+
+
+def read(rows: pd.DataFrame | Split) -> list[Reading]:
     """Answers and tables, one reading per experiment.
 
     Args:
-        rows: of one or more runs.
+        rows: of one or more runs; or what `split` made of them.
     """
     return [_read(kind, part) for kind, part in _parts(rows)]
 
@@ -75,7 +80,7 @@ def _read(kind: str, part: pd.DataFrame) -> Reading:
     return Reading(kind, answers, tables, lost + gone)
 
 
-def _all(rows: pd.DataFrame, what: str, make: Callable[[Any, pd.DataFrame], Iterable[T]]) -> list[T]:
+def _all(rows: pd.DataFrame | Split, what: str, make: Callable[[Any, pd.DataFrame], Iterable[T]]) -> list[T]:
     """One kind of thing of every experiment; a warning for each that fails."""
     found: list[T] = []
     for kind, part in _parts(rows):
@@ -90,17 +95,17 @@ def _make(make: Callable[[Any, pd.DataFrame], Iterable[T]], kind: str, part: pd.
     return make(registry.experiment(kind), part)
 
 
-def answers(rows: pd.DataFrame) -> list[Answer]:
+def answers(rows: pd.DataFrame | Split) -> list[Answer]:
     """What the rows say in words, by experiment; warns where an experiment fails."""
     return _all(rows, "answers", lambda experiment, part: experiment.answers(part))
 
 
-def tables(rows: pd.DataFrame) -> list[Table]:
+def tables(rows: pd.DataFrame | Split) -> list[Table]:
     """All tables about the rows, by experiment; warns where an experiment fails."""
     return _all(rows, "tables", lambda experiment, part: experiment.tables(part))
 
 
-def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
+def figures(rows: pd.DataFrame | Split, trajectories: pd.DataFrame) -> list[Figure]:
     """All pictures of the rows, by experiment; warns where an experiment fails.
 
     Args:

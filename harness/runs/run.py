@@ -52,6 +52,16 @@ class Run:
         return _without_copies(found, (self.manifest.get("prompts") or {}).get("duplicates") or {})
 
     @property
+    def split(self) -> reading.Split:
+        """The rows by experiment, which are not to be changed; those of a complete run are read once."""
+        if self.state != "complete":
+            return reading.split(self.rows)
+        found: reading.Split | None = self.__dict__.get("_split")
+        if found is None:
+            found = self.__dict__["_split"] = reading.split(self.rows)
+        return found
+
+    @property
     def trajectories(self) -> pd.DataFrame:
         """Continuations of the model and of the surrogates."""
         return RunDirectory(self.path).read("trajectories")
@@ -66,15 +76,15 @@ class Run:
 
     def tables(self) -> list[Table]:
         """Every table about the run; see `harness.runs.reading`."""
-        return reading.tables(self.rows)
+        return reading.tables(self.split)
 
     def answers(self) -> list[Answer]:
         """What the run says, a sentence or two per question."""
-        return reading.answers(self.rows)
+        return reading.answers(self.split)
 
     def figures(self) -> list[Figure]:
         """The pictures of the run, drawn when they are wanted."""
-        return reading.figures(self.rows, self.trajectories)
+        return reading.figures(self.split, self.trajectories)
 
 
 def _without_copies(rows: pd.DataFrame, duplicates: dict[str, list[str]]) -> pd.DataFrame:

@@ -172,8 +172,8 @@ def murphy_intervals(sums: Floats, seed: int = 0, level: float = 0.95) -> tuple[
 
     def parts(rows: NDArray[np.int64]) -> Floats:
         """[draws, 3] of resampled clusters."""
-        drawn = np.zeros((len(rows), count))
-        np.add.at(drawn, (np.arange(len(rows))[:, None], rows), 1.0)
+        cells = (np.arange(len(rows))[:, None] * count + rows).ravel()
+        drawn = np.bincount(cells, minlength=len(rows) * count).reshape(len(rows), count).astype(np.float64)
         return murphy((drawn @ flat).reshape(len(rows), 3, width))
 
     def interval(index: int) -> Interval:

@@ -14,7 +14,8 @@ No interval is better than a made-up one: below 5 units, or where resampling sho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +27,7 @@ Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 FEWEST_UNITS = 5
 _CHUNK = 2_000_000
+_DRAWS_KEPT = 4_000_000  # indices, 32 MB
 
 
 def mean_interval(values: ArrayLike, seed: int, level: float = 0.95) -> Interval:
@@ -202,8 +204,23 @@ def resampled(n: int, seed: int, statistic: Callable[[NDArray[np.int64]], Floats
 
     `width`: numbers that it reads for each index, which bounds how many draws it gets at once.
     """
+    if n * RESAMPLES > _DRAWS_KEPT:
+        return np.concatenate([statistic(drawn) for drawn in _draws(n, seed, chunks(n * width))])
+    return np.concatenate([statistic(drawn) for drawn in _kept_draws(n, seed, tuple(chunks(n * width)))])
+
+
+def _draws(n: int, seed: int, pieces: Sequence[int]) -> Iterator[NDArray[np.int64]]:
     generator = np.random.default_rng(seed)
-    return np.concatenate([statistic(generator.integers(0, n, size=(rows, n))) for rows in chunks(n * width)])
+    return (generator.integers(0, n, size=(rows, n)) for rows in pieces)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(n: int, seed: int, pieces: tuple[int, ...]) -> tuple[NDArray[np.int64], ...]:
+    """All draws of so many units: figures of one table have the same units and seed."""
+    made = tuple(_draws(n, seed, pieces))
+    for drawn in made:
+        drawn.flags.writeable = False
+    return made
 
 
 def bootstrap_interval(

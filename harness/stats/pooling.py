@@ -68,6 +68,12 @@ class Sample:
 
     def interval(self, level: float = 0.95) -> Interval:
         """The figure with its interval over units."""
+        known: dict[float, Interval] = self.__dict__.setdefault("_intervals", {})
+        if level not in known:
+            known[level] = self._interval(level)
+        return known[level]
+
+    def _interval(self, level: float) -> Interval:
         if self.pooled is None:
             return Interval(None, None, None, 0, self.reason or "no units")
         if not self.drawn:

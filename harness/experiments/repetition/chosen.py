@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.core.format import listed
+from harness.core.once import once
 from harness.experiments.repetition.training_walks import LADDER
 from harness.experiments.repetition.unseen import JOINT
 
@@ -92,6 +93,7 @@ class Chosen:
         return {fold: self.rungs[place] for fold, place in places.items() if 0 <= place < len(self.rungs)}
 
 
+@once
 def choices(rows: pd.DataFrame) -> dict[str, Chosen]:
     """Model -> what its folds chose; models of which some fold chose nothing are left out.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from harness.core.once import once
 from harness.core.records import Answer, Cell, Column, Interval, Table
 from harness.core.rows import MODEL, is_infinite
 from harness.experiments._shared.lazy import LazyRows
@@ -41,6 +42,7 @@ CLOSE = 0.05  # a typical distance of forecast and share that would not matter
 Sums = Mapping[tuple[str, str, Source], Floats]
 
 
+@once
 def calibrations(rows: pd.DataFrame) -> Sums:
     """(model, strategy, source) -> [groups, 3, bins] number of steps, sum of their forecasts, and number of events.
 
@@ -49,15 +51,18 @@ def calibrations(rows: pd.DataFrame) -> Sums:
     """
     found: dict[tuple[str, str, Source], dict[str, Floats]] = {}
     bins = rows[rows["metric"].isin(CALIBRATION)]
-    for row in with_chosen(bins, choices(rows)).to_dict("records"):
-        at = json.loads(str(row["condition"]))
-        source = Source(str(row["surrogate"]), at.get("law", ""), at.get("rung", ""))
-        groups = found.setdefault((str(row["model"]), str(row["strategy"]), source), {})
-        sums = groups.setdefault(str(row["group"]), np.zeros((3, BINS)))
-        part = 1 + CALIBRATION.index(str(row["metric"]))
-        sums[part, at["bin"]] += float(row["n"]) * float(row["value"])
+    bins = with_chosen(bins, choices(rows))
+    bins = bins.assign(mass=bins["n"].astype(float) * bins["value"].astype(float), n=bins["n"].astype(float))
+    keys = ["model", "strategy", "surrogate", "condition", "group", "metric"]
+    for key, mass, n in bins.groupby(keys, sort=False)[["mass", "n"]].sum().itertuples():
+        model, strategy, name, condition, group, metric = map(str, key)
+        at = json.loads(condition)
+        source = Source(name, at.get("law", ""), at.get("rung", ""))
+        sums = found.setdefault((model, strategy, source), {}).setdefault(group, np.zeros((3, BINS)))
+        part = 1 + CALIBRATION.index(metric)
+        sums[part, at["bin"]] += mass
         if part == 1:
-            sums[0, at["bin"]] += float(row["n"])
+            sums[0, at["bin"]] += n
     return {key: np.stack([groups[name] for name in sorted(groups)]) for key, groups in found.items()}
 
 

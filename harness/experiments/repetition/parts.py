@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
+from harness.core.once import once
 from harness.core.records import Interval
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED
 from harness.experiments._shared.leading import counted
@@ -265,6 +266,7 @@ def source_name(source: Source) -> str:
     return f"{name}{closed}"
 
 
+@once
 def parts(rows: pd.DataFrame) -> list[Part]:
     """Every model and strategy of the rows, in their order.
 

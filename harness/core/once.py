@@ -1,0 +1,45 @@
+"""What is read off a frame that nobody changes any more is computed once, for tables, answers and figures alike."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+_settled: dict[int, weakref.ref[pd.DataFrame]] = {}
+_kept: dict[int, dict[Callable[..., object], object]] = {}
+
+
+def settle(frame: pd.DataFrame) -> pd.DataFrame:
+    """Declare that a frame, which nobody else holds, will not be changed; returns it."""
+    name = id(frame)
+    _settled[name] = weakref.ref(frame)
+    _kept[name] = {}
+    weakref.finalize(frame, _forget, name)
+    return frame
+
+
+def _forget(name: int) -> None:
+    _settled.pop(name, None)
+    _kept.pop(name, None)
+
+
+def once(make: Callable[[pd.DataFrame], T]) -> Callable[[pd.DataFrame], T]:
+    """A function of a frame whose result is kept as long as a settled frame is; for other frames it runs every time."""
+
+    @wraps(make)
+    def kept(frame: pd.DataFrame) -> T:
+        known = _settled.get(id(frame))
+        if known is None or known() is not frame:
+            return make(frame)
+        found = _kept[id(frame)]
+        if make not in found:
+            found[make] = make(frame)
+        return found[make]  # type: ignore[return-value]
+
+    return kept

@@ -1,0 +1,42 @@
+"""What is computed once: only of frames that were declared settled, and only as long as they live."""
+
+from __future__ import annotations
+
+import gc
+
+import pandas as pd
+
+from harness.core import once
+from harness.core.once import settle
+
+
+def test_settled_frames_are_read_once_and_others_every_time() -> None:
+    calls: list[int] = []
+
+    @once.once
+    def total(frame: pd.DataFrame) -> int:
+        calls.append(1)
+        return int(frame["a"].sum())
+
+    loose, kept = pd.DataFrame({"a": [1, 2]}), settle(pd.DataFrame({"a": [3, 4]}))
+    assert [total(loose), total(kept), total(kept)] == [3, 7, 7]
+    loose["a"] = [5, 6]
+    assert total(loose) == 11
+    assert len(calls) == 3
+    assert total(kept.copy()) == 7
+    assert len(calls) == 4
+
+
+def test_results_go_with_their_frames() -> None:
+    before = len(once._kept)
+
+    @once.once
+    def same(frame: pd.DataFrame) -> list[int]:
+        return list(frame["a"])
+
+    frames = [settle(pd.DataFrame({"a": [k]})) for k in range(50)]
+    assert [same(frame) for frame in frames] == [[k] for k in range(50)]
+    assert len(once._kept) == before + 50
+    del frames
+    gc.collect()
+    assert len(once._kept) <= before
