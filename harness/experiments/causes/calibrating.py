@@ -20,7 +20,7 @@ from harness.experiments.causes.settings import OWN
 from harness.experiments.causes.texts import MATCH, REPORT
 from harness.runs.units import Work
 
-STEPS = 5  # strengths up to the full one at which the loss is measured before a level is looked for
+STEPS = 4  # strengths up to the full one at which the loss is measured before a level is looked for
 TRIALS = 12  # further ones for a level
 CLOSE = 0.03  # of a level: near enough
 BATCH = 1024  # tokens that go through the model at once, padding included

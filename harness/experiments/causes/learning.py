@@ -46,7 +46,7 @@ def learn(work: Work) -> pd.DataFrame:
     texts = [tokens for tokens in texts if len(tokens) > 2]
     layers = list(attention_modules(model)) if s["layers"] == "all" else list(s["layers"])
     scores = head_scores(model, texts, layers, lambda share, what: work.progress(0.6 * share, what))
-    sets = sets_of_heads(scores, s["random_like"], s["seed"])
+    sets = sets_of_heads(scores, s["random_like"], s["seed"], s["top_heads"])
     rows = Rows(experiment="causes", model=s["model"], revision=s["revision"], split="train", surrogate="model")
     queries = sum(len(tokens) - 1 for tokens in texts)
     for (layer, head), own in scores.items():
@@ -109,16 +109,29 @@ def head_scores(
     return found
 
 
-def sets_of_heads(scores: dict[Head, dict[str, float]], random_like: Sequence[str], seed: int) -> dict[str, list[Head]]:
+def sets_of_heads(
+    scores: dict[Head, dict[str, float]], random_like: Sequence[str], seed: int, top: int | None = None
+) -> dict[str, list[Head]]:
     """Kind -> its heads, and for some kinds as many others of the same layers, drawn at random.
 
     Where a layer has too few others, further ones are drawn from the layers next to it.
+
+    Args:
+        scores: of `head_scores`.
+        random_like: kinds that get random heads beside them.
+        seed: of the draws.
+        top: so many heads with the highest score of each kind; None: those that the score makes a head of the kind.
     """
     found: dict[str, list[Head]] = {kind: [] for kind in KINDS}
-    for head, own in scores.items():
-        kind = kind_of(own)
-        if kind in found:
-            found[kind].append(head)
+    if top is None:
+        for head, own in scores.items():
+            kind = kind_of(own)
+            if kind in found:
+                found[kind].append(head)
+    else:
+        for score, kind in (*PATTERNS.items(), ("sink_share", "sink")):
+            known = [head for head, own in scores.items() if score in own]
+            found[kind] = sorted(sorted(known, key=lambda head: -scores[head][score])[:top])
     for kind in random_like:
         rng = np.random.default_rng(derive_seed(seed, "causes", "random heads", kind))
         free = [head for head in scores if head not in set(found[kind])]

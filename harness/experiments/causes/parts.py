@@ -193,13 +193,13 @@ class Part:
 
     @cached_property
     def headline(self) -> tuple[str, float] | None:
-        """Sort of text and level at which most interventions are compared; of several the largest level."""
+        """Sort of text and level at which most interventions are compared; of several human-like text, the largest."""
         order: dict[str, int] = {sort: -place for place, sort in enumerate(SORTS)}
         found: dict[tuple[str, float], int] = {}
         for family in self.families:
             at = family[0], family[1]
             found[at] = found.get(at, 0) + len(self.compared(family))
-        return max(found, key=lambda at: (order[at[0]], found[at], at[1]), default=None)
+        return max(found, key=lambda at: (found[at], order[at[0]], at[1]), default=None)
 
     @property
     def reference(self) -> Job | None:

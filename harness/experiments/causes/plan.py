@@ -83,6 +83,7 @@ class _Planned:
         own = continuation_unit(self.config, model, used, Sampling(temperature=1.0), 0, self.request.device)
         about = {
             "layers": _plain(s.layers), "parts": own_parts, "random_like": list(s.random_like),
+            "top_heads": s.top_heads,
             "noise": NOISE in self.names,
         }  # fmt: skip
         learned = self.unit("learning:learn", "heads, outputs and MLPs on its training texts", about, [own])

@@ -45,6 +45,12 @@ class Causes(Growing):
     interventions: tuple[Name, ...] = Field(
         default=INTERVENTIONS, min_length=1, description="what is done: " + ", ".join(INTERVENTIONS)
     )
+    top_heads: int | None = Field(
+        default=None,
+        ge=1,
+        description="a kind is so many heads with its highest score; null: all heads that the score makes one of the "
+        "kind, as `in-the-loop` has it",
+    )
     random_like: tuple[Kind, ...] = Field(
         default=("induction",),
         description="kinds of heads that random heads of the same number in the same layers are compared with",

@@ -280,5 +280,7 @@ def _heads(found: list[Part]) -> Table:
         f"Which heads are changed? {lead.same}",
         [*lead.columns, Column("done", left=True), Column("heads"), Column("layer:heads", left=True)],
         body,
-        "Kinds are decided on training texts; random heads are as many, of the same layers.",
+        "Kinds are decided on training texts, by the attention on what they are named after: the heads with the "
+        "highest scores where `top_heads` says how many, else those that it makes one of the kind. With `top_heads` a "
+        "head may be of two kinds. Random heads are as many, of the same layers or those next to them, and not of the kind.",
     )
