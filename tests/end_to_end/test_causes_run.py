@@ -208,7 +208,7 @@ def test_a_smoke_run(causes: tuple[Path, Path], tmp_path: Path) -> None:
     done = ccmc("run", "causes.yaml", "--limit", "1", "--out", str(tmp_path / "smoke"), cwd=run.parent)
     assert done.returncode == 0, done.stderr
     rows = rows_of(tmp_path / "smoke", "strength")
-    assert len(rows) == 4  # of four interventions, at one level, on one sort of texts
+    assert len(rows) == 3  # of four interventions, at one level, on one sort of texts
     assert np.isfinite(rows["value"].dropna()).all()
     assert all(table.rows for table in harness.load_run(tmp_path / "smoke").tables())
 

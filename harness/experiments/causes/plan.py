@@ -25,7 +25,7 @@ from harness.experiments.experiment import Request
 from harness.runs.units import Unit
 
 ROOM = "harness.experiments.causes"
-SMOKE = 4
+SMOKE = 3
 """Interventions of a smoke run with `limit` N are at most so many times N."""
 
 

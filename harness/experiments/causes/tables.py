@@ -282,5 +282,5 @@ def _heads(found: list[Part]) -> Table:
         body,
         "Kinds are decided on training texts, by the attention on what they are named after: the heads with the "
         "highest scores where `top_heads` says how many, else those that it makes one of the kind. With `top_heads` a "
-        "head may be of two kinds. Random heads are as many, of the same layers or those next to them, and not of the kind.",
+        "head may be of two kinds. Random heads are as many, of the same layers or those next to them.",
     )
