@@ -221,6 +221,7 @@ def test_a_smoke_run(causes: tuple[Path, Path], tmp_path: Path) -> None:
         ("generation.strategies=[{beams: 2}]", "beam"),
         ("experiments.causes.texts=none.yaml", "no such file"),
         ("held_out=0.8", "cannot be split"),
+        ("experiments.causes.repeats=13", "are 129 tokens"),
     ],
 )
 def test_wrong_input_is_one_line(causes: tuple[Path, Path], change: str, message: str, tmp_path: Path) -> None:

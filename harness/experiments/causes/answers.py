@@ -120,9 +120,9 @@ def _induction(part: Part) -> Answer | None:
         return Answer(INDUCTION, f"{part.what}: could not be answered: {reason}.", answered=False)
     count = sum(part.heads.get(name, {}).values())
     text = (
-        f"{part.what}: with {count} induction heads pulled to their mean outputs and {_at(part)}, {'; '.join(said)}. "
-        "Wang et al. (arXiv 2505.13514) and Mahaut and Franzon (arXiv 2504.01100) disagree about other models; this is "
-        "one model on the prompts of this run."
+        f"{part.what}: with {count} induction heads pulled to their mean outputs and {_at(part)}, {'; '.join(said)}; "
+        "intervals are those of single comparisons. Wang et al. (arXiv 2505.13514) and Mahaut and Franzon (arXiv "
+        "2504.01100) disagree about other models; this is one model on the prompts of this run."
     )
     return Answer(INDUCTION, text, estimate)
 

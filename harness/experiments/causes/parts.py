@@ -8,7 +8,7 @@ that its strength was not set on is not that of the level is not compared.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ import pandas as pd
 from harness.core.records import Interval
 from harness.core.rows import MODEL
 from harness.experiments.causes.settings import CONTEXTS, INTERVENTIONS, NGRAM, NOISE, SORTS, random_name
-from harness.stats.equivalence import Verdict, judge, judged_together
+from harness.stats.equivalence import ALPHA, Verdict, judge, judged_together
 from harness.stats.grouped import group_mean
 
 REPEATED = "seq_rep_4"
@@ -134,7 +134,7 @@ class Part:
     def change(self, job: Job, context: str, metric: str = REPEATED, of: Job = NOTHING) -> Verdict | None:
         """A figure under an intervention less that of another job, paired by prompt, alone; None: not written."""
         both = self._paired((metric, job, context), (metric, of, context))
-        return None if both is None else judge(both["change"].to_numpy(), both["group"].to_numpy(), self.margin)
+        return None if both is None else self._together({job.name: both})[job.name]
 
     def _paired(self, one: tuple[str, Job, str], other: tuple[str, Job, str]) -> pd.DataFrame | None:
         if one not in self.written or other not in self.written:
@@ -160,26 +160,41 @@ class Part:
 
     def verdicts(self, family: Family) -> dict[str, Verdict]:
         """Intervention -> the change of seq_rep_4 against the model as it is, corrected together."""
-        sort, level, context = family
-        return _together({name: self.change(Job(name, sort, level), context) for name in self.compared(family)})
+        return self._differences(self.compared(family), family, NOTHING)
 
     def against(self, family: Family, control: str = NOISE) -> dict[str, Verdict]:
         """Intervention -> seq_rep_4 less that of a control at the same loss, corrected together."""
-        sort, level, context = family
+        sort, level, _ = family
         compared = self.compared(family)
         if control not in compared:
             return {}
-        of = Job(control, sort, level)
-        return _together(
-            {name: self.change(Job(name, sort, level), context, of=of) for name in compared if name != control}
+        return self._differences([name for name in compared if name != control], family, Job(control, sort, level))
+
+    def _differences(self, names: list[str], family: Family, of: Job) -> dict[str, Verdict]:
+        sort, level, context = family
+        pairs = {
+            name: self._paired((REPEATED, Job(name, sort, level), context), (REPEATED, of, context)) for name in names
+        }
+        return self._together({name: both for name, both in pairs.items() if both is not None})
+
+    def _together(self, pairs: dict[str, pd.DataFrame]) -> dict[str, Verdict]:
+        """Verdicts of several differences, corrected together; what each could have found is at the corrected level."""
+        judged = judged_together(
+            [judge(both["change"].to_numpy(), both["group"].to_numpy(), self.margin) for both in pairs.values()]
         )
+        found = {}
+        for (name, both), verdict in zip(pairs.items(), judged, strict=True):
+            spread = group_mean(both["change"].to_numpy(), both["group"].to_numpy()).spread()
+            least = None if spread is None else spread.findable(1 - ALPHA / len(pairs))
+            found[name] = replace(verdict, findable=least)
+        return found
 
     def contrasts(self, sort: str, level: float) -> dict[str, Verdict]:
         """Intervention -> the change where the prompt sets repetition up less the change in natural text, by prompt."""
         if len(self.contexts) < 2:
             return {}
         natural, set_up = CONTEXTS
-        found: dict[str, Verdict | None] = {}
+        found: dict[str, pd.DataFrame] = {}
         for name in self.compared((sort, level, natural)):
             job = Job(name, sort, level)
             pairs = [self._paired((REPEATED, job, at), (REPEATED, NOTHING, at)) for at in (set_up, natural)]
@@ -187,9 +202,8 @@ class Part:
                 continue
             both = pairs[0][["change", "group"]].join(pairs[1][["change"]].add_suffix("_natural"), how="inner")
             if len(both):
-                change = (both["change"] - both["change_natural"]).to_numpy()
-                found[name] = judge(change, both["group"].to_numpy(), self.margin)
-        return _together(found)
+                found[name] = both.assign(change=both["change"] - both["change_natural"])
+        return self._together(found)
 
     @cached_property
     def headline(self) -> tuple[str, float] | None:
@@ -206,11 +220,6 @@ class Part:
         """The reference without a level, where it was written."""
         found = [job for metric, job, _ in self.written if job.name == NGRAM and metric == REPEATED]
         return found[0] if found else None
-
-
-def _together(found: dict[str, Verdict | None]) -> dict[str, Verdict]:
-    kept = {name: one for name, one in found.items() if one is not None}
-    return dict(zip(kept, judged_together(list(kept.values())), strict=True))
 
 
 def smallest_margin(verdict: Verdict) -> float | None:

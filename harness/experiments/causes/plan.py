@@ -173,7 +173,26 @@ class _Planned:
             for prompt in self.held_out
         ]
         self.model.report("sentences that are repeated")
+        self._check_window(made)
         return [list(ids) for ids in made]
+
+    def _check_window(self, made: Sequence[Sequence[int]]) -> None:
+        """Refuse repeated sentences that leave no room for a continuation in the window of the model.
+
+        Raises:
+            UsageError: names the prompt and the setting.
+        """
+        from harness.models import loading
+
+        window = loading.context_window(loading.load_config(self.model.path))
+        new = smoke_length(self.config, self.config.generation.max_new_tokens)
+        for prompt, ids in zip(self.held_out, made, strict=True):
+            if window is not None and len(ids) + new > window:
+                raise UsageError(
+                    f"experiments.causes.repeats: prompt {prompt.id!r}: a sentence of it {self.settings.repeats} times "
+                    f"and {new} new tokens are {len(ids) + new} tokens; the window of {self.model.name!r} is {window}; "
+                    "lower repeats or generation.max_new_tokens"
+                )
 
 
 def _plain(layers: Any) -> Any:

@@ -21,10 +21,13 @@ from harness.experiments.causes.parts import (
 )
 from harness.experiments.causes.settings import HUMAN, NATURAL, NOISE, OWN, SET_UP
 from harness.stats.equivalence import Verdict
-from harness.stats.power import FINDABLE
 
 HEADLINE_ROWS = 12
-INTERVALS = "Intervals: 95 %, over groups of prompts or texts."
+FINDABLE = (
+    "findable: the smallest true change that would have been found with 80 % power, at 5 % over all that is corrected "
+    "together"
+)
+INTERVALS = "Intervals: 95 %, each for itself, over groups of prompts or texts."
 SORT_WORDS: dict[str, str] = {HUMAN: "human-like text", OWN: "the model's own text"}
 MATCHED = (
     "Strengths are set on one half of the texts; rise: of the loss on the other half, nats per token. Not compared: "

@@ -271,6 +271,12 @@ def test_changes_are_paired_and_corrected_together() -> None:
     base = next(value for c, value in by_hand.items() if '"none"' in c)
     assert natural["induction"].interval.value == pytest.approx(own - base)
     assert part.mean("seq_rep_4", NOTHING, "natural").value == pytest.approx(base)
+    alone = raw["counts"]
+    assert alone is not None
+    assert alone.findable is not None
+    found = natural["counts"].findable  # at 5 % / 4 in the place of 5 %: some 1.2 times as large
+    assert found is not None
+    assert 1.1 < found / alone.findable < 1.4
     margin = smallest_margin(natural["counts"])
     assert margin is not None
     assert 0 < margin < 0.05
