@@ -22,6 +22,7 @@ from harness.attention.loop_running import Running
 from harness.attention.replace import attached, check_reach
 from harness.core.errors import UsageError
 from harness.core.noise import uniforms
+from harness.core.seeds import derive_seed
 
 Heads = Mapping[int, Sequence[int] | None]
 """Layer -> its heads, None for all of them."""
@@ -169,38 +170,29 @@ class MLPNoise(Intervention):
         mlp_modules(model)
 
     def hooks(self, model: Any, running: Running, strength: float) -> list[Any]:
-        modules = mlp_modules(model)
-        first = next(iter(modules))
-        kept: list[torch.Tensor] = []
-
-        def after(layer: int, place: int) -> Callable[..., torch.Tensor]:
+        def after(layer: int) -> Callable[..., torch.Tensor]:
             def add(module: torch.nn.Module, given: Any, output: torch.Tensor) -> torch.Tensor:
-                tokens = running.tokens
-                assert tokens is not None
-                if layer == first:
-                    kept[:] = [self._drawn(tokens, len(modules), output.shape[-1]).to(output.device)]
-                noise = kept[0][:, :, place].to(output.dtype).reshape(output.shape)
-                return output + strength * self.scale[layer] * noise
+                assert running.tokens is not None
+                noise = self._drawn(running.tokens, layer, output.shape[-1]).to(output.device, output.dtype)
+                return output + strength * self.scale[layer] * noise.reshape(output.shape)
 
             return add
 
-        return [
-            module.register_forward_hook(after(layer, place)) for place, (layer, module) in enumerate(modules.items())
-        ]
+        return [module.register_forward_hook(after(layer)) for layer, module in mlp_modules(model).items()]
 
-    def _drawn(self, tokens: Tokens, layers: int, width: int) -> torch.Tensor:
-        """[B, t, layers, D] standard normal numbers; 0 for padding and the first position."""
-        made = torch.zeros(len(tokens.ids), tokens.new, layers, width)
-        ids = tokens.ids.cpu().numpy()
+    def _drawn(self, tokens: Tokens, layer: int, width: int) -> torch.Tensor:
+        """[B, t, D] standard normal numbers of a layer; 0 for padding and the first position."""
+        made = torch.full((len(tokens.ids), tokens.new, width), 0.5, dtype=torch.float64)
+        ids, seed = tokens.ids.cpu().numpy(), derive_seed(self.seed, layer)
         start, position = tokens.valid.long().argmax(1).tolist(), tokens.position.tolist()
         for row in range(len(ids)):
             for step in range(tokens.new):
                 at = tokens.length - tokens.new + step
-                if at < start[row] or position[row][at] == 0:
-                    continue
-                drawn = torch.as_tensor(uniforms(self.seed, ids[row, start[row] : at + 1], 1, layers * width)[0])
-                made[row, step] = torch.special.ndtri(drawn.clamp(min=1e-300)).view(layers, width)
-        return made
+                if at > start[row] and position[row][at] > 0:
+                    drawn = uniforms(seed, ids[row, start[row] : at + 1], 1, width)[0]
+                    made[row, step] = torch.as_tensor(drawn)
+        noise: torch.Tensor = torch.special.ndtri(made.clamp(min=1e-300))
+        return noise
 
 
 @dataclass(frozen=True)
