@@ -18,8 +18,8 @@ from float32 import tolerance
 
 import harness
 from harness.experiments._shared.continuations import read_continuations
-from harness.experiments.in_the_loop.fits import divided
-from harness.experiments.in_the_loop.kept import read_alone, read_arm
+from harness.experiments._shared.loop_arms import read_alone, read_arm
+from harness.experiments._shared.loop_fits import divided
 from harness.models import loading
 from harness.runs.verify import verify
 

@@ -19,11 +19,13 @@ import harness
 from ccmc import CCMC
 from harness.data.texts import IntArray
 from harness.experiments._shared.continuations import read_continuations
+from harness.experiments._shared.loop_arms import read_arm, read_heads
 from harness.models import loading, tokenizers
 from harness.runs.verify import verify
 
 COMMAND = [sys.executable, "-m", "harness.cli"]
 LENGTH, TIMES, PREAMBLE = 5, 4, 6
+RUNGS = ("counts", "followed-by-1")
 
 
 def ccmc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -42,7 +44,8 @@ def reinforced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     experiment = {
         "kind": "self-reinforcement", "length": LENGTH, "repetitions": TIMES - 1, "preambles": [0, PREAMBLE],
         "neutral": "w0", "surrogates": ["unigram-cache", "suffix", "context-logit", "context-logit-closed"],
-        "statistics": ["counts", "followed-by-1"], "chains": ["counts", "in-context-bigram"],
+        "statistics": list(RUNGS), "chains": ["counts", "in-context-bigram"],
+        "head_shares": [0.25], "layers_per_unit": 1, "max_length": 20,
     }  # fmt: skip
     config = {
         "name": "reinforced", "models": [str(model)], "prompts": "prompts.yaml", "held_out": 0.6,
@@ -95,6 +98,7 @@ def test_curves_are_those_of_the_model(reinforced: tuple[Path, Path]) -> None:
 def test_a_closed_chain_is_flat_where_the_theory_says_so(reinforced: tuple[Path, Path]) -> None:
     run, path = reinforced
     first = rows_of(run, "probability_slope", preamble=0, position="first")
+    first = first[~first["condition"].str.contains('"heads"')]
     flat = first[
         first["surrogate"].isin(["counts", "context-logit-closed"]) & ~first["condition"].str.contains("followed")
     ]
@@ -103,7 +107,7 @@ def test_a_closed_chain_is_flat_where_the_theory_says_so(reinforced: tuple[Path,
     assert first[first["surrogate"] == "model"]["value"].abs().min() > 1e-6
     natural, _ = sentences(run, path)
     after = rows_of(run, "sentence_probability", kind="natural", preamble=PREAMBLE, position="first", k=2)
-    after = after[after["surrogate"] == "counts"]
+    after = after[(after["surrogate"] == "counts") & ~after["condition"].str.contains('"heads"')]
     uniform = CCMC(np.zeros((40, 40)))
     for prompt, value in zip(after["prompt"], after["value"], strict=True):
         sentence = natural[prompt]
@@ -136,20 +140,42 @@ def test_random_sentences_are_of_tokens_that_training_texts_hold(reinforced: tup
 
 def test_all_arms_are_on_the_same_sentences(reinforced: tuple[Path, Path]) -> None:
     found = rows_of(reinforced[0], "probability_slope", position="all")
-    found = found[found["value"].notna()].assign(
-        rung=found["condition"].map(lambda text: json.loads(text).get("rung", ""))
-    )
+    found = found[found["value"].notna()]
     at = found["condition"].map(json.loads)
-    keys = found.assign(kind=at.map(lambda one: one["kind"]), preamble=at.map(lambda one: one["preamble"]))
+    named = {name: at.map(lambda one, name=name: one.get(name, "")) for name in ("kind", "preamble", "rung", "heads")}
     sets = {
         arm: set(zip(own["prompt"], own["kind"], own["preamble"], strict=True))
-        for arm, own in keys.groupby(["surrogate", "rung"])
+        for arm, own in found.assign(**named).groupby(["surrogate", "rung", "heads"])
     }
-    assert {arm for arm, _ in sets} == {
-        "model", "counts", "in-context-bigram", "unigram-cache", "suffix", "context-logit", "context-logit-closed",
-    }  # fmt: skip
-    assert len(sets) == 9
-    assert all(one == sets["model", ""] for one in sets.values())
+    logits = [(name, rung, "") for name in ("context-logit", "context-logit-closed") for rung in RUNGS]
+    alone = [(name, "", "") for name in ("model", "counts", "in-context-bigram", "unigram-cache", "suffix")]
+    assert set(sets) == {*logits, *alone, ("counts", "", 3), ("pccmc-weights", "", 3)}
+    assert all(one == sets["model", "", ""] for one in sets.values())
+
+
+def test_replaced_heads_have_the_curves_of_the_model_that_runs_with_them(reinforced: tuple[Path, Path]) -> None:
+    """The best quarter of the heads, again from what the fits left; counts in the same heads are something else."""
+    run, path = reinforced
+    model = loading.load_model(path, "cpu")
+    folders = [folder for folder in sorted((run / "units").iterdir()) if folder.is_dir()]
+    order = sorted((h for h in read_heads(folders) if h["layer"] > 0), key=lambda one: one["kl"]["pccmc-weights"])
+    heads = [(one["layer"], one["head"]) for one in order[:3]]
+    longest = PREAMBLE + LENGTH * TIMES
+    natural, _ = sentences(run, path)
+    for name in ("pccmc-weights", "counts"):
+        arm = read_arm(model, folders, name, longest, "pccmc-weights")
+        found = rows_of(run, "sentence_probability", kind="natural", preamble=0, k=2, position="all", heads=3)
+        found = found[found["surrogate"] == name]
+        assert len(found) >= 5
+        for prompt, value in zip(found["prompt"], found["value"], strict=True):
+            ids = torch.as_tensor(np.tile(natural[prompt], 3))
+            with torch.inference_mode():
+                plain = torch.softmax(model(ids[None]).logits[0].double(), -1)
+                with arm.replacing(heads, "leader"):
+                    p = torch.softmax(model(ids[None]).logits[0].double(), -1)
+            last = range(2 * LENGTH, 3 * LENGTH)
+            assert value == pytest.approx(float(np.mean([p[t - 1, ids[t]] for t in last])), abs=1e-5)
+            assert float((p - plain).abs().max()) > 1e-4
 
 
 def test_the_run_is_shown_and_tabled(reinforced: tuple[Path, Path]) -> None:
@@ -167,7 +193,7 @@ def test_the_run_is_shown_and_tabled(reinforced: tuple[Path, Path]) -> None:
     assert table.returncode == 0, table.stderr
     assert "suffix" in table.stdout
     assert list(verify(run).problems) == []
-    assert len(list((run / "plots").glob("self-reinforcement-*.svg"))) == 1
+    assert len(list((run / "plots").glob("self-reinforcement-*.svg"))) == 2
 
 
 def test_a_run_with_a_limit_and_another_surrogate_computes_its_curves_only(
@@ -178,7 +204,7 @@ def test_a_run_with_a_limit_and_another_surrogate_computes_its_curves_only(
     done = ccmc(*limited, cwd=folder)
     assert done.returncode == 0, done.stderr
     before = {unit.name for unit in (tmp_path / "again" / "units").iterdir() if unit.is_dir()}
-    assert len(before) == 4
+    assert len(before) == 7  # texts twice, fits, model, surrogates, two arms
     assert "no other held-out prompt" in " ".join(harness.load_run(out).rows["missing"].dropna())
     again = ccmc(*limited, cwd=folder)
     assert again.returncode == 0
@@ -191,6 +217,7 @@ def test_a_run_with_a_limit_and_another_surrogate_computes_its_curves_only(
         ("experiments.self-reinforcement.repetitions=80", "reads 256"),
         ("experiments.self-reinforcement.chains=[conts]", "counts"),
         ("experiments.self-reinforcement.surrogates=[counts]", "unknown surrogate"),
+        ("experiments.self-reinforcement.heads=[pcmc-weights]", "pccmc-weights"),
     ],
 )
 def test_wrong_settings_are_one_line(reinforced: tuple[Path, Path], change: str, message: str, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pandas as pd
 
 from harness.attention.resume import Prefixes
 from harness.core.rows import Rows
-from harness.experiments.in_the_loop.fits import choosing_texts, read_texts
-from harness.experiments.in_the_loop.kept import ALONE, read_arm
+from harness.experiments._shared.head_sets import Head
+from harness.experiments._shared.loop_arms import ALONE, read_arm
+from harness.experiments._shared.loop_fits import choosing_texts, read_texts
 from harness.experiments.in_the_loop.losses import Predicted, first_of_each
-from harness.experiments.in_the_loop.sets import Head
 from harness.runs.units import Work
 
 

@@ -17,10 +17,10 @@ import torch
 from harness.attention.capture import IntArray
 from harness.core.rows import Rows
 from harness.experiments._shared.continuations import Continuation
-from harness.experiments.in_the_loop.fits import choosing_texts, read_texts
-from harness.experiments.in_the_loop.kept import Arm, read_alone, read_arm, read_heads
-from harness.experiments.in_the_loop.sets import Head, HeadSet, make_sets
-from harness.experiments.in_the_loop.settings import REAL
+from harness.experiments._shared.head_sets import Head, HeadSet, make_sets
+from harness.experiments._shared.loop_arms import Arm, read_alone, read_arm, read_heads
+from harness.experiments._shared.loop_fits import choosing_texts, read_texts
+from harness.experiments._shared.loop_rules import REAL
 from harness.runs.units import Work
 
 ROWS = 32

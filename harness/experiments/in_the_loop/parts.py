@@ -15,7 +15,7 @@ import pandas as pd
 from harness.core import registry
 from harness.core.records import Interval
 from harness.core.rows import MODEL, RESEEDED
-from harness.experiments.in_the_loop.settings import CONTROLS, REAL
+from harness.experiments._shared.loop_rules import CONTROLS, REAL
 from harness.stats.equivalence import Verdict, judge
 from harness.stats.grouped import group_mean
 from harness.stats.pooling import SEED

@@ -7,8 +7,6 @@ from typing import Any
 
 from harness.config.decoding import has_one_continuation, strategy_options
 from harness.config.model_defaults import resolve
-from harness.core import registry
-from harness.core.declarations import Declaration
 from harness.core.errors import UsageError
 from harness.experiments._shared.continuations import (
     Model,
@@ -18,8 +16,9 @@ from harness.experiments._shared.continuations import (
     smoke_length,
     tokens_of,
 )
+from harness.experiments._shared.loop_rules import MEAN_OUTPUT, REAL, UNIFORM, used
+from harness.experiments._shared.loop_units import fit_units
 from harness.experiments.experiment import Request
-from harness.experiments.in_the_loop.settings import CONTROLS, MEAN_OUTPUT, REAL, UNIFORM
 from harness.runs.units import Unit
 
 ROOM = "harness.experiments.in_the_loop"
@@ -73,7 +72,7 @@ class _Planned:
             tuple(needs),
             local(self.model, self.device),
             self.config.threads,
-            uses=_used(names),
+            uses=used(names),
         )
 
     def units(self) -> list[Unit]:
@@ -83,16 +82,8 @@ class _Planned:
         texts = [u for way in strategies for u in real_units(config, self.model, prompts, way, self.device)]
         size = s.layers_per_unit
         groups = [self.layers[first : first + size] for first in range(0, len(self.layers), size)]
-        fits = [
-            self.unit(
-                "fits:fit",
-                f"chains of layers {', '.join(map(str, group))}",
-                self.shared(layers=group, surrogates=list(s.fitted)),
-                texts,
-                s.fitted,
-            )
-            for group in groups
-        ]
+        fitted = self.shared(experiment="in-the-loop", surrogates=list(s.fitted))
+        fits = fit_units(self.model, self.layers, size, fitted, texts, device=self.device, threads=config.threads)
         found = [*texts, *fits]
         for leader in s.surrogates:
             found += self._of_order(leader, texts, fits, groups)
@@ -174,11 +165,3 @@ class _Planned:
                 unit.local["tokens"] = tokens_of(self.model, held_out)
                 found.append(unit)
         return found
-
-
-def _used(names: Sequence[str]) -> tuple[Declaration, ...]:
-    """The declarations of surrogates of heads, and of those that they are shrunk to."""
-    known = registry.surrogates("heads")
-    own = [name for name in names if name not in CONTROLS]
-    priors = [known[name].prior for name in own if known[name].prior in known]
-    return tuple(known[name] for name in dict.fromkeys([*own, *priors]))

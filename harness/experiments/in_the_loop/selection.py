@@ -9,10 +9,10 @@ import pandas as pd
 
 from harness.attention.capture import IntArray
 from harness.core.rows import Rows
-from harness.experiments.in_the_loop.fits import choosing_texts
-from harness.experiments.in_the_loop.kept import Arm, read_arm, read_heads
+from harness.experiments._shared.head_sets import Head, ordered
+from harness.experiments._shared.loop_arms import Arm, read_arm, read_heads
+from harness.experiments._shared.loop_fits import choosing_texts
 from harness.experiments.in_the_loop.losses import Predicted, first_of_each
-from harness.experiments.in_the_loop.sets import Head, ordered
 from harness.runs.units import Work
 
 

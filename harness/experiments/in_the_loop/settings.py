@@ -8,15 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.config.strict import Growing, Strict
 from harness.core import registry
+from harness.experiments._shared.loop_rules import CONTROLS, MEAN_OUTPUT, MEAN_ROW
 from harness.experiments._shared.settings import distinct_layers, known_surrogates
 
 Family = Literal["share", "alone", "random", "kind", "layer", "greedy"]
 FAMILIES: tuple[Family, ...] = ("share", "alone", "random", "kind", "layer", "greedy")
-MEAN_ROW, UNIFORM, MEAN_OUTPUT = "mean-row", "uniform", "mean-output"
-LEADER, LEVELS, REAL = "leader", "levels", "real"
-"""Rules for the first position; the last is a control that reads the running head."""
-CONTROLS = (MEAN_ROW, UNIFORM, MEAN_OUTPUT)
-"""Arms that are no surrogates of heads, in the order of tables."""
 
 
 class Greedy(Strict):

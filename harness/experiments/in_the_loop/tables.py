@@ -8,8 +8,8 @@ import pandas as pd
 
 from harness.core.records import Cell, Column, Interval, Table
 from harness.experiments._shared.leading import Leading, counted
+from harness.experiments._shared.loop_rules import REAL
 from harness.experiments.in_the_loop.parts import LOST, REPEATED, Part, SetOf, parts, smallest_margin
-from harness.experiments.in_the_loop.settings import REAL
 from harness.measures.head_kinds import SINK, THRESHOLD
 
 HEADLINE_ROWS = 12

@@ -13,8 +13,8 @@ from harness.attention.capture import IntArray
 from harness.core.rows import MODEL, RESEEDED, Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import Continuation, decoding_condition, read_continuations
-from harness.experiments.in_the_loop.kept import read_alone, read_arm, read_heads
-from harness.experiments.in_the_loop.sets import HeadSet, make_sets
+from harness.experiments._shared.head_sets import HeadSet, make_sets
+from harness.experiments._shared.loop_arms import read_alone, read_arm, read_heads
 from harness.measures.agreement import winner_measures
 from harness.measures.repetition import repetition_measures
 from harness.measures.winners import own_winner_measures

@@ -18,6 +18,7 @@ from harness.experiments.self_reinforcement.parts import (
     Part,
     Tested,
     closed,
+    in_the_loop,
     parts,
 )
 from harness.stats.grouped import group_mean
@@ -26,6 +27,7 @@ from harness.stats.power import smallest_difference
 RISES = "Does a sentence become more likely each time it is repeated?"
 CHAIN = "Could a closed chain have this curve?"
 CLOSEST = "Which surrogate has the model's curve?"
+HEADS = "Does the model keep its curve when heads are chains?"
 
 
 def answers(rows: pd.DataFrame) -> list[Answer]:
@@ -41,6 +43,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
         *(_rises(part) for part in found),
         *(_chain(part) for part in found),
         *(said for part in found if (said := _closest(part)) is not None),
+        *(said for part in found if (said := _heads(part)) is not None),
     ]
 
 
@@ -110,9 +113,8 @@ def _could(tested: list[Tested]) -> str:
 def _closest(part: Part) -> Answer | None:
     """The arm whose curves are closest, over kinds without a preamble; and the best closed chain."""
     preamble = part.preambles[0]
-    found = {
-        arm: mean for arm in part.arms if arm != MODEL and (mean := _distance(part, arm, preamble)).value is not None
-    }
+    arms = [arm for arm in part.arms if arm != MODEL and not in_the_loop(arm)]
+    found = {arm: mean for arm in arms if (mean := _distance(part, arm, preamble)).value is not None}
     if not found:
         return None
     ranked = sorted(found, key=lambda arm: found[arm].value or 0.0)
@@ -126,6 +128,23 @@ def _closest(part: Part) -> Answer | None:
     if chains and chains[0] != best:
         text += f" The closest closed chain is {chains[0]}, {interval(found[chains[0]])} away."
     return Answer(CLOSEST, text, found[best], answered=found[best].low is not None)
+
+
+def _heads(part: Part) -> Answer | None:
+    """The slope with heads replaced less that without, on the same sentences."""
+    arms, preamble = [arm for arm in part.arms if in_the_loop(arm)], part.preambles[0]
+    if not arms:
+        return None
+    said = []
+    for arm in arms:
+        changes = [
+            f"{kind} {interval(part.against_model(SLOPE, arm, kind, preamble), signed=True)}" for kind in part.kinds
+        ]
+        away = interval(_distance(part, arm, preamble))
+        said.append(f"with {arm} the slope per doubling changes by {listed(changes)}, and the curve is {away} away")
+    first = part.against_model(SLOPE, arms[0], part.kinds[0], preamble)
+    text = f"{part.model}: {'; '.join(said)} ({part.prompts()} held-out prompts, layer 0 left out)."
+    return Answer(HEADS, text, first, answered=first.low is not None)
 
 
 def _distance(part: Part, arm: str, preamble: int) -> Interval:

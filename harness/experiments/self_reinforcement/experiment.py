@@ -23,7 +23,7 @@ class SelfReinforcementExperiment(FolderExperiment):
     settings_class = "SelfReinforcement"
 
     def needs(self, settings: Any) -> Needs:
-        return Needs(models=True, prompts=True)
+        return Needs(models=True, prompts=True, heads=bool(settings.heads))
 
     def check_config(self, settings: Any, model: Any) -> None:
         """Refuse texts that are longer than the window of the model."""
@@ -38,9 +38,12 @@ class SelfReinforcementExperiment(FolderExperiment):
             )
 
     def check(self, settings: Any, model: Any, weights: Any) -> None:
-        """Refuse base transitions of a model that rules tokens out."""
+        """Refuse base transitions of a model that rules tokens out, and a model whose heads cannot be replaced."""
+        from harness.attention.replace import check_reach
         from harness.models.base_reading import NO_BASE, rules_out
 
+        if settings.heads:
+            check_reach(weights)
         if settings.surrogates:
             ids = model.encode(settings.neutral, f"the neutral context {settings.neutral!r}").whole
             if rules_out(weights, ids):

@@ -12,7 +12,7 @@ from harness.core.rows import MODEL
 from harness.core.style import BLACK, WIDTH, styled
 from harness.experiments._shared.drawing import figure_of, points
 from harness.experiments._shared.naming import labels
-from harness.experiments.self_reinforcement.parts import Part, closed, parts
+from harness.experiments.self_reinforcement.parts import Part, closed, in_the_loop, parts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawn
@@ -22,7 +22,7 @@ THIN = {"elinewidth": 0.5, "capsize": 0.0}
 
 
 def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
-    """One figure per model.
+    """One figure per model, and one with heads replaced.
 
     Args:
         rows: of the experiment, from one run.
@@ -30,28 +30,46 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
     """
     found = parts(rows)
     named = labels([part.model for part in found])
-    return [
+    made = [
         Figure(
             f"self-reinforcement-{named[part.model]}",
             f"How likely a repeated sentence is to {part.model} and to its surrogates",
             "Mean probability of a sentence's tokens against k, how often the sentence is in the context. Black: the "
             "model; dashed: closed chains, whose curve is flat but for the part of the sentence that the current "
             "repetition has written, and saturates after a preamble. Bars: 95 % intervals over groups of prompts.",
-            partial(curves_figure, part),
+            partial(curves_figure, part, False),
         )
         for part in found
     ]
+    made += [
+        Figure(
+            f"self-reinforcement-heads-{named[part.model]}",
+            f"How likely a repeated sentence is to {part.model} with heads replaced",
+            "Mean probability of a sentence's tokens against k, how often the sentence is in the context. Black: the "
+            "model; others: with surrogates in place of heads, layer 0 left out. Bars: 95 % intervals over groups of "
+            "prompts.",
+            partial(curves_figure, part, True),
+        )
+        for part in found
+        if any(map(in_the_loop, part.arms))
+    ]
+    return made
 
 
 @styled
-def curves_figure(part: Part) -> Drawn:
-    """A row of panels per preamble, a panel per kind of sentences."""
+def curves_figure(part: Part, heads: bool) -> Drawn:
+    """A row of panels per preamble, a panel per kind of sentences.
+
+    Args:
+        part: whose curves.
+        heads: of the model with heads replaced; else of surrogates.
+    """
     columns, rows = len(part.kinds), len(part.preambles)
     figure, axes = figure_of(WIDTH, 0.9 + 2.1 * rows, columns, rows, sharex=True, sharey=True)
     for row, preamble in enumerate(part.preambles):
         for column, kind in enumerate(part.kinds):
             axis = axes[row * columns + column]
-            _panel(part, axis, kind, preamble)
+            _panel(part, axis, kind, preamble, heads)
             axis.set_title(f"{kind}, " + (f"after {preamble} tokens" if preamble else "no preamble"))
             if row == rows - 1:
                 axis.set_xlabel("repetitions k")
@@ -62,8 +80,9 @@ def curves_figure(part: Part) -> Drawn:
     return figure
 
 
-def _panel(part: Part, axis: object, kind: str, preamble: int) -> None:
-    for index, arm in enumerate(arm for arm in part.arms if arm != MODEL):
+def _panel(part: Part, axis: object, kind: str, preamble: int, heads: bool) -> None:
+    arms = [arm for arm in part.arms if arm != MODEL and in_the_loop(arm) == heads]
+    for index, arm in enumerate(arms):
         if part.measured(arm, kind, preamble):
             line = "--" if closed(arm) else "-"
             _draw(part, axis, arm, kind, preamble, index, linestyle=line, linewidth=1.0, markersize=3, **THIN)

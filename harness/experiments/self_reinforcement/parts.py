@@ -76,8 +76,9 @@ class Part:
     def arms(self) -> list[str]:
         """The model, the surrogates in the order of the ladder with their rungs, then heads that were replaced."""
         found = list(dict.fromkeys(arm for _, arm, *_ in self.cells))
-        order = [MODEL, *registry.ladder(name_of(arm) for arm in found if arm != MODEL)]
-        return sorted(found, key=lambda arm: order.index(name_of(arm)))  # rungs stay in their order
+        order = [MODEL, *registry.ladder(name_of(arm) for arm in found if arm != MODEL and not in_the_loop(arm))]
+        place = {name: index for index, name in enumerate(order)}
+        return sorted(found, key=lambda arm: place.get(name_of(arm), len(order)))  # rungs and sets stay in their order
 
     @cached_property
     def kinds(self) -> list[str]:
@@ -217,7 +218,7 @@ def _cells(rows: pd.DataFrame) -> dict[Key, pd.DataFrame]:
     found: dict[Key, pd.DataFrame] = {}
     for (metric, surrogate, condition), own in rows.groupby(["metric", "surrogate", "condition"], sort=False):
         at: dict[str, Any] = json.loads(str(condition))
-        arm = str(surrogate) + (f": + {at['rung']}" if "rung" in at else "")
+        arm = _arm(str(surrogate), at)
         key = (str(metric), arm, str(at["kind"]), int(at["preamble"]), int(at.get("k", -1)), str(at["position"]))
         table = own.groupby("prompt", sort=True).agg(
             value=("value", "mean"), group=("group", "first"), n=("n", "first")
@@ -225,6 +226,18 @@ def _cells(rows: pd.DataFrame) -> dict[Key, pd.DataFrame]:
         table["value"] = table["value"].astype(np.float64)
         found[key] = table
     return found
+
+
+def _arm(surrogate: str, at: dict[str, Any]) -> str:
+    """What an arm is called: a surrogate, one with its rung, or what takes the place of some heads."""
+    if "heads" in at:
+        return f"{at['heads']} heads as {surrogate}" + ("" if surrogate == at["order"] else f", those of {at['order']}")
+    return surrogate + (f": + {at['rung']}" if "rung" in at else "")
+
+
+def in_the_loop(arm: str) -> bool:
+    """Is an arm the model with heads replaced?"""
+    return " heads as " in arm
 
 
 def ordered_positions(part: Part) -> list[str]:

@@ -9,7 +9,9 @@ from harness.core import registry
 from harness.core.hashing import canonical_hash
 from harness.data.splits import Prompt
 from harness.data.tokenisation import Encoded
-from harness.experiments._shared.continuations import Model, continuation_unit, local, prompt_settings
+from harness.experiments._shared.continuations import Model, continuation_unit, local, prompt_settings, smoke_length
+from harness.experiments._shared.loop_rules import CONTROLS, LEADER, used
+from harness.experiments._shared.loop_units import fit_units
 from harness.experiments.experiment import Request
 from harness.runs.units import Unit
 
@@ -18,7 +20,7 @@ GREEDY: Strategy = "greedy"
 
 
 def plan(request: Request) -> list[Unit]:
-    """Of every model: continuations, the model's curves, those of surrogates."""
+    """Of every model: continuations, the model's curves, those of surrogates, those with heads replaced."""
     return [unit for model in request.models for unit in _of_model(request, model)]
 
 
@@ -59,6 +61,34 @@ def _of_model(request: Request, model: Model) -> list[Unit]:
         label = f"{model.name}: curves of {len(uses)} surrogates"
         task = f"{ROOM}.surrogate_curves:measure"
         found.append(Unit(task, label, {**settings, **fitted}, tuple(texts), own, threads, uses=tuple(uses)))
+    return [*found, *_of_heads(request, model, texts, settings, own)]
+
+
+def _of_heads(
+    request: Request, model: Model, texts: list[Unit], settings: dict[str, Any], own: dict[str, Any]
+) -> list[Unit]:
+    """The units that fit surrogates of heads, and those of the model's curves with heads replaced."""
+    s, config = request.settings, request.config
+    if not s.heads:
+        return []
+    step = 1 if config.limit is None else max(1, model.layers // (2 * config.limit))
+    length = smoke_length(config, s.max_length)
+    fitted = [name for name in dict.fromkeys((*s.heads, *s.head_nulls)) if name not in CONTROLS]
+    shared = {
+        **model.settings(), "experiment": "self-reinforcement", "surrogates": registry.ladder(fitted),
+        "max_length": length, "longest": max(length, s.longest + len(settings["start"])),
+        "first_position": LEADER, "choosing": s.choosing, "seed": config.seed,
+    }  # fmt: skip
+    layers = list(range(0, model.layers, step))
+    where: dict[str, Any] = {"device": request.device, "threads": config.threads}
+    found = fit_units(model, layers, s.layers_per_unit, shared, texts, **where)
+    needs = (*texts, *found)
+    for order in s.heads:
+        for arm in dict.fromkeys([order, *s.head_nulls]):
+            more = {"arm": arm, "order": order, "shares": list(s.head_shares), "longest": shared["longest"]}
+            label = f"{model.name}: curves with {arm} in the heads of {order}"
+            task = f"{ROOM}.head_curves:measure"
+            found.append(Unit(task, label, {**settings, **more}, needs, own, config.threads, uses=used([order, arm])))
     return found
 
 

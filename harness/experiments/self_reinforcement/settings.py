@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ccmc.context_logit import statistics_weights
 from harness.config.strict import Growing
 from harness.core import registry
+from harness.experiments._shared.loop_rules import CONTROLS
 from harness.experiments._shared.settings import known_surrogates
 
 Kind = Literal["natural", "random", "self-written"]
@@ -21,7 +22,8 @@ class SelfReinforcement(Growing):
     """A sentence stands k times in the context: how likely are its tokens in repetition k + 1?"""
 
     continues: ClassVar[bool] = True
-    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "chains"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"surrogates", "chains", "heads", "head_nulls"})
+    rounding: ClassVar[frozenset[str]] = frozenset({"layers_per_unit"})
 
     kind: Literal["self-reinforcement"]
     sentences: tuple[Kind, ...] = Field(
@@ -55,6 +57,23 @@ class SelfReinforcement(Growing):
         description="surrogates of the next token inside the context; counts and ccmc-fit are closed chains, which the "
         "theory says are flat",
     )
+    heads: tuple[str, ...] = Field(
+        default=("pccmc-weights",),
+        description="surrogates that take the place of the heads that they fit best while the model runs, layer 0 left "
+        "out; none: []",
+    )
+    head_nulls: tuple[str, ...] = Field(
+        default=("counts",), description="what else takes the place of the same heads, with the first position alike"
+    )
+    head_shares: tuple[float, ...] = Field(default=(0.25,), min_length=1, description="shares of all heads")
+    choosing: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="share of the groups of training prompts that no fit of heads reads; their order is chosen on them",
+    )
+    max_length: int = Field(default=160, ge=8, description="tokens of a training text that fits of heads read")
+    layers_per_unit: int = Field(default=5, ge=1, description="layers that are fitted together")
     neutral: str = Field(default="\n", min_length=1, description="context after which base transitions are read off")
     top: int = Field(default=256, ge=1, description="tokens that a row of base transitions keeps")
     margin: float = Field(
@@ -88,6 +107,27 @@ class SelfReinforcement(Growing):
     def _surrogates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         known_surrogates(value, registry.surrogates("vocabulary"))
         return value
+
+    @field_validator("heads")
+    @classmethod
+    def _heads(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known_surrogates(value, registry.surrogates("heads"))
+        return value
+
+    @field_validator("head_nulls")
+    @classmethod
+    def _nulls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known_surrogates([name for name in value if name not in CONTROLS], registry.surrogates("heads"))
+        if len(set(value)) < len(value):
+            raise ValueError(f"an arm is listed twice: {list(value)}")
+        return value
+
+    @field_validator("head_shares")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < share <= 1 for share in value) or len(set(value)) < len(value):
+            raise ValueError(f"shares are distinct, above 0 and at most 1, got {list(value)}")
+        return tuple(sorted(value))
 
     @field_validator("chains")
     @classmethod

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from harness.attention.capture import IntArray
 from harness.core.rows import Rows
+from harness.experiments._shared.head_sets import make_sets, number_of, ordered
+from harness.experiments._shared.loop_fits import divided
+from harness.experiments._shared.mean_rows import OCCURRENCES, MeanRows
 from harness.experiments.in_the_loop import selection
 from harness.experiments.in_the_loop.answers import answers
 from harness.experiments.in_the_loop.figures import figures, lines
-from harness.experiments.in_the_loop.fits import divided
 from harness.experiments.in_the_loop.losses import Predicted, first_of_each
-from harness.experiments.in_the_loop.mean_rows import OCCURRENCES, MeanRows
 from harness.experiments.in_the_loop.parts import LOST, parts, smallest_margin
-from harness.experiments.in_the_loop.sets import make_sets, number_of, ordered
 from harness.experiments.in_the_loop.settings import InTheLoop
 from harness.experiments.in_the_loop.tables import tables
 from harness.stats.equivalence import agreement_p

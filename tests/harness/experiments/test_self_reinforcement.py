@@ -169,7 +169,9 @@ def margin(model: str, starts_with: int = 0) -> pd.DataFrame:
     return rows.frame()
 
 
-def made(rise: dict[str, float], noise: float, prompts: int = 20, starts_with: int = 0) -> pd.DataFrame:
+def made(
+    rise: dict[str, float], noise: float, prompts: int = 20, starts_with: int = 0, replaced: bool = False
+) -> pd.DataFrame:
     """Rows of a model whose probability rises by so much per doubling, and of flat counts."""
     rng = np.random.default_rng(3)
     rows = Rows(experiment="self-reinforcement", model="m")
@@ -183,6 +185,9 @@ def made(rise: dict[str, float], noise: float, prompts: int = 20, starts_with: i
             add_curve(rows, text, np.log(flat), surrogate="counts")
             near = np.clip(own - 0.02, 0.001, 1)
             add_curve(rows, text, np.log(near), surrogate="context-logit", condition={"rung": "counts"})
+            half, heads = 0.2 + (own - 0.2) / 2, {"order": "pccmc-fit", "share": 0.25, "heads": 9}
+            for name in ("pccmc-fit", "counts") if replaced else ():
+                add_curve(rows, text, np.log(half), surrogate=name, condition=heads)
     return pd.concat([margin("m", starts_with), rows.frame()], ignore_index=True)
 
 
@@ -259,6 +264,24 @@ def test_tables_and_figures_hold_every_arm() -> None:
     assert figures(rows[:0], pd.DataFrame()) == []
 
 
+def test_heads_that_are_replaced_are_arms_of_their_own() -> None:
+    rows = made({"natural": 0.1}, 0.01, replaced=True)
+    (part,) = parts(rows)
+    loop = ["9 heads as pccmc-fit", "9 heads as counts, those of pccmc-fit"]
+    assert part.arms == [MODEL, "counts", "context-logit: + counts", *loop]
+    assert not any(map(closed, loop))
+    change = part.against_model("probability_slope", loop[0], "natural", 0).value
+    slope = part.mean("probability_slope", MODEL, "natural", 0).value
+    assert change is not None
+    assert slope is not None
+    assert change == pytest.approx(-slope / 2, abs=1e-6)
+    heads = answers(rows)[-1]
+    assert "with 9 heads as pccmc-fit the slope per doubling changes by natural -0.0" in heads.text
+    assert "9 heads" not in answers(rows)[-2].text
+    curves, of_heads = figures(rows, pd.DataFrame())
+    assert len(curves.draw().axes[0].containers) == len(of_heads.draw().axes[0].containers) == 3
+
+
 def test_closed_chains_are_those_that_read_counts_and_query() -> None:
     assert [name for name in ("counts", "ccmc-fit", "context-logit-closed: + counts") if not closed(name)] == []
     assert not any(closed(name) for name in (MODEL, "in-context-bigram", "suffix", "unigram-cache", "bigram"))
@@ -280,6 +303,9 @@ def test_rungs_add_up() -> None:
         ({"chains": ["ccmc-mixture"]}, "no such one"),
         ({"chains": ["bigram"]}, "no such one"),
         ({"statistics": ["counts", "counts"]}, "named twice"),
+        ({"heads": ["pccmc-fitt"]}, "pccmc-fit"),
+        ({"head_nulls": ["count"]}, "counts"),
+        ({"head_shares": [0.0]}, "above 0"),
         ({"repetitions": 1}, "greater than or equal to 2"),
     ],
 )

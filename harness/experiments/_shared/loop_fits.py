@@ -29,8 +29,8 @@ from harness.data.texts import LocalVocabulary
 from harness.experiments._shared.continuations import Continuation, read_continuations
 from harness.experiments._shared.head_fits import fit_layers, named_receiver
 from harness.experiments._shared.head_scores import compare_text
-from harness.experiments.in_the_loop.mean_rows import MeanRows
-from harness.experiments.in_the_loop.settings import LEADER
+from harness.experiments._shared.loop_rules import LEADER
+from harness.experiments._shared.mean_rows import MeanRows
 from harness.measures.head_kinds import PATTERNS, kind_of
 from harness.measures.head_patterns import PatternSums
 from harness.runs.units import Work
@@ -84,7 +84,7 @@ def fit(work: Work) -> pd.DataFrame:
     s = work.settings
     work.progress(0.0, "loading the model")
     model = loading.model_of(work.local)
-    rows = Rows(experiment="in-the-loop", model=s["model"], revision=s["revision"], split="train", seed=s["seed"])
+    rows = Rows(experiment=s["experiment"], model=s["model"], revision=s["revision"], split="train", seed=s["seed"])
     train = read_texts(work, "train")
     fitting, choosing = divided(train, s["choosing"], s["seed"])
     vocabulary = LocalVocabulary(tokens for _, tokens in train)

@@ -15,8 +15,8 @@ from harness.attention.loop_running import Replacement
 from harness.attention.loop_store import read_arrays, static_of, terms_of, wants_sides
 from harness.attention.loop_terms import LoopTerms, MeanOutput, TokenRows, uniform
 from harness.attention.replace import replace
-from harness.experiments.in_the_loop.mean_rows import mean_row_terms
-from harness.experiments.in_the_loop.settings import LEADER, MEAN_OUTPUT, MEAN_ROW, UNIFORM
+from harness.experiments._shared.loop_rules import LEADER, MEAN_OUTPUT, MEAN_ROW, UNIFORM
+from harness.experiments._shared.mean_rows import mean_row_terms
 
 Head = tuple[int, int]
 ALONE = "alone.json"
