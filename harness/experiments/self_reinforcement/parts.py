@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
+from harness.core.once import once
 from harness.core.records import Interval
 from harness.core.rows import MODEL
 from harness.experiments.self_reinforcement.curves import ALL, FIRST, POSITIONS
@@ -106,8 +107,16 @@ class Part:
 
     def mean(self, metric: str, arm: str, kind: str, preamble: int, k: int = -1, position: str = ALL) -> Interval:
         """The mean over held-out prompts, with its interval over groups."""
-        found = self.cell(metric, arm, kind, preamble, k, position)
-        return NOT_MEASURED if found is None else group_mean(found["value"], found["group"]).interval()
+        key = (metric, arm, kind, preamble, k, position)
+        if key not in self._means:
+            found = self.cells.get(key)
+            made = NOT_MEASURED if found is None else group_mean(found["value"], found["group"]).interval()
+            self._means[key] = made
+        return self._means[key]
+
+    @cached_property
+    def _means(self) -> dict[Key, Interval]:
+        return {}  # tables, answers and figures show the same means
 
     def curve(self, arm: str, kind: str, preamble: int) -> list[Interval]:
         """The mean probability of k = 0 .. K."""
@@ -197,6 +206,7 @@ def closed(arm: str) -> bool:
     return one is not None and not one.open and set(one.sees) <= {"counts", "query"} and "counts" in one.sees
 
 
+@once
 def parts(rows: pd.DataFrame) -> list[Part]:
     """Every model of the rows, in their order.
 
