@@ -70,7 +70,7 @@ def _model(found: list[Part]) -> Table:
         [
             *lead.columns,
             Column("sentence", left=True),
-            Column("k = 0"),
+            Column("k = 0", priority=2),
             Column("k = 1"),
             Column(f"k = {last}"),
             Column("per doubling", signed=True),
