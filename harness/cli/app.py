@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import docs as cli_docs
+from harness.cli import explain as cli_explain
 from harness.cli import heads as cli_heads
 from harness.cli import lists as cli_lists
 from harness.cli import lm_eval as cli_lm_eval
@@ -218,6 +219,7 @@ def verdicts(
     print_tables([table], format_)
 
 
+cli_explain.register(app)
 cli_results.register(app)
 cli_heads.register(app)
 cli_new.register(app)

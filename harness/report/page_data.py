@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -58,6 +58,22 @@ def head_table(rows: pd.DataFrame) -> dict[str, Any] | None:
     }
 
 
+def _prompts(table: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
+    """(model, prompt) -> its tokens; walks of surrogates do not repeat them."""
+    known = table[table["prompt_tokens"].notna()].drop_duplicates(["model", "prompt"])
+    columns = [known[name] for name in ("model", "prompt", "prompt_tokens")]
+    return {
+        (str(model), str(prompt)): [int(token) for token in ids] for model, prompt, ids in zip(*columns, strict=True)
+    }
+
+
+def _source(row: Mapping[Any, Any]) -> str:
+    """Who wrote a continuation: a surrogate with its rung, law and start, where it has them."""
+    rung, law, start = (None if pd.isna(row.get(name)) else row[name] for name in ("rung", "law", "t0"))
+    said = [str(row["source"]), rung, law and f"{law} law", start and f"from token {int(start)}"]
+    return ", ".join(part for part in said if part)
+
+
 def viewer(run: Run) -> dict[str, Any] | None:
     """Held-out continuations of model and surrogates, token by token, with the winners of each.
 
@@ -69,7 +85,9 @@ def viewer(run: Run) -> dict[str, Any] | None:
         return None
     table = table[(table["split"] == "held_out") & (table["source"] != "text")]  # given texts have no continuation
     table = table.sort_values(["experiment", "seed"], kind="stable")
-    table = table.drop_duplicates(["model", "strategy", "prompt", "source"])  # the first seed of each
+    which = [name for name in ("rung", "law", "t0") if name in table]
+    table = table.drop_duplicates(["model", "strategy", "prompt", "source", *which])  # the first seed of each
+    given = _prompts(table)
     named = {model["name"] for model in run.manifest["models"]}
     small = table[~table["model"].isin(named)]  # models that the run trained itself: a few prompts show them
     few = small[small["prompt"].isin(small["prompt"].drop_duplicates()[:FEW])]
@@ -93,8 +111,8 @@ def viewer(run: Run) -> dict[str, Any] | None:
                 "model": model,
                 "strategy": str(row["strategy"]),
                 "prompt": str(row["prompt"]),
-                "source": str(row["source"]),
-                "given": [number(model, int(token)) for token in row["prompt_tokens"]],
+                "source": _source(row),
+                "given": [number(model, token) for token in given.get((model, str(row["prompt"])), [])],
                 "made": [number(model, token) for token in continuation],
                 "wins": [index for index, token in enumerate(continuation) if token in winners],
                 "size": len(winners),

@@ -30,6 +30,8 @@ from harness.experiments.repetition.units import fold
 from harness.experiments.repetition.vectors import figures
 from harness.experiments.repetition.walks_kept import read_walks
 from harness.models.loading import load_model
+from harness.report.page import render_report
+from harness.report.page_data import viewer
 from harness.runs.units import Work
 from harness.surrogates.vocabulary.context_logit import ContextLogitSurrogate
 from harness.surrogates.vocabulary_base import ScoredText
@@ -89,6 +91,17 @@ def test_a_run_shows_one_walk_of_each_source(run: Any) -> None:
     known = {tuple(row[name] for name in names): row["continuation"] for row in every.fillna("").to_dict("records")}
     for row in walks.fillna("").to_dict("records"):
         assert (row["continuation"] == known[tuple(row[name] for name in names)]).all()
+
+
+def test_the_report_shows_walks_behind_their_prompts(run: Any) -> None:
+    shown = viewer(run)
+    assert shown is not None
+    own = {(one["prompt"], one["strategy"]): one["given"] for one in shown["texts"] if one["source"] == "model"}
+    walks = [one for one in shown["texts"] if one["source"] not in ("model", "unigram")]
+    assert own
+    assert any(one["source"].startswith("context-logit, counts, decoded law") for one in walks)
+    assert all(one["given"] == own[one["prompt"], one["strategy"]] != [] for one in walks)
+    assert "walks" in render_report([run])
 
 
 def test_every_prompt_is_judged_once_by_fits_that_did_not_see_its_group(run: Any) -> None:
