@@ -137,8 +137,9 @@ def with_chosen(rows: pd.DataFrame, chosen: Mapping[str, Chosen]) -> pd.DataFram
     more = []
     for name, step in ((CHOSEN, 0), *NEIGHBOURS.items()):
         wanted = {(model, fold): of for model, one in chosen.items() for fold, of in one.beside(step).items()}
-        keys = zip(ladder["model"], ladder["fold"], strict=True)
-        same = rung == pd.Series([wanted.get(key) for key in keys], index=ladder.index, dtype=object)
+        same = pd.Series(False, index=ladder.index)
+        for (model, fold), of in wanted.items():
+            same |= (ladder["model"] == model) & (ladder["fold"] == fold) & (rung == of)
         part = ladder[same if step == 0 else same & compared]
         named = {text: json.dumps({**of, "rung": name}, sort_keys=True) for text, of in conditions.items()}
         more.append(part.assign(condition=part["condition"].map(named).astype(rows["condition"].dtype)))
