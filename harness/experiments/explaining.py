@@ -23,6 +23,10 @@ PROMPTS = "prompts/repetition.yaml"
 STRATEGIES: tuple[Any, ...] = ("greedy", {"temperature": 0.7}, {"temperature": 1.0})
 LADDER = ("counts", "recency", "followed-by-1", "followed-by-2", "followed-by-3")
 NEUTRAL = ("\n", " the", ".", "a")
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+NULLS = ("counts", "mean-row")
+ARMS, CHOOSING = 1 + len(NULLS), 2
+"""Arms whose losses are measured, and texts of each strategy on which the best null is chosen."""
 LENGTH = 160
 """Tokens of a text that heads are read on."""
 FEWEST = 12
@@ -39,25 +43,25 @@ class Size:
         prompts: of which a third is held out.
         tokens: of a continuation.
         layers: whose heads are read and replaced, evenly spread.
-        alone_texts: on which single heads are replaced.
         repetitions: of a sentence.
+        texts: held-out ones of each strategy on which losses are measured.
     """
 
     prompts: int
     tokens: int
     layers: int
-    alone_texts: int
     repetitions: int
+    texts: int
 
 
 SIZES = (
-    Size(FEWEST, 32, 3, 1, 4),
-    Size(18, 48, 4, 1, 4),
-    Size(24, 64, 6, 1, 6),
-    Size(36, 96, 8, 1, 8),
-    Size(60, 96, 12, 2, 8),
-    Size(90, 128, 30, 2, 12),
-    Size(150, 128, 100, 3, 12),
+    Size(FEWEST, 32, 3, 4, 4),
+    Size(18, 48, 4, 4, 4),
+    Size(24, 64, 6, 6, 4),
+    Size(36, 96, 8, 8, 6),
+    Size(60, 96, 12, 8, 8),
+    Size(90, 128, 30, 12, 8),
+    Size(150, 128, 100, 12, 12),
 )
 
 
@@ -67,13 +71,12 @@ class Speed:
 
     Attributes:
         decoding, reading: seconds per token.
-        layers, heads: how many layers it has, and heads in each.
+        layers: how many it has.
     """
 
     decoding: float
     reading: float
     layers: int
-    heads: int
 
     def seconds(self, size: Size) -> float:
         """What a size takes, by estimate."""
@@ -82,9 +85,9 @@ class Speed:
         share = min(1.0, size.layers / self.layers)
         decoded = texts * size.tokens * self.decoding
         read = texts * length * self.reading * READ * share
-        alone = self.heads * min(size.layers, self.layers) * 2 * len(STRATEGIES) * size.alone_texts * length
+        lost = ARMS * len(SHARES) * 2 * len(STRATEGIES) * (size.texts + CHOOSING) * length * self.reading
         repeated = size.prompts * 16 * size.repetitions * self.reading * 20
-        return decoded + read + alone * self.reading + repeated + 60.0
+        return decoded + read + lost + repeated + 60.0
 
     def largest(self, seconds: float) -> Size:
         """The largest size that fits a time; the smallest one where none does."""
@@ -116,8 +119,7 @@ def measure(model: Any, tokenizer: Any) -> Speed:
         with torch.inference_mode():
             model(text, use_cache=False)
         reading.append((time.perf_counter() - begun) / text.shape[1])
-    layers = int(settings.num_hidden_layers)
-    return Speed(median(decoding), median(reading), layers, int(settings.num_attention_heads))
+    return Speed(median(decoding), median(reading), int(settings.num_hidden_layers))
 
 
 def neutral_context(tokenizer: Any, texts: Sequence[str]) -> str:
@@ -189,9 +191,9 @@ def config_of(model: str, prompts: list[dict[str, Any]], size: Size, layers: int
             },
             {
                 "kind": "in-the-loop", "layers": wanted, "surrogates": ["pccmc-weights"], "leaders": ["pccmc-weights"],
-                "sets": ["alone"], "shares": [0.05, 0.1, 0.25, 0.5, 0.75, 1.0], "generate": [],
-                "controls": [], "real_first_position": False, "training_texts": 2, "alone_texts": size.alone_texts,
-                "held_out_texts": 8, "max_length": LENGTH,
+                "sets": ["share"], "shares": list(SHARES), "generate": [], "nulls": list(NULLS),
+                "controls": [], "real_first_position": False, "training_texts": CHOOSING,
+                "held_out_texts": size.texts, "max_length": LENGTH,
             },
             {**_SELF, "length": 8 if size.repetitions < 8 else 16, "repetitions": size.repetitions, "neutral": neutral},
             {

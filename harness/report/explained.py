@@ -51,14 +51,14 @@ def _replaced(rows: pd.DataFrame) -> str:
     sets = part.best(part.leaders[0])
     cheap = [(one, part.mean(loop.LOST, one.order, one.condition)) for one in sets]
     fitting = [(one, lost) for one, lost in cheap if lost.value is not None and lost.value <= NATS]
-    total = {(layer, head) for metric, layer, head in part.alone if metric == "kl_alone"}
+    total = max((one.heads for one in sets), default=0)
     if not fitting:
         least = cheap[0] if cheap else None
         known = "" if least is None else f": {least[0].heads} cost {interval(least[1])}"
         return f"Heads: none of the sizes tried can be replaced by chains at {NATS:g} nats per token{known}."
     one, lost = max(fitting, key=lambda pair: pair[0].heads)
     return (
-        f"Heads: {one.heads} of {len(total)} that were read, layer 0 left out, can be replaced by chains at {NATS:g} "
+        f"Heads: {one.heads} of {total} outside layer 0 that were read can be replaced by chains at {NATS:g} "
         f"nats per token (they cost {interval(lost)})."
     )
 

@@ -76,13 +76,13 @@ def test_wrong_input_is_one_line(folder: Path, arguments: list[str], message: st
 
 
 def test_sizes_grow_and_the_largest_that_fits_is_taken() -> None:
-    speed = Speed(decoding=0.01, reading=0.001, layers=30, heads=9)
+    speed = Speed(decoding=0.01, reading=0.001, layers=30)
     seconds = [speed.seconds(size) for size in SIZES]
     assert seconds == sorted(seconds)
     for size, needed in zip(SIZES, seconds, strict=True):
         assert speed.largest(needed * 1.001) == size
     assert speed.largest(0.0) == SIZES[0]
-    assert Speed(0.02, 0.002, 30, 9).seconds(SIZES[3]) > 1.5 * seconds[3]
+    assert Speed(0.02, 0.002, 30).seconds(SIZES[3]) > 1.5 * seconds[3]
 
 
 def test_prompts_are_spread_over_the_file_and_configs_are_valid() -> None:

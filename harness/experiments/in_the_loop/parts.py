@@ -137,8 +137,8 @@ class Part:
         ]
 
     def best(self, order: str, without: bool = True) -> list[SetOf]:
-        """The sets that the headline is about: by harm done alone, or where that was not measured by KL of rows."""
-        return self.chosen(order, "alone", without) or self.chosen(order, without=without)
+        """The sets that the headline is about: by KL of rows, or where these were not made by harm done alone."""
+        return self.chosen(order, without=without) or self.chosen(order, "alone", without)
 
     def mean(self, metric: str, arm: str, condition: str) -> Interval:
         """The mean over held-out prompts, with its interval over groups."""

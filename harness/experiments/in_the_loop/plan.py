@@ -138,7 +138,7 @@ class _Planned:
         """The units that continue held-out prompts with heads replaced."""
         s, config, found = self.settings, self.config, []
         held_out = [prompt for prompt in self.request.prompts if prompt.split == "held_out"]
-        best = "alone" if "alone" in s.sets else "share"
+        best = "alone" if "alone" in s.sets and "share" not in s.sets else "share"
         for arm in dict.fromkeys([leader, *(s.nulls if s.generate_nulls else ())]):
             for strategy in config.generation.strategies:
                 resolved = resolve(strategy, self.model.defaults)

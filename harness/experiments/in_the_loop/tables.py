@@ -97,7 +97,7 @@ def _lost(found: list[Part]) -> Table:
 
 
 def _order(found: list[Part]) -> str:
-    alone = any(one.family == "alone" for part in found for one in part.sets.values())
+    alone = all(one.family == "alone" for part in found for order in part.leaders for one in part.best(order))
     return (
         "that change the next token least when replaced alone, on training texts that no fit reads"
         if alone
