@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from ccmc._data.checks import checked_prior, checked_ridge, checked_weight, pair_values
 from ccmc._data.compact import CompactRows
+from ccmc._data.html import table
 from ccmc._data.types import BoolArray, FloatArray, IntArray
 from ccmc._fit.problem import Problem
 from ccmc.chain import CCMC
@@ -100,6 +101,22 @@ class Fit:
             f"Fit({len(self.observations)} observations over {size} tokens, ridge={self.ridge:g}, "
             f"log_likelihood={self.log_likelihood:.6g}, {reached} after {self.iterations} passes, {determined})"
         )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        facts = [
+            ("observations", f"{len(self.observations):,}"),
+            ("tokens", f"{self.observations.contexts.vocab_size:,}"),
+            ("log likelihood", f"{self.log_likelihood:.6g} nats"),
+            ("passes", f"{self.iterations}" + ("" if self.converged else ", not converged")),
+            ("largest scaled gradient", f"{self.gradient_norm:.2g}"),
+            ("ridge", f"{self.ridge:g}"),
+            (
+                "identified",
+                "yes" if self.identifiability.identified else "no: see identifiability.components",
+            ),
+        ]
+        return table("Fit of a context-conditioned Markov chain", (), facts)
 
     def to_frame(self) -> pd.DataFrame:
         """The fitted numbers as a table, one row for each pair that occurs.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ccmc._data.html import table
 from ccmc._data.types import FloatArray
 from ccmc.chain import Chain
 from ccmc.equilibria import Equilibrium, Landscape
@@ -67,6 +68,17 @@ class Winners:
     def __repr__(self) -> str:
         others = f"{len(self.alternatives)} alternative{'' if len(self.alternatives) == 1 else 's'}"
         return f"Winners(tokens={self.tokens}, odds={self.odds:.3g}, settled={self.settled}, {others})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the winners, and the other sets that may win."""
+        rows = [
+            (f"{token}", f"{self.frequencies[token]:.3g}", f"{self.exponents[token]:.3g}")
+            for token in sorted(self.tokens, key=lambda token: -self.frequencies[token])
+        ]
+        others = "; ".join(f"{one.tokens}, odds {one.odds:.3g}" for one in self.alternatives[:3])
+        note = f"odds {self.odds:.3g}, {'settled' if self.settled else 'not settled'}"
+        note += f". Other sets: {others}" if others else ""
+        return table("Winner tokens", ("token", "frequency", "decay exponent"), rows, note)
 
     def to_frame(self) -> pd.DataFrame:
         """The predictions as a table, one row for each token of the prompt and each set that may win.

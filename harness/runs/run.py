@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from harness.core.records import Answer, Figure, Table
 from harness.core.rows import type_problems
 from harness.runs import reading
 from harness.runs.directory import MANIFEST, RunDirectory, find_runs
+
+PICTURES = 4
+"""Of a run, in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,21 @@ class Run:
         if problems := type_problems(found):
             raise UsageError(f"{self.path}: the rows are damaged: {problems[0]} (see: ccmc verify {self.path})")
         return _without_copies(found, (self.manifest.get("prompts") or {}).get("duplicates") or {})
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: what the run is, and its first pictures."""
+        done, planned = self.finished_units()
+        about = f"{self.name}: {self.state}, {done} of {planned} units"
+        folder = self.path / "plots"
+        drawn = sorted(folder.glob("*.svg"))[:PICTURES] if folder.is_dir() else []
+        pictures = "".join(
+            f'<img alt="{escape(file.stem)}" style="max-width:48%" '
+            f'src="data:image/svg+xml;base64,{b64encode(file.read_bytes()).decode()}">'
+            for file in drawn
+        )
+        models = ", ".join(str(one["name"]) for one in self.manifest.get("models", []))
+        said = [about, f"models: {models}" if models else "", str(self.path)]
+        return "<div>" + "".join(f"<p>{escape(one)}</p>" for one in said if one) + pictures + "</div>"
 
     @property
     def split(self) -> reading.Split:
