@@ -51,6 +51,7 @@ def test_runs_anywhere_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "quickstart" in complete_config("")
     assert {name for name, _ in complete_metric("kl")} == {
         "kl",
+        "kl_alone",
         "kl_position",
         "kl_weights",
         "kl_with_escape",
