@@ -9,6 +9,7 @@ from typing import Any
 import families
 import numpy as np
 import small_models
+import torch
 from float32 import in_float64
 
 from harness.attention.packing import listen_windows
@@ -76,3 +77,20 @@ def train(name: str, layers: Sequence[int], fits: Sequence[str] = (), more: Sequ
         for layer in wanted
     }
     return Trained(model, vocabulary, heads, observations, texts)
+
+
+def step_by_step(model: Any, ids: Any, prompt: int) -> torch.Tensor:
+    """Logits [T, K] of a text: a prompt in one pass, then token by token with a cache."""
+    tokens = torch.as_tensor(ids)[None]
+    with torch.inference_mode():
+        out = model(tokens[:, :prompt], use_cache=True)
+        parts = [out.logits[0]]
+        for t in range(prompt, len(ids)):
+            out = model(
+                tokens[:, t : t + 1],
+                past_key_values=out.past_key_values,
+                attention_mask=torch.ones(1, t + 1, dtype=torch.long),
+                position_ids=torch.tensor([[t]]),
+            )
+            parts.append(out.logits[0])
+    return torch.cat(parts)

@@ -20,7 +20,7 @@ from harness.stats.intervals import (
     check_level,
     check_same_length,
     checked_values,
-    resampled,
+    resampled_sums,
     too_few,
 )
 from harness.stats.joint import paired_spread, together, two_sample_spread
@@ -77,10 +77,11 @@ class Pooled:
         np.divide(self.numerators.sum() - self.numerators, rest, out=values, where=rest > 0)
         return values
 
-    def _draw(self, rows: np.ndarray) -> Floats:
-        below = self.denominators[rows].sum(axis=1)
-        drawn: Floats = self.numerators[rows].sum(axis=1) / np.where(below > 0, below, np.nan)
-        return drawn
+    def drawn(self, seed: int) -> Floats:
+        """[RESAMPLES] the value in draws of units; NaN where their denominators sum to 0."""
+        above, below = resampled_sums(np.stack([self.numerators, self.denominators], axis=1), seed).T
+        values: Floats = above / np.where(below > 0, below, np.nan)
+        return values
 
 
 def paired_pooled_difference(
@@ -112,7 +113,7 @@ def paired_pooled_difference(
     scale = np.abs(a.contributions()).max() + np.abs(b.contributions()).max()
     if np.ptp(a.contributions() - b.contributions()) <= _TINY * max(scale, 1e-300):
         return Interval(value, None, None, n, "all units are equal: resampling has no spread")
-    drawn = resampled(n, seed, lambda rows: a._draw(rows) - b._draw(rows))
+    drawn = a.drawn(seed) - b.drawn(seed)
     if np.isnan(drawn).any():
         return Interval(value, None, None, n, "in some resamples the denominators sum to 0")
     alone = together(level, figures)
@@ -148,7 +149,7 @@ def two_sample_difference(a: Pooled, b: Pooled, seed: int, level: float = 0.95, 
     variances = [float(np.var(s.contributions(), ddof=1)) / size for s, size in zip((a, b), sizes, strict=True)]
     if sum(variances) <= (_TINY * (abs(a.value) + abs(b.value))) ** 2:
         return Interval(value, None, None, n, "all units are equal: resampling has no spread")
-    one, other = resampled(sizes[0], seed, a._draw), resampled(sizes[1], seed + 1, b._draw)
+    one, other = a.drawn(seed), b.drawn(seed + 1)
     drawn = one - np.random.default_rng(seed + 2).permutation(other)
     if np.isnan(drawn).any():
         return Interval(value, None, None, n, "in some resamples the denominators sum to 0")

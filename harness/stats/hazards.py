@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.core.records import Interval
 from harness.stats.grouped import group_mean
-from harness.stats.intervals import FEWEST_UNITS, Floats, bootstrap_interval, too_few
+from harness.stats.intervals import Floats, interval_of_sums
 from harness.stats.position_model import base_rate, fit_position
 from harness.stats.proper import skill
 
@@ -166,20 +166,12 @@ def murphy_intervals(sums: Floats, seed: int = 0, level: float = 0.95) -> tuple[
         ValueError: no forecasts.
     """
     count, _, width = sums.shape
-    flat, few = sums.reshape(count, -1), too_few(count)
+    flat = sums.reshape(count, -1)
     if not sums[:, 0].sum() > 0:
         raise ValueError("a calibration needs forecasts")
 
-    def parts(rows: NDArray[np.int64]) -> Floats:
-        """[draws, 3] of resampled clusters."""
-        cells = (np.arange(len(rows))[:, None] * count + rows).ravel()
-        drawn = np.bincount(cells, minlength=len(rows) * count).reshape(len(rows), count).astype(np.float64)
-        return murphy((drawn @ flat).reshape(len(rows), 3, width))
-
     def interval(index: int) -> Interval:
-        if count < FEWEST_UNITS:
-            return Interval(float(murphy(flat.sum(axis=0).reshape(1, 3, width))[0, index]), None, None, count, few)
-        return bootstrap_interval(lambda rows: parts(rows)[:, index], count, seed, level)
+        return interval_of_sums(lambda found: murphy(found.reshape(-1, 3, width))[:, index], flat, seed, level)
 
     return interval(0), interval(1), interval(2)
 

@@ -170,7 +170,7 @@ def _pooled(numerators: Floats, denominators: Floats, seed: int, level: float) -
     scale = float(np.abs(numerators).sum() + abs(value) * total)
     if np.abs(excess).max() <= 1e-12 * scale:
         return Interval(value, None, None, n, "all units are equal: resampling has no spread")
-    sums = resampled(n, seed, lambda rows: np.stack([excess[rows].sum(axis=1), denominators[rows].sum(axis=1)], axis=1))
+    sums = resampled_sums(np.stack([excess, denominators], axis=1), seed)
     if (sums[:, 1] <= 1e-12 * total).any():
         return Interval(value, None, None, n, "in some resamples the denominators sum to 0")
     from scipy.special import ndtr, stdtrit
@@ -223,6 +223,52 @@ def _kept_draws(n: int, seed: int, pieces: tuple[int, ...]) -> tuple[NDArray[np.
     return made
 
 
+def resampled_sums(columns: Floats, seed: int) -> Floats:
+    """Sums over RESAMPLES draws of n units with replacement, the draws of `resampled`: [n, k] -> [RESAMPLES, k].
+
+    Args:
+        columns: [n, k], finite.
+        seed: of the resampling.
+    """
+    n = len(columns)
+    if n * RESAMPLES > _DRAWS_KEPT:
+        return np.concatenate([_times(drawn) @ columns for drawn in _draws(n, seed, chunks(n))])
+    sums: Floats = _kept_times(n, seed) @ columns
+    return sums
+
+
+@lru_cache(maxsize=4)
+def _kept_times(n: int, seed: int) -> Floats:
+    """How often every draw holds each unit: [RESAMPLES, n]."""
+    found = np.concatenate([_times(drawn) for drawn in _draws(n, seed, chunks(n))])
+    found.flags.writeable = False
+    return found
+
+
+def _times(drawn: NDArray[np.int64]) -> Floats:
+    """[draws, n] indices -> how often each of the n units is among them."""
+    cells = (np.arange(len(drawn))[:, None] * drawn.shape[1] + drawn).ravel()
+    return np.bincount(cells, minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+
+
+def interval_of_sums(
+    statistic: Callable[[Floats], Floats], columns: Floats, seed: int, level: float = 0.95
+) -> Interval:
+    """As `bootstrap_interval`, of a statistic that reads sums over units alone.
+
+    Args:
+        statistic: sums [draws, k] -> [draws].
+        columns: [n, k] what is summed, finite.
+        seed: of the resampling.
+        level: nominal coverage.
+    """
+    n, total = len(columns), columns.sum(axis=0)
+    value = float(statistic(total[None])[0])
+    if n < FEWEST_UNITS:
+        return Interval(value, None, None, n, too_few(n))
+    return _bootstrapped(value, statistic(resampled_sums(columns, seed)), statistic(total - columns), n, level)
+
+
 def bootstrap_interval(
     statistic: Callable[[NDArray[np.int64]], Floats], n: int, seed: int, level: float = 0.95
 ) -> Interval:
@@ -240,6 +286,11 @@ def bootstrap_interval(
     replicates = resampled(n, seed, statistic)
     kept = ~np.eye(n, dtype=np.bool_)
     jackknife = statistic(np.broadcast_to(np.arange(n), (n, n))[kept].reshape(n, n - 1))
+    return _bootstrapped(value, replicates, jackknife, n, level)
+
+
+def _bootstrapped(value: float, replicates: Floats, jackknife: Floats, n: int, level: float) -> Interval:
+    """The BCa interval of what is not NaN."""
     replicates, jackknife = replicates[~np.isnan(replicates)], jackknife[~np.isnan(jackknife)]
     if np.ptp(replicates) <= 1e-12:
         return Interval(value, None, None, n, "resampling has no spread")

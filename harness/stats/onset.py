@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from harness.core.records import Interval
-from harness.stats.intervals import Floats, bootstrap_interval
+from harness.stats.intervals import Floats, interval_of_sums
 
 
 def crossings(places: Floats, means: Floats, share: float = 0.5) -> Floats:
@@ -68,11 +68,12 @@ def onset_interval(
     if any(np.isnan(crossings(at, one.sum(0) / sizes.sum())) for one in sums):
         return Interval(None, None, None, number, f"does not fall to half by {at[-1]:g}")
 
-    def statistic(rows: NDArray[np.int64]) -> Floats:
-        below = sizes[rows].sum(-1)[..., None]
-        found = [crossings(at, one[rows].sum(-2) / below) for one in sums]
+    def statistic(drawn: Floats) -> Floats:
+        """Sums of every source at each place, then the number of units."""
+        means = drawn[:, :-1].reshape(len(drawn), len(sums), len(at)) / drawn[:, -1:, None]
+        found = [crossings(at, means[:, place]) for place in range(len(sums))]
         kept = [np.where(np.isnan(one), at[-1], one) for one in found]
         result: Floats = kept[0] if minus is None else kept[0] - kept[1]
         return result
 
-    return bootstrap_interval(statistic, number, seed)
+    return interval_of_sums(statistic, np.column_stack([*sums, sizes]), seed)

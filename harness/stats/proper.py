@@ -130,8 +130,9 @@ def euclidean(a: ArrayLike, b: ArrayLike, scale: ArrayLike) -> Floats:
     wrong = np.flatnonzero(~(np.isfinite(unit) & (unit > 0)))
     if wrong.size:
         raise ValueError(f"scale[{wrong[0]}] is {unit[wrong[0]]}; a component without spread cannot be scaled by it")
-    difference = (x[:, None, :] - y[None, :, :]) / unit
-    distance: Floats = np.sqrt((difference**2).sum(axis=-1))
+    from scipy.spatial.distance import cdist
+
+    distance: Floats = cdist(x / unit, y / unit)
     return distance
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from harness.core.records import Interval
 from harness.stats.intervals import (
     Floats,
-    bootstrap_interval,
     check_level,
     check_same_length,
     checked_values,
+    interval_of_sums,
 )
 
 
@@ -42,13 +42,12 @@ def recovered_interval(gains: ArrayLike, rooms: ArrayLike, seed: int, level: flo
     if n == 0:
         return Interval(None, None, None, 0, "no units")
 
-    def statistic(rows: NDArray[np.int64]) -> Floats:
-        """[draws]; NaN where the mean room is not positive."""
-        bottom = b[rows].mean(axis=-1)
-        ratio: Floats = np.full(bottom.shape, np.nan)
-        np.divide(a[rows].mean(axis=-1), bottom, out=ratio, where=bottom > 0)
+    def statistic(sums: Floats) -> Floats:
+        """[draws]; NaN where there is no room."""
+        ratio: Floats = np.full(len(sums), np.nan)
+        np.divide(sums[:, 0], sums[:, 1], out=ratio, where=sums[:, 1] > 0)
         return ratio
 
     if b.mean() <= 0:
         return Interval(None, None, None, n, "there is no room between floor and ceiling")
-    return bootstrap_interval(statistic, n, seed, level)
+    return interval_of_sums(statistic, np.stack([a, b], axis=1), seed, level)

@@ -18,9 +18,9 @@ import numpy as np
 from ccmc import BaseTransition, ContextLogit
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
+from harness.experiments._shared.ladder import rungs, split
 from harness.experiments._shared.weights import folder_of_weights, unit_records
 from harness.experiments.repetition.opened import Opened
-from harness.experiments.repetition.settings import rungs, split
 from harness.experiments.repetition.units import LOGITS, make
 from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished

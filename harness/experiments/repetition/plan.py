@@ -9,9 +9,10 @@ from harness.core import registry
 from harness.core.seeds import derive_seed
 from harness.data.splits import Fold, folds_of, spread
 from harness.experiments._shared.continuations import Model, continuation_unit, local
+from harness.experiments._shared.ladder import rungs, split
 from harness.experiments.experiment import Request
 from harness.experiments.repetition.experiment import RepetitionExperiment
-from harness.experiments.repetition.settings import COUNTED, READ_OFF, rungs, split
+from harness.experiments.repetition.settings import COUNTED, READ_OFF
 from harness.experiments.repetition.training_walks import LADDER, LAW
 from harness.experiments.repetition.unseen import check_unseen, with_joint_fits
 from harness.runs.units import Unit

@@ -23,10 +23,11 @@ import pandas as pd
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import Continuation
+from harness.experiments._shared.ladder import rungs
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.regime_logit import RegimeSurrogate
 from harness.experiments.repetition.scores import laws_along
-from harness.experiments.repetition.settings import ON_POLICY, REGIMES, other_rungs, rungs
+from harness.experiments.repetition.settings import ON_POLICY, REGIMES, other_rungs
 from harness.experiments.repetition.units import make, one_step, walk
 from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ccmc.context_logit import statistics_weights
 from harness.config.decoding import OPTIONS
 from harness.config.strict import Growing, Strict
 from harness.core import registry
 from harness.core.errors import nearest
+from harness.experiments._shared.ladder import checked_ladder, rungs, split, statistics_of
 from harness.experiments._shared.settings import known_surrogates
 from harness.experiments.repetition.bigrams import BIGRAM
 from harness.experiments.repetition.margins import AT, MARGINS
@@ -182,7 +182,7 @@ class Repetition(Growing):
     @field_validator("statistics")
     @classmethod
     def _statistics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _ladder(value)
+        return checked_ladder(value)
 
     @field_validator("alternatives")
     @classmethod
@@ -190,7 +190,7 @@ class Repetition(Growing):
         for name, ladder in value.items():
             if name in ("", ON_POLICY, REGIMES):
                 raise ValueError(f"an alternative cannot be called {name!r}")
-            _ladder(ladder)
+            checked_ladder(ladder)
         return value
 
     @field_validator("neutral")
@@ -253,19 +253,10 @@ class Repetition(Growing):
 
     @model_validator(mode="after")
     def _with_embeddings(self) -> Repetition:
-        every = [name for ladder in (self.statistics, *self.alternatives.values()) for e in ladder for name in split(e)]
+        every = [name for ladder in (self.statistics, *self.alternatives.values()) for name in statistics_of(ladder)]
         if "similarity" in every and self.base != "model":
             raise ValueError(f"similarity reads the model's embeddings: it needs base: model, not {self.base}")
         return self
-
-
-def _ladder(value: tuple[str, ...]) -> tuple[str, ...]:
-    """A ladder whose statistics there are, each once."""
-    names = [name for entry in value for name in split(entry)]
-    statistics_weights(names)
-    if len(set(names)) < len(names):
-        raise ValueError(f"a statistic is named twice: {', '.join(names)}")
-    return value
 
 
 def _is_strategy(name: str) -> bool:
@@ -276,21 +267,6 @@ def _is_strategy(name: str) -> bool:
     except ValueError:
         return False
     return name in ("greedy", ",".join(given), ",".join(["greedy", *given])) and bool(name)
-
-
-def split(entry: str) -> list[str]:
-    """The statistics of one entry of the ladder."""
-    return [name.strip() for name in entry.split("+")]
-
-
-def rungs(statistics: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Name of each rung, which is what it adds -> all its statistics."""
-    found: dict[str, tuple[str, ...]] = {}
-    so_far: tuple[str, ...] = ()
-    for entry in statistics:
-        so_far = (*so_far, *split(entry))
-        found[" + ".join(split(entry))] = so_far
-    return found
 
 
 ON_POLICY, REGIMES = "on policy", "two regimes"

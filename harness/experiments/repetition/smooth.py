@@ -19,10 +19,10 @@ import pandas as pd
 
 from ccmc import BaseTransition, ContextLogit
 from harness.data.texts import FloatArray
+from harness.experiments._shared.ladder import rungs
 from harness.experiments.repetition.kept import KeptFit, kept
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.scores import read_scored
-from harness.experiments.repetition.settings import rungs
 from harness.experiments.repetition.units import one_step, walk
 from harness.experiments.repetition.unseen import LAW, NEAREST, SMOOTH
 from harness.experiments.repetition.walks_kept import keep_walks

@@ -18,12 +18,13 @@ import pandas as pd
 from harness.core import registry
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
+from harness.experiments._shared.ladder import rungs, statistics_of
 from harness.experiments.repetition.bigrams import BIGRAM
 from harness.experiments.repetition.hazards import FoldHazards
 from harness.experiments.repetition.kept import KeptFit, keep
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.scores import one_law
-from harness.experiments.repetition.settings import BASE, NO_BASE, left_out, rungs, split
+from harness.experiments.repetition.settings import BASE, NO_BASE, left_out
 from harness.experiments.repetition.training_walks import TrainingWalks
 from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
@@ -47,7 +48,7 @@ def fold(work: Work) -> pd.DataFrame:
     without = left_out(tuple(s["statistics"]), bool(names)) if s.get("removed") else {}
     total = len(plan) + len(without)
     if set(LOGITS) & set(s["surrogates"]):
-        opened.compute_contexts([name for entry in s["statistics"] for name in split(entry)])
+        opened.compute_contexts(statistics_of(s["statistics"]))
     before: dict[tuple[str, str], Mapping[str, float]] = {}
     for index, (law, name, rung, statistics) in enumerate(plan):
         label = f"{name}, {rung}" if rung else name

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ccmc.context_logit import statistics_weights
 from harness.config.strict import Growing
 from harness.core import registry
+from harness.experiments._shared.ladder import checked_ladder
 from harness.experiments._shared.loop_rules import CONTROLS
 from harness.experiments._shared.settings import known_surrogates
 
@@ -142,11 +142,7 @@ class SelfReinforcement(Growing):
     @field_validator("statistics")
     @classmethod
     def _statistics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = [name for entry in value for name in split(entry)]
-        statistics_weights(names)
-        if len(set(names)) < len(names):
-            raise ValueError(f"a statistic is named twice: {', '.join(names)}")
-        return value
+        return checked_ladder(value)
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -155,18 +151,3 @@ class SelfReinforcement(Growing):
                 f"{sorted(both)[0]!r} is among the surrogates and the chains: rows could not tell them apart"
             )
         return self
-
-
-def split(entry: str) -> list[str]:
-    """The statistics of one entry of the ladder."""
-    return [name.strip() for name in entry.split("+")]
-
-
-def rungs(statistics: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Name of each rung, which is what it adds -> all its statistics."""
-    found: dict[str, tuple[str, ...]] = {}
-    so_far: tuple[str, ...] = ()
-    for entry in statistics:
-        so_far = (*so_far, *split(entry))
-        found[" + ".join(split(entry))] = so_far
-    return found

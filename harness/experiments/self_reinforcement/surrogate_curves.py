@@ -20,10 +20,11 @@ from harness.core.seeds import derive_seed
 from harness.data.texts import FloatArray, LocalVocabulary, Text
 from harness.experiments._shared.continuations import Continuation
 from harness.experiments._shared.fidelity_rows import add_facts
+from harness.experiments._shared.ladder import rungs, statistics_of
 from harness.experiments.self_reinforcement.curves import add_curve
 from harness.experiments.self_reinforcement.model_curves import rows_of
 from harness.experiments.self_reinforcement.sentences import Repeated, repeated_texts, training_texts
-from harness.experiments.self_reinforcement.settings import LOGITS, rungs, split
+from harness.experiments.self_reinforcement.settings import LOGITS
 from harness.runs.units import Work
 from harness.surrogates.base import Ingredients
 from harness.surrogates.make import make
@@ -151,7 +152,7 @@ def _add_vocabulary(
 ) -> None:
     """Rows of the surrogates over the whole vocabulary."""
     s = work.settings
-    names = statistics_weights([name for entry in s["statistics"] for name in split(entry)])
+    names = statistics_weights(statistics_of(s["statistics"]))
     observations = VocabularyObservations(scored, RAW, {BASE: base}, base.vocab_size)
     read = [ScoredText(text.prompt, text.group, 0, text.tokens, text.first, {}) for text in texts]
     if set(LOGITS) & set(s["surrogates"]):  # statistics of all rungs at once: each reads some of them

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+
 import pandas as pd
 
 from harness.core.records import Cell, Column, Table
@@ -128,23 +131,17 @@ def _theory(found: list[Part]) -> Table:
 
 def _arms(found: list[Part]) -> Table:
     lead, body = _leading(found), []
-    for part in found:
-        for kind in part.kinds:
-            for preamble in part.preambles:
-                for arm in part.arms:
-                    if not part.measured(arm, kind, preamble):
-                        continue
-                    own = arm == MODEL
-                    last = part.last
-                    body.append(
-                        [
-                            *lead.cells((part.model,)), kind, preamble, arm, part.mean(P, arm, kind, preamble, 1),
-                            part.mean(P, arm, kind, preamble, last), part.mean(SLOPE, arm, kind, preamble),
-                            None if own else part.against_model(SLOPE, arm, kind, preamble),
-                            None if own else part.mean_distance(arm, kind, preamble),
-                            part.mean(WINS, arm, kind, preamble, last),
-                        ]
-                    )  # fmt: skip
+    for part, kind, preamble, arm in _every_curve(found):
+        own = arm == MODEL
+        body.append(
+            [
+                *lead.cells((part.model,)), kind, preamble, arm, part.mean(P, arm, kind, preamble, 1),
+                part.mean(P, arm, kind, preamble, part.last), part.mean(SLOPE, arm, kind, preamble),
+                None if own else part.against_model(SLOPE, arm, kind, preamble),
+                None if own else part.mean_distance(arm, kind, preamble),
+                part.mean(WINS, arm, kind, preamble, part.last),
+            ]
+        )  # fmt: skip
     return Table(
         "self-reinforcement.arms",
         f"Which surrogate has the curve of {lead.same}?",
@@ -166,6 +163,14 @@ def _arms(found: list[Part]) -> Table:
     )
 
 
+def _every_curve(found: list[Part]) -> Iterator[tuple[Part, str, int, str]]:
+    """Part, kind of sentence, preamble and arm of all that were measured."""
+    for part in found:
+        for kind, preamble, arm in product(part.kinds, part.preambles, part.arms):
+            if part.measured(arm, kind, preamble):
+                yield part, kind, preamble, arm
+
+
 def _closed(found: list[Part]) -> str:
     names = [arm for arm in found[0].arms if closed(arm)]
     if not names:
@@ -175,18 +180,15 @@ def _closed(found: list[Part]) -> str:
 
 def _positions(found: list[Part]) -> Table:
     lead, body = _leading(found), []
-    for part in found:
-        for kind in part.kinds:
-            for preamble in part.preambles:
-                for arm in part.arms:
-                    for position in ordered_positions(part) if part.measured(arm, kind, preamble) else []:
-                        body.append(
-                            [
-                                *lead.cells((part.model,)), kind, preamble, arm, position,
-                                *(part.mean(P, arm, kind, preamble, k, position) for k in (0, 1, part.last)),
-                                part.mean(SLOPE, arm, kind, preamble, position=position),
-                            ]
-                        )  # fmt: skip
+    for part, kind, preamble, arm in _every_curve(found):
+        for position in ordered_positions(part):
+            body.append(
+                [
+                    *lead.cells((part.model,)), kind, preamble, arm, position,
+                    *(part.mean(P, arm, kind, preamble, k, position) for k in (0, 1, part.last)),
+                    part.mean(SLOPE, arm, kind, preamble, position=position),
+                ]
+            )  # fmt: skip
     return Table(
         "self-reinforcement.positions",
         f"Where in the sentence does the probability rise? {lead.same}",
@@ -209,17 +211,14 @@ def _positions(found: list[Part]) -> Table:
 
 def _curves(found: list[Part]) -> Table:
     lead, body = _leading(found), []
-    for part in found:
-        for kind in part.kinds:
-            for preamble in part.preambles:
-                for arm in part.arms:
-                    for k in range(part.last + 1) if part.measured(arm, kind, preamble) else ():
-                        body.append(
-                            [
-                                *lead.cells((part.model,)), kind, preamble, arm, k,
-                                *(part.mean(metric, arm, kind, preamble, k) for metric in (P, LOG_P, WINS)),
-                            ]
-                        )  # fmt: skip
+    for part, kind, preamble, arm in _every_curve(found):
+        for k in range(part.last + 1):
+            body.append(
+                [
+                    *lead.cells((part.model,)), kind, preamble, arm, k,
+                    *(part.mean(metric, arm, kind, preamble, k) for metric in (P, LOG_P, WINS)),
+                ]
+            )  # fmt: skip
     return Table(
         "self-reinforcement.curves",
         f"The curves of {lead.same} and of its surrogates",

@@ -12,7 +12,7 @@ import pytest
 import small_models
 import torch
 from float32 import FLOAT64
-from loop_models import SCALES
+from loop_models import SCALES, step_by_step
 
 from harness.attention import capture
 from harness.attention.capture import attention_modules
@@ -62,23 +62,6 @@ def made(kind: str, model: Any) -> Intervention:
         return Penalty(kind)  # type: ignore[arg-type]
     some = {0: [1, 4], 1: None}
     return {"counts": Counts(every), "counts of some heads": Counts(some), "recency": Recency(every)}[kind]
-
-
-def step_by_step(model: Any, ids: Any, prompt: int) -> torch.Tensor:
-    """Logits [T, K] of a text: a prompt in one pass, then token by token with a cache."""
-    tokens = torch.as_tensor(ids)[None]
-    with torch.inference_mode():
-        out = model(tokens[:, :prompt], use_cache=True)
-        parts = [out.logits[0]]
-        for t in range(prompt, len(ids)):
-            out = model(
-                tokens[:, t : t + 1],
-                past_key_values=out.past_key_values,
-                attention_mask=torch.ones(1, t + 1, dtype=torch.long),
-                position_ids=torch.tensor([[t]]),
-            )
-            parts.append(out.logits[0])
-    return torch.cat(parts)
 
 
 def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:

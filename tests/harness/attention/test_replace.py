@@ -10,7 +10,7 @@ import pytest
 import small_models
 import torch
 from float32 import FLOAT64
-from loop_models import SCALES, Trained, train
+from loop_models import SCALES, Trained, step_by_step, train
 
 from harness.attention.capture import attention_modules
 from harness.attention.loop_terms import EXACT, LoopTerms
@@ -55,23 +55,6 @@ def padded(texts: list[Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
     largest = float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=FLOAT64 * max(largest, 1.0))
-
-
-def step_by_step(model: Any, ids: Any, prompt: int) -> torch.Tensor:
-    """Logits [T, K] of a text: a prompt in one pass, then token by token with a cache."""
-    tokens = torch.as_tensor(ids)[None]
-    with torch.inference_mode():
-        out = model(tokens[:, :prompt], use_cache=True)
-        parts = [out.logits[0]]
-        for t in range(prompt, len(ids)):
-            out = model(
-                tokens[:, t : t + 1],
-                past_key_values=out.past_key_values,
-                attention_mask=torch.ones(1, t + 1, dtype=torch.long),
-                position_ids=torch.tensor([[t]]),
-            )
-            parts.append(out.logits[0])
-    return torch.cat(parts)
 
 
 @pytest.mark.parametrize("name", NAMES)

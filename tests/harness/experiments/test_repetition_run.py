@@ -19,13 +19,14 @@ from ccmc import BaseTransition, ContextLogit
 from harness.config.load import shipped_configs
 from harness.core.errors import UsageError
 from harness.core.rows import completed
+from harness.experiments._shared.ladder import rungs
 from harness.experiments.repetition.choosing import choose_rungs
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.parts import parts
 from harness.experiments.repetition.plan import _of_surrogates, _refinements
 from harness.experiments.repetition.refinements import walked
 from harness.experiments.repetition.scores import decoded, read_scored
-from harness.experiments.repetition.settings import LADDER, Repetition, left_out, other_rungs, rungs
+from harness.experiments.repetition.settings import LADDER, Repetition, left_out, other_rungs
 from harness.experiments.repetition.units import fold
 from harness.experiments.repetition.vectors import figures
 from harness.experiments.repetition.walks_kept import read_walks

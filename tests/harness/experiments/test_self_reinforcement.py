@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from ccmc import CCMC
 from harness.core.rows import MODEL, Rows
 from harness.data.texts import LocalVocabulary
+from harness.experiments._shared.ladder import rungs
 from harness.experiments.self_reinforcement.answers import answers
 from harness.experiments.self_reinforcement.curves import add_curve, places
 from harness.experiments.self_reinforcement.figures import figures
 from harness.experiments.self_reinforcement.model_curves import log_along
 from harness.experiments.self_reinforcement.parts import AGAINST, UNDECIDED, WITHIN, closed, parts
 from harness.experiments.self_reinforcement.sentences import Repeated
-from harness.experiments.self_reinforcement.settings import SelfReinforcement, rungs
+from harness.experiments.self_reinforcement.settings import SelfReinforcement
 from harness.experiments.self_reinforcement.surrogate_curves import chain_along
 from harness.experiments.self_reinforcement.tables import tables
 from harness.experiments.self_reinforcement.theory import doublings, largest_slope, slope_of, steepest
