@@ -83,7 +83,7 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
     for name in heads:
         if name not in known:
             raise UsageError(f"--head {name!r}: the run has no such head{nearest(name, known)}")
-    rows = run.rows
+    rows = run.of("heads")
     texts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for (model, strategy, prompt), own in table.groupby(["model", "strategy", "prompt"], sort=False):

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from harness.analysis.pivot import pivots, run_names
 from harness.core import registry
 from harness.core.errors import UsageError, one_line
@@ -78,7 +80,7 @@ def _section(run: Run, name: str, index: int) -> Section:
         drawn = figures(run.split, run.trajectories)
     problems += [str(one.message) for one in caught]
     texts = viewer(run)
-    heads, attention = head_table(run.rows), page_data(run)
+    heads, attention = head_table(pd.concat([part for _, part in run.split] or [run.rows])), page_data(run)
     done, _ = run.finished_units()
     labels = {unit["key"]: unit["label"] for unit in run.manifest["units"]}
     return Section(
@@ -115,7 +117,7 @@ def render_report(runs: Sequence[Run]) -> str:
     if not runs:
         raise UsageError("report: at least one run is needed")
     sections = [_section(run, name, i) for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))]
-    used = sorted({name for run in runs for name in run.rows["metric"].unique()})
+    used = sorted({name for run in runs for _, part in run.split for name in part["metric"].unique()})
     return render(
         "report.html.j2",
         sections=sections,

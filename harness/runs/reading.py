@@ -13,6 +13,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+import numpy as np
+import pandas as pd
+
 from harness.core import registry, style
 from harness.core.errors import StorageError, one_line
 from harness.core.format import file_safe
@@ -57,8 +60,19 @@ def _made(kind: str, what: str, make: Callable[[], Iterable[T]]) -> tuple[tuple[
 
 def split(rows: pd.DataFrame) -> Split:
     """(kind, its rows) of every declared experiment that the rows come from, in their declared order."""
-    present = set(rows["experiment"].dropna().unique())
-    return [(kind, settle(rows[rows["experiment"] == kind])) for kind in registry.experiments() if kind in present]
+    quick = _shared_texts(rows)
+    present = set(quick["experiment"].dropna().unique())
+    return [(kind, settle(quick[quick["experiment"] == kind])) for kind in registry.experiments() if kind in present]
+
+
+def _shared_texts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows whose texts are Python's, each kept once: selecting rows copies references, not characters."""
+    made = {}
+    for name in rows.columns:
+        if isinstance(rows[name].dtype, pd.StringDtype):
+            codes, values = pd.factorize(rows[name])
+            made[name] = pd.Series(np.append(values.to_numpy(dtype=object), np.nan)[codes], rows.index, dtype=object)
+    return rows.assign(**made)
 
 
 def _parts(rows: pd.DataFrame | Split) -> Split:

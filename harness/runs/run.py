@@ -81,6 +81,10 @@ class Run:
             found = self.__dict__["_split"] = reading.split(self.rows)
         return found
 
+    def of(self, kind: str) -> pd.DataFrame:
+        """The rows of one experiment, which are not to be changed; none where the run has none."""
+        return next((part for name, part in self.split if name == kind), self.rows[:0])
+
     @property
     def trajectories(self) -> pd.DataFrame:
         """Continuations of the model and of the surrogates."""

@@ -14,7 +14,7 @@ No interval is better than a made-up one: below 5 units, or where resampling sho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -230,16 +230,18 @@ def resampled_sums(columns: Floats, seed: int) -> Floats:
         columns: [n, k], finite.
         seed: of the resampling.
     """
-    n = len(columns)
+    return np.concatenate([times @ columns for times in times_drawn(len(columns), seed)])
+
+
+def times_drawn(n: int, seed: int) -> Iterable[Floats]:
+    """How often each of n units is in each of RESAMPLES draws, those of `resampled`: pieces [draws, n]."""
     if n * RESAMPLES > _DRAWS_KEPT:
-        return np.concatenate([_times(drawn) @ columns for drawn in _draws(n, seed, chunks(n))])
-    sums: Floats = _kept_times(n, seed) @ columns
-    return sums
+        return (_times(drawn) for drawn in _draws(n, seed, chunks(n)))
+    return (_kept_times(n, seed),)
 
 
 @lru_cache(maxsize=4)
 def _kept_times(n: int, seed: int) -> Floats:
-    """How often every draw holds each unit: [RESAMPLES, n]."""
     found = np.concatenate([_times(drawn) for drawn in _draws(n, seed, chunks(n))])
     found.flags.writeable = False
     return found

@@ -96,18 +96,12 @@ class Spread:
         Source:
             Cohen, "Statistical Power Analysis for the Behavioral Sciences", 1988, section 2.4 (the noncentral t).
         """
-        from scipy.optimize import brentq
-        from scipy.special import stdtrit
-        from scipy.stats import nct
+        from scipy.special import nctdtrinc, stdtrit
 
-        edge = -float(stdtrit(self.freedom, (1 - level) / 2))
         if self.error == 0.0:
             return 0.0
-        top = edge - float(stdtrit(self.freedom, 1 - power)) + 1.0
-        while nct.sf(edge, self.freedom, top) < power:
-            top *= 1.5
-        shift = brentq(lambda x: float(nct.sf(edge, self.freedom, x)) - power, 0.0, top, xtol=1e-3)
-        return float(shift) * self.error
+        edge = -float(stdtrit(self.freedom, (1 - level) / 2))
+        return float(nctdtrinc(self.freedom, 1 - power, edge)) * self.error
 
 
 def together(level: float, figures: int | None) -> float:

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from harness.core.records import Interval
-from harness.stats.intervals import FEWEST_UNITS, Floats, bca, resampled, too_few
+from harness.stats.intervals import FEWEST_UNITS, Floats, bca, times_drawn, too_few
 from harness.stats.pooling import NOT_DRAWN, SEED, Sample
 
 _CHUNK = 2_000_000  # numbers that are held at once
@@ -48,7 +47,7 @@ def median_of_heads(samples: Sequence[Sample], level: float = 0.95) -> Interval:
         return Interval(value, None, None, n, too_few(n))
     above, below = _table(known, units)
     turned = known[0].complement
-    replicates = resampled(n, SEED, lambda rows: _medians(_weights(rows, n), above, below, turned))
+    replicates = np.concatenate([_medians(times, above, below, turned) for times in times_drawn(n, SEED)])
     jackknife = _medians(1.0 - np.eye(n), above, below, turned)
     if np.isnan(replicates).any() or np.isnan(jackknife).any():
         return Interval(value, None, None, n, "in some resamples no head has anything to divide by")
@@ -74,13 +73,6 @@ def _table(samples: Sequence[Sample], units: pd.Index) -> tuple[Floats, Floats]:
         np.add.at(above[:, column], places, one.pooled.numerators)
         np.add.at(below[:, column], places, one.pooled.denominators)
     return above, below
-
-
-def _weights(rows: NDArray[np.int64], n: int) -> Floats:
-    """How often each of n units is in each draw [draws, n]."""
-    draws = len(rows)
-    places = rows + n * np.arange(draws)[:, None]
-    return np.bincount(places.ravel(), minlength=draws * n).reshape(draws, n).astype(float)
 
 
 def _medians(weights: Floats, above: Floats, below: Floats, turned: bool) -> Floats:

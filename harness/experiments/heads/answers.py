@@ -10,7 +10,7 @@ from harness.experiments._shared.leading import counted
 from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable
 from harness.experiments.heads.parts import COUNTS, NO_COUNTS, Part, p_of_leads, parts
 from harness.experiments.heads.shrinkage import LEVEL, Shrinkage, fits, shrinkage
-from harness.experiments.heads.single_heads import Head, heads_of
+from harness.experiments.heads.single_heads import Head, every_head
 from harness.measures.head_kinds import KINDS
 from harness.stats.contest import beyond_chance, p_of_zero
 from harness.stats.intervals import FEWEST_UNITS
@@ -33,7 +33,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
     found = parts(rows)
     if not found:
         return [Answer(MOST, "Could not be answered: no head was scored on a held-out prompt.", answered=False)]
-    heads = {part.key: heads_of(rows, *part.key) for part in found}
+    heads = every_head(rows)
     return [
         *(_most(part) for part in found),
         *(_least(part, heads[part.key]) for part in found),

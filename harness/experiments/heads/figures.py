@@ -15,7 +15,7 @@ from harness.core.style import INK, styled
 from harness.experiments._shared.drawing import Estimate, dot_plot, figure_of, grid_labels, heat_maps
 from harness.experiments._shared.naming import labels
 from harness.experiments.heads.parts import COUNTS, Part, parts
-from harness.experiments.heads.single_heads import Head, heads_of
+from harness.experiments.heads.single_heads import Head, every_head
 from harness.measures.head_kinds import KINDS
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def figures(rows: pd.DataFrame, trajectories: pd.DataFrame) -> list[Figure]:
         )
     ]
     for part in found:
-        heads, end = heads_of(rows, *part.key), f"{names[part.model]}-{file_safe(part.strategy)}"
+        heads, end = every_head(rows)[part.key], f"{names[part.model]}-{file_safe(part.strategy)}"
         if explained_maps(heads)[0]:
             made.append(
                 Figure(

@@ -9,6 +9,7 @@ from functools import cached_property
 import pandas as pd
 
 from harness.core import registry
+from harness.core.once import once
 from harness.core.records import Interval
 from harness.experiments._shared.parts import DecodedPart
 from harness.stats.contest import p_of_lead, p_of_zero
@@ -76,6 +77,7 @@ def p_of_leads(part: Part) -> list[float]:
     return [*tests, p_of_zero(own) if (own.value or 0.0) > 0 else 1.0]
 
 
+@once
 def parts(rows: pd.DataFrame) -> list[Part]:
     """Every model and strategy of the rows, in their order.
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.core import registry
+from harness.core.once import once
 from harness.core.records import Interval
 from harness.core.rows import MODEL
+from harness.experiments.heads.parts import parts
 from harness.measures.head_kinds import PATTERNS, kind_of
 from harness.stats.pooling import Observed, Sample
 
@@ -75,6 +77,12 @@ def _rows_of(part: pd.DataFrame, metric: str) -> dict[tuple[int, int], dict[str,
     for _, row in part[part["metric"] == metric].drop_duplicates(["layer", "head", "surrogate"]).iterrows():
         found.setdefault((int(row["layer"]), int(row["head"])), {})[str(row["surrogate"])] = _own(row)
     return found
+
+
+@once
+def every_head(rows: pd.DataFrame) -> dict[tuple[str, str], list[Head]]:
+    """Model and strategy -> their heads; nothing that no head was scored of."""
+    return {part.key: heads_of(rows, *part.key) for part in parts(rows)}
 
 
 def heads_of(rows: pd.DataFrame, model: str, strategy: str) -> list[Head]:

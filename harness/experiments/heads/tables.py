@@ -12,7 +12,7 @@ from harness.experiments._shared.leading import Leading, counted
 from harness.experiments._shared.parts import leading
 from harness.experiments.heads.parts import COUNTS, Part, p_of_leads, parts
 from harness.experiments.heads.shrinkage import fits, shrinkage
-from harness.experiments.heads.single_heads import SCORES, Head, heads_of
+from harness.experiments.heads.single_heads import SCORES, Head, every_head
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD
 from harness.stats.contest import clear
 from harness.stats.pooling import Observed
@@ -50,9 +50,9 @@ def head_tables(rows: pd.DataFrame) -> list[Table]:
     Args:
         rows: of a run.
     """
-    rows = rows[rows["experiment"] == "heads"]
-    found = parts(rows)
-    heads = {part.key: heads_of(rows, *part.key) for part in found}
+    own = rows["experiment"] == "heads"
+    rows = rows if own.all() else rows[own]  # what was read off the same frame before is not read again
+    found, heads = parts(rows), every_head(rows)
     every = [head for of in heads.values() for head in of]
     if not any(head.best for head in every):
         return []

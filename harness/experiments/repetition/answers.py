@@ -14,17 +14,9 @@ from harness.experiments.repetition.chosen import short_rung
 from harness.experiments.repetition.chosen_answers import one_rung
 from harness.experiments.repetition.hazard_tables import calibrated, calibrations
 from harness.experiments.repetition.onset_table import onset_answers, sweeps
-from harness.experiments.repetition.parts import (
-    DECODED,
-    LOGIT,
-    RAW,
-    Paired,
-    Part,
-    paired,
-    parts,
-    word_of,
-)
+from harness.experiments.repetition.parts import Paired, Part, paired, parts, word_of
 from harness.experiments.repetition.refinement_table import refined, removed_by
+from harness.experiments.repetition.sources import DECODED, LOGIT, RAW
 from harness.experiments.repetition.unseen_table import joint_answers
 from harness.experiments.repetition.walk_tables import skill_of
 from harness.stats.contest import beyond_chance

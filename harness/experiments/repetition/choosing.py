@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from harness.core.rows import Rows, with_factors
-from harness.experiments.repetition.training_walks import LADDER, LAW, METRIC
+from harness.experiments.repetition.sources import DECODED, LOGIT, TRAINING_ENERGY
 from harness.runs.units import Work
 from harness.stats.grouped import group_mean
 from harness.stats.intervals import Floats
@@ -86,19 +86,19 @@ def choose_rungs(work: Work) -> pd.DataFrame:
     s = work.settings
     rungs: list[str] = s["rungs"]
     seen = pd.concat([_read(folder) for folder in work.inputs], ignore_index=True)
-    rows = Rows(experiment="repetition", model=s["model"], revision=s["revision"], surrogate=LADDER, split="train")
+    rows = Rows(experiment="repetition", model=s["model"], revision=s["revision"], surrogate=LOGIT, split="train")
     for fold in s["folds"]:
         energies, groups, losses = _tables(seen[seen["fold"] == fold], s["strategies"], rungs)
         n = len(groups)
         if n == 0:
             said = "no training prompt has an energy score of every rung with every strategy"
-            rows.add("chosen_rung", None, missing=said, fold=fold, n=0, condition={"law": LAW})
+            rows.add("chosen_rung", None, missing=said, fold=fold, n=0, condition={"law": DECODED})
             continue
         choice = choose(energies, groups, losses)
-        condition = {"law": LAW, "rung": rungs[choice.place]}
+        condition = {"law": DECODED, "rung": rungs[choice.place]}
         rows.add("chosen_rung", choice.place + 1, fold=fold, n=n, condition=condition)
         for place, rung in enumerate(rungs):
-            where = {"fold": fold, "n": n, "condition": {"law": LAW, "rung": rung}}
+            where = {"fold": fold, "n": n, "condition": {"law": DECODED, "rung": rung}}
             rows.add("choice_energy", float(choice.means[place]), **where)
             rows.add("choice_loss", float(losses[place]), **where)
             if place != choice.place:
@@ -111,8 +111,8 @@ def _read(folder: object) -> pd.DataFrame:
     """Rows of training prompts that one fold of one strategy has left, with the rung as a column of its own."""
     columns = ["strategy", "fold", "surrogate", "condition", "split", "prompt", "group", "metric", "value"]
     frame = pd.read_parquet(f"{folder}/rows.parquet", columns=columns, filters=[("split", "==", "train")])
-    frame = with_factors(frame[frame["metric"].isin([METRIC, LOSS]) & (frame["surrogate"] == LADDER)])
-    return frame[frame["at_law"] == LAW]
+    frame = with_factors(frame[frame["metric"].isin([TRAINING_ENERGY, LOSS]) & (frame["surrogate"] == LOGIT)])
+    return frame[frame["at_law"] == DECODED]
 
 
 def _tables(
@@ -121,7 +121,7 @@ def _tables(
     """Energies [rungs, n] and losses [rungs] of one fold, summed over strategies, and groups [n] of the prompts that
     have a score of every rung with every strategy."""
     keys = pd.MultiIndex.from_product([strategies, rungs])
-    scored, lost = frame[frame["metric"] == METRIC], frame[frame["metric"] == LOSS]
+    scored, lost = frame[frame["metric"] == TRAINING_ENERGY], frame[frame["metric"] == LOSS]
     wide = scored.pivot(index="prompt", columns=["strategy", "at_rung"], values="value").reindex(columns=keys)
     wide = wide.astype(float).dropna().sort_index()
     groups = scored.drop_duplicates("prompt").set_index("prompt")["group"].reindex(wide.index)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.core.format import listed
 from harness.core.once import once
-from harness.experiments.repetition.training_walks import LADDER
+from harness.experiments.repetition.sources import LOGIT
 from harness.experiments.repetition.unseen import JOINT
 
 CHOSEN, BELOW, ABOVE = "chosen", "chosen, one less", "chosen, one more"
@@ -101,7 +101,7 @@ def choices(rows: pd.DataFrame) -> dict[str, Chosen]:
         rows: of the experiment, from one run.
     """
     metrics = ["chosen_rung", "choice_energy"]
-    of_units = rows[rows["metric"].isin(metrics) & (rows["surrogate"] == LADDER)]
+    of_units = rows[rows["metric"].isin(metrics) & (rows["surrogate"] == LOGIT)]
     found = {}
     for model, own in of_units.groupby("model", sort=False):
         picked = own[own["metric"] == "chosen_rung"]
@@ -128,7 +128,7 @@ def with_chosen(rows: pd.DataFrame, chosen: Mapping[str, Chosen]) -> pd.DataFram
         A copy with further rows at its end: of every fold those of its rung; of `NEIGHBOUR_METRICS` also those of the
         rungs below and above.
     """
-    ladder = rows[rows["surrogate"].isin([LADDER, *JOINT]) & rows["model"].isin(list(chosen)) & rows["fold"].notna()]
+    ladder = rows[rows["surrogate"].isin([LOGIT, *JOINT]) & rows["model"].isin(list(chosen)) & rows["fold"].notna()]
     if ladder.empty:
         return rows
     conditions = {text: _condition(text) for text in ladder["condition"].unique()}

@@ -7,7 +7,8 @@ from harness.core.records import Answer
 from harness.experiments._shared.sentences import with_unit
 from harness.experiments.repetition.chosen_tables import RIVALS, rival
 from harness.experiments.repetition.margins import MARGINS
-from harness.experiments.repetition.parts import LOGIT, Part, word_of
+from harness.experiments.repetition.parts import Part, word_of
+from harness.experiments.repetition.sources import LOGIT
 from harness.stats.contest import beyond_chance
 from harness.stats.equivalence import judged_together
 

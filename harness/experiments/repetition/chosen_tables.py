@@ -14,20 +14,9 @@ from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading, counted
 from harness.experiments.repetition.choosing import RULE
 from harness.experiments.repetition.chosen import ABOVE, BELOW, short_rung
-from harness.experiments.repetition.judging import CONSTANT, NEVER
 from harness.experiments.repetition.margins import MARGINS
-from harness.experiments.repetition.parts import (
-    DIFFERENCES,
-    FIXED,
-    LOGIT,
-    MEANS,
-    Paired,
-    Part,
-    by_model,
-    paired,
-    prompts_of,
-)
-from harness.experiments.repetition.training_walks import LAW, METRIC
+from harness.experiments.repetition.parts import DIFFERENCES, FIXED, MEANS, Paired, Part, by_model, paired, prompts_of
+from harness.experiments.repetition.sources import CONSTANT, DECODED, LOGIT, NEVER, TRAINING_ENERGY
 from harness.stats.contest import beyond_chance
 from harness.stats.equivalence import ALPHA, judged_together
 from harness.stats.grouped import group_mean
@@ -85,7 +74,7 @@ def chosen_table(found: Sequence[Part]) -> Table:
             Column("findable", priority=4),
         ],
         LazyRows(body),
-        f"{prompts_of(found)}; walks of the {LAW} law. {chosen_words(found)} verdict: agrees within the margin, "
+        f"{prompts_of(found)}; walks of the {DECODED} law. {chosen_words(found)} verdict: agrees within the margin, "
         "differs, or undecided, at 5 % after Holm's correction over the table. loop_onset and loop_period: tokens, of "
         f"prompts where both a walk and the model end in a loop. {DIFFERENCES} {FINDABLE}.",
     )
@@ -197,7 +186,7 @@ def _facts(rows: pd.DataFrame) -> dict[tuple[str, str, str], list[float]]:
 
 def training_scores(rows: pd.DataFrame) -> dict[tuple[str, str, str], Sample]:
     """(model, strategy, rung) -> energy scores of training prompts, means over the folds that walked from them."""
-    own = rows[rows["metric"] == METRIC]
+    own = rows[rows["metric"] == TRAINING_ENERGY]
     if own.empty:
         return {}
     cells = Observed(own).cells(("model", "strategy", "condition.rung"))

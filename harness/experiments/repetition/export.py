@@ -21,7 +21,8 @@ from harness.core.errors import UsageError, nearest
 from harness.experiments._shared.ladder import rungs, split
 from harness.experiments._shared.weights import folder_of_weights, unit_records
 from harness.experiments.repetition.opened import Opened
-from harness.experiments.repetition.units import LOGITS, make
+from harness.experiments.repetition.sources import LOGITS
+from harness.experiments.repetition.units import make
 from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run

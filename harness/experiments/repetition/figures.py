@@ -16,10 +16,9 @@ from harness.experiments._shared.drawing import figure_of, panels, points, short
 from harness.experiments._shared.naming import labels
 from harness.experiments.repetition.chosen import short_rung
 from harness.experiments.repetition.hazard_tables import Sums, calibrations
-from harness.experiments.repetition.hazards import POSITION
-from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.onset_table import onset_figures, sweeps
-from harness.experiments.repetition.parts import FIXED, LOGIT, RAW, Part, by_model, parts
+from harness.experiments.repetition.parts import FIXED, Part, by_model, parts
+from harness.experiments.repetition.sources import LOGIT, POSITION, RAW, Source
 from harness.stats.intervals import Floats
 
 if TYPE_CHECKING:

@@ -15,17 +15,8 @@ from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import with_unit
 from harness.experiments.repetition.chosen import choices, with_chosen
-from harness.experiments.repetition.hazards import BASE_RATE, BINS, POSITION
-from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import (
-    CALIBRATION,
-    LOGIT,
-    Part,
-    one_law_note,
-    paired,
-    prompts_of,
-    source_name,
-)
+from harness.experiments.repetition.parts import CALIBRATION, Part, one_law_note, paired, prompts_of, source_name
+from harness.experiments.repetition.sources import BASE_RATE, BINS, LOGIT, POSITION, Source
 from harness.stats.hazards import murphy, murphy_intervals
 from harness.stats.intervals import Floats
 from harness.stats.proper import skill
@@ -54,9 +45,10 @@ def calibrations(rows: pd.DataFrame) -> Sums:
     bins = with_chosen(bins, choices(rows))
     bins = bins.assign(mass=bins["n"].astype(float) * bins["value"].astype(float), n=bins["n"].astype(float))
     keys = ["model", "strategy", "surrogate", "condition", "group", "metric"]
+    factors = {text: json.loads(text) for text in bins["condition"].unique()}
     for key, mass, n in bins.groupby(keys, sort=False)[["mass", "n"]].sum().itertuples():
         model, strategy, name, condition, group, metric = map(str, key)
-        at = json.loads(condition)
+        at = factors[condition]
         source = Source(name, at.get("law", ""), at.get("rung", ""))
         sums = found.setdefault((model, strategy, source), {}).setdefault(group, np.zeros((3, BINS)))
         part = 1 + CALIBRATION.index(metric)

@@ -17,13 +17,12 @@ import numpy as np
 from harness.core.rows import MODEL, Rows
 from harness.core.seeds import derive_seed
 from harness.data.texts import FloatArray, IntArray
+from harness.experiments.repetition.sources import BASE_RATE, BINS, POSITION
 from harness.measures.loops import LOOP_ROUNDS, looping
 from harness.stats.hazards import brier_scores, choice_scores, from_rollouts
 from harness.stats.position_model import base_rate, fit_position
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularySurrogate
 
-BASE_RATE, POSITION = "base-rate", "position-only"
-BINS = 10  # of equal width: sums of all folds can be added
 PERIOD, AHEAD, EVERY = 32, 16, 8
 """Longest period of a loop, tokens within which it starts or ends, and steps from one forecast to the next."""
 LOOP_EVENTS = {"brier_loop": False, "brier_leave": True}

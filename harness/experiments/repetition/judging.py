@@ -8,7 +8,6 @@ it is. `constant` always writes one training continuation, and `never-repeats` r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED, Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import Continuation, read_continuations
+from harness.experiments.repetition.sources import CONSTANT, NEVER, Source
 from harness.experiments.repetition.vectors import (
     FIGURES,
     FloatArray,
@@ -35,30 +35,7 @@ from harness.measures.windows import inverse_document_frequency, window_distance
 from harness.runs.units import Work
 from harness.stats.proper import Score, energy, self_energy
 
-CONSTANT, NEVER = "constant", "never-repeats"
 DRAWN = 8  # continuations of training prompts that stand for the law over prompts
-
-
-@dataclass(frozen=True)
-class Source:
-    """Whose continuations are judged: a surrogate with its condition.
-
-    `without` is what was left out of its last rung, `refined` how the fit of a rung differs from the ladder's.
-    """
-
-    name: str
-    law: str = ""
-    rung: str = ""
-    t0: int = 0
-    without: str = ""
-    refined: str = ""
-
-    @property
-    def condition(self) -> dict[str, Any] | None:
-        """Of rows."""
-        parts = {"law": self.law, "rung": self.rung, "t0": self.t0, "without": self.without}
-        parts |= {"refined": self.refined}
-        return {key: value for key, value in parts.items() if value} or None
 
 
 def judge(work: Work) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from harness.core.seeds import derive_seed
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.chosen import choices, with_chosen
-from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.parts import FIXED, Part, one_law_note, prompts_of, source_name
+from harness.experiments.repetition.sources import Source
 from harness.experiments.repetition.vectors import FIGURES
 from harness.stats.contest import ALPHA
 from harness.stats.intervals import Floats

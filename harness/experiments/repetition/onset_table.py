@@ -15,8 +15,8 @@ from harness.experiments._shared.drawing import panels, points
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import rough, with_unit
 from harness.experiments.repetition.chosen import CHOSEN, short_rung
-from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import DECODED, FIXED, LOGIT, Paired, Part, by_model, paired, source_name
+from harness.experiments.repetition.parts import FIXED, Paired, Part, by_model, paired, source_name
+from harness.experiments.repetition.sources import DECODED, LOGIT, Source
 from harness.stats.onset import onset_interval
 from harness.stats.pooling import SEED
 from harness.stats.power import smallest_difference

@@ -15,8 +15,8 @@ from harness.core.rows import MODEL, RESEEDED, SHUFFLED
 from harness.experiments._shared.leading import counted
 from harness.experiments._shared.parts import FRAME
 from harness.experiments.repetition.chosen import CHOSEN, NEIGHBOURS, Chosen, choices, short_rung, up_to, with_chosen
-from harness.experiments.repetition.judging import CONSTANT, NEVER, Source
 from harness.experiments.repetition.margins import margins_at
+from harness.experiments.repetition.sources import CONSTANT, DECODED, LOGIT, NEVER, RAW, Source
 from harness.experiments.repetition.unseen import JOINT
 from harness.stats.equivalence import Verdict, Word, judge
 from harness.stats.grouped import GroupMean, group_mean
@@ -24,8 +24,6 @@ from harness.stats.intervals import FEWEST_UNITS, Floats
 from harness.stats.pooling import Observed, Sample
 from harness.stats.proper import Recovered, recovered
 
-LOGIT = "context-logit"
-DECODED, RAW = "decoded", "raw"
 FIXED = {SHUFFLED: FRAME[SHUFFLED], CONSTANT: "constant law", NEVER: "never repeats", RESEEDED: FRAME[RESEEDED]}
 """Sources that are no surrogates: name in the rows -> in tables."""
 MEANS = "Means: 95 % intervals, bootstrap over groups."

@@ -13,7 +13,7 @@ from harness.experiments._shared.ladder import rungs, split
 from harness.experiments.experiment import Request
 from harness.experiments.repetition.experiment import RepetitionExperiment
 from harness.experiments.repetition.settings import COUNTED, READ_OFF
-from harness.experiments.repetition.training_walks import LADDER, LAW
+from harness.experiments.repetition.sources import DECODED, LOGIT
 from harness.experiments.repetition.unseen import check_unseen, with_joint_fits
 from harness.runs.units import Unit
 
@@ -143,7 +143,7 @@ def _of_strategy(
 def _to_choose(request: Request, fold: Fold) -> dict[str, list[str]]:
     """The training prompts that a fold chooses a rung by, the same with all strategies; none where it chooses none."""
     settings = request.settings
-    if not settings.choice_prompts or LADDER not in settings.surrogates or LAW not in settings.laws:
+    if not settings.choice_prompts or LOGIT not in settings.surrogates or DECODED not in settings.laws:
         return {}
     seed = derive_seed(request.config.seed, "choice", fold.number)
     return {"choice": sorted(prompt.id for prompt in spread(fold.train, settings.choice_prompts, seed))}

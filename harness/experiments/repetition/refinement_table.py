@@ -11,8 +11,8 @@ from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import with_unit
 from harness.experiments.repetition.chosen import short_rung
-from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import DECODED, DIFFERENCES, Part, paired, prompts_of
+from harness.experiments.repetition.parts import DIFFERENCES, Part, paired, prompts_of
+from harness.experiments.repetition.sources import DECODED, Source
 from harness.stats.contest import beyond_chance
 from harness.stats.power import FINDABLE, smallest_difference
 

@@ -28,12 +28,11 @@ from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.regime_logit import RegimeSurrogate
 from harness.experiments.repetition.scores import laws_along
 from harness.experiments.repetition.settings import ON_POLICY, REGIMES, other_rungs
+from harness.experiments.repetition.sources import DECODED, LOGIT
 from harness.experiments.repetition.units import make, one_step, walk
 from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
 from harness.surrogates.vocabulary_base import ScoredText, VocabularySurrogate
-
-LADDER, LAW = "context-logit", "decoded"
 
 
 def on_policy(work: Work) -> pd.DataFrame:
@@ -48,14 +47,14 @@ def on_policy(work: Work) -> pd.DataFrame:
     total = len(chosen) * (s["on_policy"] + 1)
     opened.compute_contexts(chosen[-1][1])
     for place, (rung, statistics) in enumerate(chosen):
-        surrogate = make(LADDER, statistics, opened.chosen).fit(opened.observations(LAW))
+        surrogate = make(LOGIT, statistics, opened.chosen).fit(opened.observations(DECODED))
         walks: list[ScoredText] = []
         for number in range(s["on_policy"]):
             work.progress((place * (s["on_policy"] + 1) + number) / total, f"{rung}: walks of round {number + 1}")
             seed = derive_seed(s["seed"], ON_POLICY, s["strategy"], s["judged"], rung, number)
             walks += walked(surrogate, model, opened, s, seed)
             near = surrogate.weights_  # type: ignore[attr-defined]
-            surrogate = make(LADDER, statistics, opened.chosen, near).fit(opened.observations(LAW, walks))
+            surrogate = make(LOGIT, statistics, opened.chosen, near).fit(opened.observations(DECODED, walks))
         judged.add(surrogate, rung, ON_POLICY)
     return judged.done()
 
@@ -67,7 +66,7 @@ def alternatives(work: Work) -> pd.DataFrame:
     plan = other_rungs(tuple(s["statistics"]), s["alternatives"])
     for index, ((name, rung), statistics) in enumerate(plan.items()):
         work.progress(index / len(plan), f"{name} at {rung}")
-        judged.add(make(LADDER, statistics, opened.chosen).fit(opened.observations(LAW)), rung, name)
+        judged.add(make(LOGIT, statistics, opened.chosen).fit(opened.observations(DECODED)), rung, name)
     return judged.done()
 
 
@@ -77,7 +76,7 @@ def regimes(work: Work) -> pd.DataFrame:
     judged, chosen = _Refined(work, opened), _wanted(work.settings, s["regimes"])
     for place, (rung, statistics) in enumerate(chosen):
         work.progress(place / len(chosen), f"{REGIMES} at {rung}")
-        judged.add(RegimeSurrogate(statistics, opened.chosen).fit(opened.observations(LAW)), rung, REGIMES)
+        judged.add(RegimeSurrogate(statistics, opened.chosen).fit(opened.observations(DECODED)), rung, REGIMES)
     return judged.done()
 
 
@@ -120,13 +119,13 @@ class _Refined:
 
     def add(self, surrogate: VocabularySurrogate, rung: str, refined: str) -> None:
         """What one fit found, one step ahead along the judged texts and in walks from their prompts."""
-        condition = {"law": LAW, "rung": rung, "refined": refined}
+        condition = {"law": DECODED, "rung": rung, "refined": refined}
         for fact in surrogate.extra_rows():
             where = {**fact.where, "condition": {**condition, **fact.where.get("condition", {})}}
-            self.rows.add(fact.metric, fact.value, surrogate=LADDER, split="train", **where)
+            self.rows.add(fact.metric, fact.value, surrogate=LOGIT, split="train", **where)
         for text in self.opened.judged:
-            one_step(self.rows, LADDER, condition, surrogate.along(text), text, text.laws[LAW])
-        found = walk(self.work.settings, surrogate, LADDER, condition, self.opened.judged)
+            one_step(self.rows, LOGIT, condition, surrogate.along(text), text, text.laws[DECODED])
+        found = walk(self.work.settings, surrogate, LOGIT, condition, self.opened.judged)
         self.walks += [{**row, "refined": refined} for row in found]
 
     def done(self) -> pd.DataFrame:

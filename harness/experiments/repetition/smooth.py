@@ -23,8 +23,9 @@ from harness.experiments._shared.ladder import rungs
 from harness.experiments.repetition.kept import KeptFit, kept
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.scores import read_scored
+from harness.experiments.repetition.sources import DECODED
 from harness.experiments.repetition.units import one_step, walk
-from harness.experiments.repetition.unseen import LAW, NEAREST, SMOOTH
+from harness.experiments.repetition.unseen import NEAREST, SMOOTH
 from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
 from harness.surrogates._fitting.smooth import smooth_weights, weights_at
@@ -62,7 +63,7 @@ def predict(work: Work) -> pd.DataFrame:
         smooth = weights_at(coefficients, s["at"])
         near = [GivenLogit(names, fits[place].weights, opened.known[base]) for place in nearest(temperatures, s["at"])]
         null = near[0] if len(near) == 1 else min(near, key=lambda one: _loss(one, opened.train))
-        condition = {"law": LAW, "rung": rung}
+        condition = {"law": DECODED, "rung": rung}
         for name, value in zip(names, smooth.tolist(), strict=True):
             rows.add("weight", value, surrogate=SMOOTH, split="train", condition={**condition, "weight": name})
         for share, (source, surrogate) in enumerate(
@@ -70,7 +71,7 @@ def predict(work: Work) -> pd.DataFrame:
         ):
             work.progress((index + share / 2) / len(ladder), f"judging {source}, {rung}")
             for text in opened.judged:
-                one_step(rows, source, condition, surrogate.along(text), text, text.laws[LAW])
+                one_step(rows, source, condition, surrogate.along(text), text, text.laws[DECODED])
             walks += walk(s, surrogate, source, condition, opened.judged)
     keep_walks(work.folder, walks, s)
     return rows.frame()
@@ -120,7 +121,7 @@ def _fit(
     train: Sequence[ScoredText], s: dict[str, Any], given: Mapping[str, BaseTransition], base: str
 ) -> dict[str, KeptFit]:
     """Every rung, fitted with other base transitions."""
-    observations = VocabularyObservations(train, LAW, given, given[base].vocab_size)
+    observations = VocabularyObservations(train, DECODED, given, given[base].vocab_size)
     return {
         rung: KeptFit.of(ContextLogitSurrogate(statistics, base).fit(observations))
         for rung, statistics in rungs(tuple(s["statistics"])).items()

@@ -13,14 +13,11 @@ from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.base_table import base_table
 from harness.experiments.repetition.chosen_tables import choice_table, chosen_table, chosen_words, rivals_table
 from harness.experiments.repetition.hazard_tables import EVENTS, calibrations, hazards_table
-from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.law_table import how_much_table
 from harness.experiments.repetition.onset_table import onset_table, sweeps
 from harness.experiments.repetition.parts import (
     DIFFERENCES,
-    LOGIT,
     MEANS,
-    RAW,
     Part,
     margins_of,
     one_law_note,
@@ -30,6 +27,7 @@ from harness.experiments.repetition.parts import (
     source_name,
 )
 from harness.experiments.repetition.refinement_table import refined, refinements_table
+from harness.experiments.repetition.sources import LOGIT, RAW, Source
 from harness.experiments.repetition.unseen_table import judged_unseen, unseen_table
 from harness.experiments.repetition.walk_tables import scores_table, walks_table, warm_table
 from harness.experiments.repetition.worth_table import worth_table

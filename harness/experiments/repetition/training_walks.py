@@ -17,12 +17,10 @@ import numpy as np
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import Continuation, read_continuations
+from harness.experiments.repetition.sources import DECODED, LOGIT, TRAINING_ENERGY
 from harness.experiments.repetition.vectors import IntArray, energy_of, spreads, vectors
 from harness.surrogates.vocabulary_base import VocabularySurrogate
 
-METRIC = "training_energy"
-LADDER, LAW = "context-logit", "decoded"
-"""The ladder that a rung is chosen of, and the law that its walks are fitted to."""
 SEEDS = 2  # walks of each prompt: more prompts tell more than more walks
 
 
@@ -52,7 +50,7 @@ class TrainingWalks:
 
     def of_surrogate(self, name: str, condition: dict[str, Any], surrogate: VocabularySurrogate) -> None:
         """Walk from every prompt and score the walks; nothing of surrogates that no rung is chosen of."""
-        if not self.chosen or name != LADDER or condition["law"] != LAW or not self.walked:
+        if not self.chosen or name != LOGIT or condition["law"] != DECODED or not self.walked:
             return
         firsts = [self.real[prompt][0] for prompt in self.walked]
         steps = [len(c.continuation) - self.start for c in firsts]
@@ -70,7 +68,7 @@ class TrainingWalks:
             score = energy_of(x, vectors([self._parts(c) for c in observed]), self.scale)
             where = {"surrogate": name, "condition": condition, "split": "train", "prompt": prompt}
             where |= {"group": self.s["groups"][prompt], "n": score.observations}
-            self.rows.add(METRIC, score.value, missing=score.missing, **where)
+            self.rows.add(TRAINING_ENERGY, score.value, missing=score.missing, **where)
 
     def _parts(self, c: Continuation) -> tuple[IntArray, IntArray]:
         """What is judged of a continuation, and what stands before it."""

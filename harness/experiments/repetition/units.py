@@ -25,12 +25,11 @@ from harness.experiments.repetition.kept import KeptFit, keep
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.scores import one_law
 from harness.experiments.repetition.settings import BASE, NO_BASE, left_out
+from harness.experiments.repetition.sources import DECODED, LOGIT, LOGITS
 from harness.experiments.repetition.training_walks import TrainingWalks
 from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularySurrogate
-
-LOGITS = ("context-logit", "context-logit-closed")
 
 
 def fold(work: Work) -> pd.DataFrame:
@@ -57,7 +56,7 @@ def fold(work: Work) -> pd.DataFrame:
         if name in LOGITS:
             before[law, name] = surrogate.weights_  # type: ignore[attr-defined]
         condition = {"law": law, **({"rung": rung} if rung else {})}
-        if (law, name) == ("decoded", LOGITS[0]):
+        if (law, name) == (DECODED, LOGIT):
             fits[rung] = KeptFit.of(surrogate)  # type: ignore[arg-type]
         for fact in surrogate.extra_rows():
             where = {**fact.where, "condition": {**condition, **fact.where.get("condition", {})}}
@@ -71,12 +70,12 @@ def fold(work: Work) -> pd.DataFrame:
         walks += walk(s, surrogate, name, condition, judged)
         training.of_surrogate(name, condition, surrogate)
     for index, (entry, statistics) in enumerate(without.items(), len(plan)):
-        work.progress(index / total, f"fitting {LOGITS[0]} without {entry}")
+        work.progress(index / total, f"fitting {LOGIT} without {entry}")
         base = NO_BASE if entry == BASE else chosen
-        near = before.get(("decoded", LOGITS[0]))
-        surrogate = make(LOGITS[0], statistics, base, near).fit(opened.observations("decoded"))
+        near = before.get((DECODED, LOGIT))
+        surrogate = make(LOGIT, statistics, base, near).fit(opened.observations(DECODED))
         for text in judged:
-            where = _where(LOGITS[0], {"law": "decoded", "without": entry}, text)
+            where = _where(LOGIT, {"law": DECODED, "without": entry}, text)
             _log_loss(rows, surrogate.along(text), where)
     keep_walks(work.folder, walks, s)
     keep(work.folder, fits)
@@ -89,8 +88,8 @@ def fitted_laws(s: dict[str, Any]) -> list[str]:
     Args:
         s: settings of the unit.
     """
-    same = "decoded" in s["laws"] and one_law(s["temperature"], s["options"])
-    return ["decoded"] if same else list(s["laws"])
+    same = DECODED in s["laws"] and one_law(s["temperature"], s["options"])
+    return [DECODED] if same else list(s["laws"])
 
 
 def _base_rows(rows: Rows, opened: Opened) -> None:
@@ -171,11 +170,11 @@ def walk(
     Those of the raw law only start at the first of these, where the decoded one is walked too.
     """
     law, found = condition["law"], []
-    temperature = 1.0 if law == "decoded" else s["temperature"]
+    temperature = 1.0 if law == DECODED else s["temperature"]
     if law == "raw" and any(key in s["options"] for key in ("top_k", "top_p", "min_p")):
         return []  # cuts are not applied to a surrogate: its law after decoding is what `decoded` fits
     seeds = 1 if temperature is None else s["rollout_seeds"]
-    starts = s["warm_starts"] if law == "decoded" or "decoded" not in s["laws"] else [min(s["warm_starts"])]
+    starts = s["warm_starts"] if law == DECODED or DECODED not in s["laws"] else [min(s["warm_starts"])]
     for start in starts:
         texts = [text for text in judged if len(text) > start]
         for seed in range(seeds):

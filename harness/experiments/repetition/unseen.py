@@ -11,7 +11,6 @@ from harness.core import registry
 from harness.core.errors import UsageError, nearest
 from harness.runs.units import Unit
 
-LAW = "decoded"
 SMOOTH, NEAREST = "context-logit-smooth", "context-logit-nearest"
 """Sources whose weights were not fitted at the temperature: those of the joint fit, and of the nearest seen one.
 

@@ -10,9 +10,9 @@ from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import beyond, not_found, with_unit
 from harness.experiments.repetition.chosen import CHOSEN, short_rung
-from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import DIFFERENCES, LOGIT, Paired, Part, paired, prompts_of
-from harness.experiments.repetition.unseen import LAW, NEAREST, SMOOTH
+from harness.experiments.repetition.parts import DIFFERENCES, Paired, Part, paired, prompts_of
+from harness.experiments.repetition.sources import DECODED, LOGIT, Source
+from harness.experiments.repetition.unseen import NEAREST, SMOOTH
 from harness.stats.contest import beyond_chance
 from harness.stats.equivalence import judge
 from harness.stats.power import FINDABLE, smallest_difference
@@ -68,8 +68,8 @@ def unseen_table(found: Sequence[Part]) -> Table:
             Column("findable", priority=1),
         ],
         LazyRows(body),
-        f"{prompts_of(shown)}; {LOGIT} with the statistics of each rung, {LAW} law. joint: weights as a polynomial in "
-        "the temperature, greedy being 0, fitted to all other strategies together, to second order. direct: weights "
+        f"{prompts_of(shown)}; {LOGIT} with the statistics of each rung, {DECODED} law. joint: weights as a polynomial "
+        "in the temperature, greedy being 0, fitted to all other strategies together, to second order. direct: weights "
         "fitted at this temperature. nearest: those of the nearest other temperature as they are; of two equally near, "
         "those that suit training texts of this one better. log_loss (nats per token along the model's text) and "
         f"energy_score: less is better; all but log_loss are figures of walks. {FINDABLE}, of joint - nearest. "
@@ -89,7 +89,7 @@ def _name(rung: str) -> str:
 def _sources(part: Part, rung: str, measure: str) -> dict[str, Source]:
     """The joint, the direct and the nearest fit; one step ahead nothing takes over later."""
     start = 0 if measure == ONE_STEP else part.start
-    return {name: Source(name, LAW, rung, start) for name in (SMOOTH, LOGIT, NEAREST)}
+    return {name: Source(name, DECODED, rung, start) for name in (SMOOTH, LOGIT, NEAREST)}
 
 
 def _apart(part: Part, rung: str, measure: str, other: str) -> Paired:

@@ -8,7 +8,6 @@ from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import MODEL, SHUFFLED
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
-from harness.experiments.repetition.judging import NEVER, Source
 from harness.experiments.repetition.margins import MARGINS
 from harness.experiments.repetition.parts import (
     FIXED,
@@ -20,6 +19,7 @@ from harness.experiments.repetition.parts import (
     prompts_of,
     source_name,
 )
+from harness.experiments.repetition.sources import NEVER, Source
 from harness.stats.equivalence import Verdict, judged_together
 from harness.stats.power import FINDABLE, smallest_difference
 from harness.stats.proper import skill

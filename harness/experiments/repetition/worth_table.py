@@ -8,9 +8,9 @@ from harness.core.records import Cell, Column, Interval, Table
 from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.chosen import short_rung
-from harness.experiments.repetition.judging import Source
-from harness.experiments.repetition.parts import DECODED, DIFFERENCES, LOGIT, Part, paired, prompts_of
+from harness.experiments.repetition.parts import DIFFERENCES, Part, paired, prompts_of
 from harness.experiments.repetition.settings import BASE, STATISTICS
+from harness.experiments.repetition.sources import DECODED, LOGIT, Source
 from harness.stats.power import FINDABLE, smallest_difference
 
 

@@ -18,19 +18,16 @@ from harness.experiments.repetition.figures import figures
 from harness.experiments.repetition.hazard_tables import QUESTION, calibrations, hazards_table, reliability
 from harness.experiments.repetition.hazards import (
     AHEAD,
-    BASE_RATE,
-    BINS,
     EVERY,
     PERIOD,
-    POSITION,
     FoldHazards,
     loop_forecasts,
     loop_steps,
     reused,
     step_of,
 )
-from harness.experiments.repetition.judging import Source
 from harness.experiments.repetition.parts import parts
+from harness.experiments.repetition.sources import BASE_RATE, BINS, POSITION, Source
 from harness.experiments.repetition.tables import tables
 from harness.measures.loops import find_loop, looping
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularySurrogate
