@@ -155,11 +155,10 @@ def _say(run: Any, names: Sequence[str], everything: bool, format_: str) -> None
         everything: all tables in the place of the headlines.
         format_: rich, or one of those that give everything, uncut.
     """
-    from harness.report import overview
-    from harness.runs.reading import read
+    from harness.report import kept_readings, overview
 
     with working("pooling rows"):
-        readings = read(run.split)
+        readings = kept_readings.readings(run)
     _warn(run, readings)
     tables = overview.chosen(readings, names) if names else [table for one in readings for table in one.tables]
     if format_ != "rich":
@@ -169,6 +168,7 @@ def _say(run: Any, names: Sequence[str], everything: bool, format_: str) -> None
         print_tables(tables, more=f"ccmc show {run.path} {' '.join(names)} --format csv")
     else:
         overview.print_overview(run, readings, everything)
+    kept_readings.keep(run, readings)
 
 
 def _warn(run: Any, readings: Sequence[Reading]) -> None:

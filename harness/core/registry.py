@@ -164,6 +164,12 @@ def problems() -> tuple[str, ...]:
     return _all()[1]
 
 
+def only_own() -> bool:
+    """Does no plugin declare anything, and is none broken?"""
+    found, broken = _all()
+    return not broken and all(one.package == OWN for kind in found.values() for one in kind)
+
+
 def unknown(name: str, known: Iterable[str]) -> str:
     """What an error about an unknown name adds: the nearest name, and which plugins were left out."""
     broken = problems()

@@ -19,12 +19,13 @@ from harness.analysis.pivot import pivots, run_names
 from harness.core import registry
 from harness.core.errors import UsageError, one_line
 from harness.core.records import Answer, Figure, Table
+from harness.report import kept_readings
 from harness.report.attention_page import ABOUT, page_data
 from harness.report.document import render, safe_json, write_page_file
 from harness.report.overview import answer_text, in_order
 from harness.report.page_data import head_table, viewer
 from harness.report.pictures import inline_svg
-from harness.runs.reading import figures, read
+from harness.runs.reading import Reading, figures
 from harness.runs.run import Run
 
 
@@ -72,8 +73,7 @@ def _pictures(found: Sequence[Figure], prefix: str, problems: list[str]) -> list
     return made
 
 
-def _section(run: Run, name: str, index: int) -> Section:
-    readings = read(run.split)
+def _section(run: Run, readings: Sequence[Reading], name: str, index: int) -> Section:
     problems = [problem for one in readings for problem in one.problems]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -116,9 +116,11 @@ def render_report(runs: Sequence[Run]) -> str:
     """
     if not runs:
         raise UsageError("report: at least one run is needed")
-    sections = [_section(run, name, i) for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))]
+    said = [kept_readings.readings(run) for run in runs]
+    named = zip(runs, said, run_names(runs), strict=True)
+    sections = [_section(run, readings, name, i) for i, (run, readings, name) in enumerate(named)]
     used = sorted({name for run in runs for _, part in run.split for name in part["metric"].unique()})
-    return render(
+    page = render(
         "report.html.j2",
         sections=sections,
         compared=[pivot.wide() for pivot in pivots(runs)] if len(runs) > 1 else [],
@@ -127,6 +129,9 @@ def render_report(runs: Sequence[Run]) -> str:
         attention_about=ABOUT,
         title=", ".join(section.name for section in sections),
     )
+    for run, readings in zip(runs, said, strict=True):
+        kept_readings.keep(run, readings)
+    return page
 
 
 def write_report(runs: Sequence[Run], path: Path) -> None:

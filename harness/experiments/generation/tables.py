@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.core import registry
+from harness.core.lazy import LazyRows
 from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import MODEL
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import counted
 from harness.experiments._shared.parts import FRAME, leading
 from harness.experiments.generation.parts import Part, parts

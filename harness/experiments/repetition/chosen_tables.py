@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from harness.core.lazy import LazyRows
 from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import MODEL
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading, counted
 from harness.experiments.repetition.choosing import RULE
 from harness.experiments.repetition.chosen import ABOVE, BELOW, short_rung

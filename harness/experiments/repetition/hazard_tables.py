@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from harness.core.lazy import LazyRows
 from harness.core.once import once
 from harness.core.records import Answer, Cell, Column, Interval, Table
 from harness.core.rows import MODEL, is_infinite
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import with_unit
 from harness.experiments.repetition.chosen import choices, with_chosen

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.core.lazy import LazyRows
 from harness.core.records import Cell, Column, Table
 from harness.core.rows import MODEL, RESEEDED
 from harness.core.seeds import derive_seed
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.chosen import choices, with_chosen
 from harness.experiments.repetition.parts import FIXED, Part, one_law_note, prompts_of, source_name

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.core.lazy import LazyRows
 from harness.core.records import Answer, Cell, Column, Interval, Table
 from harness.core.rows import MODEL, RESEEDED
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import with_unit
 from harness.experiments.repetition.chosen import short_rung

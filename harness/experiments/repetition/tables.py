@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from harness.core.lazy import LazyRows
 from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import MODEL, is_infinite
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.base_table import base_table
 from harness.experiments.repetition.chosen_tables import choice_table, chosen_table, chosen_words, rivals_table

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.core.format import listed, percent
+from harness.core.lazy import LazyRows
 from harness.core.records import Answer, Cell, Column, Table
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import beyond, not_found, with_unit
 from harness.experiments.repetition.chosen import CHOSEN, short_rung

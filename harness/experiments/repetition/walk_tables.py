@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.core.lazy import LazyRows
 from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import MODEL, SHUFFLED
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.margins import MARGINS
 from harness.experiments.repetition.parts import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.core.lazy import LazyRows
 from harness.core.records import Cell, Column, Interval, Table
-from harness.experiments._shared.lazy import LazyRows
 from harness.experiments._shared.leading import Leading
 from harness.experiments.repetition.chosen import short_rung
 from harness.experiments.repetition.parts import DIFFERENCES, Part, paired, prompts_of

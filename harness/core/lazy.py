@@ -21,6 +21,11 @@ class LazyRows(Sequence[Row]):
     def __init__(self, make: Callable[[], list[list[Cell]]]) -> None:
         self._make = make
 
+    @property
+    def made(self) -> bool:
+        """Have they been read?"""
+        return "_rows" in vars(self)
+
     @cached_property
     def _rows(self) -> list[list[Cell]]:
         return self._make()
