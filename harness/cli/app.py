@@ -25,7 +25,6 @@ from harness.cli.completion import complete_config
 from harness.cli.progress import Bars
 from harness.core.errors import HarnessError, OutputError, UsageError, nearest, one_line
 from harness.report.render import FORMATS
-from harness.report.render.cells import visible
 from harness.report.terminal import console, help_width, print_tables, say, say_format, working
 
 if TYPE_CHECKING:
@@ -230,9 +229,15 @@ cli_models.register(app)
 cli_docs.register(app)
 
 
+def _one_warning(message: Warning | str, *_: Any, **__: Any) -> str:
+    from harness.report.render.cells import visible
+
+    return f"warning: {visible(' '.join(str(message).split()))}\n"
+
+
 def main() -> int:
     """Run the command line of this process and return its exit code: every error is one line."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {visible(' '.join(str(message).split()))}\n"
+    warnings.formatwarning = _one_warning
     streams.settle()
     # Libraries make a million objects that stay: searching these for rubbish at every turn takes a second and more.
     gc.set_threshold(100_000, 20, 20)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Annotated
-from unittest.mock import patch
 
 import typer
 
@@ -36,6 +35,8 @@ def lm_eval(
             raise UsageError(f"{model}: no model of transformers: {str(error).splitlines()[0][:160]}") from None
         if getattr(config, "closed", False):
             say("closed: tokens outside the context get -inf, and texts with one an infinite perplexity", err=True)
+    from unittest.mock import patch
+
     given = ["lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={model}", *context.args]
     with patch.object(sys, "argv", given):
         cli_evaluate()

@@ -11,7 +11,6 @@ import typer
 from harness.cli.completion import complete_effect, complete_metric, complete_run
 from harness.core.errors import UsageError, nearest
 from harness.report.render import FORMATS
-from harness.report.render.data import frame_csv
 from harness.report.terminal import print_line, print_prose, print_tables, say, say_format, width, working
 
 RunArgument = Annotated[
@@ -85,6 +84,8 @@ def table(
             [load_run(run) for run in runs], names_of(rows), names_of(columns), names_of(metric), where or []
         )
     if format_ == "csv":
+        from harness.report.render.data import frame_csv
+
         say(frame_csv(frame(found)), nl=False)
         return
     tables = [pivot.wide() for pivot in found]
@@ -134,6 +135,8 @@ def compare(
             else:
                 say(said, err=format_ in {"csv", "json"})
     if format_ == "csv":
+        from harness.report.render.data import frame_csv
+
         say(frame_csv(comparing.frames(found)), nl=False)
     else:
         print_tables(shown, format_)

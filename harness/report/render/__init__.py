@@ -7,8 +7,10 @@ everything uncut. All of them take `harness.core.records.Table`; how a cell is w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from harness.core.records import Table
+if TYPE_CHECKING:
+    from harness.core.records import Table
 
 FORMATS = ("rich", "markdown", "latex", "csv", "json")
 """What `--format` takes; "rich" is the terminal."""
