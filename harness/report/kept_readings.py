@@ -15,11 +15,10 @@ from contextlib import suppress
 from dataclasses import asdict, astuple
 from functools import lru_cache, partial
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ccmc
-import harness
 from harness.core import registry
 from harness.core.errors import HarnessError
 from harness.core.hashing import file_hash
@@ -113,8 +112,10 @@ def _name(run: Run) -> str | None:
 def _made_by() -> tuple[str, ...]:
     """Versions of packages, and names, sizes and times of the sources."""
     stats = []
-    for package in (ccmc, harness):
-        root = Path(str(package.__file__)).parent
+    for package in ("ccmc", "harness"):
+        found = find_spec(package)  # found, not imported: that takes longer than all that is kept
+        assert found is not None and found.origin is not None
+        root = Path(found.origin).parent
         stats += [f"{path}:{info.st_size}:{info.st_mtime_ns}" for path, info in sorted(_sources(root))]
     return (*(f"{name} {metadata.version(name)}" for name in PACKAGES), *stats)
 
