@@ -6,13 +6,18 @@ late have the style too.
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
+from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -60,17 +65,54 @@ def series(index: int) -> dict[str, str]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
+_ANSWERS: ContextVar[bool] = ContextVar("answers", default=False)
+_SAID = "said-"
+
+
 @contextmanager
-def context(name: str = "ccmc") -> Iterator[None]:
+def context(name: str = "ccmc", answers: bool = False) -> Iterator[None]:
     """The style, for drawing and saving.
 
     Args:
         name: of the figure; the ids inside its SVG depend on it and on nothing else.
+        answers: will places of the figure say what they are when they are pointed at?
     """
     from matplotlib import rc_context
 
-    with rc_context({**STYLE, "svg.hashsalt": name}):
-        yield
+    token = _ANSWERS.set(answers)
+    try:
+        with rc_context({**STYLE, "svg.hashsalt": name}):
+            yield
+    finally:
+        _ANSWERS.reset(token)
+
+
+def answering() -> bool:
+    """Is a figure being drawn whose places say what they are?"""
+    return _ANSWERS.get()
+
+
+def saying(artist: Artist, text: str, head: str = "") -> None:
+    """What an artist says when it is pointed at; see `with_titles`.
+
+    Args:
+        artist: is drawn as one group of the SVG.
+        text: is escaped later.
+        head: which it stands for, as `layer.head`.
+    """
+    said = json.dumps([text, head]).encode()
+    artist.set_gid(_SAID + urlsafe_b64encode(said).decode().rstrip("="))
+
+
+def with_titles(svg: str) -> str:
+    """An SVG in which every artist that says something has a title, and the class `said`; a head is in `data-head`."""
+
+    def titled(found: re.Match[str]) -> str:
+        text, head = json.loads(urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+        of = f' data-head="{escape(head)}"' if head else ""
+        return f'<g class="said"{of}><title>{escape(text)}</title>'
+
+    return re.sub(rf'<g id="{_SAID}([\w-]+)">', titled, svg)
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -78,7 +120,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with context():
+        with context(answers=answering()):
             figure = draw(*args, **kwargs)
             _plain_powers(figure)
             return figure

@@ -21,10 +21,11 @@ from harness.runs.run import Run
 from harness.runs.writing import ATTENTION
 
 MOST_HEADS = 12  # of a text, unless they are named
+MOST_UNNAMED = 400  # of one text, where no table says which are worth a look
 ABOUT = (
-    "Attention of single heads over the beginning of a held-out text, and what a surrogate predicts of it. Choose a "
-    "token as the query; every token is shaded by the share that it gets in all its occurrences, as in the theory, "
-    "the darkest by the largest share of the two. "
+    "Attention of single heads over the beginning of a text that no fit read, and what a surrogate predicts of it. "
+    "Choose a token as the query; every token is shaded by the share that it gets in all its occurrences, as in the "
+    "theory, the darkest by the largest share of the two. "
     "In the squares (queries down, keys across) the share of a token is spread evenly over its occurrences. The first "
     "position is left out."
 )
@@ -91,6 +92,10 @@ def page_data(run: Run, heads: Sequence[str] = ()) -> dict[str, Any] | None:
         columns = np.unique(tokens[1:], return_inverse=True)[1]
         about = {head.name: head for head in heads_of(rows, str(model), str(strategy))}
         wanted = list(dict.fromkeys(heads or notable(list(about.values()))))[: None if heads else MOST_HEADS]
+        if not about and not heads and str(model) not in {text["model"] for text in texts}:
+            wanted = list(dict.fromkeys(own["name"]))[:MOST_UNNAMED]  # no table chooses: maps of heads lead here
+        if not wanted:
+            continue
         for name in wanted:
             of_head = own[own["name"] == name]
             if of_head.empty:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.core.records import Figure, Interval, Table
-from harness.core.style import BLACK, INK, context, series, styled
+from harness.core.style import BLACK, INK, context, series, styled, with_titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawn
@@ -23,18 +23,20 @@ ON_WHITE = "#222222"
 def inline_svg(figure: Figure, name: str) -> str:
     """A figure as an `<svg>` element: no prolog, no metadata, text as text, ids of its own, ink as currentColor.
 
+    Points and cells have titles that say what they are.
+
     Args:
         figure: is drawn.
         name: makes the ids of the SVG its own.
     """
-    with context(name):
+    with context(name, answers=True):
         return _inline(figure.draw(), name)
 
 
 def _inline(drawn: Drawn, name: str) -> str:
     out = io.StringIO()
     drawn.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
-    text = out.getvalue()
+    text = with_titles(out.getvalue())
     text = re.sub(f"{INK}|{BLACK}", "currentColor", text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = re.sub(r"\W", "-", name)

@@ -14,13 +14,18 @@ import pytest
 import small_models
 import torch
 import yaml
+from browsers import emulate, load, logs, needs_browser
 from float32 import tolerance
 
 import harness
+from harness.core.format import interval
 from harness.experiments._shared.continuations import read_continuations
 from harness.experiments._shared.loop_arms import read_alone, read_arm
 from harness.experiments._shared.loop_fits import divided
+from harness.experiments.in_the_loop.figures import lines
+from harness.experiments.in_the_loop.parts import LOST, parts
 from harness.models import loading
+from harness.report.page import write_report
 from harness.runs.verify import verify
 
 COMMAND = [sys.executable, "-m", "harness.cli"]
@@ -216,3 +221,42 @@ def test_wrong_input_is_one_line(loop: tuple[Path, Path], change: str, message: 
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@needs_browser
+def test_the_report_answers_when_it_is_pointed_at(loop: tuple[Path, Path], browser: Any, tmp_path: Path) -> None:
+    """Points of the curves and cells of the map say their figures; a cell opens the attention of its head."""
+    run = harness.load_run(loop[0])
+    write_report([run], tmp_path / "report.html")
+    emulate(browser, "light", 1280)
+    logs(browser)
+    load(browser, tmp_path / "report.html")
+    point = (
+        "const all = [...document.querySelectorAll('.said')];"
+        "const node = all.filter((n) => n.getAttribute('data-head') === arguments[0])"
+        "[arguments[1]]; const box = node.getBoundingClientRect();"
+        "const event = (name) => node.dispatchEvent(new PointerEvent(name, {clientX: box.x, clientY: box.y}));"
+        "event('pointerenter'); const tip = document.querySelector('.tip'); const said = [tip.hidden, tip.textContent];"
+        "event('pointerleave'); return [...said, tip.hidden, node.classList.contains('opens')]"
+    )
+    hidden, said, gone, opens = browser.execute_script(point, "2.3", 0)
+    (part, *_) = parts(run.of("in-the-loop"))
+    assert (hidden, gone, opens) == (False, True, True)
+    assert said.startswith(f"head 2.3: KL {interval(part.of_head('kl_alone', 2, 3))}")
+    first = next(line for line in lines(part, True))
+    hidden, said, gone, opens = browser.execute_script(point, None, 0)
+    value = part.mean(LOST, first[2], first[1][0].condition)
+    assert said == f"{first[0]}, at {100 * first[1][0].factors['share']:.4g}: {interval(value)}"
+    assert not opens
+    browser.execute_script(
+        "document.querySelector('.said[data-head=\"2.3\"]').dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+    )
+    chosen = browser.execute_script("return [...document.querySelectorAll('.attention select')].map((b) => b.value)")
+    assert chosen[1:] == ["2.3", "counts"]
+    shares = browser.execute_script("return document.querySelectorAll('.attention tbody tr').length")
+    assert shares > 3
+    assert browser.execute_script("return document.querySelector('.attention').getBoundingClientRect().top") < 900
+    assert logs(browser)[0] == []
+    top = browser.execute_script("return document.querySelectorAll('.said title').length")
+    assert top == 0  # the script shows them itself
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<title>head 2.3: KL ") == 2  # by strategy

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from harness.core.format import interval
 from harness.core.records import Interval
-from harness.core.style import INK, WIDTH, series, styled
+from harness.core.style import INK, WIDTH, answering, saying, series, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,6 +79,9 @@ def points(axis: Any, x: Any, found: Sequence[Interval], index: int, label: str 
     bars = np.maximum(np.stack([value - low, high - value]), 0.0)  # a corrected interval need not hold the estimate
     settings: dict[str, Any] = {"linestyle": "none", **series(index), **options}
     axis.errorbar([a for a, _ in kept], value, bars, label=label, **settings)
+    for a, one in kept if answering() else ():
+        (above,) = axis.plot([a], [one.value], marker="o", markersize=9, alpha=0.0, label="_", zorder=10)
+        saying(above, f"{label}, at {a:.4g}: {interval(one)}" if label else f"at {a:.4g}: {interval(one)}")
 
 
 def short(text: str, signs: int) -> str:
@@ -103,6 +107,23 @@ def grid_labels(axis: Any, layers: Sequence[int], heads: int, title: str, first:
     axis.set_xticks(np.arange(heads)[::across] + 0.5, [str(head) for head in range(heads)][::across])
     if first:
         axis.set_ylabel("layer")
+
+
+def saying_cells(axis: Any, cells: Mapping[tuple[int, int], str], layers: Sequence[int]) -> None:
+    """Let the cells of a map say what they are when they are pointed at.
+
+    Args:
+        axis: with the map, layers down and heads across.
+        cells: (layer, head) -> what it says.
+        layers: the number of each row.
+    """
+    from matplotlib.patches import Rectangle
+
+    rows = {layer: row for row, layer in enumerate(layers)}
+    for (layer, head), text in cells.items() if answering() else ():
+        cell = Rectangle((head, rows[layer]), 1, 1, alpha=0.0, zorder=10)
+        saying(cell, f"head {layer}.{head}: {text}", f"{layer}.{head}")
+        axis.add_patch(cell)
 
 
 @styled

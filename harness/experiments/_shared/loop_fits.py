@@ -4,7 +4,7 @@ Everything comes from training texts alone, the vocabulary too: tokens that only
 of static inputs. Some training texts are read by no fit: how far surrogates are from rows is measured on these, so that
 what has many parameters is not favoured. A layer leaves `layer-NN.npz` (static inputs, log odds of the first position,
 mean rows and outputs) and `NAME-NN.npz` (terms of a surrogate); `heads.json` says of each head how far each surrogate
-is from its rows, and of which kind it is.
+is from its rows, and of which kind it is; a sample of attention and of what surrogates predict is kept to be looked at.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from harness.attention.windows import Windows
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.data.texts import LocalVocabulary
+from harness.experiments._shared.attention_samples import AttentionSamples
 from harness.experiments._shared.continuations import Continuation, read_continuations
 from harness.experiments._shared.head_fits import fit_layers, named_receiver
 from harness.experiments._shared.head_scores import compare_text
@@ -98,6 +99,7 @@ def fit(work: Work) -> pd.DataFrame:
     measured = _Measured(vocabulary, fitted, levels)
     measured.read(work, model, fitting, choose=False)
     measured.read(work, model, choosing, choose=True)
+    measured.samples.write(work.folder, s["model"])
     measured.add_rows(rows)
     outputs = mean_outputs(model, [tokens for _, tokens in fitting[:MEAN_TEXTS]], s["layers"])
     for layer in s["layers"]:
@@ -128,6 +130,7 @@ class _Measured:
         self._kl: dict[int, dict[str, Any]] = {layer: {} for layer in fitted}
         self._sink: dict[int, Any] = {}
         self._patterns: dict[tuple[int, str], list[Any]] = {}
+        self.samples = AttentionSamples()
 
     def read(self, work: Work, model: Any, texts: list[tuple[Continuation, IntArray]], choose: bool) -> None:
         """Read texts: for patterns and mean rows, or to choose by how far surrogates are from the rows."""
@@ -147,7 +150,9 @@ class _Measured:
                 work.progress(start + part, f"measuring heads, training text {number + 1} of {len(ids)}")
                 views[number] = Windows(ids[number], self.vocabulary, model.device)
             if choose:
-                self._compare(call, views[number].seen_by(call), s["first_position"])
+                view = views[number].seen_by(call)
+                self._compare(call, view, s["first_position"])
+                self.samples.add(call, ids[number], view.text, texts[number][0], self.fitted[call.layer])
             else:
                 self._watch(call, views[number].seen_by(call))
             if call.layer == layers[-1]:

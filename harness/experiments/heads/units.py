@@ -14,8 +14,8 @@ from harness.attention.packing import listen_windows, window_width
 from harness.attention.windows import Windows
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
+from harness.experiments._shared.attention_samples import AttentionSamples
 from harness.experiments._shared.head_fits import fit_heads, named_receiver, share
-from harness.experiments.heads.patterns import Samples
 from harness.experiments.heads.scores import Scores
 from harness.runs.units import Work
 
@@ -25,7 +25,7 @@ def layers(work: Work) -> pd.DataFrame:
     s = work.settings
     rows = Rows(experiment="heads", model=s["model"], revision=s["revision"], split="held_out", seed=s["seed"])
     found = fit_heads(work, rows)
-    scores, samples = Scores(rows), Samples()
+    scores, samples = Scores(rows), AttentionSamples()
     seen, count = found.counts > 0, len(found.held_out)
     views: dict[int, Windows] = {}  # of the texts that are going through the model
 

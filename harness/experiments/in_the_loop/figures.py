@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from harness.core.format import interval
 from harness.core.records import Figure
 from harness.core.style import BLACK, styled
-from harness.experiments._shared.drawing import grid_labels, legend, panels, points
+from harness.experiments._shared.drawing import grid_labels, legend, panels, points, saying_cells
 from harness.experiments._shared.naming import labels
 from harness.experiments.in_the_loop.parts import LOST, REPEATED, Part, SetOf, parts
 
@@ -108,6 +109,8 @@ def alone_figure(part: Part) -> Drawn:
     axis = axes[0]
     drawn = axis.pcolormesh(values.T, norm="log", cmap="cividis", edgecolors="face", linewidth=0.1)
     grid_labels(axis, range(layers), number, "one head at a time", first=True)
+    said = {place: f"KL {interval(part.of_head('kl_alone', *place))} nats" for place in heads}
+    saying_cells(axis, said, range(layers))
     figure.colorbar(drawn, ax=axis, label="KL of the next token (nats)")
     return figure
 

@@ -235,5 +235,37 @@
     };
     place.replaceChildren(make("div", { class: "controls" }, textLabel, headLabel, sourceLabel), asking, out);
     fill();
+    place.shows = (name) => data.heads.some((head) => head.name === name);
+    place.show = (name) => {
+      textBox.value = named[data.heads.find((head) => head.name === name).text];
+      query = null;
+      fill();
+      headBox.value = name;
+      fillSources();
+      place.scrollIntoView();
+    };
+  }
+
+  const tip = make("div", { class: "tip", role: "status", hidden: "" });
+  document.body.append(tip);
+  for (const node of document.querySelectorAll(".said")) {
+    const title = node.querySelector("title"); // what a browser shows without this script, late
+    const text = title.textContent;
+    title.remove();
+    const attention = node.closest("section").querySelector(".attention");
+    const opens = node.dataset.head && attention && attention.shows && attention.shows(node.dataset.head);
+    const move = (event) => {
+      tip.hidden = false;
+      tip.textContent = text + (opens ? " (click: its attention)" : "");
+      tip.style.left = Math.min(event.clientX + 12, window.innerWidth - tip.offsetWidth - 4) + "px";
+      tip.style.top = Math.max(4, event.clientY - tip.offsetHeight - 8) + "px";
+    };
+    node.addEventListener("pointerenter", move);
+    node.addEventListener("pointermove", move);
+    node.addEventListener("pointerleave", () => { tip.hidden = true; });
+    if (opens) {
+      node.classList.add("opens");
+      node.addEventListener("click", () => { tip.hidden = true; attention.show(node.dataset.head); });
+    }
   }
 })();

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import numpy as np
 
 from harness.core.records import Interval
-from harness.core.style import COLOURS, INK, MARKERS, context, series, styled
-from harness.experiments._shared.drawing import dot_plot, figure_of, heat_maps, points
+from harness.core.style import COLOURS, INK, MARKERS, context, series, styled, with_titles
+from harness.experiments._shared.drawing import dot_plot, figure_of, heat_maps, points, saying_cells
 
 
 @styled
@@ -55,3 +56,25 @@ def test_estimates_and_maps_name_what_they_show() -> None:
     figure = heat_maps(maps, [0, 3])
     shown = [axis.get_title() for axis in figure.axes if axis.get_visible() and axis.get_title()]
     assert shown == list(maps)
+
+
+@styled
+def pointed_at() -> Any:
+    figure, (axis,) = figure_of(4.0, 3.0)
+    found = [Interval(0.5, 0.4, 0.6, 9), Interval(None, None, None, 0), Interval(2.0, None, None, 3)]
+    points(axis, [1, 2, 3], found, 0, "a <b>")
+    saying_cells(axis, {(4, 1): "'most'"}, [3, 4])
+    return figure
+
+
+def test_places_say_what_they_are_where_somebody_can_ask() -> None:
+    assert "said" not in with_titles(svg(pointed_at(), "x"))
+    with context(answers=True):
+        figure = pointed_at()
+    text = with_titles(svg(figure, "x"))
+    assert re.findall(r'<g class="said"( data-head="[^"]*")?><title>(.*?)</title>', text) == [
+        ("", "a &lt;b&gt;, at 1: 0.500 [0.400, 0.600]"),
+        ("", "a &lt;b&gt;, at 3: 2.00"),
+        (' data-head="4.1"', "head 4.1: &#x27;most&#x27;"),
+    ]
+    assert "said-" not in text
