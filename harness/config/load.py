@@ -35,6 +35,20 @@ class DatasetPrompts(Dataset):
     limit: int | None = Field(default=None, ge=2, description="rows that are read, at most")
 
 
+class PromptFiles(Growing):
+    """Prompts out of files, less some kinds."""
+
+    called: ClassVar[Called] = Called("{files: ..., leave_out: [...]}", "{files: ..., leave_out: [...]}")
+
+    files: FilePath | tuple[FilePath, ...] | tuple[InlinePrompt, ...] = Field(
+        description="a file of {id, kind, text}, a list of such files, or the list itself"
+    )
+    leave_out: tuple[str, ...] = Field(
+        default=(),
+        description="kinds of prompts that are not read; `chat` also stands for all that are a turn of a chat",
+    )
+
+
 def _settings_of_experiments() -> Any:
     """The settings of every declared experiment, distinguished by their kind; those of a broken plugin are left out."""
     found = []
@@ -67,8 +81,11 @@ class Config(Growing):
         description="aliases, hub ids `owner/name[@revision]`, or folders that `save_pretrained` wrote; or "
         "`{names: [...], allow_mismatch: true}` to go on with models whose files and config do not agree",
     )
-    prompts: FilePath | tuple[FilePath, ...] | tuple[InlinePrompt, ...] | DatasetPrompts | None = Field(
-        default=None, description="a file of {id, kind, text}, a list of such files, the list itself, or a dataset"
+    prompts: FilePath | tuple[FilePath, ...] | tuple[InlinePrompt, ...] | DatasetPrompts | PromptFiles | None = Field(
+        default=None,
+        description="a file of {id, kind, text}, a list of such files, the list itself, or a dataset; or "
+        "`{files: ..., leave_out: [kinds]}`. Turns of a chat are left out, with a note, where a model has no chat "
+        "template",
     )
     held_out: float = Field(
         default=0.25,
@@ -165,7 +182,7 @@ class Config(Growing):
             raise ValueError(f"an experiment kind is listed twice: {kinds}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"a model is listed twice: {list(self.models)}")
-        if self.prompts == ():
+        if self.prompts == () or (isinstance(self.prompts, PromptFiles) and self.prompts.files == ()):
             raise ValueError("prompts: the list is empty")
         for experiment in self.experiments:
             needs = registry.experiment(experiment.kind).needs(experiment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union
@@ -188,9 +188,12 @@ def _first_site(mistakes: Sequence[_Mistake]) -> list[_Mistake]:
 
 
 def _distance(choice: _Choice, part: Any, own: Sequence[_Mistake]) -> tuple[int, int]:
-    """How far a value is from a form: entries of another shape, then mistakes."""
-    entry = form_of(part).parts[0] if form_of(part).kind is tuple else None
+    """How far a value is from a form: entries of another shape or keys that it has not, then mistakes."""
+    form = form_of(part)
+    entry = form.parts[0] if form.kind is tuple else None
     other = sum(not fits(x, entry) for x in choice.value) if entry is not None else 0
+    if is_model(form.kind) and isinstance(choice.value, Mapping):
+        other = len(set(choice.value) - set(form.kind.model_fields))
     return other, len(own)
 
 

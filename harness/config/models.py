@@ -82,14 +82,17 @@ def join_models(low: Any, high: Any) -> Any:
 
 
 def entered(data: dict[str, Any], keys: list[str]) -> list[str]:
-    """The keys of an override, after `models` is made such that they lead somewhere in it.
+    """The keys of an override, after `models` or `prompts` is made such that they lead somewhere in it.
 
     `models.allow_mismatch` and `models.names` make a mapping of a list; `models.0` is the first name of either form.
+    `prompts.leave_out` makes a mapping of a file, a list of files or of prompts.
 
     Args:
         data: of the config; changed in place.
         keys: of the override, such as ["models", "allow_mismatch"].
     """
+    if keys[0] == "prompts" and keys[1:] in (["files"], ["leave_out"]) and not isinstance(data.get("prompts"), dict):
+        data["prompts"] = {"files": data["prompts"]} if data.get("prompts") is not None else {}
     if keys[0] != "models" or len(keys) < 2:
         return keys
     given = data.get("models", [])

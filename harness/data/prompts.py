@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -11,14 +12,17 @@ from pydantic import ValidationError
 
 from harness.config.forms import spelled
 from harness.config.inline import InlinePrompt
-from harness.config.load import Config, DatasetPrompts, LoadedConfig
+from harness.config.load import Config, DatasetPrompts, LoadedConfig, PromptFiles
 from harness.config.messages import describe
 from harness.config.reading import is_file, plain, read_yaml
 from harness.config.texts import Prose
-from harness.core.errors import UsageError
+from harness.core.errors import UsageError, nearest
 from harness.data.distinct import distinct
 from harness.data.documents import read_documents, read_rows
 from harness.data.splits import Prompt, folded, limited, split
+
+CHAT = "chat"
+"""The kind that stands for all turns of chats."""
 
 
 def _from_file(path: Path) -> list[Prompt]:
@@ -130,8 +134,25 @@ def _find(loaded: LoadedConfig, name: str, where: str = "prompts") -> Path:
     return path
 
 
-def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
+def _without(prompts: list[Prompt], kinds: Sequence[str], where: str) -> list[Prompt]:
+    """All prompts but those of some kinds; `chat` stands for turns of a chat too.
+
+    Raises:
+        UsageError: no prompt is of such a kind; names the nearest.
+    """
+    known = {prompt.kind for prompt in prompts} | ({CHAT} if any(prompt.chat for prompt in prompts) else set())
+    for kind in kinds:
+        if kind not in known:
+            raise UsageError(f"prompts.leave_out: no prompt of {where} is of the kind {kind!r}{nearest(kind, known)}")
+    return [p for p in prompts if p.kind not in kinds and not (p.chat and CHAT in kinds)]
+
+
+def load_prompts(loaded: LoadedConfig, leave_out: Sequence[str] = ()) -> list[Prompt]:
     """The prompts of a run: each text once, split and limited.
+
+    Args:
+        loaded: the config of the run.
+        leave_out: kinds that are left out, beside those that the config leaves out.
 
     Raises:
         UsageError: file missing or malformed, ids not unique, or too few for a training and a held-out prompt.
@@ -143,7 +164,8 @@ def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
     if isinstance(config.prompts, DatasetPrompts):
         (prompts, empty), name = _from_dataset(config.prompts, loaded.base), f"prompts: {config.prompts.dataset}"
     else:
-        given = [config.prompts] if isinstance(config.prompts, str) else list(config.prompts)
+        written = config.prompts.files if isinstance(config.prompts, PromptFiles) else config.prompts
+        given = [written] if isinstance(written, str) else list(written)
         files = [item for item in given if isinstance(item, str)]
         prompts = [prompt for file in files for prompt in _from_file(_find(loaded, file))]
         prompts += [_prompt(item) for item in given if isinstance(item, InlinePrompt)]
@@ -151,6 +173,10 @@ def load_prompts(loaded: LoadedConfig) -> list[Prompt]:
     named = [config.judged] if isinstance(config.judged, str) else list(config.judged or ())
     judged = [prompt for file in named for prompt in _from_file(_find(loaded, file, "judged"))]
     prompts = [*prompts, *judged]
+    if isinstance(config.prompts, PromptFiles) and config.prompts.leave_out:
+        prompts = _without(prompts, config.prompts.leave_out, ", ".join(files)[:200] or "the list")
+    if leave_out:
+        prompts = _without(prompts, leave_out, name)
     if config.generation.chat:
         prompts = [replace(prompt, chat=True) for prompt in prompts]
     apart = frozenset(prompt.id for prompt in judged) if config.judged is not None else None

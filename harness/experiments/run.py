@@ -15,7 +15,7 @@ from harness.core import registry
 from harness.core.errors import StorageError
 from harness.core.hashing import canonical_hash
 from harness.core.rows import SCHEMA_VERSION
-from harness.data.prompts import load_prompts
+from harness.data.prompts import CHAT, load_prompts
 from harness.data.splits import Prompt
 from harness.experiments._shared.continuations import Model
 from harness.experiments.experiment import Needs, Request
@@ -70,12 +70,17 @@ def run(  # twelve: the options of `ccmc run`, all but the first by name
         UnitsFailedError: some units failed; the others are stored.
         StorageError: the disk is full, read-only or gone; finished units are stored.
     """
-    place = Place(executor, workers, address, storage)
+    place, overrides = Place(executor, workers, address, storage), list(overrides)
     loaded = load_config(config, overrides, limit)
     RunDirectory(Path("results", loaded.config.name) if out is None else Path(out)).check_usable()
     prompts = load_prompts(loaded)
-    documents = [registry.experiment(e.kind).documents(e, loaded) for e in loaded.config.experiments]
     progress(0.0, "checking models")
+    if mute := without_template(loaded, prompts, progress):
+        count = sum(prompt.chat for prompt in prompts)
+        loaded = load_config(config, overrides, limit)
+        prompts = load_prompts(loaded, [CHAT])
+        loaded.notes.add(f"{mute} has no chat template: {count} prompts that are turns of a chat are left out")
+    documents = [registry.experiment(e.kind).documents(e, loaded) for e in loaded.config.experiments]
     models = resolve_models(loaded, prompts, progress)
     device = _device(loaded.config, models)
     plan = plan_units(loaded.config, models, prompts, documents, device)
@@ -146,6 +151,34 @@ def plan_units(
         request = Request(config, settings, models, prompts, own, device)
         units += registry.experiment(settings.kind).plan(request)
     return list({unit.key: unit for unit in units}.values())
+
+
+def without_template(loaded: LoadedConfig, prompts: list[Prompt], progress: Progress) -> str | None:
+    """The first model that has no chat template, where some of the prompts, but not all by config, are turns of a chat.
+
+    All models are compared on the same prompts: what one cannot read is left out for every one.
+
+    Args:
+        loaded: the config of the run.
+        prompts: as the config says.
+        progress: called with the share done and the current step.
+
+    Raises:
+        UsageError: a model that cannot be found, or has no usable tokenizer.
+    """
+    config = loaded.config
+    asked = any(prompt.chat for prompt in prompts) and not config.generation.chat
+    if not asked or not any(need.models for need in needs_of(config)):
+        return None
+    from harness.models import catalogue, tokenizers
+
+    for name in config.models:
+        catalogue.check_name(name, loaded.base)
+    for name in config.models:
+        found = catalogue.resolve(name, progress, loaded.base)
+        if not getattr(tokenizers.load_tokenizer(found.path), "chat_template", None):
+            return found.name
+    return None
 
 
 def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progress) -> list[Model]:
