@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from float32 import kl_tolerance
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import harness
 from harness.config.load import load_config, shipped_configs
@@ -58,10 +61,36 @@ def test_prose_that_is_not_there_is_named(tmp_path: Path) -> None:
         registry.experiment("heads").documents(loaded.config.experiments[0], loaded)
 
 
+@pytest.fixture(scope="module")
+def thin(smollm2: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shape and the tokenizer of SmolLM2, with heads of 4 dimensions and random weights: a walk takes seconds."""
+    folder: Path = tmp_path_factory.mktemp("thin")
+    for file in smollm2.path.iterdir():
+        if file.suffix in {".json", ".jinja"} and file.name != "ccmc-source.json":
+            shutil.copy(file, folder)
+    shape = AutoConfig.from_pretrained(smollm2.path)
+    shape.head_dim, shape.hidden_size, shape.intermediate_size = 4, 4 * shape.num_attention_heads, 48
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(shape)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8.0)  # heads that attend to something, and laws that are not flat
+    model.save_pretrained(folder)
+    return folder
+
+
+WITH_WEIGHTS = ("quickstart.yaml", "smoke.yaml")
+"""What walks through the weights themselves; their figures are compared elsewhere."""
+
+
 @pytest.mark.weights
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "paper/all.yaml"])
-def test_a_config_runs_with_a_limit(name: str, smollm2: Any, tmp_path: Path) -> None:
-    run = harness.run(name, limit=1, out=tmp_path / "run", overrides=local_texts(name, tmp_path))
+def test_a_config_runs_with_a_limit(name: str, thin: Path, tmp_path: Path) -> None:
+    changed = local_texts(name, tmp_path)
+    if load_config(name).config.models == ("smollm2-135m",) and name not in WITH_WEIGHTS:
+        changed.append(f"models=[{thin}]")
+    run = harness.run(name, limit=1, out=tmp_path / "run", overrides=changed)
     assert run.state == "complete"
     kinds = {experiment.kind for experiment in load_config(name).config.experiments}
     assert kinds <= set(run.rows["experiment"])
