@@ -55,18 +55,24 @@ class _Computing(ast.NodeTransformer):
     visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815
 
     def visit_If(self, node: ast.If) -> ast.AST:
-        if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+        test = node.test
+        of_typing = isinstance(test, ast.Attribute) and _is_name(test.value, "typing") and test.attr == "TYPE_CHECKING"
+        if of_typing or _is_name(test, "TYPE_CHECKING"):
             return ast.Pass()
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         function = node.func
-        if isinstance(function, ast.Attribute) and ast.unparse(function.value) == "register" and function.attr in KINDS:
+        if isinstance(function, ast.Attribute) and _is_name(function.value, "register") and function.attr in KINDS:
             words = KINDS[function.attr].words
             node.keywords = [keyword for keyword in node.keywords if keyword.arg not in words]
-        if isinstance(function, ast.Name) and function.id == "Field":  # of a setting, for people
+        if _is_name(function, "Field"):  # of a setting, for people
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
         return self.generic_visit(node)
+
+
+def _is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def _is_text(part: ast.AST) -> bool:

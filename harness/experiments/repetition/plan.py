@@ -9,6 +9,7 @@ from harness.core import registry
 from harness.core.seeds import derive_seed
 from harness.data.splits import Fold, folds_of, spread
 from harness.experiments._shared.continuations import Model, continuation_unit, local
+from harness.experiments._shared.drawing import short
 from harness.experiments._shared.ladder import rungs, split
 from harness.experiments.experiment import Request
 from harness.experiments.repetition.experiment import RepetitionExperiment
@@ -19,6 +20,7 @@ from harness.runs.units import Unit
 
 ROOM = "harness.experiments.repetition"
 FOLD = f"{ROOM}.units:fold"
+SHOWN = 40  # signs of a neutral context in a label
 
 
 def plan(request: Request) -> list[Unit]:
@@ -60,7 +62,7 @@ def _bases(request: Request, model: Model, texts: list[Unit]) -> list[Unit]:
         found.append(
             Unit(
                 f"{ROOM}.bases:read_off",
-                f"{model.name}: base transitions after {text!r}",
+                f"{model.name}: base transitions after {short(text, SHOWN)!r}",
                 {**model.settings(), "neutral": text, "ids": list(ids), "top": settings.top},
                 tuple(texts) if settings.base_rows == "run" else (),
                 local=local(model, request.device),

@@ -139,15 +139,15 @@ class Part:
 
     def distance(self, arm: str, kind: str, preamble: int) -> pd.DataFrame | None:
         """How far the curve of an arm is from the model's: the mean over k >= 1 of their absolute difference."""
-        found = []
+        found: list[pd.Series] = []
+        groups: pd.Series | None = None
         for k in range(1, self.last + 1):
             own, model = self.cell(P, arm, kind, preamble, k), self.cell(P, MODEL, kind, preamble, k)
             if own is None or model is None:
                 return None
-            both = own.join(model.add_suffix("_model"), how="inner")
-            found.append((both["value"] - both["value_model"]).abs())
-        mean = sum(found[1:], found[0]) / len(found)
-        return pd.DataFrame({"value": mean, "group": both["group"]}).dropna()
+            found.append((own["value"] - model["value"]).abs())  # of prompts that one of them lacks there is none
+            groups = own["group"]
+        return pd.DataFrame({"value": sum(found[1:], found[0]) / len(found), "group": groups}).dropna()
 
     def mean_distance(self, arm: str, kind: str, preamble: int) -> Interval:
         found = self.distance(arm, kind, preamble)
@@ -225,16 +225,25 @@ def parts(rows: pd.DataFrame) -> list[Part]:
 
 
 def _cells(rows: pd.DataFrame) -> dict[Key, pd.DataFrame]:
+    by = ["metric", "surrogate", "condition"]
+    cell = rows.groupby(by, sort=False, dropna=False).ngroup().to_numpy()
+    order = np.lexsort((rows["prompt"].to_numpy(dtype=str), cell))
+    prompt = rows["prompt"].to_numpy(dtype=object)[order]
+    group = rows["group"].to_numpy(dtype=object)[order]
+    value, n = (rows[name].to_numpy(dtype=np.float64)[order] for name in ("value", "n"))
+    cell = cell[order]
+    starts = np.flatnonzero(np.r_[True, (cell[1:] != cell[:-1]) | (prompt[1:] != prompt[:-1])])  # of each prompt
+    mean = np.add.reduceat(value, starts) / np.diff(np.r_[starts, len(value)])
+    edges = np.r_[np.flatnonzero(np.r_[True, np.diff(cell[starts]) != 0]), len(starts)]  # of each cell, in prompts
+    names = rows[by].to_numpy(dtype=object)[order[starts[edges[:-1]]]]
     found: dict[Key, pd.DataFrame] = {}
-    for (metric, surrogate, condition), own in rows.groupby(["metric", "surrogate", "condition"], sort=False):
+    for (metric, surrogate, condition), first, end in zip(names, edges[:-1], edges[1:], strict=True):
         at: dict[str, Any] = json.loads(str(condition))
         arm = _arm(str(surrogate), at)
         key = (str(metric), arm, str(at["kind"]), int(at["preamble"]), int(at.get("k", -1)), str(at["position"]))
-        table = own.groupby("prompt", sort=True).agg(
-            value=("value", "mean"), group=("group", "first"), n=("n", "first")
-        )
-        table["value"] = table["value"].astype(np.float64)
-        found[key] = table
+        places = starts[first:end]
+        index = pd.Index(prompt[places], name="prompt")
+        found[key] = pd.DataFrame({"value": mean[first:end], "group": group[places], "n": n[places]}, index=index)
     return found
 
 
