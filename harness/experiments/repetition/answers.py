@@ -87,7 +87,9 @@ def _statistics(part: Part, question: str) -> Answer:
     words = {name: word_of(judged[name], both[name]) for name in rungs}
     agreeing = [name for name in rungs if words[name] == "agrees"]
     real = part.interval(METRIC, part.fixed(MODEL))
-    text = f"{part.what}: the model repeats {with_unit(real)} of its 4-grams (seq_rep_4). "
+    decided = any(word != "undecided" for word in words.values())
+    said = "the model repeats" if decided else "not decided: the model repeats"
+    text = f"{part.what}: {said} {with_unit(real)} of its 4-grams (seq_rep_4). "
     many = f"Holm, {len(rungs)} rung{'s' if len(rungs) > 1 else ''}"
     if agreeing:
         name = agreeing[0]
@@ -99,7 +101,6 @@ def _statistics(part: Part, question: str) -> Answer:
         text += f"No rung is shown to agree; walks of the closest, {part.up_to(name)}, "
         text += f"{_compared(judged[name], both[name], many)}."
     text += _steps(part, rungs)
-    decided = any(word != "undecided" for word in words.values())
     return Answer(question, text, judged[name].interval, answered=decided)
 
 
