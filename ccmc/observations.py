@@ -23,7 +23,7 @@ from ccmc._data.arrays import (
     flatten,
     stored_entries,
 )
-from ccmc._data.compact import Emitted, look_up_emitted
+from ccmc._data.compact import Emitted, look_up_emitted, tokens_of_unit_vectors
 from ccmc._data.pairs import Pairs
 from ccmc._data.prefixes import Prefixes
 from ccmc._data.types import Csr, FloatArray, IntArray
@@ -55,6 +55,7 @@ class Observations:
     Args:
         contexts: n contexts over K tokens.
         targets: int [n], the token that came next; or [n, K] dense or CSR, a distribution over the context's tokens.
+            Dense rows of one 1 and else 0 are kept as tokens.
         weight: [n] non-negative weight of each observation, default 1.
         dropped: how many observations were left out when these were made.
 
@@ -283,9 +284,12 @@ def _as_targets(contexts: Contexts, targets: Any) -> IntArray | FloatArray | Csr
     made: IntArray | FloatArray | Csr
     if sparse.issparse(targets):
         made = canonical(targets)
+    elif np.ndim(targets) == 1:
+        made = as_tokens(np.asarray(targets), contexts.vocab_size, "targets")
     else:
-        made = np.asarray(targets)
-        made = as_tokens(made, contexts.vocab_size, "targets") if made.ndim == 1 else as_floats(made, "targets")
+        dense = as_floats(np.asarray(targets), "targets")
+        tokens = tokens_of_unit_vectors(dense) if dense.shape == shape else None
+        made = dense if tokens is None else tokens  # the same targets, of which a fit reads one number a row
     if made.shape not in (shape, shape[:1]):
         raise ValueError(f"targets must have shape {shape} or {shape[:1]}, got {made.shape}")
     return made

@@ -101,6 +101,17 @@ def look_up_emitted(rows: CompactRows, tokens: IntArray, weight: FloatArray | No
     return Emitted(wins, float(mass.sum()), numbers) if whole else None
 
 
+def tokens_of_unit_vectors(table: FloatArray) -> IntArray | None:
+    """The place of the 1 in every row of a dense table [n, K]; None where a row is no unit vector."""
+    from ccmc._data.compact_kernels import ones_of_rows
+
+    if len(table) == 0 or not ones_of_rows(0, 1, table, np.empty(1, np.int64)):
+        return None
+    place = np.empty(len(table), np.int64)
+    found = _in_parts(lambda first, last: ones_of_rows(first, last, table, place), len(table), len(table))
+    return place if found else None
+
+
 def _mostly_filled(table: FloatArray) -> bool:
     if len(table) == 0:
         return False

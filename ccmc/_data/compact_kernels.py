@@ -35,6 +35,27 @@ def sorted_by_query(query: IntArray, vocab_size: int) -> tuple[IntArray, IntArra
     return order, rank, ptr
 
 
+@summing_kernel
+def _one_of_row(row: FloatArray) -> int:
+    """Where a row holds 1, if it holds 0 elsewhere; else -1."""
+    total, place, wrong = 0.0, 0.0, 0
+    for k in range(row.shape[0]):
+        total += row[k]
+        place += row[k] * k
+        wrong += (row[k] != 0.0) & (row[k] != 1.0)
+    return int(place) if wrong == 0 and total == 1.0 else -1
+
+
+@kernel
+def ones_of_rows(first: int, last: int, table: FloatArray, place: IntArray) -> bool:
+    """Write where each of the rows first ... last - 1 holds its 1; ends, with False, at one that is no unit vector."""
+    for r in range(first, last):
+        place[r] = _one_of_row(table[r])
+        if place[r] < 0:
+            return False
+    return True
+
+
 @kernel
 def copy_bytes(
     first: int, last: int, table: FloatArray, rank: IntArray, stride: int, counts: NDArray[np.uint8]

@@ -222,3 +222,20 @@ def test_against_adam(enabled, benchmark):
         record("torch Adam, K=33 n=200k", "max |g| / wins then (1e-8 asked of the fit)", measure)
         record("torch Adam, K=33 n=200k", "x the time of the fit", used / spent)
         assert used / spent >= 10
+
+
+def test_dense_unit_vectors_are_nearly_as_fast_as_tokens(enabled):
+    """One hot rows are read once: what else a fit does is that of tokens."""
+    K = 33 if enabled else 6
+    for n in (60_000, 200_000) if enabled else (500,):
+        counts, query, targets = dense_case(K, n, 32)
+        hot = np.eye(K)[targets]
+
+        def fit(of, counts=counts, query=query):
+            return fit_mle(Observations(Contexts(counts, query), of))
+
+        np.testing.assert_array_equal(fit(hot).chain.logits, fit(targets).chain.logits)
+        if enabled:
+            ratio = median_seconds(lambda: fit(hot), 15) / median_seconds(lambda: fit(targets), 15)  # noqa: B023
+            record(f"fit K=33 n={n // 1000}k", "dense unit vectors / tokens", ratio, "<= 1.5")
+            assert ratio <= 1.5

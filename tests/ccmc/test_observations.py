@@ -220,3 +220,40 @@ def test_a_target_outside_its_context_in_a_large_table_is_named():
     counts[17, 5], targets[17] = 0, 5
     with pytest.raises(ValueError, match=r"targets\[17\]: token 5 is not in its context"):
         Observations(Contexts(counts, query), targets)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.bool_])
+def test_dense_unit_vectors_are_tokens(kind):
+    rng = np.random.default_rng(3)
+    counts = rng.integers(1, 4, (5000, 7))
+    query, targets = rng.integers(0, 7, 5000), rng.integers(0, 7, 5000)
+    dense = (targets[:, None] == np.arange(7)).astype(kind)
+    if kind is np.float64:
+        dense[0, (targets[0] + 1) % 7] = -0.0
+    made = Observations(Contexts(counts, query), dense)
+    assert made.hard
+    assert made.targets.tolist() == targets.tolist()
+    plain = fit_mle(Observations(Contexts(counts, query), targets))
+    np.testing.assert_array_equal(fit_mle(made).chain.logits, plain.chain.logits)
+
+
+@pytest.mark.parametrize("row", [0, 1, 2999])
+def test_one_row_that_is_no_unit_vector_leaves_all_as_they_are(row):
+    rng = np.random.default_rng(4)
+    targets = rng.integers(0, 5, 3000)
+    dense = np.eye(5)[targets]
+    dense[row] = [0.5, 0.25, 0.25, 0.0, 0.0]
+    contexts = Contexts(np.ones((3000, 5), dtype=np.int64), rng.integers(0, 5, 3000))
+    made = Observations(contexts, dense)
+    assert not made.hard
+    np.testing.assert_allclose(made.targets, dense)
+    for wrong in ([1.0, 1.0, -1.0, 0.0, 0.0], [np.nan, 1.0, 0.0, 0.0, 0.0], [0.0] * 5, [2.0, -1.0, 0.0, 0.0, 0.0]):
+        dense[row] = wrong
+        with pytest.raises(ValueError, match=rf"targets\[{row}\]"):
+            Observations(contexts, dense)
+
+
+def test_a_unit_vector_outside_its_context_is_named():
+    counts = np.array([[1, 1, 0], [1, 1, 0]])
+    with pytest.raises(ValueError, match=r"targets\[1\]: token 2 is not in its context"):
+        Observations(Contexts(counts, np.array([0, 1])), np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
