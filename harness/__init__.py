@@ -1,8 +1,8 @@
 """The benchmark: fits CCMC surrogates to attention models and measures how closely they match them.
 
 `harness.run(config)` executes a config and returns a `Run`; `harness.load_run(path)` opens a finished one;
-`harness.register` declares surrogates, measures, experiments and model sources. Rooms import downwards only; see
-README.md in this folder.
+`harness.fit_heads(model, texts)` fits a surrogate to the heads of a model that is at hand; `harness.register` declares
+surrogates, measures, experiments and model sources. Rooms import downwards only; see README.md in this folder.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
     from harness.core.registry import register
+    from harness.experiments.fit_heads import fit_heads
     from harness.experiments.run import run
     from harness.runs.run import Run, load_run
 
-__all__ = ["Run", "load_run", "register", "run"]
-_HOMES = {"Run": "runs.run", "load_run": "runs.run", "register": "core.registry", "run": "experiments.run"}
+__all__ = ["Run", "fit_heads", "load_run", "register", "run"]
+_HOMES = {
+    "Run": "runs.run",
+    "fit_heads": "experiments.fit_heads",
+    "load_run": "runs.run",
+    "register": "core.registry",
+    "run": "experiments.run",
+}
 
 
 def __getattr__(name: str) -> Any:

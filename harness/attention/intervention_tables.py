@@ -12,7 +12,7 @@ import torch
 from harness.attention.capture import IntArray
 from harness.attention.interventions import NO_VOCABULARY, OutputTable, mlp_modules
 from harness.attention.loop_running import Running
-from harness.attention.replace import attached
+from harness.attention.replacing import attached
 
 
 def mean_outputs_by_token(

@@ -19,7 +19,7 @@ import torch
 from harness.attention.capture import FloatArray, IntArray, attention_modules, key_heads
 from harness.attention.loop_rows import Product, Sight, Tokens, by_group
 from harness.attention.loop_running import Running
-from harness.attention.replace import attached, check_reach
+from harness.attention.replacing import attached, check_reach
 from harness.core.errors import UsageError
 from harness.core.noise import uniforms
 from harness.core.seeds import derive_seed

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.attention.capture import attention_modules
 from harness.attention.loop_terms import FittedOdds, LoopTerms, PairForm, PairTable, mean_log_odds
-from harness.attention.replace import Replacement, replace
+from harness.attention.replacing import Replacement, replace
 from harness.attention.static_layers import static_layers
 from harness.data.texts import LocalVocabulary
 from harness.experiments._shared.head_fits import training_pass

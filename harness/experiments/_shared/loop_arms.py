@@ -14,7 +14,7 @@ from harness.attention.capture import FloatArray, IntArray, LayerCall, listen
 from harness.attention.loop_running import Replacement
 from harness.attention.loop_store import read_arrays, static_of, terms_of, wants_sides
 from harness.attention.loop_terms import LoopTerms, MeanOutput, TokenRows, uniform
-from harness.attention.replace import replace
+from harness.attention.replacing import replace
 from harness.experiments._shared.loop_rules import LEADER, MEAN_OUTPUT, MEAN_ROW, UNIFORM
 from harness.experiments._shared.mean_rows import mean_row_terms
 

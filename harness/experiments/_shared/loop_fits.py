@@ -21,7 +21,7 @@ from harness.attention.capture import IntArray, LayerCall
 from harness.attention.loop_store import static_arrays, term_arrays, write_arrays
 from harness.attention.loop_terms import mean_log_odds
 from harness.attention.packing import listen_windows, window_width
-from harness.attention.replace import mean_outputs
+from harness.attention.replacing import mean_outputs
 from harness.attention.windows import Windows
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed

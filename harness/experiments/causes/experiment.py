@@ -40,7 +40,7 @@ class CausesExperiment(FolderExperiment):
 
     def check(self, settings: Any, model: Any, weights: Any) -> None:
         from harness.attention.interventions import mlp_modules
-        from harness.attention.replace import check_reach
+        from harness.attention.replacing import check_reach
 
         check_reach(weights)
         if "mlp-noise" in settings.interventions:

@@ -31,7 +31,7 @@ class InTheLoopExperiment(FolderExperiment):
 
     def check(self, settings: Any, model: Any, weights: Any) -> None:
         from harness.attention import eager
-        from harness.attention.replace import check_reach
+        from harness.attention.replacing import check_reach
         from harness.models import loading
 
         config = loading.load_config(model.path)

@@ -39,7 +39,7 @@ class SelfReinforcementExperiment(FolderExperiment):
 
     def check(self, settings: Any, model: Any, weights: Any) -> None:
         """Refuse base transitions of a model that rules tokens out, and a model whose heads cannot be replaced."""
-        from harness.attention.replace import check_reach
+        from harness.attention.replacing import check_reach
         from harness.models.base_reading import NO_BASE, rules_out
 
         if settings.heads:

@@ -30,7 +30,7 @@ from harness.attention.interventions import (
     mlp_modules,
 )
 from harness.attention.loop_running import Running
-from harness.attention.replace import attached
+from harness.attention.replacing import attached
 from harness.core.errors import UsageError
 from harness.models.language_model import generate
 

@@ -17,7 +17,7 @@ from harness.attention import capture
 from harness.attention.blocks import Asked
 from harness.attention.log_weights import sink_odds
 from harness.attention.loop_terms import EXACT, FLAT, LoopTerms, PairTable, mean_log_odds, uniform
-from harness.attention.replace import Replacement, mean_outputs, replace
+from harness.attention.replacing import Replacement, mean_outputs, replace
 from harness.attention.windows import Windows
 from harness.core.errors import UsageError
 from harness.models.language_model import generate

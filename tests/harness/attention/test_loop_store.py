@@ -23,7 +23,7 @@ from harness.attention.loop_store import (
     write_arrays,
 )
 from harness.attention.loop_terms import EXACT, FLAT, LoopTerms, QueryProfile, TokenRows
-from harness.attention.replace import Replacement, replace
+from harness.attention.replacing import Replacement, replace
 
 FITS = ("counts", "distance", "shuffled-weights", "ccmc-weights", "pccmc-weights", "ccmc-fit", "pccmc-fit")
 IDS = np.concatenate([small_models.random_ids(24, 3), [2, 3, 2]])  # the last are outside the vocabulary

@@ -14,7 +14,7 @@ from loop_models import SCALES, Trained, step_by_step, train
 
 from harness.attention.capture import attention_modules
 from harness.attention.loop_terms import EXACT, LoopTerms
-from harness.attention.replace import Replacement, replace
+from harness.attention.replacing import Replacement, replace
 
 pytestmark = pytest.mark.usefixtures("in_doubles")
 

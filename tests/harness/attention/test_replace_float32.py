@@ -12,7 +12,7 @@ import torch
 
 from harness.attention.capture import OLD_FAMILIES, attention_modules
 from harness.attention.loop_terms import EXACT
-from harness.attention.replace import Replacement, replace
+from harness.attention.replacing import Replacement, replace
 
 CAPPED = {"gemma2"}  # sdpa attention of transformers does not take a cap
 NAMES = [name for name in families.FAMILIES if name not in CAPPED]

@@ -12,7 +12,7 @@ from families import FAMILIES, build
 
 from harness.attention.loop_running import Replacement
 from harness.attention.loop_terms import uniform
-from harness.attention.replace import check_reach, replace
+from harness.attention.replacing import check_reach, replace
 from harness.attention.resume import Prefixes
 from harness.core.errors import UsageError
 
