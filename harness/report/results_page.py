@@ -22,6 +22,7 @@ from harness.runs.run import Run, load_run
 MOST_ROWS, FIRST_ROWS = 40, 12  # a table with more rows than the first is cut to the second
 NOTES = "notes.md"
 INFERENCE = "inference.md"  # how often intervals are wrong, by simulation: written by tests/benchmarks/inference.py
+SPEED = "speed.md"  # written by tests/benchmarks with --speed-page
 
 
 def notes_of(folder: Path, name: str = NOTES) -> str:
@@ -119,5 +120,6 @@ def results_page(root: Path) -> str:
         contents,
         *(run_section(run, name, root) for name, run in runs.items()),
         notes_of(root, INFERENCE),
+        notes_of(root, SPEED),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

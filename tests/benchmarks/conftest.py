@@ -5,6 +5,10 @@ import pytest
 import ratios
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--speed-page", action="store_true", help="write results/speed.md at the end")
+
+
 @pytest.fixture
 def enabled(request: pytest.FixtureRequest) -> bool:
     """Whether speed is measured and bars are asserted."""
@@ -16,6 +20,8 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.section("speed")
         for case, what, value, bar in ratios.TABLE:
             terminalreporter.write_line(f"{case:<38}{what:<44}{value:>12.4g}   {bar}")
+        if terminalreporter.config.getoption("--speed-page", False):
+            ratios.PAGE.write_text(ratios.page(ratios.TABLE), encoding="utf-8")
     for text in inference.PRINTED:
         terminalreporter.section("inference")
         terminalreporter.write_line(text)

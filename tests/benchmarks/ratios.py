@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import operator
+import os
+import platform
+import re
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-TABLE: list[tuple[str, str, float, str]] = []
+import numpy
+import torch
+import transformers
+
+from harness.core.records import Cell, Column, Table
+from harness.report.render.markdown import to_markdown
+
+Row = tuple[str, str, float, str]
+"""Case, what was measured, value, and the bar that it is held to; empty where there is none."""
+TABLE: list[Row] = []
+PAGE = Path(__file__).resolve().parents[2] / "results" / "speed.md"
+ABOUT = (
+    "Ratios are of two ways to do one thing inside one process, in turn; everything is a median. A bar is what a value "
+    "is held to, by an assertion. Written by `pytest tests/benchmarks --benchmark-enable --speed-page`."
+)
 
 
-def median_seconds(work, repeats):
+def median_seconds(work: Callable[[], Any], repeats: int) -> float:
     """Median wall time of `work()` after one call that does not count."""
     work()
     spent = []
@@ -19,5 +40,28 @@ def median_seconds(work, repeats):
     return statistics.median(spent)
 
 
-def record(case, what, value, bar=""):
-    TABLE.append((case, what, value, bar))
+def record(case: str, what: str, value: float, bar: str = "") -> None:
+    """Add a line to the table."""
+    TABLE.append((case, what, float(value), bar))
+
+
+def met(value: float, bar: str) -> str:
+    """Is a bar such as "<= 1.5", ">= 3" or "bar 400" (at least) met? Empty where it is none."""
+    found = re.fullmatch(r"(<=|>=|<|>|bar) ([\d.]+)", bar)
+    if found is None:
+        return ""
+    within = {"<=": operator.le, "<": operator.lt, ">": operator.gt}.get(found[1], operator.ge)
+    return "yes" if within(value, float(found[2])) else "no"
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The text of results/speed.md."""
+    body: list[list[Cell]] = [[case, what, value, bar, met(value, bar)] for case, what, value, bar in rows]
+    columns = [
+        Column("case", left=True), Column("what", left=True), Column("value"), Column("bar", left=True),
+        Column("met", left=True),
+    ]  # fmt: skip
+    versions = f"numpy {numpy.__version__}, torch {torch.__version__}, transformers {transformers.__version__}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+    text = to_markdown(Table("speed", "Measured", columns, body)).strip()
+    return f"## Speed and memory\n\n{ABOUT} Machine: {machine}.\n\n{text}\n"
