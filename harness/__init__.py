@@ -3,6 +3,8 @@
 `harness.run(config)` executes a config and returns a `Run`; `harness.load_run(path)` opens a finished one;
 `harness.fit_heads(model, texts)` fits a surrogate to the heads of a model that is at hand; `harness.register` declares
 surrogates, measures, experiments and model sources. Rooms import downwards only; see README.md in this folder.
+
+.. include:: docs/tutorial.md
 """
 
 from __future__ import annotations
@@ -35,5 +37,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(f"harness.{_HOMES[name]}"), name)
+        found = globals()[name] = getattr(import_module(f"harness.{_HOMES[name]}"), name)
+        return found
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -28,8 +28,19 @@ def pages(root: Path) -> dict[Path, str]:
 
 def docs(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where a page is stale.")] = False,
+    api: Annotated[
+        Path | None, typer.Option(help="Write the reference of the public names and the tutorial there instead.")
+    ] = None,
 ) -> None:
     """Write configs/README.md and results/README.md from the settings, the configs and the reference runs."""
+    if api is not None:
+        from harness.report.api_pages import write_api
+
+        with working("reading docstrings"):
+            written = write_api(api)
+        for path in written:
+            say(str(path))
+        return
     from harness.config.load import shipped_configs
 
     root = shipped_configs().parent
@@ -52,4 +63,4 @@ def docs(
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("docs", epilog="Examples: ccmc docs | ccmc docs --check")(docs)
+    app.command("docs", epilog="Examples: ccmc docs | ccmc docs --check | ccmc docs --api site")(docs)
