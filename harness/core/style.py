@@ -104,6 +104,31 @@ def saying(artist: Artist, text: str, head: str = "") -> None:
     artist.set_gid(_SAID + urlsafe_b64encode(said).decode().rstrip("="))
 
 
+def saying_at(artist: Artist, label: str, x: float, text: str) -> None:
+    """As `saying`, of a point: once the figure is drawn, its place is called by the label of the axis where it has one.
+
+    Args:
+        artist: is drawn as one group of the SVG.
+        label: of the series; may be empty.
+        x: of the point.
+        text: what is there.
+    """
+    artist.ccmc_point = (label, x, text)  # type: ignore[attr-defined]
+
+
+def _name_places(figure: Figure) -> None:
+    from matplotlib.ticker import FixedLocator
+
+    for axes in figure.axes:
+        points = [(one, one.ccmc_point) for one in axes.get_children() if hasattr(one, "ccmc_point")]
+        fixed = isinstance(axes.xaxis.get_major_locator(), FixedLocator)
+        labels = [one.get_text() for one in axes.get_xticklabels()] if points and fixed else []
+        ticks = list(zip(map(float, axes.get_xticks()), labels, strict=True)) if labels and all(labels) else []
+        for artist, (label, x, text) in points:
+            place = min(ticks, key=lambda tick: abs(tick[0] - x))[1] if ticks else f"{x:.4g}"
+            saying(artist, f"{label}, at {place}: {text}" if label else f"at {place}: {text}")
+
+
 def with_titles(svg: str) -> str:
     """An SVG in which every artist that says something has a title, and the class `said`; a head is in `data-head`."""
 
@@ -123,6 +148,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
         with context(answers=answering()):
             figure = draw(*args, **kwargs)
             _plain_powers(figure)
+            _name_places(figure)
             return figure
 
     return wrapped

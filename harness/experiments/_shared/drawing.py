@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.core.format import interval
 from harness.core.records import Interval
-from harness.core.style import INK, WIDTH, answering, saying, series, styled
+from harness.core.style import INK, WIDTH, answering, saying, saying_at, series, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +81,7 @@ def points(axis: Any, x: Any, found: Sequence[Interval], index: int, label: str 
     axis.errorbar([a for a, _ in kept], value, bars, label=label, **settings)
     for a, one in kept if answering() else ():
         (above,) = axis.plot([a], [one.value], marker="o", markersize=9, alpha=0.0, label="_", zorder=10)
-        saying(above, f"{label}, at {a:.4g}: {interval(one)}" if label else f"at {a:.4g}: {interval(one)}")
+        saying_at(above, label or "", float(a), interval(one))
 
 
 def short(text: str, signs: int) -> str:

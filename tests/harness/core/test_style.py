@@ -67,6 +67,23 @@ def pointed_at() -> Any:
     return figure
 
 
+@styled
+def with_named_places() -> Any:
+    figure, (axis,) = figure_of(4.0, 3.0)
+    points(axis, [0.9, 2.1], [Interval(0.5, 0.4, 0.6, 9), Interval(2.0, None, None, 3)], 0, "walks")
+    axis.set_xticks([1, 2], ["counts", "followed-by-1"])
+    return figure
+
+
+def test_places_with_names_are_called_by_them() -> None:
+    with context(answers=True):
+        figure = with_named_places()
+    assert re.findall(r"<title>(.*?)</title>", with_titles(svg(figure, "x"))) == [
+        "walks, at counts: 0.500 [0.400, 0.600]",
+        "walks, at followed-by-1: 2.00",
+    ]
+
+
 def test_places_say_what_they_are_where_somebody_can_ask() -> None:
     assert "said" not in with_titles(svg(pointed_at(), "x"))
     with context(answers=True):
