@@ -35,6 +35,8 @@ ROWS = "rows.parquet"
 PACKAGES = ("numpy", "pandas", "pyarrow", "scipy")
 MOST = 64
 """Entries; the one that was used longest ago goes first."""
+_NO_ENTRY = (OSError, ValueError, KeyError, TypeError, ImportError, HarnessError)
+"""What a cache raises that is not there, cannot be written to, or is not what it was: then rows are read."""
 
 
 def readings(run: Run) -> list[Reading]:
@@ -47,7 +49,7 @@ def readings(run: Run) -> list[Reading]:
     if name is None:
         return read(run.split)
     fresh = _Fresh(run)
-    with suppress(OSError, ValueError, KeyError, TypeError, HarnessError):  # an entry that is not what it was
+    with suppress(*_NO_ENTRY):
         place = _folder() / name
         found = [_reading(fresh, one) for one in json.loads(place.read_text(encoding="utf-8"))]
         os.utime(place)
@@ -63,7 +65,7 @@ def keep(run: Run, found: Iterable[Reading]) -> None:
     name = _name(run)
     if name is None:
         return
-    with suppress(OSError, ValueError, HarnessError):
+    with suppress(*_NO_ENTRY):
         text = json.dumps([_record(one) for one in found], default=_plain)
         folder = _folder()
         place = folder / name

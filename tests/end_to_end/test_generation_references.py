@@ -15,6 +15,8 @@ from harness.experiments.generation import answers as generation_answers
 from harness.experiments.generation import tables as generation_tables
 from harness.experiments.repetition import answers as repetition_answers
 from harness.experiments.repetition import tables as repetition_tables
+from harness.experiments.self_reinforcement import answers as self_reinforcement_answers
+from harness.experiments.self_reinforcement import tables as self_reinforcement_tables
 from harness.report.render.layout import layout, plain
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "generation"
@@ -22,6 +24,7 @@ MODULES = {
     "generation": (generation_tables, generation_answers),
     "count-ablation": (ablation_tables, ablation_answers),
     "repetition": (repetition_tables, repetition_answers),
+    "self-reinforcement": (self_reinforcement_tables, self_reinforcement_answers),
 }
 UNANSWERED = ("could not be answered", "cannot be tested", "not decided")
 NAMES = sorted(path.parent.name for path in REFERENCE.glob("*/manifest.json"))

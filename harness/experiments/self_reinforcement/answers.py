@@ -54,13 +54,14 @@ def _rises(part: Part) -> Answer:
         one = [part.mean(P, MODEL, kind, preamble, k) for k in (0, 1, last)]
         slope = part.mean(SLOPE, MODEL, kind, preamble)
         said.append(
-            f"{kind} sentences {', '.join(number(found.value) for found in one)}, by {with_unit(slope, signed=True)} "
-            f"per doubling from k = 1 (winning rate {percent(part.mean(WINS, MODEL, kind, preamble, last))})"
+            f"{kind.capitalize()} sentences: {', '.join(number(found.value) for found in one)}, by "
+            f"{with_unit(slope, signed=True)} per doubling from k = 1 (winning rate "
+            f"{percent(part.mean(WINS, MODEL, kind, preamble, last))})."
         )
     first = part.mean(SLOPE, MODEL, part.kinds[0], preamble)
     text = (
         f"{part.model}: mean probability of a token with its sentence 0, 1 and {last} times in the context "
-        f"({part.prompts()} held-out prompts): {'; '.join(said)}."
+        f"({part.prompts()} held-out prompts). {' '.join(said)}"
     )
     return Answer(RISES, text, first, answered=first.low is not None)
 
@@ -73,13 +74,13 @@ def _chain(part: Part) -> Answer:
         return Answer(CHAIN, text, answered=False)
     if not part.tested:
         return Answer(CHAIN, f"{part.model}: not tested, as every text had a preamble.", answered=False)
-    words = "; ".join(_tested(one) for one in part.tested)
+    words = " ".join(_tested(one) for one in part.tested)
     bound = number(part.tested[0].bound)
     verdicts, beyond = [one.verdict for one in part.tested], [one.word for one in part.tested].count(AGAINST)
     text = (
         f"{part.model}: a closed chain, whatever its base transitions, predicts a slope of 0 at the first token of a "
-        f"repetition and at most {bound} nats per doubling over all tokens. {words[0].upper()}{words[1:]}. Over all "
-        f"tokens the slope is beyond what is possible with {beyond} of {len(verdicts)} kinds."
+        f"repetition. Over all tokens it can have at most {bound} nats per doubling. {words} Over all tokens the slope "
+        f"is beyond what is possible with {beyond} of {len(verdicts)} kinds."
     )
     if AGAINST in verdicts:
         text += f" {_against(verdicts)} (Holm, {len(verdicts)} kinds)."
@@ -93,15 +94,15 @@ def _chain(part: Part) -> Answer:
 
 def _against(verdicts: list[str]) -> str:
     many = verdicts.count(AGAINST)
-    return "The first token is evidence against" + (
+    return "The first token is evidence against a closed chain" + (
         "" if many == len(verdicts) else f" with {many} of {len(verdicts)} kinds"
     )
 
 
 def _tested(one: Tested) -> str:
     return (
-        f"{one.kind} sentences: {with_unit(one.first.interval, signed=True)} at the first token, "
-        f"{with_unit(one.whole, 'nats', signed=True)} over all: {one.verdict}"
+        f"{one.kind.capitalize()} sentences: {with_unit(one.first.interval, signed=True)} at the first token, "
+        f"{with_unit(one.whole, 'nats', signed=True)} over all: {one.verdict}."
     )
 
 
@@ -141,9 +142,9 @@ def _heads(part: Part) -> Answer | None:
             f"{kind} {interval(part.against_model(SLOPE, arm, kind, preamble), signed=True)}" for kind in part.kinds
         ]
         away = interval(_distance(part, arm, preamble))
-        said.append(f"with {arm} the slope per doubling changes by {listed(changes)}, and the curve is {away} away")
+        said.append(f"With {arm} the slope per doubling changes by {listed(changes)}. The curve is {away} away.")
     first = part.against_model(SLOPE, arms[0], part.kinds[0], preamble)
-    text = f"{part.model}: {'; '.join(said)} ({part.prompts()} held-out prompts, layer 0 left out)."
+    text = f"{part.model}, {part.prompts()} held-out prompts, layer 0 left out. {' '.join(said)}"
     return Answer(HEADS, text, first, answered=first.low is not None)
 
 

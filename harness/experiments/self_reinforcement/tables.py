@@ -60,9 +60,9 @@ def _model(found: list[Part]) -> Table:
             for preamble in part.preambles[:1]:
                 body.append(
                     [
-                        *lead.cells((part.model,)), kind, part.mean(P, MODEL, kind, preamble, 0),
+                        *lead.cells((part.model,)), kind, part.mean(P, MODEL, kind, preamble, 0).value,
                         part.mean(P, MODEL, kind, preamble, 1), part.mean(P, MODEL, kind, preamble, part.last),
-                        part.mean(SLOPE, MODEL, kind, preamble), part.mean(WINS, MODEL, kind, preamble, part.last),
+                        part.mean(SLOPE, MODEL, kind, preamble),
                     ]
                 )  # fmt: skip
     last = max(part.last for part in found)
@@ -73,15 +73,14 @@ def _model(found: list[Part]) -> Table:
         [
             *lead.columns,
             Column("sentence", left=True),
-            Column("k = 0", priority=2),
+            Column("k = 0", priority=1),
             Column("k = 1"),
             Column(f"k = {last}"),
             Column("per doubling", signed=True),
-            Column("winning rate", priority=1),
         ],
         body[:HEADLINE_ROWS],
-        f"Mean probability of its tokens, {_before(least)}. {TERMS}; {WON}, at k = {last}. {_prompts(found)}. "
-        f"{INTERVALS}",
+        f"Mean probability of its tokens, {_before(least)}. {TERMS}; the interval of k = 0 is in "
+        f"self-reinforcement.curves. {_prompts(found)}. {INTERVALS}",
         headline=True,
     )
 

@@ -276,7 +276,7 @@ def test_heads_that_are_replaced_are_arms_of_their_own() -> None:
     assert slope is not None
     assert change == pytest.approx(-slope / 2, abs=1e-6)
     heads = answers(rows)[-1]
-    assert "with 9 heads as pccmc-fit the slope per doubling changes by natural -0.0" in heads.text
+    assert "With 9 heads as pccmc-fit the slope per doubling changes by natural -0.0" in heads.text
     assert "9 heads" not in answers(rows)[-2].text
     curves, of_heads = figures(rows, pd.DataFrame())
     assert len(curves.draw().axes[0].containers) == len(of_heads.draw().axes[0].containers) == 3
