@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 from harness.core.errors import UsageError
@@ -27,10 +28,9 @@ def write_api(folder: Path) -> list[Path]:
         import pdoc
     except ImportError:
         raise UsageError("docs --api needs pdoc: pip install 'ccmc-harness[docs]'") from None
-    import harness
-
-    for name in harness.__all__:
-        getattr(harness, name)  # what is imported on demand has to be there to be described
+    for module in map(import_module, MODULES):
+        for name in getattr(module, "__all__", ()):
+            getattr(module, name, None)  # what is imported on demand has to be there to be described
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pdoc.pdoc(*MODULES, output_directory=folder)
