@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple
 from functools import lru_cache, partial
@@ -57,13 +57,14 @@ def readings(run: Run) -> list[Reading]:
     return fresh.readings
 
 
-def keep(run: Run, found: Iterable[Reading]) -> None:
+def keep(run: Run, found: Sequence[Reading]) -> None:
     """Keep what was made of a run: its answers, and the tables whose rows were looked at.
 
+    Nothing is kept where something could not be made: the reason may be gone the next time.
     A cache that cannot be written to keeps nothing, in silence: only time is lost.
     """
     name = _name(run)
-    if name is None:
+    if name is None or any(one.problems for one in found):
         return
     with suppress(*_NO_ENTRY):
         text = json.dumps([_record(one) for one in found], default=_plain)

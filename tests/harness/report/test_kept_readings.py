@@ -79,9 +79,14 @@ def test_cells_and_estimates_come_back_as_they_were(run: Run) -> None:
     table = Table(
         "smoke.t", "title", [Column("a", "nats", 2, True, True)], [cells], "said", True, frozenset({(0, 1)}), "m"
     )
-    made = [Reading("smoke", (Answer("q", "t", Interval(1.0, 0.5, 1.5, 9), False),), (table,), ("a problem",))]
+    made = [Reading("smoke", (Answer("q", "t", Interval(1.0, 0.5, 1.5, 9), False),), (table,))]
     kept_readings.keep(run, made)
     assert kept_readings.readings(run) == made
+
+
+def test_what_could_not_be_made_is_tried_again(run: Run, tmp_path: Path) -> None:
+    kept_readings.keep(run, [Reading("smoke", problems=("smoke: its tables cannot be made",))])
+    assert not entries(tmp_path)
 
 
 @pytest.mark.parametrize("change", ["rows", "sources", "packages", "damage", "shape"])
