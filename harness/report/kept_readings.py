@@ -1,7 +1,7 @@
 """What a complete run says, kept in the cache folder: printed again, it costs no second reading of the rows.
 
-An entry belongs to the rows, to the sources of `harness` and `ccmc`, and to the versions of the packages that compute
-what tables hold: where one of them is another, the run is read anew. Runs whose experiments come from plugins, and runs
+An entry belongs to the rows, to the experiments that are known, to the sources of `harness` and `ccmc`, and to the
+versions of the packages that compute what tables hold: where one of them is another, the run is read anew. Runs whose experiments come from plugins, and runs
 that still grow, are read every time.
 """
 
@@ -60,11 +60,11 @@ def readings(run: Run) -> list[Reading]:
 def keep(run: Run, found: Sequence[Reading]) -> None:
     """Keep what was made of a run: its answers, and the tables whose rows were looked at.
 
-    Nothing is kept where something could not be made: the reason may be gone the next time.
+    Nothing is kept where nothing or not everything could be made: the reason may be gone the next time.
     A cache that cannot be written to keeps nothing, in silence: only time is lost.
     """
     name = _name(run)
-    if name is None or any(one.problems for one in found):
+    if name is None or not found or any(one.problems for one in found):
         return
     with suppress(*_NO_ENTRY):
         text = json.dumps([_record(one) for one in found], default=_plain)
@@ -107,7 +107,7 @@ def _name(run: Run) -> str | None:
     if run.state != "complete" or not registry.only_own() or not rows.is_file():
         return None
     copies = (run.manifest.get("prompts") or {}).get("duplicates") or {}
-    parts = [file_hash(rows), json.dumps(copies, sort_keys=True), *_made_by()]
+    parts = [file_hash(rows), json.dumps(copies, sort_keys=True), *registry.experiments(), *_made_by()]
     return f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:32]}.json"
 
 

@@ -86,10 +86,11 @@ def test_cells_and_estimates_come_back_as_they_were(run: Run) -> None:
 
 def test_what_could_not_be_made_is_tried_again(run: Run, tmp_path: Path) -> None:
     kept_readings.keep(run, [Reading("smoke", problems=("smoke: its tables cannot be made",))])
+    kept_readings.keep(run, [])  # none of its experiments is known
     assert not entries(tmp_path)
 
 
-@pytest.mark.parametrize("change", ["rows", "sources", "packages", "damage", "shape"])
+@pytest.mark.parametrize("change", ["rows", "experiments", "sources", "packages", "damage", "shape"])
 def test_another_run_program_or_entry_is_read_anew(
     run: Run, calls: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -99,6 +100,9 @@ def test_another_run_program_or_entry_is_read_anew(
     if change == "rows":
         frame = pd.read_parquet(run.path / "rows.parquet")
         frame.assign(value=frame["value"] + 1.0).to_parquet(run.path / "rows.parquet")
+    elif change == "experiments":
+        known = {**registry.experiments(), "another": next(iter(registry.experiments().values()))}
+        monkeypatch.setattr(registry, "experiments", lambda: known)
     elif change == "damage":
         entry.write_text("[{")
     elif change == "shape":
