@@ -1,6 +1,6 @@
 """How many packages pip-audit could look up, and what it found: run by `.ci/release`.
 
-    python .ci/audited.py REPORT.json
+python .ci/audited.py REPORT.json
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def main(report: str) -> None:
     packages = json.loads(text)["dependencies"] if text.strip() else []
     audited = [one for one in packages if "skip_reason" not in one]
     found = [(one["name"], one["version"], bad["id"]) for one in audited for bad in one["vulns"]]
-    print(f"{len(audited)} of {len(packages)} packages audited, {len(found)} vulnerabilities known")
+    sys.stdout.write(f"{len(audited)} of {len(packages)} packages audited, {len(found)} vulnerabilities known\n")
     for name, version, known in found:
-        print(f"{name} {version}: {known}")
+        sys.stdout.write(f"{name} {version}: {known}\n")
     if not audited:
-        print("the package index that is configured here gives no advisories: run this where PyPI's own is reached")
+        sys.stdout.write("the index that is configured here gives no advisories: run this where PyPI's own is reached\n")
     raise SystemExit(1 if found or not audited else 0)
 
 

@@ -1,6 +1,6 @@
 """What a wheel and an sdist must hold, and what they must not: run by `.ci/release`.
 
-    python .ci/release_contents.py WHEEL SDIST
+python .ci/release_contents.py WHEEL SDIST
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(wheel: str, sdist: str) -> None:
         problems.append("the wheel lacks its license")
     if problems:
         raise SystemExit("\n".join(problems))
-    print(f"{len(names)} files in the wheel, {len(of_sdist)} in the sdist")
+    sys.stdout.write(f"{len(names)} files in the wheel, {len(of_sdist)} in the sdist\n")
 
 
 if __name__ == "__main__":

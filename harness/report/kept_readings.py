@@ -1,8 +1,8 @@
 """What a complete run says, kept in the cache folder: printed again, it costs no second reading of the rows.
 
 An entry belongs to the rows, to the experiments that are known, to the sources of `harness` and `ccmc`, and to the
-versions of the packages that compute what tables hold: where one of them is another, the run is read anew. Runs whose experiments come from plugins, and runs
-that still grow, are read every time.
+versions of the packages that compute what tables hold: where one of them is another, the run is read anew. Runs whose
+experiments come from plugins, and runs that still grow, are read every time.
 """
 
 from __future__ import annotations

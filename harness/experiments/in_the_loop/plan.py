@@ -97,13 +97,16 @@ class _Planned:
         s, found, needs = self.settings, [], [*fits, *texts]
         leads = leader in s.leaders
         alone: list[Unit] = []
-        if leads and "alone" in s.sets:
+        if leads and ("alone" in s.sets or s.alone_map):
             for group in groups:
                 settings = self.shared(order=leader, layers=group, alone_texts=self.alone_texts)
                 label = f"heads of layers {', '.join(map(str, group))} alone as {leader}"
                 alone.append(self.unit("alone:measure", label, settings, needs, [leader]))
             found += alone
-            needs = [*needs, *alone]
+            if "alone" in s.sets:
+                needs = [*needs, *alone]
+            else:
+                alone = []  # no set waits for them
         families = list(s.sets) if leads else [name for name in s.sets if name == "share"]
         if "greedy" in families:
             settings = self.shared(order=leader, greedy=s.greedy.model_dump())

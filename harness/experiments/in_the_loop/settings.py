@@ -69,8 +69,9 @@ class InTheLoop(Growing):
         description="share of the groups of training prompts that no fit reads; orders of heads, greedy selection and "
         "the best null are chosen on them",
     )
-    alone_texts: int = Field(
-        default=4, ge=1, description="texts of each strategy on which single heads are replaced, for the family `alone`"
+    alone_texts: int = Field(default=4, ge=1, description="texts of each strategy on which single heads are replaced")
+    alone_map: bool = Field(
+        default=False, description="replace every head alone for table and map, where the sets hold no `alone`"
     )
     random_draws: int = Field(default=2, ge=1, description="random sets of each size")
     greedy: Greedy = Field(default=Greedy(), description="of the family `greedy`")

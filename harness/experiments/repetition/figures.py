@@ -182,8 +182,9 @@ def warm_figure(own: Sequence[Part]) -> Drawn:
     for axis, part in zip(axes, own, strict=True):
         starts = part.starts
         step = max(starts) / 40
+        late = [rung for rung in part.rungs if part.sample("energy_score", part.rung(rung, None, starts[-1])).rows]
         lines: list[tuple[str, list[Source], dict[str, Any]]] = [
-            (short_rung(rung), [part.rung(rung, None, t0) for t0 in starts], {}) for rung in part.rungs
+            (short_rung(rung), [part.rung(rung, None, t0) for t0 in starts], {}) for rung in late
         ]
         lines.append(("null: other prompt", [part.fixed(SHUFFLED, t0) for t0 in starts], {"color": GREY}))
         lines.append(("ceiling: other seed", [part.fixed(RESEEDED, t0) for t0 in starts], {"color": BLACK}))

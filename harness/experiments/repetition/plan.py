@@ -175,11 +175,7 @@ def _of_surrogates(settings: Any) -> dict[str, Any]:
         "rollout_seeds": settings.rollout_seeds,
         "warm_starts": list(settings.warm_starts),
         **({"hazard_rollouts": settings.hazard_rollouts} if settings.hazard_rollouts else {}),
-        **(
-            {"hazard_rungs": [" + ".join(split(name)) for name in settings.hazard_rungs]}
-            if settings.hazard_rungs
-            else {}
-        ),
+        **_rungs_of(settings, "hazard_rungs", "raw_rungs", "warm_rungs"),
         **({"removed": True} if settings.removed else {}),
     }
 
@@ -205,4 +201,11 @@ def _of_refinements(settings: Any) -> dict[str, Any]:
         "statistics": list(settings.statistics),
         "rollout_seeds": settings.rollout_seeds,
         "warm_starts": list(settings.warm_starts),
+        **_rungs_of(settings, "warm_rungs"),
     }
+
+
+def _rungs_of(settings: Any, *fields: str) -> dict[str, list[str]]:
+    """The rungs that some settings name, as rows call them; nothing of those that name none."""
+    named = {field: [" + ".join(split(name)) for name in getattr(settings, field)] for field in fields}
+    return {field: names for field, names in named.items() if names}

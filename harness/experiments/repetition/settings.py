@@ -85,6 +85,8 @@ class Repetition(Growing):
             "regimes",
             "unseen",
             "degree",
+            "raw_rungs",
+            "warm_rungs",
         }
     )
 
@@ -121,8 +123,17 @@ class Repetition(Growing):
         description="fit the law after decoding and sample it as it is, or fit at temperature 1 and decode a surrogate",
     )
     rollout_seeds: int = Field(default=4, ge=1, description="walks of each surrogate from each prompt")
+    raw_rungs: tuple[str, ...] = Field(
+        default=(),
+        description="rungs of the ladder, by the entry that each adds, that are also fitted to the raw law; none "
+        "named: all",
+    )
     warm_starts: tuple[int, ...] = Field(
         default=(0,), min_length=1, description="tokens of the model's own text before a surrogate takes over"
+    )
+    warm_rungs: tuple[str, ...] = Field(
+        default=(),
+        description="rungs that also walk from the later starts; none named: all",
     )
     hazard_rollouts: int = Field(
         default=0,
@@ -222,13 +233,19 @@ class Repetition(Growing):
         return self
 
     @model_validator(mode="after")
-    def _forecasting(self) -> Repetition:
+    def _some_rungs(self) -> Repetition:
         known = rungs(self.statistics)
-        for entry in self.hazard_rungs:
-            if " + ".join(split(entry)) not in known:
-                raise ValueError(f"hazard_rungs: {entry!r} is no entry of statistics{nearest(entry, known)}")
-        if self.hazard_rungs and not self.hazard_rollouts:
-            raise ValueError("hazard_rungs are read with hazard_rollouts above 0 only")
+        needed = {
+            "hazard_rungs": (bool(self.hazard_rollouts), "hazard_rollouts above 0"),
+            "raw_rungs": ("raw" in self.laws, "raw among the laws"),
+            "warm_rungs": (len(self.warm_starts) > 1, "several warm_starts"),
+        }
+        for field, (read, what) in needed.items():
+            for entry in getattr(self, field):
+                if " + ".join(split(entry)) not in known:
+                    raise ValueError(f"{field}: {entry!r} is no entry of statistics{nearest(entry, known)}")
+            if getattr(self, field) and not read:
+                raise ValueError(f"{field} are read with {what} only")
         return self
 
     @model_validator(mode="after")

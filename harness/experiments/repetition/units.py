@@ -25,7 +25,7 @@ from harness.experiments.repetition.kept import KeptFit, keep
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.scores import one_law
 from harness.experiments.repetition.settings import BASE, NO_BASE, left_out
-from harness.experiments.repetition.sources import DECODED, LOGIT, LOGITS
+from harness.experiments.repetition.sources import DECODED, LOGIT, LOGITS, RAW
 from harness.experiments.repetition.training_walks import TrainingWalks
 from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
@@ -107,7 +107,9 @@ def _fits(s: dict[str, Any], base: bool) -> Iterator[tuple[str, str, str, tuple[
     for law in s["laws"]:
         for name in [name for name in declared if name in s["surrogates"]]:
             if name in LOGITS:
-                yield from ((law, name, rung, every) for rung, every in rungs(tuple(s["statistics"])).items())
+                some = s.get("raw_rungs", ()) if law == RAW else ()
+                ladder = rungs(tuple(s["statistics"])).items()
+                yield from ((law, name, rung, every) for rung, every in ladder if not some or rung in some)
             elif name != BIGRAM or base:
                 yield law, name, "", ()
 
@@ -167,18 +169,20 @@ def walk(
 ) -> list[dict[str, Any]]:
     """Walks of one surrogate from every judged prompt, after each number of the model's own tokens.
 
-    Those of the raw law only start at the first of these, where the decoded one is walked too.
+    Those of the raw law only start at the first of these, where the decoded one is walked too, and so do rungs that are
+    not among `warm_rungs`, where some are named.
     """
-    law, found = condition["law"], []
+    law, rung, found = condition["law"], condition.get("rung", ""), []
     temperature = 1.0 if law == DECODED else s["temperature"]
-    if law == "raw" and any(key in s["options"] for key in ("top_k", "top_p", "min_p")):
+    if law == RAW and any(key in s["options"] for key in ("top_k", "top_p", "min_p")):
         return []  # cuts are not applied to a surrogate: its law after decoding is what `decoded` fits
     seeds = 1 if temperature is None else s["rollout_seeds"]
-    starts = s["warm_starts"] if law == DECODED or DECODED not in s["laws"] else [min(s["warm_starts"])]
+    late = rung in ("", *s.get("warm_rungs", [rung])) and (law == DECODED or DECODED not in s["laws"])
+    starts = s["warm_starts"] if late else [min(s["warm_starts"])]
     for start in starts:
         texts = [text for text in judged if len(text) > start]
         for seed in range(seeds):
-            number = derive_seed(s["seed"], "repetition", s["strategy"], name, condition.get("rung", ""), law, seed)
+            number = derive_seed(s["seed"], "repetition", s["strategy"], name, rung, law, seed)
             steps = max((len(text) - start for text in texts), default=0)
             prompts = [text.tokens[: text.start + start] for text in texts]
             paths: Any = surrogate.rollout(prompts, steps, number, temperature) if texts else []
@@ -189,7 +193,7 @@ def walk(
                         "model": s["model"],
                         "strategy": s["strategy"],
                         "source": name,
-                        "rung": condition.get("rung", ""),
+                        "rung": rung,
                         "law": law,
                         "t0": start,
                         "seed": seed,

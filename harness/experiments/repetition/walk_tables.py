@@ -186,9 +186,9 @@ def warm_table(found: list[Part]) -> Table:
 
 
 def _by_source(part: Part) -> list[Source]:
-    """All starts of one source beside each other; a law that was walked from the first start alone is left out."""
+    """All starts of one source beside each other; what was walked from the first start alone is left out."""
     found = part.sources("energy_score")
-    later = {one.law for one in found if one.t0 > part.start}
-    found = [one for one in found if not one.law or one.law in later]
+    later = {(one.law, one.name, one.rung) for one in found if one.t0 > part.start}
+    found = [one for one in found if not one.law or (one.law, one.name, one.rung) in later]
     same = list(dict.fromkeys((one.law, one.name, one.rung) for one in found))
     return sorted(found, key=lambda one: (same.index((one.law, one.name, one.rung)), one.t0))

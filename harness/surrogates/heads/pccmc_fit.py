@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -138,6 +138,9 @@ class PCCMCFit(HeadSurrogate):
         threads: that share the heads.
     """
 
+    steps: ClassVar[tuple[tuple[float, float], ...]] = STEPS
+    """What is tried beside the weights as they are."""
+
     choice_: IntArray
     c_: FloatArray
     a_: FloatArray
@@ -166,8 +169,11 @@ class PCCMCFit(HeadSurrogate):
         data = _Data.of(self.heads, observations)
         found = self._final(data)
         size = observations.vocab_size
-        self.c_, self.a_, self.b_, self.effects_ = found.c, found.a, found.b, found.effects
+        self.c_, self.a_, self.b_ = found.c, found.a, found.b
+        self.effects_ = found.effects if found.effects.any() else None
         self.delta_ = [sparse.csr_array((delta, (data.query, data.key)), shape=(size, size)) for delta in found.delta]
+        for table in self.delta_:
+            table.eliminate_zeros()  # of heads that choose none
         return self
 
     def _start(self, data: _Data) -> _Parameters:
@@ -189,7 +195,7 @@ class PCCMCFit(HeadSurrogate):
             return self._value(outer, heads, replace(found, delta=delta), True)[0]
 
         losses = [loss()]
-        for effects, pairs in STEPS:
+        for effects, pairs in self.steps:
             found = self._solve(inner, heads, np.full(len(heads), effects), np.full(len(heads), pairs), found)
             losses.append(loss())
         choice: IntArray = np.argmin(losses, axis=0) + _NONE
