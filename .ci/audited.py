@@ -24,7 +24,7 @@ def main(report: str) -> None:
     for name, version, known in found:
         sys.stdout.write(f"{name} {version}: {known}\n")
     if not audited:
-        sys.stdout.write("the index that is configured here gives no advisories: run this where PyPI's own is reached\n")
+        sys.stdout.write("the index configured here gives no advisories: run this where PyPI's own is reached\n")
     raise SystemExit(1 if found or not audited else 0)
 
 
