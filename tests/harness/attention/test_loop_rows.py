@@ -28,7 +28,7 @@ from harness.surrogates.make import make
 
 pytestmark = pytest.mark.usefixtures("in_doubles")
 
-FITS = ("ccmc-fit", "pccmc-fit")
+FITS = ("ccmc-fit", "pccmc-fit", "pccmc-scaled")
 SURROGATES = (
     "counts", "distance", "ccmc-weights", "pccmc-weights", "shuffled-weights", "exact-keys", "exact-queries", *FITS
 )  # fmt: skip
@@ -42,15 +42,18 @@ def made() -> dict[str, Trained]:
 
 
 def fitted(of: Trained, name: str, layer: int) -> HeadSurrogate:
-    """Fitted; the two largest fits get random numbers instead, so that no term is 0."""
+    """Fitted; fits with many numbers get random ones instead, so that no term is 0."""
     if name not in FITS:
         return of.fitted(name, layer)
     made: Any = make(name, "heads", Ingredients(0, of.heads[layer]))
     rng, size = np.random.default_rng(layer), len(of.vocabulary)
     made.delta_ = [sparse.random_array((size, size), density=0.3, rng=rng, format="csr") for _ in range(6)]
     made.sink_ = SinkFit(rng.normal(size=6), rng.uniform(0.2, 1.0, 6), rng.normal(size=(6, size)))
-    if name == "pccmc-fit":
+    if name in ("pccmc-fit", "pccmc-scaled"):
         made.c_, made.a_, made.b_ = rng.uniform(0.2, 1.0, 6), *rng.normal(size=(2, 6, BUCKETS))
+    if name == "pccmc-scaled":
+        made.delta_ = [sparse.csr_array((size, size)) for _ in range(6)]
+    if name == "pccmc-fit":
         made.effects_ = rng.normal(size=(6, made.features.size)) / 10
     found: HeadSurrogate = made
     return found

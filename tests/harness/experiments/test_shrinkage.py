@@ -30,7 +30,7 @@ def made(shift: dict[int, float], heads: int = 20, prompts: int = 30) -> pd.Data
 
 
 def test_fits_declare_what_they_are_shrunk_to() -> None:
-    assert fits() == {"ccmc-fit": "ccmc-weights", "pccmc-fit": "pccmc-weights"}
+    assert fits() == {"ccmc-fit": "ccmc-weights", "pccmc-scaled": "pccmc-weights", "pccmc-fit": "pccmc-weights"}
 
 
 def test_noise_is_not_called_worse() -> None:

@@ -26,6 +26,7 @@ from harness.surrogates._fitting.buckets import BUCKETS
 from harness.surrogates._fitting.pair_effects import TokenFeatures
 from harness.surrogates._fitting.position_loss import gather, log_normalisers, pair_numbers
 from harness.surrogates.heads.pccmc_fit import PCCMCFit, affordable
+from harness.surrogates.heads.pccmc_scaled import PCCMCScaled
 from harness.surrogates.heads.pccmc_weights import PCCMCWeights
 from harness.surrogates.observations import HeadObservations, pair_mass
 
@@ -194,3 +195,35 @@ def test_a_fit_takes_as_many_prompts_as_it_can_afford() -> None:
     assert len(some.texts) == len(some.score_mass) == 6
     assert some.groups == affordable(given, 0, 3 * each + 1).groups
     assert len(set(affordable(given, 0, 1).groups)) == 2
+
+
+def test_scaled_weights_find_scale_distances_and_places() -> None:
+    rng = np.random.default_rng(6)
+    truth = rng.normal(0, 1.5, BUCKETS), np.zeros((K, K)), 0.6, rng.normal(0, 1.0, BUCKETS)
+    fit = PCCMCScaled(static_heads(), seed=0).fit(observe(texts(30), *truth))
+    before = divergence(PCCMCWeights(static_heads()), texts(3, 100), *truth)
+    assert before > 0.15
+    assert divergence(fit, texts(3, 100), *truth) < 0.02 * before
+    np.testing.assert_allclose(fit.c_, 0.6, atol=0.05)
+
+
+def test_scaled_weights_say_nothing_of_pairs_of_their_own() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.normal(0, 1.5, BUCKETS), rng.normal(0, 1.5, (K, K))
+    fit = PCCMCScaled(static_heads(), seed=0).fit(observe(texts(30), *truth))
+    assert fit.effects_ is None
+    assert [delta.nnz for delta in fit.delta_] == [0] * len(fit.delta_)
+    held_out = texts(3, 100)
+    least = divergence(PCCMCFit(static_heads(), seed=0).fit(observe(texts(30), *truth)), held_out, *truth)
+    before, after = divergence(PCCMCWeights(static_heads()), held_out, *truth), divergence(fit, held_out, *truth)
+    assert 5 * least < after < before
+    terms = fit.loop_terms()
+    assert terms.form is None
+    assert terms.pairs is not None
+    assert len(terms.pairs.codes) == 0
+
+
+def test_scaled_weights_that_are_exact_stay_as_they_are() -> None:
+    nothing = np.zeros(BUCKETS), np.zeros((K, K))
+    fit = PCCMCScaled(static_heads(), seed=0).fit(observe(texts(8), *nothing))
+    assert divergence(fit, texts(3, 100), *nothing) < 1e-5
