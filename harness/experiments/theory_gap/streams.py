@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,13 @@ from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
 from harness.experiments._shared.continuations import read_texts
 from harness.experiments._shared.sampling import IntArray
+from harness.experiments._shared.small_models import Data
 from harness.experiments._shared.teachers import gaussian_chain
 from harness.runs.units import Work
 
 STREAMS = "streams.json"
 OTHER = "\N{REPLACEMENT CHARACTER}"  # in place of every character that is not frequent enough
 _STOPPING = 32  # sequences kept back from training, for early stopping
-
-
-@dataclass(frozen=True)
-class Data:
-    """Sequences of one length, all of whose first tokens are a prompt.
-
-    Attributes:
-        train: [n, L] what models and surrogates learn from.
-        stopping: [m, L] from the training data too, for early stopping.
-        held_out: [h, L] judged on.
-        groups: the origin of each training sequence; folds never cut one in two.
-        vocab_size: K.
-    """
-
-    train: IntArray
-    stopping: IntArray
-    held_out: IntArray
-    groups: list[str]
-    vocab_size: int
 
 
 def teacher_paths(s: Mapping[str, Any], seed: int) -> Data:

@@ -20,8 +20,6 @@ but for the open ones, `bigram` and `ccmc-open`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,24 +29,15 @@ import torch
 from harness.core.records import Interval
 from harness.core.rows import Rows
 from harness.core.seeds import derive_seed
-from harness.data.texts import IntArray, Text
 from harness.experiments._shared.claims import Claims, mean, read_rows, values
-from harness.experiments._shared.comparison import Comparison
-from harness.experiments._shared.continuations import Continuation
-from harness.experiments._shared.fidelity_rows import add_finite, fidelity_means
-from harness.experiments.theory_gap.streams import Data, teacher_paths, windows
-from harness.models.language_model import generate, next_token_distributions
+from harness.experiments._shared.small_models import LABELS, next_tokens, one_step, rollouts
+from harness.experiments.theory_gap.streams import teacher_paths, windows
 from harness.models.one_layer_config import OneLayerConfig
 from harness.models.one_layer_hf import OneLayerForCausalLM
-from harness.models.training import IGNORED, Examples, Recipe, train
+from harness.models.training import Recipe, train
 from harness.runs.units import Work
-from harness.stats.explained import explained_interval
-from harness.surrogates._fitting.decoding import Decoding
 from harness.surrogates._fitting.head_chains import HeadChain
 from harness.surrogates._fitting.head_mixture import HeadMixture
-from harness.surrogates.base import Ingredients, NextTokenSurrogate
-from harness.surrogates.make import make
-from harness.surrogates.observations import NextTokenObservations, pair_mass
 
 RUNGS: dict[str, dict[str, Any]] = {
     "tied": {},
@@ -63,8 +52,6 @@ RUNGS: dict[str, dict[str, Any]] = {
     "positions": {"positions": "rotary"},
 }
 MANY = ("two-heads", "four-heads", "two-layers", "positions")  # their weights hold no single chain
-ONE_STEP = ("kl", "total_variation", "top_token")
-ROLLOUTS = ("seq_rep_4", "rep_32", "winner_size", "winner_jaccard", "dominance_area")
 EXACT = 1e-10
 
 
@@ -93,16 +80,6 @@ def weights_chain(model: OneLayerForCausalLM) -> HeadMixture:
         scale = model.config.dimension**-0.5 if model.config.norm else 1.0
         queried = scale * x @ layer.W[0].T  # [K, d]
     return HeadMixture([HeadChain(0, 0, queried.double().numpy(), x.double().numpy(), None)], with_counts=False)
-
-
-def next_tokens(tokens: np.ndarray[Any, Any], prompt_length: int, inside: bool) -> Examples:
-    """What came after each position from the prompt's last on; `inside`: only where it occurs in the context."""
-    labels = np.full_like(tokens, IGNORED)
-    for place in range(prompt_length - 1, tokens.shape[1] - 1):
-        after = tokens[:, place + 1]
-        known = (tokens[:, : place + 1] == after[:, None]).any(axis=1)
-        labels[:, place] = np.where(known | (not inside), after, IGNORED)
-    return Examples(torch.as_tensor(tokens), labels=torch.as_tensor(labels))
 
 
 def rung(work: Work) -> pd.DataFrame:
@@ -138,100 +115,14 @@ def rung(work: Work) -> pd.DataFrame:
     )
     rows.add("stopping_loss", outcome.held_out_loss, surrogate="model", n=len(data.stopping))
     work.progress(0.55, "scoring held-out sequences")
-    fitted = _one_step(rows, model, data, s, own)
-    work.progress(0.75, "continuing held-out prompts")
-    _rollouts(rows, model, fitted, data, s, own)
-    return rows.frame()
-
-
-def _texts(model: Any, sequences: Any, s: dict[str, Any]) -> list[tuple[Text, Any]]:
-    start, stop = s["prompt_length"] - 1, s["prompt_length"] + s["steps"] - 1
-    texts = [Text(tokens, start=start, stop=stop) for tokens in sequences]
-    vocabulary = np.arange(model.config.vocab_size)
-    return [(text, next_token_distributions(model, text.tokens, text, vocabulary)) for text in texts]
-
-
-def _one_step(rows: Rows, model: Any, data: Data, s: dict[str, Any], seed: int) -> dict[str, NextTokenSurrogate]:
-    """Fit every surrogate on training sequences; rows of what it says of the held-out ones, one token ahead."""
-    size = s["surrogate_sequences"]
-    train_, held_out = _texts(model, data.train[:size], s), _texts(model, data.held_out, s)
-    rows.add("in_context_mass", float(np.mean([f.in_context_mass for _, f in held_out])), surrogate="model")
-    observations = NextTokenObservations(
-        texts=[text for text, _ in train_],
-        groups=data.groups[:size],
-        wins=[pair_mass(text, found.restricted[None], data.vocab_size) for text, found in train_],
-        vocab_size=data.vocab_size,
-        targets=[found.restricted for _, found in train_],
-        in_context_mass=[found.in_context_mass for _, found in train_],
-        outside=[found.outside for _, found in train_],
-    )
-    fitted: dict[str, NextTokenSurrogate] = {}
-    if s["rung"] not in MANY:
-        fitted["ccmc-weights"] = weights_chain(model).fit(observations)
-    for name in s["surrogates"]:
-        fitted[name] = make(name, "next-token", Ingredients(seed)).fit(observations)
-    kl = {}
-    for name, surrogate in fitted.items():
-        each = [fidelity_means(found.restricted[None], surrogate.predict(text)) for text, found in held_out]
-        means = {metric: float(np.mean([found[metric] for found in each])) for metric in ONE_STEP}
-        for metric, value in means.items():
-            add_finite(rows, metric, value, surrogate=name, n=len(each))
-        kl[name] = means["kl"]
-    for name, divergence in kl.items():
-        share = explained_interval([divergence], [kl["counts"]], seed)
-        if share.value is None:
-            rows.add("explained", None, missing=share.missing, surrogate=name, n=len(held_out))
-        else:
-            add_finite(rows, "explained", share.value, surrogate=name, n=len(held_out))
-    if s["rung"] in MANY:
+    chains = {} if s["rung"] in MANY else {"ccmc-weights": weights_chain(model)}
+    fitted = one_step(rows, model, data, s, own, chains)
+    if not chains:
         reason = "several heads or layers, or positions: no single chain stands in the weights"
         rows.add("kl", None, missing=reason, surrogate="ccmc-weights")
-    return fitted
-
-
-def _rollouts(
-    rows: Rows, model: Any, fitted: dict[str, NextTokenSurrogate], data: Data, s: dict[str, Any], seed: int
-) -> None:
-    """Rows of repetition and winner agreement: means over the held-out prompts."""
-    prompts = [tokens[: s["prompt_length"]] for tokens in data.held_out]
-    nothing = SimpleNamespace(pad_token_id=None, eos_token_id=None)
-
-    def continued(number: int) -> list[Continuation]:
-        made = generate(
-            model, nothing, [p.tolist() for p in prompts], temperature=1.0, max_new_tokens=s["steps"],
-            seed=derive_seed(seed, "continued", number), batch_size=len(prompts),
-        )  # fmt: skip
-        return [
-            Continuation(str(i), "held_out", "temperature=1", number, prompt, tokens)
-            for i, (prompt, tokens) in enumerate(zip(prompts, made, strict=True))
-        ]
-
-    single = Rows(experiment="theory-gap")
-    again, real = {c.prompt: c for c in continued(1)}, continued(0)
-    comparison = Comparison(single, real, again, derive_seed(seed, "floor"))
-    comparison.frame_rows()
-    rows.add("new_tokens", new_tokens(prompts, [c.continuation for c in real]), surrogate="model", n=len(prompts))
-    for name, surrogate in fitted.items():
-        steps = [s["steps"]] * len(prompts)
-        made = surrogate.rollout(prompts, steps, derive_seed(seed, name), Decoding(1.0), keys=prompts)
-        comparison.add(name, 0, {str(i): tokens for i, tokens in enumerate(made)})
-        rows.add("new_tokens", new_tokens(prompts, made), surrogate=name, n=len(prompts))
-    frame = single.frame()
-    for (metric, who), part in frame[frame["metric"].isin(ROLLOUTS)].groupby(["metric", "surrogate"], sort=False):
-        found = part["value"].dropna().astype(float)
-        if len(found):
-            rows.add(str(metric), float(found.mean()), surrogate=who, n=len(found))
-        else:
-            rows.add(str(metric), None, missing=str(part["missing"].iloc[0]), surrogate=who)
-
-
-def new_tokens(prompts: Sequence[IntArray], continuations: Sequence[IntArray]) -> float:
-    """Mean share of the tokens of continuations that neither the prompt nor the continuation so far holds."""
-    each = []
-    for prompt, continuation in zip(prompts, continuations, strict=True):
-        new = np.setdiff1d(continuation, prompt)  # every one of them is new once
-        each.append(len(new) / len(continuation))
-    return float(np.mean(each))
+    work.progress(0.75, "continuing held-out prompts")
+    rollouts(rows, model, fitted, data, s, own)
+    return rows.frame()
 
 
 def pool(work: Work) -> pd.DataFrame:
@@ -265,19 +156,3 @@ def _verdicts(claims: Claims, of: pd.DataFrame, place: dict[str, Any]) -> None:
         fit, other = (values(of, metric=metric, surrogate=name) for name in ("ccmc-fit", frame_of))
         if len(fit) and len(fit) == len(other):
             claims.compare(f"{metric}_gap", f"{where}: {label}", mean(fit - other), 0.0, **place)
-
-
-LABELS = {
-    "stopping_loss": "loss on sequences kept back for early stopping, nats",
-    "in_context_mass": "probability that the model gives to its context",
-    "kl": "KL from model to surrogate, nats",
-    "total_variation": "total variation distance",
-    "top_token": "share of contexts with the same likeliest token",
-    "explained": "share of KL(counts) explained",
-    "seq_rep_4": "share of repeated 4-grams",
-    "rep_32": "share of tokens among the 32 before",
-    "winner_size": "size of the winner set",
-    "winner_jaccard": "overlap of winners with the model's",
-    "dominance_area": "distance of dominance curves",
-    "new_tokens": "share of tokens that are new to prompt and continuation",
-}

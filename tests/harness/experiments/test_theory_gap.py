@@ -15,6 +15,7 @@ import harness
 from harness.config.load import load_config
 from harness.core.errors import UsageError
 from harness.data.texts import Text
+from harness.experiments._shared import small_models
 from harness.experiments.theory_gap import streams as theory_gap_data
 from harness.experiments.theory_gap import units as theory_gap
 from harness.experiments.theory_gap.answers import answers
@@ -89,10 +90,10 @@ def test_the_chain_off_the_weights_is_the_attention(rung: str) -> None:
 
 def test_labels_are_what_comes_next_from_the_prompt_on() -> None:
     tokens = np.array([[0, 1, 0, 2, 2, 1]])
-    every = theory_gap.next_tokens(tokens, 2, inside=False).labels
+    every = small_models.next_tokens(tokens, 2, inside=False).labels
     assert every is not None
     assert every.tolist() == [[IGNORED, 0, 2, 2, 1, IGNORED]]
-    inside = theory_gap.next_tokens(tokens, 2, inside=True).labels
+    inside = small_models.next_tokens(tokens, 2, inside=True).labels
     assert inside is not None
     assert inside.tolist() == [[IGNORED, 0, IGNORED, 2, 1, IGNORED]]
 
@@ -202,7 +203,7 @@ def test_closed_models_write_no_new_token(run: Any) -> None:
 
 def test_new_tokens_are_counted_once_each() -> None:
     prompts = [np.array([0, 1]), np.array([2, 2])]
-    assert theory_gap.new_tokens(prompts, [np.array([0, 3, 3, 4]), np.array([2, 2, 2, 0])]) == (2 / 4 + 1 / 4) / 2
+    assert small_models.new_tokens(prompts, [np.array([0, 3, 3, 4]), np.array([2, 2, 2, 0])]) == (2 / 4 + 1 / 4) / 2
 
 
 def test_models_and_loss_curves_stand_in_the_units(run: Any) -> None:
