@@ -33,7 +33,7 @@ from ccmc.regimes import RegimeFit, RegimeLogit, RegimeRows, fit_regimes
 from ccmc.simulate import simulate
 from ccmc.winners import Alternative, Winners, winners
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CCMC",

@@ -13,6 +13,46 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small jobs: threads that wait for each other slow them down
 
 
+SLOW = (
+    "benchmarks/test_gate_power.py",
+    "ccmc/test_context_logit.py",
+    "ccmc/test_fit_hard.py",
+    "ccmc/test_fit_pairs.py",
+    "end_to_end/",
+    "harness/analysis/test_compare.py",
+    "harness/analysis/test_gate.py",
+    "harness/analysis/test_noise.py",
+    "harness/analysis/test_pivot.py",
+    "harness/cli/test_locale.py",
+    "harness/cli/test_new.py",
+    "harness/cli/test_widths.py",
+    "harness/experiments/test_experiments.py",
+    "harness/experiments/test_repetition_run.py",
+    "harness/experiments/test_repetition_tables.py",
+    "harness/experiments/test_repetition_unseen.py",
+    "harness/experiments/test_self_reinforcement.py",
+    "harness/hf/test_lm_eval.py",
+    "harness/report/test_report.py",
+    "harness/runs/test_execution.py",
+    "harness/runs/test_stopping.py",
+    "harness/runs/test_unit_identity.py",
+    "harness/runs/test_without_posix.py",
+)
+"""Files and folders whose tests take seconds each: a sixth of all tests, five sixths of their time."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the slow ones, and leave them out of a plain `pytest`: one that names no file, no mark and no keyword."""
+    root = Path(__file__).parent
+    slow = {item for item in items if item.path.relative_to(root).as_posix().startswith(SLOW)}
+    for item in slow:
+        item.add_marker(pytest.mark.slow)
+    given = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
+    if given <= {root, root.parent} and not config.option.markexpr and not config.option.keyword:
+        config.hook.pytest_deselected(items=[item for item in items if item in slow])
+        items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Any:
     """The files of smollm2-135m, fetched into the cache where they are not there yet."""

@@ -35,11 +35,11 @@ class InTheLoop(Growing):
     kind: Literal["in-the-loop"]
     layers: Literal["all"] | tuple[int, ...] = Field(default="all", description="whose heads may be replaced")
     surrogates: tuple[str, ...] = Field(
-        default=("counts", "distance", "pccmc-weights", "pccmc-fit"),
+        default=("counts", "distance", "pccmc-weights", "pccmc-scaled"),
         description="surrogates of heads; each is also measured on the heads that it fits best",
     )
     leaders: tuple[str, ...] = Field(
-        default=("pccmc-fit",),
+        default=("pccmc-scaled",),
         description="surrogates whose order of heads makes the sets on which nulls and controls are measured as well",
     )
     nulls: tuple[str, ...] = Field(
