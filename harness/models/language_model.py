@@ -13,6 +13,7 @@ from scipy import sparse
 from transformers import GenerationConfig, LogitsProcessorList
 
 from harness.config.model_defaults import BEAMS_ONLY
+from harness.core.memory import out_of_memory
 from harness.data.texts import Text
 from harness.models.model_defaults import further_cuts, holds
 from harness.models.penalties import penalties
@@ -54,7 +55,8 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
         max_new_tokens: length of a continuation that no end token cuts short.
         seed: of the samples. With the ids of a prompt it decides its continuation, whatever other prompts there are;
             two prompts of the same ids are continued in the same way.
-        batch_size: prompts of like length are continued together, padded on the left.
+        batch_size: prompts of like length are continued together, padded on the left; where memory does not do for so
+            many, half as many, and so on.
         ignore_eos: go on past the end token.
         options: top_k, top_p, min_p, beams, repetition_penalty, no_repeat_ngram, and the
             fields of `model_defaults`; what is not given is off.
@@ -78,9 +80,10 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
     )  # fmt: skip
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     found: list[IntArray | None] = [None] * len(prompts)
-    for first in range(0, len(order), batch_size):
+    first, said = 0, ""
+    while first < len(order):
         batch = order[first : first + batch_size]
-        progress(first / len(order), f"prompts {first + 1}-{first + len(batch)} of {len(order)}")
+        progress(first / len(order), f"prompts {first + 1}-{first + len(batch)} of {len(order)}{said}")
         tokens, mask = _padded([prompts[index] for index in batch], pad)
         width = tokens.shape[1]
         starts = [width - len(prompts[index]) for index in batch for _ in range(beams)]
@@ -96,7 +99,11 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
         else:
             judges += [Sound()] if beams == 1 else []
             processors += [*last, *judges[1:]]
-        out = _write(model, tokens, mask, processors, config)
+        out = _written(model, tokens, mask, processors, config)
+        if out is None:  # nothing of the batch is kept, so that it can be done in parts
+            batch_size = len(batch) // 2
+            said = f", {batch_size} at once for lack of memory"
+            continue
         for row, index in enumerate(batch):
             kept = found[index] = _until_end(out[row, width:], ends)
             for judge, place in product(judges, range(row * beams, (row + 1) * beams)):
@@ -106,7 +113,22 @@ def generate(  # eleven: what is decoded, how, and who is informed; all but the 
                 record(index, recorder.scores(row, out[row, width:], len(kept)))
             elif record is not None:
                 record(index, score_tokens(model, np.asarray(prompts[index], dtype=np.int64), kept))
+        first += len(batch)
     return [c for c in found if c is not None]
+
+
+def _written(
+    model: Any, tokens: torch.Tensor, mask: torch.Tensor, processors: list[Any], config: GenerationConfig
+) -> torch.Tensor | None:
+    """What `_write` gives; None where memory does not do for a batch of several prompts."""
+    try:
+        return _write(model, tokens, mask, processors, config)
+    except (MemoryError, RuntimeError) as error:
+        if len(tokens) == 1 or not out_of_memory(error):
+            raise
+    if torch.cuda.is_available():  # outside the handler: the error held on to what was computed
+        torch.cuda.empty_cache()
+    return None
 
 
 def _write(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from harness.core.errors import StorageError, UsageError, one_line
 from harness.core.hashing import folder_hashes
 from harness.core.leaving import half_made
+from harness.core.memory import out_of_memory
 from harness.runs.directory import RunDirectory
 from harness.runs.telling import teller
 from harness.runs.threads import limited
@@ -82,13 +83,6 @@ class Problem(NamedTuple):
     trace: str = ""
     usage: bool = False
     storage: bool = False
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Did a computation fail for lack of memory, of the machine or of a GPU?"""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch on the CPU
 
 
 def problem_of(error: Exception) -> Problem:

@@ -220,3 +220,49 @@ class Wrong(Broken):
 def test_what_comes_back_is_checked_against_the_prompts(model: Any, change: Any, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         generate(Wrong(model, change), TOKENIZER, PROMPTS[2:5], temperature=None, max_new_tokens=4, seed=0)
+
+
+class Small:
+    """A model that runs out of memory with more than some texts at once."""
+
+    def __init__(self, model: Any, most: int, error: type[Exception] = torch.OutOfMemoryError) -> None:
+        self.model, self.most, self.error, self.tried = model, most, error, list[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def generate(self, tokens: torch.Tensor, **settings: Any) -> torch.Tensor:
+        self.tried.append(len(tokens))
+        if len(tokens) > self.most:
+            raise self.error("no room")
+        made: torch.Tensor = self.model.generate(tokens, **settings)
+        return made
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_batches_are_halved_where_memory_does_not_do(model: Any, error: type[Exception]) -> None:
+    whole, halved_, said = [], [], list[str]()
+    settings: dict[str, Any] = {"temperature": 0.8, "max_new_tokens": 6, "seed": 3, "batch_size": 8}
+    expected = generate(model, TOKENIZER, PROMPTS, record=lambda index, _: whole.append(index), **settings)
+    small = Small(model, 2, error)
+    found = generate(
+        small, TOKENIZER, PROMPTS, record=lambda index, _: halved_.append(index),
+        progress=lambda share, what: said.append(what), **settings,
+    )  # fmt: skip
+    assert [c.tolist() for c in found] == [c.tolist() for c in expected]
+    assert halved_ == whole  # every prompt once, in the same order
+    assert max(small.tried) == min(8, len(PROMPTS))
+    assert small.tried[-1] <= 2
+    assert sum(n > 2 for n in small.tried) <= 2  # once halved, batches stay small
+    assert "at once for lack of memory" in said[-1]
+
+
+def test_one_text_that_is_too_large_and_other_errors_are_not_tried_again(model: Any) -> None:
+    for small, error in ((Small(model, 0), torch.OutOfMemoryError), (Small(model, 0, ValueError), ValueError)):
+        with pytest.raises(error):
+            generate(small, TOKENIZER, PROMPTS[:2], temperature=None, max_new_tokens=3, seed=0, batch_size=1)
+        assert small.tried == [1]
+    other = Small(model, 1, RuntimeError)
+    with pytest.raises(RuntimeError, match="no room"):
+        generate(other, TOKENIZER, PROMPTS[:3], temperature=None, max_new_tokens=3, seed=0, batch_size=3)
+    assert other.tried == [3]
