@@ -23,6 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from harness.core.errors import UsageError
+from harness.models.halves import full
 
 NAME = "ccmc-capture"
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -39,7 +40,7 @@ class LayerCall:
 
     Attributes:
         layer, module: which.
-        query: [H, T, d] and key: [G, T, d], after rotation and norms.
+        query: [H, T, d] and key: [G, T, d], after rotation and norms; of models in 16 bits as float32, as is hidden.
         scaling, softcap, window: of the scores; window counts the positions that a query sees, itself included.
         hidden: [T, D] the input of the module.
         options: the keyword arguments that the module was called with, to call it again.
@@ -77,11 +78,11 @@ class _Listener:
         if self.layers is None or layer in self.layers:
             for number, (row, start, stop) in enumerate(self.spans):
                 at = slice(start, stop)
-                of_text = None if hidden is None else hidden[row, at]
+                of_text = None if hidden is None else full(hidden[row, at])
                 self.receive(
                     LayerCall(
-                        layer, module, query[row, :, at], key[row, :, at], scaling, softcap, window, of_text,
-                        _of_row(options, row, at),
+                        layer, module, full(query[row, :, at]), full(key[row, :, at]), scaling, softcap, window,
+                        of_text, _of_row(options, row, at),
                     ),
                     number,
                 )  # fmt: skip
@@ -351,6 +352,7 @@ def ask(model: Any, call: LayerCall, hidden: torch.Tensor, positions: Sequence[i
         options["position_embeddings"] = _each_part(options["position_embeddings"], lambda part: part[:, at])
     if "position_ids" in options:  # where a layer got None, it counted from 0
         options["position_ids"] = at[None]
+    hidden = hidden.to(next((weight.dtype for weight in call.module.parameters()), hidden.dtype))
     with _listening(model, _Listener(None, lambda heard, _: found.append(heard), -1)):
         call.module(hidden[None], attention_mask=None, **options)
     return found[0]

@@ -12,6 +12,7 @@ from harness.attention import capture
 from harness.attention.capture import OLD_FAMILIES, IntArray, LayerCall, ask, attention_modules, attention_rows, listen
 from harness.core.errors import UsageError, one_line
 from harness.models.first_pass import FAILING
+from harness.models.halves import full, rounding
 
 
 def eager_rows(model: Any, ids: Sequence[int] | IntArray) -> list[torch.Tensor]:
@@ -60,13 +61,15 @@ def check_rows(rows: torch.Tensor, layer: int) -> None:
         UsageError: a NaN, attention below 0, on the future, or a row that does not sum to 1; names layer, head and
             position of the first.
     """
+    most = rounding(rows.dtype, TOLERANCE)
+    rows = full(rows)
     future, sums = rows.triu(1).abs().amax(-1), rows.sum(-1)  # [H, T]
     below = rows.amin(-1)
     faults: tuple[tuple[torch.Tensor, Callable[[tuple[int, int]], str]], ...] = (
         (~torch.isfinite(rows).all(-1), lambda at: "the attention is not a number"),
-        (below < -TOLERANCE, lambda at: f"attention of {float(below[at]):.3g} is below 0"),
-        (future > TOLERANCE, lambda at: f"attention of {float(future[at]):.3g} on the future"),
-        ((sums - 1).abs() > TOLERANCE, lambda at: f"attention sums to {float(sums[at]):.6g}, not to 1"),
+        (below < -most, lambda at: f"attention of {float(below[at]):.3g} is below 0"),
+        (future > most, lambda at: f"attention of {float(future[at]):.3g} on the future"),
+        ((sums - 1).abs() > most, lambda at: f"attention sums to {float(sums[at]):.6g}, not to 1"),
     )
     for mask, what in faults:
         if bool(mask.any()):
@@ -124,8 +127,9 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
         except UsageError as error:
             raise UsageError(f"{refused}: {error}") from None
         worst = (rows - truth[layer].double()).abs().amax(-1)  # [H, T]
-        if not float(worst.max()) <= 1e-3:
-            head, position = first_place(worst > 1e-3)
+        most = rounding(truth[layer].dtype, 1e-3)
+        if not float(worst.max()) <= most:
+            head, position = first_place(worst > most)
             raise UsageError(
                 f"{refused}: layer {layer}, head {head}, position {position}: rows of attention differ from those of "
                 f"transformers by up to {float(worst.max()):.1e}"
@@ -206,6 +210,7 @@ def _check_again(model: Any, call: LayerCall, refused: str) -> None:
         UsageError: it cannot be called by itself, or what it gives depends on more than its input and its positions.
     """
     hidden = call.hidden
+    most = rounding(model.dtype, 1e-3)
     if hidden is None:
         raise UsageError(f"{refused}: layer {call.layer} does not take its input as one tensor")
     places = np.random.default_rng(0).permutation(len(hidden))[: len(hidden) - 3]
@@ -217,5 +222,5 @@ def _check_again(model: Any, call: LayerCall, refused: str) -> None:
         raise UsageError(f"{refused}: layer {call.layer} cannot be called by itself: {one_line(error)[:160]}") from None
     for what in ("query", "key"):
         given, now = getattr(call, what)[:, at], getattr(again, what)
-        if given.shape != now.shape or not torch.allclose(given, now, rtol=1e-3, atol=1e-3):
+        if given.shape != now.shape or not torch.allclose(given, now, rtol=most, atol=most):
             raise UsageError(f"{refused}: layer {call.layer} gives other values of {what} when it is called by itself")

@@ -15,6 +15,7 @@ import torch
 from harness.attention.blocks import HIDDEN
 from harness.attention.capture import FloatArray, key_heads
 from harness.attention.loop_terms import LoopTerms, PairForm, PairTable, QueryProfile, TokenRows, permuted
+from harness.models.halves import full
 
 SinkRule = Literal["own", "levels", "real"]
 
@@ -92,6 +93,8 @@ class Product:
 
     def scores(self, query: torch.Tensor, key: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
         """Scores [B, h, t, L] of chosen heads [h], from queries [B, H, t, d] and keys [B, G, L, d]."""
+        if query.dtype != key.dtype:  # of the running model in 16 bits, and of static inputs
+            query, key = full(query), full(key)
         found = by_group(query, key.transpose(2, 3), heads) * self.scaling
         return found if self.softcap is None else self.softcap * torch.tanh(found / self.softcap)
 

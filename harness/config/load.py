@@ -67,7 +67,7 @@ class Config(Growing):
 
     harmless: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "judged", "limit"})
     rounding: ClassVar[frozenset[str]] = frozenset({"device", "threads"})
-    later: ClassVar[frozenset[str]] = frozenset({"threads", "folds", "judged"})
+    later: ClassVar[frozenset[str]] = frozenset({"threads", "folds", "judged", "dtype"})
     apart: ClassVar[frozenset[str]] = frozenset({"name", "seed", "models", "prompts", "generation", "experiments"})
 
     name: str = Field(
@@ -108,6 +108,11 @@ class Config(Growing):
     )
     generation: Generation = Field(default=Generation(), description="how models continue prompts")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="where models run")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="numbers that the weights of language models are kept and multiplied in, halves for models that "
+        "memory does not hold otherwise; what is computed from attention and logits stays in float32 or better",
+    )
     threads: int = Field(
         default=1,
         ge=1,

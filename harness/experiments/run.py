@@ -224,12 +224,13 @@ def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progre
         tokens = tokenizers.read_prompts(reader, found.path, texts, longest)
         layers = int(settings.num_hidden_layers)
         model = Model(
-            found.name, found.path, found.revision, found.weights_hash, layers, tokens, allowed, defaults, reader
-        )
+            found.name, found.path, found.revision, found.weights_hash, layers, tokens, allowed, config.dtype, defaults,
+            reader,
+        )  # fmt: skip
         for experiment in config.experiments:  # checks without weights come first, as they are fast
             registry.experiment(experiment.kind).check_config(experiment, model)
-        weights = loading.load_model(found.path, loading.pick_device(config.device), allowed)
-        for note in loading.notes_on(found.path, loading.pick_device(config.device), allowed):
+        weights = loading.load_model(found.path, loading.pick_device(config.device), allowed, config.dtype)
+        for note in loading.notes_on(found.path, loading.pick_device(config.device), allowed, config.dtype):
             loaded.notes.add(note)
         if any(need.heads for need in needs):
             eager.check_capture(weights, found.name)

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from harness.config.model_defaults import BEAMS_ONLY
 from harness.core.memory import out_of_memory
 from harness.data.texts import Text
+from harness.models.halves import full
 from harness.models.model_defaults import further_cuts, holds
 from harness.models.penalties import penalties
 from harness.models.sampling import Draw, Sound, UnsoundOutputError, cuts
@@ -235,7 +236,7 @@ def distributions_of(
 ) -> NextTokens:
     """The same from logits [T, V] that are at hand."""
     with torch.inference_mode():
-        wanted = logits[torch.as_tensor(text.positions, device=logits.device)]  # [n, V]
+        wanted = full(logits[torch.as_tensor(text.positions, device=logits.device)])  # [n, V]
         top = wanted.max(dim=-1).values
         log_z = top.double() + torch.exp(wanted - top[:, None]).sum(-1, dtype=torch.float64).log()  # [n]
         model_ids = np.zeros(len(text.types), dtype=np.int64)

@@ -49,28 +49,30 @@ def load_config(path: Path) -> Any:
     return read_config(path).text
 
 
-def load_model(path: Path, device: str, allow_mismatch: bool = False) -> Any:
-    """The causal language model of a folder, in float32 and evaluation mode.
+def load_model(path: Path, device: str, allow_mismatch: bool = False, dtype: str = "float32") -> Any:
+    """The causal language model of a folder, in evaluation mode.
 
     Args:
         path: folder with config.json and safetensors.
         device: cpu, cuda or mps.
         allow_mismatch: go on where files and config do not agree; see `weights.read_model`.
+        dtype: of its weights: float32, bfloat16 or float16.
 
     Raises:
         UsageError: files that cannot be read, or that do not agree with the config; weights that are NaN or infinite.
     """
-    return read_model(path, device, allow_mismatch).model
+    return read_model(path, device, allow_mismatch, dtype).model
 
 
 def model_of(local: Mapping[str, Any]) -> Any:
-    """The model of a unit, by what the plan gave it to find it on this machine: path, device, allow_mismatch."""
-    return load_model(Path(local["path"]), local["device"], local.get("allow_mismatch", False))
+    """The model of a unit, by what the plan gave it to find it on this machine: path, device, allow_mismatch, dtype."""
+    more = {name: local[name] for name in ("allow_mismatch", "dtype") if name in local}
+    return load_model(Path(local["path"]), local["device"], **more)
 
 
-def notes_on(path: Path, device: str, allow_mismatch: bool = False) -> tuple[str, ...]:
+def notes_on(path: Path, device: str, allow_mismatch: bool = False, dtype: str = "float32") -> tuple[str, ...]:
     """What was set aside or does not fit in a model that has been loaded, one line each."""
-    return (*read_config(path).notes, *read_model(path, device, allow_mismatch).notes)
+    return (*read_config(path).notes, *read_model(path, device, allow_mismatch, dtype).notes)
 
 
 def context_window(config: Any) -> int | None:

@@ -29,7 +29,7 @@ class LoadedModel:
     """A model in memory.
 
     Attributes:
-        model: causal language model, float32, in evaluation mode.
+        model: causal language model, in evaluation mode.
         notes: what was set aside or does not fit, one line each.
     """
 
@@ -172,13 +172,13 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[tuple[str, i
     return found
 
 
-def _check_finite(model: Any, name: str) -> None:
+def _check_finite(model: Any, name: str, what: str = "as float32") -> None:
     if wrong := not_finite(model.named_parameters()):
         first, count, size = wrong[0]
         others = len(wrong) - 1
         more = f", and {others} more {'weight has' if others == 1 else 'weights have'} such" if others else ""
         raise UsageError(
-            f"{name}: {shown(first)} has {count:,} of {size:,} numbers that are NaN or infinite as float32{more}; "
+            f"{name}: {shown(first)} has {count:,} of {size:,} numbers that are NaN or infinite {what}{more}; "
             "the files are damaged, or the model was stored after training had diverged"
         )
 
@@ -204,14 +204,16 @@ def _from_files(path: Path, config: Any, name: str) -> tuple[Any, Mapping[str, A
 
 
 @lru_cache(maxsize=1)
-def read_model(path: Path, device: str, allow_mismatch: bool = False) -> LoadedModel:
-    """The causal language model of a folder, in float32 and evaluation mode, with notes about its files.
+def read_model(path: Path, device: str, allow_mismatch: bool = False, dtype: str = "float32") -> LoadedModel:
+    """The causal language model of a folder, in evaluation mode, with notes about its files.
 
     Args:
         path: folder with config.json and safetensors.
         device: cpu, cuda or mps.
         allow_mismatch: go on where files and config do not agree, and note what differs. What is missing gets the start
             values of an untrained model, drawn from seed 0, so that they are the same in each process.
+        dtype: of its weights in memory: float32, bfloat16 or float16. Buffers stay as they are: rotations by long
+            distances need their bits.
 
     Raises:
         UsageError: files that cannot be read; files and config that do not agree; weights that are NaN or infinite.
@@ -234,4 +236,9 @@ def read_model(path: Path, device: str, allow_mismatch: bool = False) -> LoadedM
         raise UsageError(f"{name}: {'; '.join(said)}; correct the files or config.json, {ALLOW}")
     notes += [f"{name}: {sentence}; allowed by models.allow_mismatch" for sentence in said]
     _check_finite(model, name)
+    if dtype != "float32":
+        for weight in model.parameters():
+            weight.data = weight.data.to(getattr(torch, dtype))
+        _check_finite(model, name, f"as {dtype}")
+        model.config.dtype = getattr(torch, dtype)
     return LoadedModel(model.eval().requires_grad_(False).to(device), tuple(notes))

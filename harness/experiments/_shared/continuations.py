@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
+FULL = "float32"
+
+
 @dataclass(frozen=True)
 class Model:
     """A resolved model, as a plan needs it. The rows depend on name, revision and weights, not on where it is.
@@ -41,6 +44,7 @@ class Model:
         tokens: prompt -> its token ids, as the model's tokenizer and chat template make them.
         allow_mismatch: units load it although files and config do not agree. What they then compute depends on the
             files and versions alone, which are in their identity.
+        dtype: of its weights in memory.
         defaults: decoding fields of its folder that the run takes; none unless `generation.use_model_defaults`.
         reader: makes token ids of further texts.
         read: hashes of the ids of those that were made so far.
@@ -53,12 +57,14 @@ class Model:
     layers: int
     tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
     allow_mismatch: bool = False
+    dtype: str = FULL
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reader: Reader | None = field(default=None, compare=False, repr=False)
     read: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def settings(self) -> dict[str, Any]:
-        return {"model": self.name, "revision": self.revision, "weights": self.weights_hash}
+        half = {} if self.dtype == FULL else {"dtype": self.dtype}
+        return {"model": self.name, "revision": self.revision, "weights": self.weights_hash, **half}
 
     def tokens_hash(self) -> str:
         """SHA-256 over the token ids of all prompts: of a mapping prompt -> SHA-256 of its ids, as units have them."""
@@ -84,7 +90,8 @@ class Model:
 def local(model: Model, device: str) -> dict[str, Any]:
     """What a unit needs to find the model on this machine."""
     allowed = {"allow_mismatch": True} if model.allow_mismatch else {}
-    return {"path": str(model.path.absolute()), "device": device, **allowed}
+    half = {} if model.dtype == FULL else {"dtype": model.dtype}
+    return {"path": str(model.path.absolute()), "device": device, **allowed, **half}
 
 
 def continuation_unit(

@@ -96,7 +96,8 @@ class _Frame:
         self.idf = inverse_document_frequency([c.continuation[t0:] for c in later] or [np.zeros(1, np.int64)])
         known = vectors([self.parts(c) for c in later])
         self.scale = spreads(known)
-        middle = np.nanmedian(known, axis=0)
+        there = ~np.isnan(known).all(axis=0)  # short texts may have no figure of loops at all
+        middle = np.where(there, np.nanmedian(np.where(there, known, 0.0), axis=0), np.nan)
         place = int(np.nanargmin(np.nansum(((known - middle) / self.scale) ** 2, axis=1)))
         self.constant = later[place].continuation[t0:] if later else np.zeros(1, np.int64)
 
