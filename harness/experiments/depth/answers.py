@@ -71,7 +71,7 @@ def _depth(rows: pd.DataFrame, found: Sequence[Comparison]) -> list[Answer]:
         first, *_, last = depths[kind]
         at = [cell(found, "explained", "ccmc-fit", positions=kind, layers=n, weights=FLOAT) for n in depths[kind]]
         curve = ", ".join(f"{interval(one)} ({n})" for n, one in zip(depths[kind], at, strict=True) if one is not None)
-        change = picked(found, "explained_change", surrogate="ccmc-fit", positions=kind, layers=last)
+        change = picked(found, "depth_change", surrogate="ccmc-fit", positions=kind, layers=last)
         said = [f"{WORDS[kind][0].upper()}{WORDS[kind][1:]}, ccmc-fit explains by layers: {curve}."]
         estimate = change[0].found if change else None
         if estimate is not None:

@@ -34,7 +34,7 @@ register.measure(
     "stopped_early", unit="share", label="stopped early", about="share of trainings that held-out loss ended"
 )
 register.measure(
-    "explained_change",
+    "depth_change",
     unit="share",
     reference="0",
     label="change of explained",

@@ -147,7 +147,7 @@ def pool(work: Work) -> pd.DataFrame:
         for name in of["surrogate"].dropna().unique():
             if weights == FLOAT and depth > least:
                 about = "explained share less that of the least depth"
-                _change(claims, "explained_change", about, of, cells[least, positions, weights], name, place)
+                _change(claims, "depth_change", about, of, cells[least, positions, weights], name, place)
             elif weights != FLOAT:
                 about = "explained share of the rounded copy less that of the model"
                 _change(claims, "rounded_change", about, of, cells[depth, positions, FLOAT], name, place)

@@ -137,7 +137,7 @@ def test_a_run_measures_every_model_and_its_copy(run: Any) -> None:
     gap = (best["value_x"] - best["value_y"]).groupby(best["seed"])
     assert (gap.max() - gap.min() < 1e-9).all()  # one family, one best predictor
     pooled = rows[rows["split"] == "pooled"]
-    assert {"explained_change", "rounded_change"} <= set(pooled["metric"])
+    assert {"depth_change", "rounded_change"} <= set(pooled["metric"])
     assert figures(rows, run.trajectories)[0].name == "depth"
     figures(rows, run.trajectories)[0].draw()
     names = [table.name for table in tables(rows)]
@@ -170,7 +170,7 @@ def made_rows(by_depth: dict[int, float], noise: float, repetitions: int = 8) ->
         ):
             claims.compare(metric, metric, mean(np.full(repetitions, value)), None, "model", **place)
         if weights == "float32" and layers > min(by_depth):
-            claims.compare("explained_change", "c", mean(np.array(values) - first), None, "ccmc-fit", **place)
+            claims.compare("depth_change", "c", mean(np.array(values) - first), None, "ccmc-fit", **place)
         if weights != "float32":
             gap = np.array(values) - np.array(shares[layers, "float32"])
             claims.compare("rounded_change", "c", mean(gap), None, "ccmc-fit", **place)
