@@ -6,6 +6,7 @@ import pandas as pd
 
 from harness.core.format import interval, percent
 from harness.core.records import Answer
+from harness.experiments._shared.claims_words import counted
 from harness.experiments._shared.sentences import rough, with_unit
 from harness.experiments.in_the_loop.parts import LOST, REPEATED, Part, SetOf, parts, smallest_margin
 from harness.stats.grouped import group_mean
@@ -78,7 +79,7 @@ def _random(part: Part) -> Answer | None:
         best = part.mean(LOST, leader, one.condition)
         text = (
             f"{part.what}: {one.heads} random heads as {leader} cost {with_unit(found, 'nats', signed=True)} more than "
-            f"the {one.heads} chosen on training texts ({interval(best)}; {len(same)} draws)."
+            f"the {one.heads} chosen on training texts ({interval(best)}; {counted(len(same), 'draw')})."
         )
         if found.low is not None and found.high is not None and found.low <= 0 <= found.high:
             least = smallest_difference(found)
