@@ -30,7 +30,7 @@ def _draw(rows: pd.DataFrame) -> Drawing:
     frame = pooled_of(rows)
     frame = frame[frame["at_weights"] == FLOAT]
     layers = sorted(int(n) for n in frame["at_layers"].unique())
-    figure, (left, right) = figure_of(WIDTH, 3.4, 2)
+    figure, (left, right) = figure_of(WIDTH, 3.8, 2)
     for place, kind in enumerate(frame["at_positions"].unique()):
         of = frame[frame["at_positions"] == kind]
         for index, name in enumerate(LINES):
@@ -46,12 +46,15 @@ def _draw(rows: pd.DataFrame) -> Drawing:
     tokens = frame.loc[frame["metric"] == "training_tokens", "value"].astype(float)
     stopped = frame.loc[frame["metric"] == "stopped_early", "value"].astype(float)
     right.set(ylabel="held-out loss above the best (nats)")
-    right.set_title(f"{tokens.mean():,.0f} tokens, each seen once; {100 * stopped.mean():.0f} % stopped early")
+    right.set_title(
+        f"{tokens.mean():,.0f} tokens, each seen once; {100 * stopped.mean():.0f} % stopped early", fontsize=8
+    )
     right.set_ylim(bottom=0.0)
     for axis in (left, right):
         axis.set_xticks(range(len(layers)), [str(n) for n in layers])
         axis.set_xlabel("layers")
-        legend(axis, fontsize=6.5)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=6.5)
+    legend(right, fontsize=6.5)
     return figure
 
 
