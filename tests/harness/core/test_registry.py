@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TEXT = """
 import a_package_that_nobody_has
 from harness.core.registry import register
+from harness.experiments._shared.loop_rules import CONTROLS
 
 @register.surrogate("recency", sees=("distance",), parameters="1", source="this project")
 class Recency(HeadSurrogate):
@@ -126,7 +127,7 @@ def reference_rows() -> list[Path]:
 def test_everything_in_a_reference_run_is_declared(path: Path) -> None:
     rows = pd.read_parquet(path, columns=["metric", "surrogate"])
     assert not {name for name in rows["metric"].unique() if registry.measure(name) is None}
-    surrogates = set(rows["surrogate"].dropna()) - {"model", RESEEDED, SHUFFLED} - REFERENCES
+    surrogates = set(rows["surrogate"].dropna()) - {"model", RESEEDED, SHUFFLED, *CONTROLS} - REFERENCES
     assert surrogates <= set(registry.surrogates())
 
 
