@@ -15,12 +15,12 @@ from harness.core.declarations import MeasureDeclaration, SurrogateDeclaration
 from harness.core.errors import UsageError
 from harness.core.rows import REFERENCES, RESEEDED, SHUFFLED, frames
 from harness.core.source import BrokenDeclarationError, read_declarations
+from harness.experiments._shared.loop_rules import CONTROLS
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = """
 import a_package_that_nobody_has
 from harness.core.registry import register
-from harness.experiments._shared.loop_rules import CONTROLS
 
 @register.surrogate("recency", sees=("distance",), parameters="1", source="this project")
 class Recency(HeadSurrogate):
