@@ -11,7 +11,7 @@ from harness.core.format import interval, number
 from harness.core.records import Answer, Interval
 from harness.core.rows import MODEL, with_factors
 from harness.experiments._shared.claims import POOLED
-from harness.experiments._shared.claims_words import Comparison, comparisons, counted, picked
+from harness.experiments._shared.claims_words import Comparison, answer, comparisons, counted, picked
 from harness.experiments.depth.names import FLOAT
 from harness.experiments.depth.tables import cell, models_of
 from harness.stats.contest import beyond_chance
@@ -34,8 +34,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
     """
     found = comparisons(rows)
     if not found:
-        words = "This run has not pooled its repetitions: its last unit has not run."
-        return [Answer(DEPTH, words, answered=False)]
+        return [answer(DEPTH, [], [])]
     made = [*_depth(rows, found), *_instead(found), _learned(found)]
     return [*made, *_rounding(rows, found)]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import MODEL, RESEEDED
-from harness.experiments._shared.claims_words import Comparison, claims_tables, comparisons
+from harness.experiments._shared.claims_words import Comparison, claims_tables, comparisons, picked
 from harness.experiments.depth.names import FLOAT
 
 CELLS = (
@@ -37,10 +37,7 @@ ABOUT = (
 
 def cell(found: Sequence[Comparison], metric: str, surrogate: str, **place: object) -> Interval | None:
     """One measurement of a model; None where there is none."""
-    for one in found:
-        if (one.metric, one.surrogate) == (metric, surrogate) and place.items() <= one.factors.items():
-            return one.found
-    return None
+    return next((one.found for one in picked(found, metric, surrogate=surrogate, **place)), None)
 
 
 def models_of(found: Sequence[Comparison]) -> list[tuple[str, int]]:
