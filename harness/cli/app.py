@@ -103,9 +103,21 @@ def run(
     ] = False,
     all_: Annotated[bool, typer.Option("--all", help="Print every table at the end.")] = False,
     format_: Annotated[str, typer.Option("--format", help="rich, markdown, latex, csv or json.")] = "rich",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, say what would be done and how long it takes; stop."),
+    ] = False,
 ) -> None:
     """Execute a config and print what it found; started again, it goes on where it stopped."""
     cli_results.one_of("--format", format_, FORMATS)
+    if dry_run:
+        with Bars(console(stderr=True)) as bars:
+            from harness.cli.dry_run import print_estimate
+            from harness.experiments.estimating import estimate
+
+            found = estimate(config, overrides=set_ or [], limit=limit, out=out, workers=workers, progress=bars.prepare)
+        print_estimate(found, format_)
+        return
     with Bars(console(stderr=True)) as bars:
         from harness.experiments.run import run as execute  # the imports take seconds: the bar is there first
 

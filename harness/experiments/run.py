@@ -6,6 +6,7 @@ Each experiment states its own needs, refusals and plan; see `experiment.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,55 @@ def run(  # twelve: the options of `ccmc run`, all but the first by name
         UnitsFailedError: some units failed; the others are stored.
         StorageError: the disk is full, read-only or gone; finished units are stored.
     """
-    place, overrides = Place(executor, workers, address, storage), list(overrides)
+    place = Place(executor, workers, address, storage)
+    made = prepare(config, list(overrides), limit, out, progress)
+    store = RunDirectory(made.path)
+    manifest, plan = begin(store, made.manifest, made.plan, keep_old_units)
+    try:
+        on_plan(store, plan)
+        if manifest["state"] == "complete":
+            return Run(made.path, manifest)
+        carry_out(store, manifest, plan, watcher, place)
+        _draw_first(Run(made.path, manifest))
+    finally:
+        store.close()
+    return Run(made.path, manifest)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A config that was resolved and checked, before anything is written.
+
+    Attributes:
+        loaded: the config; its notes say what was decided.
+        models: resolved.
+        plan: all units, each after those that it needs.
+        manifest: of the run, as if it were new.
+        path: of the run directory.
+    """
+
+    loaded: LoadedConfig
+    models: list[Model]
+    plan: list[Unit]
+    manifest: dict[str, Any]
+    path: Path
+
+
+def prepare(
+    config: str | Path | dict[str, Any] | Config,
+    overrides: list[str],
+    limit: int | None,
+    out: str | Path | None,
+    progress: Progress,
+) -> Prepared:
+    """Resolve and check everything that a run needs, and plan its units; nothing is written but downloads.
+
+    Args:
+        config, overrides, limit, out, progress: as `run` has them.
+
+    Raises:
+        UsageError: wrong config, model, prompt or path.
+    """
     loaded = load_config(config, overrides, limit)
     RunDirectory(Path("results", loaded.config.name) if out is None else Path(out)).check_usable()
     prompts = load_prompts(loaded)
@@ -88,17 +137,7 @@ def run(  # twelve: the options of `ccmc run`, all but the first by name
     read = [*prompts, *(text for needs, texts in own if needs.prompts_or for text in texts)]
     manifest = _manifest(loaded, models, read, plan, device)
     path = Path("results") / f"{loaded.config.name}-{manifest['config_hash'][:8]}" if out is None else Path(out)
-    store = RunDirectory(path)
-    manifest, plan = begin(store, manifest, plan, keep_old_units)
-    try:
-        on_plan(store, plan)
-        if manifest["state"] == "complete":
-            return Run(path, manifest)
-        carry_out(store, manifest, plan, watcher, place)
-        _draw_first(Run(path, manifest))
-    finally:
-        store.close()
-    return Run(path, manifest)
+    return Prepared(loaded, models, plan, manifest, path)
 
 
 def draw_figures(done: Run) -> list[Path]:

@@ -146,8 +146,8 @@ def _same(part: Part) -> Answer:
     open_ = {name: one for name, one in found.items() if one.word == "undecided"}
     text = f"{part.what}, {_at(part)}: "
     if differ:
-        changed = [f"{name} by {with_unit(one.interval, signed=True)}" for name, one in differ.items()]
-        text += f"not by {listed(changed)} (set up less natural)"
+        changed = [f"{name}, by {with_unit(one.interval, signed=True)}" for name, one in differ.items()]
+        text += f"repetition that the prompt sets up changes otherwise than natural repetition with {listed(changed)}"
     else:
         text += "no difference between the two was found"
     if alike:

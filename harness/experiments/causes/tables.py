@@ -195,7 +195,7 @@ def _contrasts(found: list[Part]) -> Table:
         [
             *lead.columns,
             Column("done", left=True),
-            Column("text", left=True, priority=2),
+            Column("text", left=True),
             Column("level", "nats"),
             Column("natural", "change", signed=True, priority=1),
             Column("set up", "change", signed=True, priority=1),
@@ -226,7 +226,7 @@ def _against(found: list[Part]) -> Table:
             *lead.columns,
             Column("context", left=True),
             Column("done", left=True),
-            Column("text", left=True, priority=1),
+            Column("text", left=True),
             Column("level", "nats"),
             Column("difference", signed=True),
             Column("verdict", left=True),

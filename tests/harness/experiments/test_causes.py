@@ -322,7 +322,7 @@ def test_answers_say_what_was_madeand_what_could_have_been() -> None:
     assert "4 induction heads" in texts[INDUCTION][0]
     assert "against random like induction" in texts[INDUCTION][0]
     assert "one model on the prompts of this run" in texts[INDUCTION][0]
-    assert "not by induction by +0.2" in texts[SAME][0]
+    assert "changes otherwise than natural repetition with induction, by +0.2" in texts[SAME][0]
     assert "counts on human-like text (0.2, at most 0.15)" in texts[LOSSES][0]
     every = " ".join(answer.text for answer in said)
     assert "does not cause" not in every

@@ -1,0 +1,82 @@
+"""What the units of `repetition` cost."""
+
+from __future__ import annotations
+
+from harness.experiments._shared.costs import Texts, texts_of
+from harness.experiments._shared.ladder import rungs
+from harness.runs.costs import Cost
+from harness.runs.units import Unit
+
+NEW = 0.25
+"""Distinct tokens of a run's texts, as a share of those of its prompts and of a quarter of what is written."""
+LAWS = 1.6
+"""Passes over a text that its laws are worth, raw and decoded."""
+FITTED, READ, WALKED, COMPARED, FORECAST = 0.5, 0.1, 0.15, 0.03, 0.1
+"""Seconds: of a fit, per thousand training tokens; of reading a thousand judged tokens; of a thousand steps of a walk;
+of comparing a walk; of a thousand steps of a rollout for forecasts."""
+ROLLED, EVERY, TRAINED = 16, 8, 2
+"""Steps of such a rollout, steps from one forecast to the next, and walks of each prompt that a rung is chosen by."""
+WALKS = ("fold", "on_policy", "alternatives", "regimes", "predict")
+
+
+def cost(unit: Unit) -> Cost | None:
+    """Base transitions, laws, folds, refinements, judgements and choices."""
+    s, task = unit.settings, unit.task.partition(":")[2]
+    if task == "read_off":
+        lengths = texts_of(unit.needs).lengths
+        prompts = sum(start for _, start, _ in lengths)
+        queries = NEW * (prompts + (sum(whole for *_, whole in lengths) - prompts) / 4)
+        return Cost(read=queries * (len(s["ids"]) + 1))
+    if task == "score":
+        return Cost(read=LAWS * texts_of(unit.needs[:1]).tokens())
+    if task in WALKS:
+        return _fold(unit)
+    if task == "judge":
+        folds = [need for need in unit.needs if need.task.partition(":")[2] in WALKS]
+        return Cost(seconds=COMPARED * sum(_sources(fold) * _walks(fold) for fold in folds))
+    return Cost(seconds=1.0)
+
+
+def _judged(unit: Unit) -> Texts:
+    """The texts that a fold judges."""
+    writing = texts_of(unit.needs[:1])
+    prompts = unit.needs[0].settings["prompts"]
+    inside = zip(prompts, writing.lengths, strict=True)
+    own = unit.settings["judged"]
+    return Texts(tuple(one for prompt, one in inside if unit.settings["folds"][prompt["id"]] == own))
+
+
+def _sources(unit: Unit) -> float:
+    """Surrogates that a unit fits and lets walk."""
+    s, task = unit.settings, unit.task.partition(":")[2]
+    ladder = len(rungs(tuple(s.get("statistics", ()))))
+    if task == "on_policy":
+        return float(3 * (1 + s["on_policy"]) * (ladder if s["on_policy_rungs"] == "all" else 1))
+    if task == "alternatives":
+        return float(ladder * len(s["alternatives"]))
+    if task == "regimes":
+        return 4.0 * (ladder if s["regimes"] == "all" else 1)
+    if task == "predict":
+        return 2.0 * ladder
+    laws = 1 + (len(s["laws"]) > 1) * (len(s.get("raw_rungs", ())) or ladder) / ladder
+    return float(laws * (len(s["surrogates"]) - 1 + ladder))
+
+
+def _walks(unit: Unit) -> float:
+    """Walks of one surrogate, by their number."""
+    s = unit.settings
+    seeds = 1 if s["temperature"] is None else s["rollout_seeds"]
+    return float(_judged(unit).count() * seeds * len(s["warm_starts"]))
+
+
+def _fold(unit: Unit) -> Cost:
+    s, texts = unit.settings, texts_of(unit.needs[:1])
+    judged = _judged(unit)
+    new = max((whole - start for _, start, whole in texts.lengths), default=0)
+    sources = _sources(unit)
+    steps = _walks(unit) * new + TRAINED * len(s.get("choice", ())) * new / 2
+    seconds = FITTED * (texts.tokens() - judged.tokens()) + READ * judged.tokens() + WALKED * steps
+    forecast = s.get("hazard_rollouts", 0) * judged.count() * new / EVERY * ROLLED * FORECAST
+    rungs_of = len(s.get("hazard_rungs", ())) or len(s.get("statistics", ()))
+    removed = (1 + len(s["statistics"])) * FITTED * texts.tokens() if s.get("removed") else 0.0
+    return Cost(seconds=(sources * seconds + forecast * (1 + rungs_of) + removed) / 1000)
