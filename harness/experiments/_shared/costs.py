@@ -13,11 +13,11 @@ from harness.runs.units import Unit
 RECORDED = 1.5
 """Passes over a text that recording the scores of its tokens is worth."""
 FITTED = {
-    "distance": 0.002, "ccmc-weights": 0.02, "pccmc-weights": 0.04, "pccmc-scaled": 0.25, "ccmc-fit": 0.25,
-    "pccmc-fit": 1.0, "low-rank": 0.2,
+    "distance": 0.002, "ccmc-weights": 0.01, "pccmc-weights": 0.015, "pccmc-scaled": 0.3, "ccmc-fit": 0.05,
+    "pccmc-fit": 0.22, "exact-keys": 0.01, "exact-queries": 0.01,
 }  # fmt: skip
 """Seconds of fitting a surrogate to one head, per thousand tokens."""
-PASS, ARM = 1.3, 1.35
+PASS, ARM = 1.2, 1.35
 """Passes over a text that one with captured attention is worth, and one with heads replaced."""
 
 
@@ -85,9 +85,8 @@ def heads_fitted(unit: Unit, surrogates: Iterable[str], tokens: float) -> Cost:
     """
     layers, heads = shape(unit.local["path"])
     own = unit.settings["layers"]
-    share = len(own) / layers
     fits = sum(FITTED.get(name, 0.0) for name in surrogates)
-    read = tokens * (PASS * (1 + max(own)) / layers + share)
+    read = tokens * PASS * (1 + max(own)) / layers
     return Cost(read=read, seconds=fits * len(own) * heads * tokens / 1000)
 
 

@@ -6,9 +6,9 @@ from harness.experiments._shared.costs import texts_of
 from harness.runs.costs import Cost
 from harness.runs.units import Unit
 
-READ = 1.5
+READ = 1.1
 """Passes over a text that scoring it is worth, with its distribution over the context."""
-FITTED, WALKED, COMPARED = 0.1, 0.02, 0.01
+FITTED, WALKED, COMPARED = 0.05, 0.05, 0.01
 """Seconds: of fitting a surrogate, per thousand training tokens; of a thousand steps of a walk; of comparing one."""
 
 

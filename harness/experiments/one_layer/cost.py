@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.runs.costs import Cost
 from harness.runs.units import Unit
 
-TRAINED, WALKED = 1e-7, 2e-6
+TRAINED, WALKED = 7e-8, 1.5e-6
 """Seconds per observation, token of a prompt and token of the vocabulary; and per step of a walk."""
 
 
