@@ -13,10 +13,12 @@ from harness.runs.units import Unit
 RECORDED = 1.5
 """Passes over a text that recording the scores of its tokens is worth."""
 FITTED = {
-    "distance": 0.002, "ccmc-weights": 0.01, "pccmc-weights": 0.015, "pccmc-scaled": 0.3, "ccmc-fit": 0.05,
+    "distance": 0.002, "ccmc-weights": 0.01, "pccmc-weights": 0.015, "pccmc-scaled": 0.2, "ccmc-fit": 0.05,
     "pccmc-fit": 0.22, "exact-keys": 0.01, "exact-queries": 0.01,
 }  # fmt: skip
 """Seconds of fitting a surrogate to one head, per thousand tokens."""
+STATIC = 0.07
+"""Seconds of storing what takes the place of one head."""
 PASS, ARM = 1.2, 1.35
 """Passes over a text that one with captured attention is worth, and one with heads replaced."""
 
@@ -100,5 +102,7 @@ def cost(unit: Unit) -> Cost | None:
         recorded = RECORDED * own.decoded if s["record"] and beams > 1 else 0.0
         return Cost(own.steps * beams, own.decoded * beams, own.read * beams + recorded)
     if task == "fit":
-        return heads_fitted(unit, s["surrogates"], texts_of(unit.needs).tokens("train", s["max_length"]))
+        stored = STATIC * len(s["layers"]) * shape(unit.local["path"])[1]
+        train = texts_of(unit.needs).tokens("train", s["max_length"])
+        return heads_fitted(unit, s["surrogates"], train) + Cost(seconds=stored)
     return Cost(seconds=0.1)

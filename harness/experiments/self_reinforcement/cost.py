@@ -9,7 +9,7 @@ from harness.runs.units import Unit
 
 LAWS, NEW = 1.6, 0.25
 """Passes over a training text that its laws are worth, and distinct tokens of all texts as a share of their prompts."""
-FITTED, ALONG = 0.5, 0.1
+FITTED, ALONG = 0.9, 0.2
 """Seconds of a fit, per thousand training tokens, and of reading a thousand tokens of a repeated sentence."""
 
 
