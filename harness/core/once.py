@@ -48,7 +48,7 @@ def once(make: Callable[[pd.DataFrame], T]) -> Callable[[pd.DataFrame], T]:
 
 
 def once_of(make: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A function of an object that nobody changes: its results are kept in the object, one for each further argument."""
+    """A function of an object that nobody changes: its results are kept in it, by its other arguments."""
 
     @wraps(make)
     def kept(of: S, *args: P.args, **kwargs: P.kwargs) -> T:
