@@ -51,7 +51,7 @@ def once_of(make: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P],
     """A function of an object that nobody changes: its results are kept in it, by its other arguments."""
 
     @wraps(make)
-    def kept(of: S, *args: P.args, **kwargs: P.kwargs) -> T:
+    def kept(of: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         results: dict[object, T] = vars(of).setdefault("_results", {})
         key = (make, args, tuple(sorted(kwargs.items())))
         if key not in results:

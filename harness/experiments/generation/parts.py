@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.core import registry
 from harness.core.once import once
@@ -68,9 +71,9 @@ class Part(DecodedPart):
         """(metric, surrogate or row of the frame) -> its mean on each unit [units, seeds]; NaN where it has none."""
         own = self._valued[self._valued["surrogate"].isin(self.compared)]
         means = own.groupby(["metric", "surrogate", "unit", "seed"])["value"].mean().unstack("seed")
-        places = means.groupby(level=[0, 1]).indices
+        places = cast("dict[tuple[str, str], NDArray[np.int64]]", means.groupby(level=[0, 1]).indices)
         means = means.droplevel([0, 1])
-        return {(str(metric), str(name)): means.iloc[at[0] : at[-1] + 1] for (metric, name), at in places.items()}
+        return {pair: means.iloc[at[0] : at[-1] + 1] for pair, at in places.items()}
 
     @cached_property
     def _valued(self) -> pd.DataFrame:
