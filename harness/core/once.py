@@ -5,11 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
 
+P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 _settled: dict[int, weakref.ref[pd.DataFrame]] = {}
 _kept: dict[int, dict[Callable[..., object], object]] = {}
@@ -41,5 +43,19 @@ def once(make: Callable[[pd.DataFrame], T]) -> Callable[[pd.DataFrame], T]:
         if make not in found:
             found[make] = make(frame)
         return found[make]  # type: ignore[return-value]
+
+    return kept
+
+
+def once_of(make: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """A function of an object that nobody changes: its results are kept in it, by its other arguments."""
+
+    @wraps(make)
+    def kept(of: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        results: dict[object, T] = vars(of).setdefault("_results", {})
+        key = (make, args, tuple(sorted(kwargs.items())))
+        if key not in results:
+            results[key] = make(of, *args, **kwargs)
+        return results[key]
 
     return kept

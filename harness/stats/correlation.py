@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,6 +15,9 @@ from harness.stats.intervals import (
     check_same_length,
     checked_values,
 )
+
+_CHUNK = 100_000
+"""Numbers that are held at once: few enough to stay in the processor's cache."""
 
 
 def spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95) -> Interval:
@@ -42,11 +47,11 @@ def spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95
     for name, array in (("first", x), ("second", y)):
         if (array == array[0]).all():
             return Interval(None, None, None, n, f"the {name} variable is constant")
-    x, y = _ranks(x[None])[0], _ranks(y[None])[0]
-    value = float(_correlations(x[None], y[None])[0])
+    statistic = partial(_mean_correlation, x, y[None])
+    value = float(statistic(np.arange(n)[None])[0])
     if abs(value) > 1 - 1e-12:
         return Interval(float(np.sign(value)), None, None, n, "a perfect rank correlation has no bootstrap spread")
-    return bootstrap_interval(lambda rows: _correlations(_ranks(x[rows]), _ranks(y[rows])), n, seed, level)
+    return bootstrap_interval(statistic, n, seed, level)
 
 
 def mean_spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95) -> Interval:
@@ -82,28 +87,47 @@ def mean_spearman_interval(a: ArrayLike, b: ArrayLike, seed: int, level: float =
         return Interval(None, None, None, n, "the first variable is constant")
     if (others == others[:, :1]).all():
         return Interval(None, None, None, n, "the second variable is constant for every seed")
-    ranks = _ranks(x[None])[0], [_ranks(y[None])[0] for y in others]
-
-    def statistic(rows: NDArray[np.int64]) -> Floats:
-        """[draws] mean over seeds; NaN where a draw leaves the first variable constant."""
-        first = _ranks(ranks[0][rows])
-        found = np.stack([_correlations(first, _ranks(second[rows])) for second in ranks[1]])
-        means: Floats = np.where(np.ptp(first, axis=1) > 0, np.nan_to_num(found).mean(axis=0), np.nan)
-        return means
-
-    return bootstrap_interval(statistic, n, seed, level)
+    return bootstrap_interval(partial(_mean_correlation, x, others), n, seed, level)
 
 
-def _ranks(rows: Floats) -> Floats:
-    from scipy.stats import rankdata
+def _mean_correlation(x: Floats, others: Floats, rows: NDArray[np.int64]) -> Floats:
+    """Rank correlation of x [n] with each of several [s, n] on rows of indices [draws, m], their mean: [draws].
 
-    return np.asarray(rankdata(rows, axis=1), dtype=np.float64)
+    An undefined correlation counts as 0; the mean is NaN where x, or the only one of the others, is constant. Ranks are
+    counted: nothing is sorted in a draw. They are halves of integers, so that no sum is rounded in any order.
+    """
+    n, step = x.size, max(1, _CHUNK // x.size)
+    means = [np.zeros(0)]
+    for first in range(0, len(rows), step):
+        part = rows[first : first + step]
+        cells = (part + n * np.arange(len(part))[:, None]).ravel()
+        times = np.bincount(cells, minlength=n * len(part)).reshape(-1, n).T.astype(np.float64, order="C")
+        own = _centred_ranks(times, x)
+        weighted = times * own
+        spread = (weighted * own).sum(axis=0)
+        found = np.zeros((len(others), len(part)))
+        for place, other in enumerate(others):
+            ranks = _centred_ranks(times, other)
+            norm = np.sqrt(spread * (times * ranks * ranks).sum(axis=0))
+            undefined = 0.0 if len(others) > 1 else np.nan
+            found[place] = np.divide(
+                (weighted * ranks).sum(axis=0), norm, out=np.full(norm.shape, undefined), where=norm > 0
+            )
+        means.append(np.where(spread > 0, found.mean(axis=0), np.nan))
+    return np.concatenate(means)
 
 
-def _correlations(a: Floats, b: Floats) -> Floats:
-    """Pearson correlation of each pair of rows; NaN where one is constant."""
-    x, y = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    norm = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-    correlations: Floats = np.full(norm.shape, np.nan)
-    np.divide((x * y).sum(axis=1), norm, out=correlations, where=norm > 0)
-    return correlations
+def _centred_ranks(times: Floats, values: Floats) -> Floats:
+    """Average rank of every unit in every draw, less the mean rank.
+
+    Args:
+        times: [n, draws] how often each unit is in each draw.
+        values: [n] of the units; equal ones share a rank.
+    """
+    _, starts, places = np.unique(np.sort(values), return_index=True, return_inverse=True)
+    order = np.argsort(values, kind="stable")
+    back = np.empty_like(places)
+    back[order] = places
+    counts = np.add.reduceat(times[order], starts, axis=0)
+    ranks: Floats = np.cumsum(counts, axis=0) - 0.5 * counts - 0.5 * times.sum(axis=0)
+    return ranks[back]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import pandas as pd
 
 from harness.core.records import Interval
 from harness.stats.intervals import FEWEST_UNITS, Floats, bca, times_drawn, too_few
@@ -41,7 +40,7 @@ def median_of_heads(samples: Sequence[Sample], level: float = 0.95) -> Interval:
     value = float(np.median([one.value for one in known if one.value is not None]))
     if not all(one.drawn for one in known):
         return Interval(value, None, None, len(known), NOT_DRAWN)
-    units = pd.Index(sorted({str(name) for one in known for name in _drawn(one)}))
+    units = sorted({str(name) for one in known for name in _drawn(one)})
     n = len(units)
     if n < FEWEST_UNITS:
         return Interval(value, None, None, n, too_few(n))
@@ -64,12 +63,13 @@ def _drawn(one: Sample) -> Iterable[object]:
     return one.units if one.groups is None else one.groups
 
 
-def _table(samples: Sequence[Sample], units: pd.Index) -> tuple[Floats, Floats]:
+def _table(samples: Sequence[Sample], units: Sequence[str]) -> tuple[Floats, Floats]:
     """Numerators and denominators [drawn units, heads]; 0 where a head was not measured on one."""
     above, below = np.zeros((2, len(units), len(samples)))
+    place_of = {name: place for place, name in enumerate(units)}
     for column, one in enumerate(samples):
         assert one.pooled is not None
-        places = units.get_indexer(pd.Index([str(name) for name in _drawn(one)]))
+        places = [place_of[str(name)] for name in _drawn(one)]
         np.add.at(above[:, column], places, one.pooled.numerators)
         np.add.at(below[:, column], places, one.pooled.denominators)
     return above, below
@@ -89,6 +89,14 @@ def _medians(weights: Floats, above: Floats, below: Floats, turned: bool) -> Flo
                 [np.median(row[~lost]) if not lost.all() else np.nan for row, lost in zip(ratio, gone, strict=True)]
             )
         else:
-            middle = np.median(ratio, axis=1)
+            middle = _middle(ratio)
         medians[first : first + step] = middle
     return 1.0 - medians if turned else medians
+
+
+def _middle(rows: Floats) -> Floats:
+    """`np.median` of each row, without a search for NaN."""
+    half, odd = divmod(rows.shape[1], 2)
+    places = [half] if odd else [half - 1, half]
+    found: Floats = np.partition(rows, places, axis=1)[:, places].mean(axis=1)
+    return found

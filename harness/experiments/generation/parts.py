@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.core import registry
+from harness.core.once import once
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED
 from harness.experiments._shared.parts import DecodedPart
 from harness.stats.pooling import Observed, Sample
@@ -54,6 +59,26 @@ class Part(DecodedPart):
         """The surrogates that continued prompts and may be called best."""
         return [name for name in self.ranked if name in self.compared]
 
+    @cached_property
+    def of_model(self) -> dict[str, pd.Series]:
+        """Metric -> the model's mean on each unit."""
+        own = self._valued[self._valued["surrogate"] == MODEL]
+        means = own.groupby(["metric", "unit"])["value"].mean()
+        return {str(metric): one.droplevel(0) for metric, one in means.groupby(level=0)}
+
+    @cached_property
+    def by_seed(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """(metric, surrogate or row of the frame) -> its mean on each unit [units, seeds]; NaN where it has none."""
+        own = self._valued[self._valued["surrogate"].isin(self.compared)]
+        means = own.groupby(["metric", "surrogate", "unit", "seed"])["value"].mean().unstack("seed")
+        places = cast("dict[tuple[str, str], NDArray[np.int64]]", means.groupby(level=[0, 1]).indices)
+        means = means.droplevel([0, 1])
+        return {pair: means.iloc[at[0] : at[-1] + 1] for pair, at in places.items()}
+
+    @cached_property
+    def _valued(self) -> pd.DataFrame:
+        return self.frame.loc[self.frame["value"].notna(), ["metric", "surrogate", "unit", "seed", "value"]]
+
     @property
     def prompts(self) -> int:
         """Held-out prompts."""
@@ -77,6 +102,7 @@ def real_seeds(rows: pd.DataFrame) -> pd.Series:
     return rows["condition"].map(known).astype("Int64")
 
 
+@once
 def parts(rows: pd.DataFrame) -> list[Part]:
     """Every model and strategy of the rows, in their order.
 

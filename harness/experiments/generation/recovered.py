@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from harness.core.once import once_of
 from harness.core.records import Interval
 from harness.core.rows import MODEL
 from harness.experiments.generation.parts import CEILING, FLOOR, Part, real_seeds
@@ -148,6 +149,7 @@ def against(found: Errors, reference: str, others: Sequence[str]) -> dict[str, f
     return dict(zip(others, corrected.tolist(), strict=True))
 
 
+@once_of
 def recovered(part: Part) -> Recovered:
     """The recovered shares of one model and strategy.
 

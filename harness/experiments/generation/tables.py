@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from harness.core import registry
 from harness.core.lazy import LazyRows
+from harness.core.once import once_of
 from harness.core.records import Cell, Column, Interval, Table
 from harness.core.rows import MODEL
 from harness.experiments._shared.leading import counted
@@ -30,6 +32,7 @@ MEASURES = (
     "dominance",
 )
 HEADLINE_ROWS = 12
+NOT_SHARED = "no prompt where both are defined"
 BOOTSTRAP = "Intervals: 95 %, bootstrap over prompts."
 OF_ERRORS = (
     "Recovered share: 0 is the model's continuation of another prompt, 1 the model with another seed. Errors: "
@@ -152,6 +155,7 @@ def _next_token(found: list[Part]) -> Table:
     )
 
 
+@once_of
 def difference_to_model(part: Part, surrogate: str, measure: str) -> Interval:
     """Surrogate - model, paired over the prompts where both are defined; seeds are averaged first.
 
@@ -173,13 +177,15 @@ def correlation_with_model(part: Part, surrogate: str, measure: str) -> Interval
         surrogate: a surrogate, or a row of the frame.
         measure: a metric that is defined for single continuations.
     """
-    frame = part.frame[(part.frame["metric"] == measure) & part.frame["value"].notna()]
-    real = frame[frame["surrogate"] == MODEL].groupby("unit")["value"].mean()
-    other = frame[frame["surrogate"] == surrogate].pivot_table(index="unit", columns="seed", values="value")
+    real, other = part.of_model.get(measure), part.by_seed.get((measure, surrogate))
+    if real is None or other is None:
+        return Interval(None, None, None, 0, NOT_SHARED)
     common = real.index.intersection(other.index)
     if common.empty:
-        return Interval(None, None, None, 0, "no prompt where both are defined")
-    of_model, of_other = real.loc[common].to_numpy(dtype=float), other.loc[common].to_numpy(dtype=float)
+        return Interval(None, None, None, 0, NOT_SHARED)
+    own = other.to_numpy(dtype=float)
+    of_other = own[other.index.get_indexer(common)][:, ~np.isnan(own).all(axis=0)]
+    of_model = real.to_numpy(dtype=float)[real.index.get_indexer(common)]
     return mean_spearman_interval(of_model, of_other.T, SEED)
 
 

@@ -9,7 +9,7 @@ from harness.core.records import Answer, Interval
 from harness.experiments._shared.leading import counted
 from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable
 from harness.experiments.heads.parts import COUNTS, NO_COUNTS, Part, p_of_leads, parts
-from harness.experiments.heads.shrinkage import LEVEL, Shrinkage, fits, shrinkage
+from harness.experiments.heads.shrinkage import LEVEL, Shrinkage, fits, shrinkages
 from harness.experiments.heads.single_heads import Head, every_head
 from harness.measures.head_kinds import KINDS
 from harness.stats.contest import beyond_chance, p_of_zero
@@ -167,7 +167,7 @@ def _shrunk(rows: pd.DataFrame, model: str) -> list[Answer]:
     for fit, prior in fits().items():
         if fit not in present:
             continue
-        found = shrinkage(own, fit)
+        found = shrinkages(rows)[model].get(fit)
         if found is None:
             reason = f"{prior} was not run" if prior not in present else f"no prompt has a KL of {fit} and of {prior}"
             made.append(_unanswered(SHRUNK, f"{model}, {fit}", reason))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
+from harness.core.once import once
 from harness.core.records import Interval
 from harness.stats.pooling import SEED, Observed, Sample, difference
 from harness.stats.significance import holm, sign_flip_p
@@ -56,6 +57,21 @@ class Shrinkage:
 def fits() -> dict[str, str]:
     """Surrogates of heads that are shrunk to another one, which they declare: name -> the other."""
     return {name: one.prior for name, one in registry.surrogates("heads").items() if one.prior}
+
+
+@once
+def shrinkages(rows: pd.DataFrame) -> dict[str, dict[str, Shrinkage]]:
+    """Model -> fit -> its comparison, of every fit that was run beside its prior.
+
+    Args:
+        rows: of the experiment `heads`.
+    """
+    found: dict[str, dict[str, Shrinkage]] = {}
+    for model in rows["model"].dropna().unique():
+        own = rows[rows["model"] == model]
+        made = {fit: shrinkage(own, fit) for fit in fits()}
+        found[str(model)] = {fit: one for fit, one in made.items() if one is not None}
+    return found
 
 
 def shrinkage(rows: pd.DataFrame, fit: str) -> Shrinkage | None:

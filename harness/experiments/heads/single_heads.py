@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -64,7 +66,7 @@ class Head:
         return found.interval() if isinstance(found, Sample) else found
 
 
-def _own(row: pd.Series) -> Interval:
+def _own(row: Mapping[Hashable, Any]) -> Interval:
     """The interval that a row carries."""
     value, low, high = (None if pd.isna(row[name]) else float(row[name]) for name in ("value", "low", "high"))
     missing = None if pd.isna(row["missing"]) else str(row["missing"])
@@ -74,7 +76,8 @@ def _own(row: pd.Series) -> Interval:
 def _rows_of(part: pd.DataFrame, metric: str) -> dict[tuple[int, int], dict[str, Interval]]:
     """(layer, head) -> surrogate -> what a unit measured over all its prompts."""
     found: dict[tuple[int, int], dict[str, Interval]] = {}
-    for _, row in part[part["metric"] == metric].drop_duplicates(["layer", "head", "surrogate"]).iterrows():
+    own = part[part["metric"] == metric].drop_duplicates(["layer", "head", "surrogate"])
+    for row in own[["layer", "head", "surrogate", "value", "low", "high", "n", "missing"]].to_dict("records"):
         found.setdefault((int(row["layer"]), int(row["head"])), {})[str(row["surrogate"])] = _own(row)
     return found
 

@@ -11,7 +11,7 @@ from harness.core.rows import MODEL
 from harness.experiments._shared.leading import Leading, counted
 from harness.experiments._shared.parts import leading
 from harness.experiments.heads.parts import COUNTS, Part, p_of_leads, parts
-from harness.experiments.heads.shrinkage import fits, shrinkage
+from harness.experiments.heads.shrinkage import shrinkages
 from harness.experiments.heads.single_heads import SCORES, Head, every_head
 from harness.measures.head_kinds import CONTENT, KINDS, PATTERNS, SINK, THRESHOLD
 from harness.stats.contest import clear
@@ -295,13 +295,11 @@ def shrinkage_tables(rows: pd.DataFrame) -> list[Table]:
     lead = Leading(("model",), [(model,) for model in models])
     body: list[list[Cell]] = []
     for model in models:
-        own = rows[rows["model"] == model]
-        for fit in fits():
-            if (s := shrinkage(own, fit)) is not None:
-                counts: list[Cell] = [s.heads, s.worse, s.significant]
-                worst = f"{s.head[0]}.{s.head[1]}"
-                found: list[Cell] = [worst, s.difference, smallest_difference(s.difference), s.verdict]
-                body.append([*lead.cells((model,)), fit, s.prior, *counts, *found])
+        for fit, s in shrinkages(rows)[model].items():
+            counts: list[Cell] = [s.heads, s.worse, s.significant]
+            worst = f"{s.head[0]}.{s.head[1]}"
+            found: list[Cell] = [worst, s.difference, smallest_difference(s.difference), s.verdict]
+            body.append([*lead.cells((model,)), fit, s.prior, *counts, *found])
     if not body:
         return []
     return [

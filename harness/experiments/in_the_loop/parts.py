@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
+from harness.core.once import once
 from harness.core.records import Interval
 from harness.core.rows import MODEL, RESEEDED
 from harness.experiments._shared.loop_rules import CONTROLS, REAL
@@ -238,6 +239,7 @@ def smallest_margin(verdict: Verdict) -> float | None:
     return None if ends[0] is None or ends[1] is None else max(abs(ends[0]), abs(ends[1]))
 
 
+@once
 def parts(rows: pd.DataFrame) -> list[Part]:
     """Every model and strategy of the rows, in their order.
 
@@ -288,24 +290,29 @@ def _set_of(text: str) -> SetOf | None:
 
 def _alone(rows: pd.DataFrame) -> dict[tuple[str, int, int], pd.DataFrame]:
     own = rows[rows["metric"].isin(ALONE) & (rows["split"] == "held_out")].astype({"layer": int, "head": int})
-    return {
-        (str(metric), int(str(layer)), int(str(head))): one.groupby("prompt").agg(
-            value=("value", "mean"), group=("group", "first")
-        )
-        for (metric, layer, head), one in own.groupby(["metric", "layer", "head"])
-    }
+    found = _tables(own, ["metric", "layer", "head"], ["prompt"])
+    named = {(str(metric), int(str(layer)), int(str(head))): one for (metric, layer, head), one in found}
+    return {place: named[place] for place in sorted(named)}
 
 
 def _by_prompt(rows: pd.DataFrame) -> dict[Key, pd.DataFrame]:
     return _cells(rows, ["prompt"])
 
 
-def _cells(rows: pd.DataFrame, by: Iterable[str]) -> dict[Key, pd.DataFrame]:
+def _cells(rows: pd.DataFrame, by: list[str]) -> dict[Key, pd.DataFrame]:
     """(metric, arm, condition) -> value and group by prompt, or by prompt and seed."""
-    found: dict[Key, pd.DataFrame] = {}
-    names = list(by)
-    for (metric, arm, condition), own in rows.groupby(["metric", "surrogate", "condition"], sort=False):
-        table = own.groupby(names, sort=True).agg(value=("value", "mean"), group=("group", "first"))
-        table["value"] = table["value"].astype(np.float64)
-        found[str(metric), str(arm), str(condition)] = table
-    return found
+    found = _tables(rows, ["metric", "surrogate", "condition"], by)
+    return {(str(metric), str(arm), str(condition)): table for (metric, arm, condition), table in found}
+
+
+def _tables(rows: pd.DataFrame, of: list[str], by: list[str]) -> Iterator[tuple[tuple[object, ...], pd.DataFrame]]:
+    """The mean value and the group by the columns `by`, for each combination of `of`, in the order of the rows.
+
+    All are made in one pass and cut apart: a run has thousands of heads and sets.
+    """
+    whole = rows.groupby([*of, *by], sort=True).agg(value=("value", "mean"), group=("group", "first"))
+    whole = whole.astype({"value": np.float64}).reset_index(level=of)
+    own, tables = whole.groupby(of, sort=True).indices, whole[["value", "group"]]
+    for key in rows[of].dropna().drop_duplicates().itertuples(index=False, name=None):
+        places = own.get(key, np.zeros(0, dtype=np.int64))
+        yield key, tables.iloc[places[0] : places[-1] + 1] if len(places) else tables.iloc[:0]

@@ -236,14 +236,15 @@ def _cells(rows: pd.DataFrame) -> dict[Key, pd.DataFrame]:
     mean = np.add.reduceat(value, starts) / np.diff(np.r_[starts, len(value)])
     edges = np.r_[np.flatnonzero(np.r_[True, np.diff(cell[starts]) != 0]), len(starts)]  # of each cell, in prompts
     names = rows[by].to_numpy(dtype=object)[order[starts[edges[:-1]]]]
+    whole = pd.DataFrame(
+        {"value": mean, "group": group[starts], "n": n[starts]}, index=pd.Index(prompt[starts], name="prompt")
+    )
     found: dict[Key, pd.DataFrame] = {}
     for (metric, surrogate, condition), first, end in zip(names, edges[:-1], edges[1:], strict=True):
         at: dict[str, Any] = json.loads(str(condition))
         arm = _arm(str(surrogate), at)
         key = (str(metric), arm, str(at["kind"]), int(at["preamble"]), int(at.get("k", -1)), str(at["position"]))
-        places = starts[first:end]
-        index = pd.Index(prompt[places], name="prompt")
-        found[key] = pd.DataFrame({"value": mean[first:end], "group": group[places], "n": n[places]}, index=index)
+        found[key] = whole.iloc[first:end]
     return found
 
 

@@ -40,3 +40,19 @@ def test_results_go_with_their_frames() -> None:
     del frames
     gc.collect()
     assert len(once._kept) <= before
+
+
+def test_results_are_kept_in_the_object_they_are_of() -> None:
+    class Base:
+        factor = 2
+
+    calls: list[int] = []
+
+    @once.once_of
+    def times(base: Base, number: int, plus: int = 0) -> int:
+        calls.append(number)
+        return base.factor * number + plus
+
+    first, second = Base(), Base()
+    assert [times(first, 1), times(first, 1), times(first, 1, plus=1), times(second, 1)] == [2, 2, 3, 2]
+    assert len(calls) == 3
