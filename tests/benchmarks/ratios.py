@@ -8,7 +8,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ Row = tuple[str, str, float, str]
 TABLE: list[Row] = []
 PAGE = Path(__file__).resolve().parents[2] / "results" / "speed.md"
 ABOUT = (
-    "Ratios are of two ways to do one thing inside one process, in turn; everything is a median. A bar is what a value "
-    "is held to, by an assertion. Written by `pytest tests/benchmarks --benchmark-enable --speed-page`."
+    "Ratios are of two ways to do one thing in one run, in turn; everything is a median. A bar is what a value should "
+    "reach. Where it does, an assertion holds the value to it; where it does not, the last column says so, and the "
+    "assertion holds it to what was reached. Written by `pytest tests/benchmarks --benchmark-enable --speed-page`."
 )
 
 
@@ -38,6 +39,28 @@ def median_seconds(work: Callable[[], Any], repeats: int) -> float:
         work()
         spent.append(time.perf_counter() - start)
     return statistics.median(spent)
+
+
+def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of several ways to do one thing, round by round, so that whatever else the machine does slows all.
+
+    Args:
+        ways: by name.
+        repeats: rounds, after one that does not count.
+        clock: `time.process_time` for ways of one thread, `time.perf_counter` for those of several.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats + 1):
+        for name, work in ways.items():
+            start = clock()
+            work()
+            spent[name].append(clock() - start)
+    return {name: seconds[1:] for name, seconds in spent.items()}
+
+
+def median_ratio(of: Sequence[float], to: Sequence[float]) -> float:
+    """Median over rounds of one way's seconds over another's."""
+    return statistics.median(a / b for a, b in zip(of, to, strict=True))
 
 
 def record(case: str, what: str, value: float, bar: str = "") -> None:

@@ -1,10 +1,13 @@
 """Speed of the simulation against numpy's Generator.choice, step by step on the same chain and prompt."""
 
+import time
+
 import numpy as np
 import pytest
-from ratios import median_seconds, record
+from ratios import in_turn, median_ratio, median_seconds, record
 
 from ccmc import CCMC, AttentionCCMC, simulate
+from ccmc._data.compiled import thread_count
 
 # Kind, spread of the logits, K, steps, and the bar for one call with several prompts.
 CASES = [
@@ -62,3 +65,38 @@ def test_against_numpy_choice(enabled, benchmark, kind, spread, K, steps, bar):
             record(f"simulate {kind} K={K:,}", f"nanoseconds per step, {what}", nanoseconds)
             record(f"simulate {kind} K={K:,}", f"x numpy choice, {what}", 1e9 * theirs / nanoseconds, f"bar {bar}")
         assert theirs / (many / (PROMPTS * steps)) >= bar
+
+
+@pytest.mark.parametrize(("kind", "spread"), [("flat", 0.3), ("peaked", 3.0)])
+def test_many_prompts_a_call(enabled, monkeypatch, kind, spread):
+    """1,024 prompts against one, by the clock and on all cores: a path runs on one core, many share them."""
+    K, prompts, steps, long = (33, 1024, 3_000, 300_000) if enabled else (5, 6, 50, 100)
+    chain, prompt = make(kind, spread, K, np.random.default_rng(1))
+
+    def on(threads, number, steps):
+        def work():
+            monkeypatch.setenv("CCMC_THREADS", str(threads))
+            return simulate(chain, [prompt] * number, steps, seed=0)
+
+        return work
+
+    cores = thread_count()
+    np.testing.assert_array_equal(on(cores, prompts, steps)()[0], on(1, 1, steps)()[0])
+    if enabled:
+        ways = {
+            "one": on(1, 1, steps), "one long": on(1, 1, long), "many": on(cores, prompts, steps),
+            "many, one core": on(1, prompts, steps), "many, two cores": on(2, prompts, steps),
+        }  # fmt: skip
+        spent = in_turn(ways, 9, time.perf_counter)
+        case, many, times = f"simulate {kind} K=33", f"{prompts:,} prompts of {steps:,} steps", prompts * steps
+        record(case, f"nanoseconds per step, {many}", 1e9 * np.median(spent["many"]) / times)
+        of_one = median_ratio(spent["one"], spent["many"]) * prompts
+        record(case, f"a step of one such prompt / of {prompts:,}", of_one, "bar 2")
+        of_long = median_ratio(spent["one long"], spent["many"]) * times / long
+        record(case, f"a step of one prompt of {long:,} / of {prompts:,}", of_long, "bar 2")
+        assert of_one >= 2
+        assert of_long >= 1.0
+        if cores >= 2:
+            more = median_ratio(spent["many, one core"], spent["many, two cores"])
+            record(case, f"{many}, two cores / one", more, "bar 1.8")
+            assert more >= 1.5
