@@ -96,7 +96,7 @@ def scoring(model: Any, ids: Any) -> Callable[[], dict[int, Any]]:
 
         def take(call: Any) -> None:
             view = windows.seen_by(call)
-            patterns = PatternSums(view.text.tokens, call.query.shape[0], view.text.window)
+            patterns = PatternSums(view.text.tokens, call.query.shape[0], view.text.window, view.of_all_layers)
             found[call.layer] = score_text(call, view, made[call.layer], patterns)
 
         capture.listen(model, ids, layers, take)

@@ -7,17 +7,21 @@ import os
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 import torch
 import transformers
 
 from harness.core.records import Cell, Column, Table
 from harness.report.render.markdown import to_markdown
+from harness.runs.threads import cores
 
 Row = tuple[str, str, float, str]
 """Case, what was measured, value, and the bar that it is held to; empty where there is none."""
@@ -61,6 +65,18 @@ def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable
 def median_ratio(of: Sequence[float], to: Sequence[float]) -> float:
     """Median over rounds of one way's seconds over another's."""
     return statistics.median(a / b for a, b in zip(of, to, strict=True))
+
+
+def need_both_cores() -> None:
+    """Skip what compares two cores with one where this process does not get two whole ones just now."""
+    if cores() < 2:
+        pytest.skip("needs two cores")
+    code = "import time\na, b = time.process_time(), time.perf_counter()\nwhile time.perf_counter() - b < 2: pass\n"
+    code += "print((time.process_time() - a) / (time.perf_counter() - b))"
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    granted = min(float(process.communicate()[0]) for process in both)
+    if granted < 0.9:
+        pytest.skip(f"other work leaves {granted:.0%} of a core to the slower of two processes")
 
 
 def record(case: str, what: str, value: float, bar: str = "") -> None:

@@ -24,7 +24,7 @@ import small_models
 import torch
 from dense_heads import score_scale
 from float32 import FUNCTION, assert_close32, assert_within, row_operations, tolerance
-from ratios import record
+from ratios import need_both_cores, record
 
 from harness.attention import capture
 from harness.attention.capture import LayerCall
@@ -34,7 +34,6 @@ from harness.data.texts import LocalVocabulary
 from harness.experiments._shared.head_fits import training_pass
 from harness.measures.fidelity import kl
 from harness.models import loading, tokenizers
-from harness.runs.threads import cores
 from harness.surrogates._fitting.buckets import bucket_sums
 from harness.surrogates.observations import pair_mass
 
@@ -147,8 +146,7 @@ def test_two_cores_take_nearly_twice_as_many_texts(enabled: bool, smollm2: Any) 
     """As with --workers 2: a unit computes with one thread, since sums depend on their number."""
     if not enabled:
         pytest.skip("measures with --benchmark-enable")
-    if cores() < 2:
-        pytest.skip("needs two cores")
+    need_both_cores()
     for way in ("capture", "score"):
         rounds = []
         for _ in range(3):
