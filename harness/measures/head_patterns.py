@@ -20,11 +20,13 @@ texts of the run, so what even attention would score on them is reported too, as
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from harness.attention.blocks import Once
 from harness.core.records import Interval
 from harness.core.registry import register
 from harness.measures.head_kinds import PATTERNS
@@ -65,6 +67,21 @@ register.measure(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where in a block each score looks; of tokens and window alone, so the same for all layers that share these.
+
+    Attributes:
+        pairs: by score, the keys and queries of the block that it is about, counted from the first of each.
+        even: by score, what even attention puts there, summed over queries.
+        queries: by score, how many queries have such a key.
+    """
+
+    pairs: dict[str, tuple[torch.Tensor, ...]]
+    even: dict[str, float]
+    queries: dict[str, int]
+
+
 class PatternSums:
     """Scores of the heads of a layer over one text, summed as its rows pass.
 
@@ -72,11 +89,19 @@ class PatternSums:
         tokens: [T] ids.
         heads: H.
         window: how many positions a query sees, itself included; all by default.
+        shared: of all layers with these tokens and this window, which then look for the places of a block once.
     """
 
-    def __init__(self, tokens: Sequence[int] | np.ndarray[Any, Any], heads: int, window: int | None = None) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[int] | np.ndarray[Any, Any],
+        heads: int,
+        window: int | None = None,
+        shared: Once | None = None,
+    ) -> None:
         self._tokens = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
         self._window = len(self._tokens) if window is None else window
+        self._shared = Once() if shared is None else shared
         self._sum = {name: torch.zeros(heads, dtype=torch.float64) for name in PATTERNS}
         self._even = dict.fromkeys(PATTERNS, 0.0)
         self._queries = dict.fromkeys(PATTERNS, 0)
@@ -94,7 +119,13 @@ class PatternSums:
             heads: which heads these are; blocks of the same queries follow one another from the first head on.
         """
         if not heads.start:
-            self._places = self._find(low, start, weight.shape[1], weight.shape[2])
+            keys, queries = weight.shape[1:]
+            name = f"places of scores, keys {low} + {keys}, queries {start} + {queries}"
+            found = self._shared.get(PatternSums, name, lambda: self._find(low, start, keys, queries))
+            self._places = found.pairs
+            for name, even in found.even.items():
+                self._even[name] += even
+                self._queries[name] += found.queries[name]
         for name, (key, query) in self._places.items():
             values = weight[:, key.to(weight.device), query.to(weight.device)].double().cpu()
             if name == "prefix":
@@ -102,8 +133,7 @@ class PatternSums:
             else:
                 self._sum[name][heads] += values.sum(1)
 
-    def _find(self, low: int, start: int, keys: int, queries: int) -> dict[str, tuple[torch.Tensor, ...]]:
-        """By score, the keys and queries of a block that it is about, counted from the first of each."""
+    def _find(self, low: int, start: int, keys: int, queries: int) -> Places:
         key, query = torch.arange(low, low + keys)[:, None], torch.arange(start, start + queries)
         distance = query - key  # [L, B]
         earlier = (distance > 0) & (distance < self._window)
@@ -114,14 +144,12 @@ class PatternSums:
             "duplicate_token_score": (self._tokens[key] == asked) & earlier,
         }
         seen = query.clamp(max=self._window).double()
-        found: dict[str, tuple[torch.Tensor, ...]] = {}
-        for name, mask in masks.items():
-            found[name] = torch.nonzero(mask, as_tuple=True)
-            self._even[name] += float((1.0 / seen[found[name][1]]).sum())
-            self._queries[name] += int(mask.any(0).sum())
+        found = {name: torch.nonzero(mask, as_tuple=True) for name, mask in masks.items()}
+        even = {name: float((1.0 / seen[at[1]]).sum()) for name, at in found.items()}
+        asking = {name: int(mask.any(0).sum()) for name, mask in masks.items()}
         if start <= PREFIX:
             found["prefix"] = torch.nonzero((key <= PREFIX) & (query <= PREFIX), as_tuple=True)
-        return found
+        return Places(found, even, asking)
 
     def scores(self) -> dict[str, tuple[FloatArray, float, int]]:
         """Score -> [H] means, what even attention scores, and the number of queries; left out where there is none."""

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import small_models
 import torch
-from ratios import record
+from ratios import in_turn, median_ratio, record
 
 from harness.measures.repetition import repetition_measures
 from harness.measures.winners import own_winner_measures
+from harness.models import loading, tokenizers
 from harness.models.language_model import generate
 
 CASE = "generation"
@@ -31,10 +33,10 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def test_generation_costs_at_most_a_tenth_more_than_the_bare_call(enabled: bool) -> None:
-    model, tokenizer = small_models.llama(4, scale=0.3), small_models.tokenizer()
-    prompts = [small_models.random_ids(20, seed).tolist() for seed in range(16 if enabled else 2)]
-    length = 128 if enabled else 8
+def against_the_bare_call(model: Any, tokenizer: Any, size: int, count: int, length: int, rounds: int) -> Any:
+    """Processor seconds of sampling at temperature 1, by the generation stage and by the bare call of the library."""
+    rng = np.random.default_rng(0)
+    prompts = rng.integers(3, size, (count, 20)).tolist()
     tokens = torch.tensor(prompts)
     mask = torch.ones_like(tokens)
 
@@ -48,13 +50,32 @@ def test_generation_costs_at_most_a_tenth_more_than_the_bare_call(enabled: bool)
     def ours() -> Any:
         return generate(model, tokenizer, prompts, temperature=1.0, max_new_tokens=length, seed=0, ignore_eos=True)
 
-    assert len(bare()) == len(prompts)
-    assert [len(continuation) for continuation in ours()] == [length] * len(prompts)
+    assert len(bare()) == count
+    assert [len(continuation) for continuation in ours()] == [length] * count
+    return in_turn({"ours": ours, "bare": bare}, rounds, time.process_time)
+
+
+def test_generation_against_the_bare_call_of_a_tiny_model(enabled: bool) -> None:
+    """What is added to a step does not depend on the model; here a step takes two milliseconds for all 16 prompts."""
+    model, tokenizer = small_models.llama(4, scale=0.3), small_models.tokenizer()
+    count, length = (16, 128) if enabled else (2, 8)
+    spent = against_the_bare_call(model, tokenizer, small_models.VOCAB_SIZE, count, length, 7 if enabled else 1)
     if enabled:
-        pairs = [(seconds(ours), seconds(bare)) for _ in range(7)]  # in turn, so that both see the same machine
-        ratio = statistics.median(own / plain for own, plain in pairs)
-        record(CASE, "generate / bare call of the library, T = 1", ratio, "<= 1.1")
-        assert ratio <= 1.10
+        more = statistics.median(own - plain for own, plain in zip(spent["ours"], spent["bare"], strict=True)) / length
+        record(CASE, "milliseconds added to a step of 16 prompts, T = 1", 1e3 * more, "<= 0.5")
+        record(CASE, "generate / bare call, 4 layers of 2 ms a step", median_ratio(spent["ours"], spent["bare"]))
+        assert 1e3 * more <= 0.5
+
+
+@pytest.mark.weights
+def test_generation_against_the_bare_call_of_smollm2(enabled: bool, smollm2: Any) -> None:
+    if not enabled:
+        pytest.skip("measures with --benchmark-enable")
+    model, tokenizer = loading.load_model(smollm2.path, "cpu"), tokenizers.load_tokenizer(smollm2.path)
+    spent = against_the_bare_call(model, tokenizer, len(tokenizer), 16, 32, 5)
+    ratio = median_ratio(spent["ours"], spent["bare"])
+    record(CASE, "generate / bare call of smollm2, T = 1", ratio, "<= 1.05")
+    assert ratio <= 1.05
 
 
 def test_ten_thousand_continuations_are_measured_in_ten_seconds(enabled: bool) -> None:

@@ -163,7 +163,7 @@ class _Measured:
 
     def _watch(self, call: LayerCall, view: Any) -> None:
         layer, heads, text = call.layer, call.query.shape[0], view.text
-        patterns = PatternSums(text.tokens, heads, text.window)
+        patterns = PatternSums(text.tokens, heads, text.window, view.of_all_layers)
         means = self.mean_rows.setdefault(layer, MeanRows(len(self.vocabulary), heads))
         local = np.asarray(text.tokens)
 

@@ -45,7 +45,7 @@ class Scores:
             "prompt": continuation.prompt,
             "n": len(text),
         }
-        patterns = PatternSums(text.tokens, call.query.shape[0], text.window)
+        patterns = PatternSums(text.tokens, call.query.shape[0], text.window, view.of_all_layers)
         sink, means = score_text(call, view, fitted, patterns)
         self.patterns.add(patterns, call.layer, continuation.strategy, continuation.prompt)
         for head, share in enumerate(sink.tolist()):

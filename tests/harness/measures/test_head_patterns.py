@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.attention.blocks import Once
 from harness.measures.head_kinds import PATTERNS, kind_of
 from harness.measures.head_patterns import PREFIX, PatternSums, content_scores
 
@@ -58,6 +59,18 @@ def test_scores_are_those_of_plain_loops(window: int | None, size: int) -> None:
             expected = plain(tokens, rows[head], name, window)
             assert (value, even, n) == pytest.approx(expected, rel=1e-9)
     np.testing.assert_allclose(sums.prefix, rows[:, :PREFIX, :PREFIX])
+
+
+def test_layers_of_one_text_look_for_its_places_once() -> None:
+    tokens, shared, scores = np.random.default_rng(1).integers(0, 5, 30), Once(), []
+    for seed in (0, 1, 0):
+        rows = torch.as_tensor(random_rows(tokens, 3, None, seed))
+        for sums in (PatternSums(tokens, 3, None, shared), PatternSums(tokens, 3)):
+            sums.add(rows[:, :9, :9], 1, 1)
+            sums.add(rows[:, :, 9:], 1, 10)
+            scores.append({name: (list(values), even, n) for name, (values, even, n) in sums.scores().items()})
+    assert scores[::2] == scores[1::2]
+    assert scores[0] == scores[4] != scores[2]
 
 
 def test_heads_that_look_in_one_way_score_1() -> None:
