@@ -8,7 +8,7 @@ from harness.runs.units import Unit
 
 LEARNED = 4.0
 """Passes over the learning texts that kinds of heads, mean outputs and noise are worth."""
-TRIED, CHANGED = 4.0, 2.0
+TRIED, CHANGED = 3.0, 1.7
 """Strengths that are tried for each level, and passes that one with an intervention is worth."""
 CHAINED = 1.5
 """Steps of decoding that one with an intervention is worth."""
