@@ -9,6 +9,8 @@ import pytest
 
 import harness
 from harness.config.load import load_config
+from harness.experiments.causes import answers as causes_answers
+from harness.experiments.causes import tables as causes_tables
 from harness.experiments.count_ablation import answers as ablation_answers
 from harness.experiments.count_ablation import tables as ablation_tables
 from harness.experiments.generation import answers as generation_answers
@@ -22,6 +24,7 @@ from harness.report.render.layout import layout, plain
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "generation"
 MODULES = {
     "generation": (generation_tables, generation_answers),
+    "causes": (causes_tables, causes_answers),
     "count-ablation": (ablation_tables, ablation_answers),
     "repetition": (repetition_tables, repetition_answers),
     "self-reinforcement": (self_reinforcement_tables, self_reinforcement_answers),
@@ -46,7 +49,7 @@ def test_a_reference_run_is_that_of_its_config(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_training_and_held_out_prompts_do_not_mix(name: str) -> None:
     run = harness.load_run(REFERENCE / name)
-    real = run.trajectories[run.trajectories["experiment"] == "continuations"]
+    real = run.trajectories[run.trajectories["experiment"].isin(["continuations", "causes"])]
     assert real.groupby("prompt")["split"].nunique().eq(1).all()
     held_out = set(real[real["split"] == "held_out"]["prompt"])
     rows = run.rows

@@ -40,7 +40,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
 def _at(part: Part) -> str:
     assert part.headline is not None
     sort, level = part.headline
-    return f"the loss raised by {level:g} nats on {SORT_WORDS[sort]}"
+    return f"the loss is raised by {level:g} nats on {SORT_WORDS[sort]}"
 
 
 def _findable(verdicts: list[Verdict]) -> str:
@@ -63,22 +63,37 @@ def _changes(part: Part, context: str) -> Answer:
         return Answer(
             CHANGES, f"{where}: seq_rep_4 is {interval(before)}; no change can be tested: {reason}.", answered=False
         )
-    by = {word: {n: v for n, v in verdicts.items() if v.word == word} for word in ("differs", "agrees", "undecided")}
-    text = f"{where}: seq_rep_4 is {interval(before)}. With {_at(part)}, "
-    if by["differs"]:
-        changed = [f"{name} ({with_unit(one.interval, signed=True)})" for name, one in by["differs"].items()]
-        text += f"a change was found with {listed(changed)}"
-    else:
-        text += "no change was found with any intervention"
+    text = f"{where}: seq_rep_4 is {interval(before)}. {_sentence(_at(part))}.{_moved(verdicts)}"
+    by = {word: [n for n, v in verdicts.items() if v.word == word] for word in ("agrees", "undecided")}
     if by["agrees"]:
-        text += f"; with {listed(list(by['agrees']))} it is shown to be within {part.margin:g}"
+        text += f" Shown to change by less than {part.margin:g}: {listed(by['agrees'])}."
     if by["undecided"]:
-        text += f"; undecided: {listed(list(by['undecided']))}"
-        could = _findable(list(by["undecided"].values()))
-        text += f", where a change of {could} would have been found with 80 % power" if could else ""
-    text += f" {_family(verdicts)}."
+        could = _findable([verdicts[name] for name in by["undecided"]])
+        text += f" Undecided: {listed(by['undecided'])}."
+        text += f" There {could} would have been found with 80 % power" if could else " There nothing could be found"
+        text += f" {_family(verdicts)}."
+    else:
+        text += f" All are decided {_family(verdicts)}."
     largest = max(verdicts.values(), key=lambda one: abs(one.interval.value or 0.0))
     return Answer(CHANGES, text, largest.interval)
+
+
+def _moved(verdicts: dict[str, Verdict]) -> str:
+    """Sentences about interventions that are shown to change repetition: those that raise it, those that lower it."""
+    text = ""
+    for word, sign in (("rises", 1), ("falls", -1)):
+        own = {n: v for n, v in verdicts.items() if v.word == "differs" and sign * (v.interval.value or 0.0) > 0}
+        if own:
+            most = max(own, key=lambda name: abs(own[name].interval.value or 0.0))
+            by = with_unit(own[most].interval, signed=True)
+            text += (
+                f" seq_rep_4 {word} with {listed(list(own))}, {'' if len(own) == 1 else f'most with {most}, '}by {by}."
+            )
+    return text or " No change was found with any intervention."
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _untested(verdicts: dict[str, Verdict]) -> str | None:
@@ -107,12 +122,14 @@ def _induction(part: Part) -> Answer | None:
         if own is None:
             continue
         estimate = estimate or own.interval
-        text = f"{CONTEXT_WORDS[context]} changes by {with_unit(own.interval, signed=True)} ({_said(own)})"
+        text = f" {_sentence(CONTEXT_WORDS[context])} changes by {with_unit(own.interval, signed=True)} ({_said(own)})"
+        text += "."
+        against = []
         for control in (other, NOISE):
             beside = part.change(Job(name, sort, level), context, of=Job(control, sort, level))
             if beside is not None and part.holds(control, sort, level):
-                text += f", {with_unit(beside.interval, signed=True)} against {control}"
-        said.append(text)
+                against.append(f"{with_unit(beside.interval, signed=True)} against {control}")
+        said.append(text + (f" That is {listed(against)}." if against else ""))
     if not said:
         found = part.matched.get((name, sort, level))
         missing = None if found is None else found.missing
@@ -120,8 +137,8 @@ def _induction(part: Part) -> Answer | None:
         return Answer(INDUCTION, f"{part.what}: could not be answered: {reason}.", answered=False)
     count = sum(part.heads.get(name, {}).values())
     text = (
-        f"{part.what}: with {count} induction heads pulled to their mean outputs and {_at(part)}, {'; '.join(said)}; "
-        "intervals are those of single comparisons. Wang et al. (arXiv 2505.13514) and Mahaut and Franzon (arXiv "
+        f"{part.what}: {count} induction heads are pulled to their mean outputs until {_at(part)}.{''.join(said)} "
+        "Intervals are those of single comparisons. Wang et al. (arXiv 2505.13514) and Mahaut and Franzon (arXiv "
         "2504.01100) disagree about other models; this is one model on the prompts of this run."
     )
     return Answer(INDUCTION, text, estimate)
@@ -144,18 +161,21 @@ def _same(part: Part) -> Answer:
     differ = {name: one for name, one in found.items() if one.word == "differs"}
     alike = [name for name, one in found.items() if one.word == "agrees"]
     open_ = {name: one for name, one in found.items() if one.word == "undecided"}
-    text = f"{part.what}, {_at(part)}: "
+    text = f"{part.what}: {_at(part)}."
     if differ:
         changed = [f"{name}, by {with_unit(one.interval, signed=True)}" for name, one in differ.items()]
-        text += f"repetition that the prompt sets up changes otherwise than natural repetition with {listed(changed)}"
+        text += f" Repetition that the prompt sets up changes otherwise than natural repetition with {listed(changed)}."
     else:
-        text += "no difference between the two was found"
+        text += " No difference between the two kinds of repetition was found."
     if alike:
-        text += f"; alike within {part.margin:g} under {listed(alike)}"
+        text += f" Alike within {part.margin:g}: {listed(alike)}."
     if open_:
         could = _findable(list(open_.values()))
-        text += f"; undecided: {listed(list(open_))}" + (f", where {could} would have been found" if could else "")
-    text += f" {_family(found)}."
+        text += f" Undecided: {listed(list(open_))}."
+        text += f" There {could} would have been found" if could else " There nothing could be found"
+        text += f" {_family(found)}."
+    else:
+        text += f" All are decided {_family(found)}."
     largest = max(found.values(), key=lambda one: abs(one.interval.value or 0.0))
     return Answer(SAME, text, largest.interval)
 
@@ -166,20 +186,21 @@ def _losses(part: Part) -> Answer:
         return Answer(LOSSES, f"{part.model}: no level was reached by any intervention.", answered=False)
     off = {at: one.report for at, one in reached.items() if not one.holds(at[2])}
     text = (
-        f"{part.model}: {len(reached)} of {len(part.matched)} levels are reached; on the other half of the texts the "
+        f"{part.model}: {len(reached)} of {len(part.matched)} levels are reached. On the other half of the texts the "
         f"loss is that of the level in {len(reached) - len(off)} of them."
     )
-    short: dict[str, list[str]] = {}
+    at = max(reached, key=lambda one: abs((reached[one].report.value or 0.0) - one[2]) / one[2])
+    text += f" Furthest off is {at[0]} at {at[2]:g} on {SORT_WORDS[at[1]]}, {with_unit(reached[at].report)} nats there."
+    short: dict[str, dict[str, float]] = {}
     for (name, sort, level), one in part.matched.items():
         if one.strength is None:
-            most = "" if one.largest is None else f", at most {one.largest:.3g}"
-            short.setdefault(f"{name} on {SORT_WORDS[sort]}", []).append(f"{level:g}{most}")
-    if short:
-        said = [f"{name} ({levels[0]})" for name, levels in short.items()]
-        text += f" Not reached, from the level on that is named: {'; '.join(said)}."
+            short.setdefault(sort, {}).setdefault(name, level)
+    for sort, names in short.items():
+        said = [f"{name} ({level:g})" for name, level in names.items()]
+        text += f" Not reached on {SORT_WORDS[sort]}, from a level on: {listed(said)}."
     if off:
         said = [
             f"{name} at {level:g} on {SORT_WORDS[sort]} ({interval(one)})" for (name, sort, level), one in off.items()
         ]
         text += f" Not compared: {'; '.join(said)}."
-    return Answer(LOSSES, text)
+    return Answer(LOSSES, text, reached[at].report)

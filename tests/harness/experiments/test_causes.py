@@ -315,7 +315,7 @@ def test_answers_say_what_was_madeand_what_could_have_been() -> None:
         question: [a.text for a in said if a.question == question] for question in (CHANGES, SAME, INDUCTION, LOSSES)
     }
     natural, set_up_ = texts[CHANGES]
-    assert "a change was found with induction (-0.3" in natural
+    assert "seq_rep_4 falls with induction, by -0.3" in natural
     assert "with counts and random like induction it is shown to be within 0.05" in natural
     assert "60 prompts; Holm over 4 interventions" in natural
     assert "no change was found with any intervention" in set_up_ or "induction (-0.02" in set_up_
