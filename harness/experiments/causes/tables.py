@@ -29,10 +29,9 @@ FINDABLE = (
 )
 INTERVALS = "Intervals: 95 %, each for itself, over groups of prompts or texts."
 SORT_WORDS: dict[str, str] = {HUMAN: "human-like text", OWN: "the model's own text"}
-MATCHED = (
-    "Strengths are set on one half of the texts; rise: of the loss on the other half, nats per token. Not compared: "
-    f"where that is more than {OFF:.0%} off its level and shown to be another."
-)
+APART = f"Not compared: where that is more than {OFF:.0%} off its level and shown to be another."
+MATCHED = f"Strengths are set on one half of the texts; rise: of the loss on the other half, nats per token. {APART}"
+HALVES = f"Strengths are set on one half of the texts, and the loss is measured on the other. {APART}"
 
 
 def tables(rows: pd.DataFrame) -> list[Table]:
@@ -86,7 +85,7 @@ def _changes(found: list[Part]) -> Table:
         for name in part.names:
             if name not in by[NATURAL] and name not in by[SET_UP]:
                 continue
-            cells: list[Cell] = [name, part.matched[name, sort, level].report.value]
+            cells: list[Cell] = [name]
             for context in (NATURAL, SET_UP):
                 cells += _verdict_cells(by[context].get(name))
             cells.append(max((v.findable for at in by.values() if (v := at.get(name)) and v.findable), default=None))
@@ -100,7 +99,6 @@ def _changes(found: list[Part]) -> Table:
         [
             *lead.columns,
             Column("done", left=True),
-            Column("rise", "nats", priority=3),
             Column("natural", "change", signed=True),
             Column("verdict", left=True, priority=1),
             Column("set up", "change", signed=True),
@@ -109,7 +107,7 @@ def _changes(found: list[Part]) -> Table:
         ],
         body,
         f"Change of seq_rep_4 against the model as it is, {prompts_of(found)}, paired. natural: the prompt is "
-        f"continued; set up: a sentence of it, {_repeats(found)} times. {' '.join(said)} {MATCHED} "
+        f"continued; set up: a sentence of it, {_repeats(found)} times. {' '.join(said)} {HALVES} "
         f"{verdict_words(found)} {FINDABLE}, of the less exact context. {INTERVALS}",
         headline=True,
     )
