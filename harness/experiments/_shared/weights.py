@@ -81,4 +81,9 @@ def local_of(run: Run, settings: dict[str, Any], path: Path) -> dict[str, Any]:
     config = run.manifest["config"]
     allowed = isinstance(config["models"], dict) and config["models"]["allow_mismatch"]
     half = {"dtype": settings["dtype"]} if "dtype" in settings else {}
-    return {"path": str(path), "device": pick_device(config["device"]), "allow_mismatch": allowed, **half}
+    return {
+        "path": str(path),
+        "device": pick_device(config["device"], config.get("device_map")),
+        "allow_mismatch": allowed,
+        **half,
+    }
