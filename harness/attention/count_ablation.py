@@ -85,7 +85,7 @@ def _attend(
         raise UsageError(f"layer {layer} attends within a window of {window} tokens; use shorter texts")
     if layer in ablation.heads:
         if layer not in ablation.per_layer:
-            ablation.per_layer[layer] = _of_heads(ablation, ablation.heads[layer], query.shape[1]).to(query.dtype)
+            ablation.per_layer[layer] = _of_heads(ablation, ablation.heads[layer], query.shape[1]).to(query)
         attention_mask = ablation.per_layer[layer]
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     return output, None

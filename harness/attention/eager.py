@@ -126,7 +126,7 @@ def check_capture(model: Any, name: str, length: int = 24) -> None:
             check_rows(truth[layer], layer)
         except UsageError as error:
             raise UsageError(f"{refused}: {error}") from None
-        worst = (rows - truth[layer].double()).abs().amax(-1)  # [H, T]
+        worst = (rows - truth[layer].to(rows.device).double()).abs().amax(-1)  # [H, T]
         most = rounding(truth[layer].dtype, 1e-3)
         if not float(worst.max()) <= most:
             head, position = first_place(worst > most)

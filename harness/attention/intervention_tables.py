@@ -38,7 +38,7 @@ def mean_outputs_by_token(
             own = output[0, list(heads[layer]), 1:].double()  # [h, t, d]
             if layer not in sums:
                 sums[layer] = own.new_zeros(len(own), len(ids), own.shape[-1])
-            sums[layer].index_add_(1, row, own)
+            sums[layer].index_add_(1, row.to(own.device), own)
 
     running.on_output = add
     with attached(model, running), torch.inference_mode():
@@ -49,7 +49,8 @@ def mean_outputs_by_token(
             body(tokens[None], use_cache=False)
     found = {}
     for layer, total in sums.items():
-        means = torch.cat([total / counts[:, None], total.sum(1, keepdim=True) / counts.sum()], 1)
+        times = counts.to(total.device)
+        means = torch.cat([total / times[:, None], total.sum(1, keepdim=True) / times.sum()], 1)
         found[layer] = OutputTable(list(heads[layer]), ids, means.float().cpu().numpy())
     return found
 

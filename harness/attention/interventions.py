@@ -211,7 +211,8 @@ class Penalty(Intervention):
     def hooks(self, model: Any, running: Running, strength: float) -> list[Any]:
         def after(module: torch.nn.Module, given: Any, output: Any) -> Any:
             assert running.tokens is not None
-            output.logits = penalised(output.logits, running.tokens, self.kind, strength)
+            tokens = running.tokens.on(output.logits.device)
+            output.logits = penalised(output.logits, tokens, self.kind, strength)
             return output
 
         return [model.register_forward_hook(after)]
@@ -240,12 +241,12 @@ class _Changed(Running):
     def __init__(self, model: Any, change: Intervention, strength: float) -> None:
         super().__init__(model, [], NO_VOCABULARY)
         self.change, self.strength = change, strength
-        self._bias: dict[tuple[int, int | None], torch.Tensor] = {}
+        self._bias: dict[tuple[int, int | None, torch.device], torch.Tensor] = {}
         self.on_output = self._output
 
     def _output(self, layer: int, output: torch.Tensor) -> None:
         assert self.tokens is not None
-        self.change.output(layer, output, self.tokens, self.strength)
+        self.change.output(layer, output, self.tokens.on(output.device), self.strength)
 
     def before_model(self, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if self._inside is None:
@@ -263,7 +264,10 @@ class _Changed(Running):
         heads = torch.arange(count) if chosen is None else torch.tensor(sorted(chosen))
         heads = heads.to(value.device)
         score = product.scores(product.query, product.key, heads)
-        score = score + self._of(product, tokens).to(torch.promote_types(score.dtype, torch.float32))[:, None]
+        score = (
+            score
+            + self._of(product, tokens.on(score.device)).to(torch.promote_types(score.dtype, torch.float32))[:, None]
+        )
         rows = torch.softmax(score, -1).to(value.dtype)
         if len(heads) == count:
             return by_group(rows, value, heads)
@@ -274,9 +278,9 @@ class _Changed(Running):
 
     def _of(self, product: Product, tokens: Tokens) -> torch.Tensor:
         """[B, t, L] what is added to scores, -inf where a query must not look; made once for a pass."""
-        key = product.key.shape[2], product.window
+        key = product.key.shape[2], product.window, tokens.ids.device
         if key not in self._bias:
-            sight = Sight.of(tokens, *key)
+            sight = Sight.of(tokens, product.key.shape[2], product.window)
             bias = self.change.bias(tokens, sight)
             assert bias is not None
             self._bias[key] = (self.strength * bias).masked_fill(~sight.seen, -torch.inf)

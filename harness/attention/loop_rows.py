@@ -32,6 +32,9 @@ class Tokens:
         rows: by the identity of a `TokenRows`, [B, T] the row of each token.
     """
 
+    # of the same tokens on other devices, where layers of one model are
+    _copies: dict[torch.device, Tokens] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     ids: torch.Tensor
     local: torch.Tensor
     valid: torch.Tensor
@@ -43,6 +46,17 @@ class Tokens:
     def length(self) -> int:
         """T."""
         return int(self.ids.shape[1])
+
+    def on(self, device: torch.device) -> Tokens:
+        """The same on the device of a layer; copied once a pass."""
+        if device == self.ids.device:
+            return self
+        if device not in self._copies:
+            of_all = (self.ids, self.local, self.valid, self.position)
+            ids, local, valid, position = (part.to(device) for part in of_all)
+            rows = {name: part.to(device) for name, part in self.rows.items()}
+            self._copies[device] = Tokens(ids, local, valid, position, self.new, rows)
+        return self._copies[device]
 
 
 class Grown:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.attention.capture import FloatArray, IntArray, key_heads
+from harness.attention.capture import FloatArray, IntArray, attention_modules, key_heads
 from harness.attention.loop_rows import Grown, HeadRows, Product, Seen, SinkRule, Statics, Tokens, by_group
 from harness.attention.loop_terms import LoopTerms, MeanOutput, TokenRows
 from harness.attention.static_inputs import StaticHeads
@@ -96,7 +96,9 @@ class Running:
                 raise ValueError(f"layer {one.layer} has no head {head}: it has {heads}")
             if head in taken or chosen.count(head) > 1:
                 raise ValueError(f"layer {one.layer}, head {head} is replaced twice")
-        self._heads[id(one)] = torch.tensor(chosen, dtype=torch.long, device=self.model.device)
+        weights = attention_modules(self.model)[one.layer].parameters()  # layers may be on several devices
+        device = next((weight.device for weight in weights), self.model.device)
+        self._heads[id(one)] = torch.tensor(chosen, dtype=torch.long, device=device)
         if isinstance(one.terms, MeanOutput):
             return
         says = one.terms if one.first is None else one.first
@@ -206,8 +208,8 @@ class Running:
         """[B, t, D] static inputs of the new tokens; in layer 0 they are the model's own."""
         if static.call.layer == 0:
             return hidden
-        tokens = self.tokens
-        assert tokens is not None
+        assert self.tokens is not None
+        tokens = self.tokens.on(hidden.device)
         table, new = self._tables[id(static)], slice(tokens.length - tokens.new, None)
         rows, position = tokens.rows[id(table)][:, new], tokens.position[:, new]
         if static.sink_type is not None:
@@ -247,8 +249,8 @@ class Running:
         replaced = self._replaced.get(layer, ())
         if self._inside is None:
             raise UsageError("a layer attends outside the model and its body, so its tokens are not known")
-        tokens, heads = self.tokens, product.query.shape[1]
-        assert tokens is not None
+        assert self.tokens is not None
+        tokens, heads = self.tokens.on(product.query.device), product.query.shape[1]
         if product.key.shape[2] > tokens.length:
             raise UsageError("replaced heads need a cache that holds no more keys than there are tokens")
         if sum(len(self._heads[id(one)]) for one in replaced) == heads:

@@ -60,13 +60,16 @@ class Prefixes:
         patched = dict(enumerate(self.layers[1:layer], 1))
         if patched and layer - 1 not in self._made:
             raise ValueError("no pass was kept to go on from")
+        own = {number: vars(module).get("forward") for number, module in patched.items()}  # accelerate puts one there
         try:
             for number, module in patched.items():
                 module.forward = _returning(self._made[number])
             yield
         finally:
-            for module in patched.values():
+            for number, module in patched.items():
                 module.__dict__.pop("forward", None)
+                if (before := own[number]) is not None:
+                    module.forward = before
 
 
 def _returning(made: Any) -> Any:

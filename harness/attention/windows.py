@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from harness.attention.blocks import View
 from harness.attention.capture import LayerCall
 from harness.data.texts import LocalVocabulary, Text
@@ -20,16 +22,16 @@ class Windows:
     Args:
         tokens: [T] ids in the model's vocabulary.
         vocabulary: of the run's texts.
-        device: of the model.
     """
 
-    def __init__(self, tokens: Any, vocabulary: LocalVocabulary, device: Any = "cpu") -> None:
-        self.tokens, self.vocabulary, self.device = tokens, vocabulary, device
-        self._views: dict[int | None, View] = {}
+    def __init__(self, tokens: Any, vocabulary: LocalVocabulary) -> None:
+        self.tokens, self.vocabulary = tokens, vocabulary
+        self._views: dict[tuple[int | None, torch.device], View] = {}
 
     def seen_by(self, call: LayerCall) -> View:
-        """The text of one layer; layers whose window is not shorter than the text share one."""
+        """The text of one layer, on its device; layers whose window is not shorter than the text share one."""
         window = call.window if call.window is not None and call.window < len(self.tokens) else None
-        if window not in self._views:
-            self._views[window] = View(head_text(self.tokens, self.vocabulary, window), self.device)
-        return self._views[window]
+        device = call.query.device
+        if (window, device) not in self._views:
+            self._views[window, device] = View(head_text(self.tokens, self.vocabulary, window), device)
+        return self._views[window, device]

@@ -13,6 +13,7 @@ import typer
 
 from harness.cli import docs as cli_docs
 from harness.cli import explain as cli_explain
+from harness.cli import export as cli_export
 from harness.cli import heads as cli_heads
 from harness.cli import lists as cli_lists
 from harness.cli import lm_eval as cli_lm_eval
@@ -233,6 +234,7 @@ def verdicts(
 cli_explain.register(app)
 cli_results.register(app)
 cli_heads.register(app)
+cli_export.register(app)
 cli_new.register(app)
 cli_lm_eval.register(app)
 cli_push.register(app)

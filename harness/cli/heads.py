@@ -1,4 +1,4 @@
-"""The verbs on single heads of a run: heads, attention, export. They parse, call and print."""
+"""The verbs on single heads of a run: heads, attention. They parse, call and print."""
 
 from __future__ import annotations
 
@@ -73,74 +73,9 @@ def attention(
     say(f"attention: {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
-def export(
-    run: RunArgument,
-    folder: Annotated[
-        Path | None, typer.Argument(help="With --surrogate: the folder of the model of transformers.")
-    ] = None,
-    head: Annotated[str | None, typer.Option(metavar="L.H", help="A head, as layer.head, for `ccmc`.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")] = Path("chain.safetensors"),
-    surrogate: Annotated[
-        str | None,
-        typer.Option(help="Of a head: ccmc-fit (default), ccmc-weights or shuffled-weights. Without --head: one of the "
-                     "experiment repetition: context-logit, context-logit-closed, bigram, suffix or unigram."),
-    ] = None,
-    model: ModelOption = None,
-    tokens: Annotated[int | None, typer.Option(min=2, help="Keep only so many tokens, the most frequent.")] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="Of repetition: such as temperature=1; default: the first.")
-    ] = None,
-    rung: Annotated[
-        str | None, typer.Option(help="Of context-logit: by the entry that it adds; default: the last.")
-    ] = None,
-    fold: Annotated[int, typer.Option(min=0, help="Of repetition: the fold whose prompts it has not seen.")] = 0,
-    law: Annotated[str, typer.Option(help="Of repetition: decoded or raw.")] = "decoded",
-    compact: Annotated[
-        bool, typer.Option("--compact", help="Rows of base transitions keep their likeliest tokens and a common tail.")
-    ] = False,
-) -> None:  # fmt: skip
-    """Write a chain that a run has fitted: of a head for `ccmc`, or of the whole model for transformers.
-
-    It is fitted again from the run's texts.
-    """
-    from harness.runs.run import load_run
-
-    if head is None:
-        if surrogate is None or folder is None:
-            raise UsageError("export: name a head (--head 5.3), or a surrogate and a folder (--surrogate suffix DIR)")
-        from harness.experiments.repetition.export import Wanted
-        from harness.experiments.repetition.export import export as write_model
-
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder}: is there already; name a new folder")
-        wanted = Wanted(surrogate, strategy, rung, fold, law, model, compact)
-        with progress_line(surrogate) as progress:
-            made = write_model(load_run(run), wanted, folder, progress)
-        if made.config.closed:
-            say("closed: tokens outside the context get -inf, and texts with one an infinite perplexity")
-        say(f"model: {folder} (import harness.hf, then AutoModelForCausalLM.from_pretrained)")
-        return
-    from harness.experiments.heads.export import export as write
-    from harness.experiments.heads.refit import refit
-
-    if folder is not None:
-        raise UsageError(f"export: {folder}: a head goes to a file, --output chain.safetensors")
-    if output.suffix != ".safetensors" or output.is_dir():
-        raise UsageError(f"--output {output}: name a file that ends in .safetensors")
-    with progress_line(f"head {head}") as progress:
-        fit = refit(load_run(run), head, surrogate, model, progress)
-    kind, beside = write(fit, output, tokens)
-    say(f"chain: {output} (load it with ccmc.{kind}.load)\ntokens: {beside}")
-
-
 _VERBS: dict[str, tuple[Any, str]] = {
     "heads": (heads, "Examples: ccmc heads results/mine | ccmc heads results/mine --head 5.3 --query ' the'"),
     "attention": (attention, "Example: ccmc attention results/mine --head 5.3,5.4 -o attention.html"),
-    "export": (
-        export,
-        "Examples: ccmc export results/mine --head 5.3 -o chain.safetensors | "
-        "ccmc export results/mine my-chain --surrogate context-logit --strategy temperature=1",
-    ),
 }
 
 

@@ -66,8 +66,8 @@ class Config(Growing):
     """One run: which models, which prompts, which experiments."""
 
     harmless: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "judged", "limit"})
-    rounding: ClassVar[frozenset[str]] = frozenset({"device", "threads"})
-    later: ClassVar[frozenset[str]] = frozenset({"threads", "folds", "judged", "dtype"})
+    rounding: ClassVar[frozenset[str]] = frozenset({"device", "device_map", "threads"})
+    later: ClassVar[frozenset[str]] = frozenset({"threads", "folds", "judged", "dtype", "device_map"})
     apart: ClassVar[frozenset[str]] = frozenset({"name", "seed", "models", "prompts", "generation", "experiments"})
 
     name: str = Field(
@@ -108,6 +108,11 @@ class Config(Growing):
     )
     generation: Generation = Field(default=Generation(), description="how models continue prompts")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="where models run")
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
+        default=None,
+        description="in the place of `device`: spread the layers of a model that one GPU does not hold over all GPUs, "
+        "as `device_map` of transformers does; on a machine without one, all is on the CPU",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
         description="numbers that the weights of language models are kept and multiplied in, halves for models that "
@@ -178,6 +183,14 @@ class Config(Growing):
                     f"experiment {experiment.kind!r} does not cross-fit: write held_out, such as held_out: {default}, "
                     f"in the place of folds: {self.folds}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Config:
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError(
+                f"both device: {self.device} and device_map: {self.device_map} are given; remove one of them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -103,7 +103,7 @@ class HeadChains:
                 raise UsageError(
                     f"text {number}: token {outside[0]} has no place; give the text to fit_heads as held_out"
                 )
-            view = Windows(tokens, vocabulary, self.model.device)
+            view = Windows(tokens, vocabulary)
 
             def take(call: LayerCall, number: int = number, view: Windows = view) -> None:
                 sink, found = score_text(call, view.seen_by(call), {self.name: self.fitted[call.layer]})

@@ -268,8 +268,9 @@ def resolve_models(loaded: LoadedConfig, prompts: list[Prompt], progress: Progre
         )  # fmt: skip
         for experiment in config.experiments:  # checks without weights come first, as they are fast
             registry.experiment(experiment.kind).check_config(experiment, model)
-        weights = loading.load_model(found.path, loading.pick_device(config.device), allowed, config.dtype)
-        for note in loading.notes_on(found.path, loading.pick_device(config.device), allowed, config.dtype):
+        place = loading.pick_device(config.device, config.device_map)
+        weights = loading.load_model(found.path, place, allowed, config.dtype)
+        for note in loading.notes_on(found.path, place, allowed, config.dtype):
             loaded.notes.add(note)
         if any(need.heads for need in needs):
             eager.check_capture(weights, found.name)
@@ -285,7 +286,7 @@ def _device(config: Config, models: list[Model]) -> str:
         return "cpu"
     from harness.models.loading import pick_device
 
-    return pick_device(config.device)
+    return pick_device(config.device, config.device_map)
 
 
 def _manifest(

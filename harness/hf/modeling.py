@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -21,6 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from ccmc import CCMC, BaseTransition, ContextLogit, ContextReader
 from ccmc.base import Factors
 from harness.hf.configuration import CCMCConfig
+from harness.hf.escape_law import Elsewhere, EscapeLaw, EscapeReader, Rows
 from harness.surrogates.vocabulary.suffix import LENGTHS, SuffixReader
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -74,7 +76,8 @@ def _floats(buffer: torch.Tensor) -> FloatArray:
 class CCMCForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A chain over a vocabulary.
 
-    `from_chain`, `from_context_logit` and `from_suffix` make one; `save_pretrained` writes config.json and safetensors.
+    `from_chain`, `from_context_logit`, `from_suffix` and `from_escape` make one; `save_pretrained` writes config.json
+    and safetensors.
     """
 
     config_class = CCMCConfig
@@ -90,6 +93,11 @@ class CCMCForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         sizes: dict[str, tuple[int, ...]] = {"unigram_bits": (vocab,)}
         if config.law == "suffix":
             sizes["mixture_bits"] = (len(LENGTHS) + 1, 3)
+        elif config.law == "escape":
+            whole = ("theta_common_bits", "left_common_bits", "rest_bits", "rate_bits", "known")
+            sizes = dict.fromkeys(whole, (vocab,))
+            for name, count in (("theta", shape["pairs"]), ("left", shape["left"])):
+                sizes |= {f"{name}_starts": (vocab + 1,), f"{name}_tokens": (count,), f"{name}_bits": (count,)}
         else:
             sizes |= {"row": (vocab,), "tokens": (shape["rows"], shape["top"]),
                       "log_p_bits": (shape["rows"], shape["top"]), "log_scale_bits": (shape["rows"],)}  # fmt: skip
@@ -165,21 +173,45 @@ class CCMCForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         made._fill({"unigram_bits": _bits(np.log(unigram)), "mixture_bits": _bits(weights)})
         return made
 
+    @classmethod
+    def from_escape(cls, law: EscapeLaw, about: str = "", **settings: Any) -> CCMCForCausalLM:
+        """A surrogate within the context, with its escape, as a model.
+
+        Args:
+            law: over the whole vocabulary.
+            about, settings: as of `from_context_logit`.
+        """
+        left, theta = law.elsewhere.mass, law.theta
+        if theta is None:
+            nothing = np.zeros(law.vocab_size)
+            theta = Rows(nothing, sparse.csr_array((law.vocab_size, law.vocab_size)))
+        made = cls(CCMCConfig(law.vocab_size, "escape", law.weights, law.closed, about=about, inside=law.inside,
+                              tables={"pairs": theta.own.nnz, "left": left.own.nnz}, **settings))  # fmt: skip
+        kept = {"rest_bits": _bits(law.elsewhere.rest), "rate_bits": _bits(law.rate),
+                "known": torch.from_numpy(law.elsewhere.known.astype(np.int64))}  # fmt: skip
+        for name, rows in (("theta", theta), ("left", left)):
+            kept |= {f"{name}_common_bits": _bits(rows.common), f"{name}_bits": _bits(rows.own.data)}
+            kept |= {f"{name}_starts": torch.from_numpy(rows.own.indptr.astype(np.int64)),
+                     f"{name}_tokens": torch.from_numpy(rows.own.indices.astype(np.int64))}  # fmt: skip
+        made._fill(kept)
+        return made
+
     def _fill(self, kept: dict[str, torch.Tensor]) -> None:
         for name, values in kept.items():
             getattr(self, name).copy_(values)
-        self.__dict__.pop("context_logit", None)
+        for name in ("context_logit", "escape_law"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def context_logit(self) -> ContextLogit:
         """The context logit that it is.
 
         Raises:
-            ValueError: it is a suffix.
+            ValueError: it is something else.
         """
         config = self.config
         if config.law != "context-logit":
-            raise ValueError("a suffix is no context logit")
+            raise ValueError(f"a model with the law {config.law} is no context logit")
         factors = None
         if config.tables["width"]:
             hidden, keys = (
@@ -193,8 +225,29 @@ class CCMCForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         )  # fmt: skip
         return ContextLogit(dict(config.weights), base, config.closed, config.offset)
 
+    @cached_property
+    def escape_law(self) -> EscapeLaw:
+        """The surrogate with its escape that it is.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        config = self.config
+        if config.law != "escape":
+            raise ValueError(f"a model with the law {config.law} has no escape")
+        size, made = config.vocab_size, {}
+        for name in ("theta", "left"):
+            tokens, starts = (getattr(self, f"{name}_{part}").cpu().numpy() for part in ("tokens", "starts"))
+            own = sparse.csr_array((_floats(getattr(self, f"{name}_bits")), tokens, starts), shape=(size, size))
+            made[name] = Rows(_floats(getattr(self, f"{name}_common_bits")), own)
+        elsewhere = Elsewhere(made["left"], _floats(self.rest_bits), self.known.cpu().numpy().astype(bool))
+        rate = _floats(self.rate_bits)
+        return EscapeLaw(config.inside, dict(config.weights), made["theta"], rate, elsewhere, config.closed)
+
     def reader(self) -> Reader:
         """A reader of an empty context."""
+        if self.config.law == "escape":
+            return EscapeReader(self.escape_law)
         if self.config.law == "suffix":
             return SuffixReader(np.exp(_floats(self.unigram_bits)), _floats(self.mixture_bits))
         return ContextReader(self.context_logit)

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from harness.core.errors import UsageError
 from harness.models.config_file import called, read_config
 from harness.models.first_pass import check_output
+from harness.models.placement import pick_device
 from harness.models.weights import read_model
 
 __all__ = [
@@ -23,20 +21,6 @@ __all__ = [
     "notes_on",
     "pick_device",
 ]
-
-
-def pick_device(device: str) -> str:
-    """The device to compute on: `auto` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        UsageError: where the named device is not there.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if device == "auto":
-        return "cuda" if cuda else "mps" if mps else "cpu"
-    if (device == "cuda" and not cuda) or (device == "mps" and not mps):
-        raise UsageError(f"device: {device} is not available here; use auto or cpu")
-    return device
 
 
 def load_config(path: Path) -> Any:
@@ -54,7 +38,7 @@ def load_model(path: Path, device: str, allow_mismatch: bool = False, dtype: str
 
     Args:
         path: folder with config.json and safetensors.
-        device: cpu, cuda or mps.
+        device: of `pick_device`.
         allow_mismatch: go on where files and config do not agree; see `weights.read_model`.
         dtype: of its weights: float32, bfloat16 or float16.
 

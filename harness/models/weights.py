@@ -17,6 +17,7 @@ from harness.models.buffers import holds_what_the_model_computes, may_be_compute
 from harness.models.config_file import called, read_config
 from harness.models.folder_decoding import read_decoding
 from harness.models.library import heard_warnings
+from harness.models.placement import check_spread, map_of, restore_buffers, spread
 from harness.models.tensor_files import FLOATS, INDEX, SINGLE, Tensor, few, read_folder, shown
 
 LARGEST_EXCESS = 2**29
@@ -183,15 +184,19 @@ def _check_finite(model: Any, name: str, what: str = "as float32") -> None:
         )
 
 
-def _from_files(path: Path, config: Any, name: str) -> tuple[Any, Mapping[str, Any], list[str]]:
+def _from_files(
+    path: Path, config: Any, name: str, dtype: str, device_map: str | None
+) -> tuple[Any, Mapping[str, Any], list[str]]:
     """Model, loading info and warnings of transformers; what it makes up comes from seed 0 in every process."""
+    placed = {} if device_map is None else {"device_map": device_map}
     try:
         with heard_warnings(name) as heard, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model, told = AutoModelForCausalLM.from_pretrained(
                 path,
                 config=config,
-                dtype=torch.float32,
+                dtype=getattr(torch, dtype),
+                **placed,
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -209,7 +214,8 @@ def read_model(path: Path, device: str, allow_mismatch: bool = False, dtype: str
 
     Args:
         path: folder with config.json and safetensors.
-        device: cpu, cuda or mps.
+        device: of `placement.pick_device`. A model that is spread over several devices is read tensor by tensor onto
+            them, in `dtype`; one of a single device is read as float32 first.
         allow_mismatch: go on where files and config do not agree, and note what differs. What is missing gets the start
             values of an untrained model, drawn from seed 0, so that they are the same in each process.
         dtype: of its weights in memory: float32, bfloat16 or float16. Buffers stay as they are: rotations by long
@@ -222,7 +228,11 @@ def read_model(path: Path, device: str, allow_mismatch: bool = False, dtype: str
     config = read_config(path).whole
     tensors = _check_folder(path, name)
     _check_size(config, tensors, name)
-    model, told, heard = _from_files(path, config, name)
+    device_map = map_of(device)
+    model, told, heard = _from_files(path, config, name, "float32" if device_map is None else dtype, device_map)
+    check_spread(model, name)
+    if device_map is not None and dtype != "float32":
+        restore_buffers(model, config, {key: tensor.file for key, tensor in tensors.items()})
     _check_stored(model, tensors, name)
     differ = differences(model, told, tensors)
     notes = list(heard)
@@ -234,11 +244,14 @@ def read_model(path: Path, device: str, allow_mismatch: bool = False, dtype: str
     said = differ.sentences(allow_mismatch)
     if said and not allow_mismatch:
         raise UsageError(f"{name}: {'; '.join(said)}; correct the files or config.json, {ALLOW}")
+    if device_map is not None and (differ.missing or differ.reshaped) and spread(model):
+        raise UsageError(f"{name}: start values that stand in for weights are drawn on the CPU: leave device_map out")
     notes += [f"{name}: {sentence}; allowed by models.allow_mismatch" for sentence in said]
-    _check_finite(model, name)
-    if dtype != "float32":
+    _check_finite(model, name, "as float32" if device_map is None else f"as {dtype}")
+    if device_map is None and dtype != "float32":
         for weight in model.parameters():
             weight.data = weight.data.to(getattr(torch, dtype))
         _check_finite(model, name, f"as {dtype}")
         model.config.dtype = getattr(torch, dtype)
-    return LoadedModel(model.eval().requires_grad_(False).to(device), tuple(notes))
+    model = model.eval().requires_grad_(False)
+    return LoadedModel(model if device_map is not None else model.to(device), tuple(notes))

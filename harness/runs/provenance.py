@@ -59,10 +59,12 @@ def machine(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "device": device,
     }
-    if device == "cuda":
+    if device == "cuda" or device.startswith("device_map"):
         import torch
 
-        about["gpu"] = torch.cuda.get_device_name()
+        count = 1 if device == "cuda" else torch.cuda.device_count()
+        if count:
+            about["gpu"] = ", ".join(torch.cuda.get_device_name(number) for number in range(count))
     return about
 
 

@@ -119,7 +119,7 @@ def training_pass(
     learned = static_inputs.has_learned_positions(model, settings.vocab_size, min(length, 16))
     sums = {layer: LayerSums(len(vocabulary), file) for layer in wanted}
     static = StaticInputs(len(vocabulary), wanted, settings.hidden_size, length if learned else None)
-    views = [Windows(tokens, vocabulary, model.device) for tokens in texts]
+    views = [Windows(tokens, vocabulary) for tokens in texts]
     local_tokens = [vocabulary.local(tokens) for tokens in texts]
     for tokens in local_tokens:
         static.count_text(tokens)

@@ -148,7 +148,7 @@ class _Measured:
             if call.layer == layers[0]:
                 part = (1.0 - start if choose else 0.2) * number / len(ids)
                 work.progress(start + part, f"measuring heads, training text {number + 1} of {len(ids)}")
-                views[number] = Windows(ids[number], self.vocabulary, model.device)
+                views[number] = Windows(ids[number], self.vocabulary)
             if choose:
                 view = views[number].seen_by(call)
                 self._compare(call, view, s["first_position"])

@@ -63,3 +63,27 @@ def folder_of_weights(run: Run, settings: dict[str, Any], why: str, progress: Ca
     if folder_hash(path) != settings["weights"]:
         raise UsageError(f"{run.path}: the weights of {name!r} are not those that the run was made with ({path})")
     return path
+
+
+def local_of(run: Run, settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a unit of the run needs to find its model on this machine, as `loading.model_of` takes it.
+
+    Args:
+        run: that has the unit.
+        settings: of the unit.
+        path: of the weights, as of `folder_of_weights`.
+
+    Raises:
+        UsageError: the device that the config names is not there.
+    """
+    from harness.models.loading import pick_device
+
+    config = run.manifest["config"]
+    allowed = isinstance(config["models"], dict) and config["models"]["allow_mismatch"]
+    half = {"dtype": settings["dtype"]} if "dtype" in settings else {}
+    return {
+        "path": str(path),
+        "device": pick_device(config["device"], config.get("device_map")),
+        "allow_mismatch": allowed,
+        **half,
+    }

@@ -100,14 +100,14 @@ def strategy(work: Work) -> pd.DataFrame:
     known, needs = registry.surrogates("next-token"), needed(s["surrogates"], "next-token")
     wide = s["escape"] or any(known[name].open for name in s["surrogates"])
     reader = _chain_reader(model, s, real, vocabulary) if "chains" in needs else None
-    scored = _score(work, model, real, vocabulary, rows, reader, wide)
+    scored = score_texts(work, model, real, vocabulary, rows, reader, wide)
     train = [entry for entry in scored if entry.continuation.split == "train"]
     held_out = [entry for entry in scored if entry.continuation.split == "held_out"]
     if not train or not held_out:
         raise ValueError(
             "the model ended every training or every held-out prompt at once; there is nothing to fit or judge"
         )
-    observations = _observe(train, len(vocabulary), wide)
+    observations = observe(train, len(vocabulary), wide)
     chains = _best_chains(work, reader.chains(), train, rows) if reader is not None else []
     embeddings = None
     if "embeddings" in needs:
@@ -144,7 +144,7 @@ def _chain_reader(
     return ChainReader(model, s["head_layers"], vocabulary, longest)
 
 
-def _score(
+def score_texts(
     work: Work,
     model: Any,
     real: Sequence[Continuation],
@@ -185,7 +185,7 @@ def _score(
     return scored
 
 
-def _observe(train: Sequence[Scored], vocab_size: int, wide: bool) -> NextTokenObservations:
+def observe(train: Sequence[Scored], vocab_size: int, wide: bool) -> NextTokenObservations:
     """What surrogates are fitted to."""
     return NextTokenObservations(
         texts=[entry.text for entry in train],

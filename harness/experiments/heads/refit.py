@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
-from harness.experiments._shared.weights import folder_of_weights, unit_records
+from harness.experiments._shared.weights import folder_of_weights, local_of, unit_records
 from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run
@@ -112,7 +112,6 @@ def refit(
     """
     from harness.core.rows import Rows
     from harness.experiments._shared.head_fits import fit_heads
-    from harness.models.loading import pick_device
     from harness.models.pieces import piece_maker
     from harness.runs.units import Work
 
@@ -132,9 +131,7 @@ def refit(
     _check_head(run, settings["model"], layer, number)
     path = folder_of_weights(run, settings, "a head is fitted again from its weights", progress)
     _check_texts(run, inputs, settings["model"], path)
-    config = run.manifest["config"]
-    allowed = isinstance(config["models"], dict) and config["models"]["allow_mismatch"]
-    local = {"path": str(path), "device": pick_device(config["device"]), "allow_mismatch": allowed}
+    local = local_of(run, settings, path)
     rows = Rows(experiment="heads", model=settings["model"], split="held_out")
     with tempfile.TemporaryDirectory() as folder_name:
         found = fit_heads(Work(settings, local, inputs, Path(folder_name), progress), rows)

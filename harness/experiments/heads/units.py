@@ -33,7 +33,7 @@ def layers(work: Work) -> pd.DataFrame:
         c, tokens = found.held_out[number]
         if call.layer == s["layers"][0]:
             share(work, 0.7, 1.0, number, count, f"scoring held-out text {number + 1} of {count}")
-            views[number] = Windows(tokens, found.vocabulary, found.model.device)
+            views[number] = Windows(tokens, found.vocabulary)
         view, surrogates = views[number].seen_by(call), found.surrogates[call.layer]
         scores.add(call, view, c, surrogates, seen)
         samples.add(call, tokens, view.text, c, surrogates)

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ccmc import BaseTransition, ContextLogit
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
+from harness.experiments._shared.cards import card, held_out_mean
 from harness.experiments._shared.ladder import rungs, split
 from harness.experiments._shared.weights import folder_of_weights, unit_records
 from harness.experiments.repetition.opened import Opened
@@ -27,7 +26,6 @@ from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run
 from harness.runs.units import Work
-from harness.stats.intervals import mean_interval
 
 TASK = "harness.experiments.repetition.units:fold"
 EXPORTED = (*LOGITS, "bigram", "suffix", "unigram")
@@ -169,33 +167,10 @@ def _card(run: Run, wanted: Wanted, s: dict[str, Any], rung: str, config: Any) -
     plain = at.map(lambda one: one.get("law", wanted.law) == wanted.law and one.get("rung", "") == rung
                    and not {"without", "refined"} & set(one))  # fmt: skip
     values = own.loc[plain.to_numpy(dtype=bool), "value"].dropna().to_numpy(dtype=float)
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [ccmc, markov-chain, text-generation]",
-        "---",
-        "",
-        f"# {wanted.surrogate} of {s['model']}",
-        "",
-        f"{config.about}.",
-        "",
-        "Load it after `import harness.hf` with `AutoModelForCausalLM.from_pretrained(folder)`; no code of this folder",
-        "runs. Logits are log probabilities.",
-        "",
-    ]
+    lines = []
     if len(values):
-        found = mean_interval(values, seed=0)
-        bounds = "" if found.low is None else f" [{found.low:.3g}, {found.high:.3g}]"
-        lines += [
-            f"Held-out loss on {len(values)} texts of the model that it has not seen: {np.mean(values):.3g}{bounds} "
-            "nats a token (mean over texts; 95 %, bootstrap).",
-            "",
-        ]
-    if config.closed:
-        lines += ["It is closed: tokens outside the context get -inf, and the loss of a text with one is infinite.", ""]
-    lines += [
-        f"Made from `{run.name}` (config {run.manifest['config_hash'][:8]}). What it was fitted to is the output of "
-        f"{s['model']}: the terms of that model go with it.",
-        "",
-    ]
-    return "\n".join(lines)
+        lines.append(
+            f"Held-out loss on {len(values)} texts of the model that it has not seen: {held_out_mean(values)} nats a "
+            "token (mean over texts; 95 %, bootstrap)."
+        )
+    return card(run, wanted.surrogate, s["model"], config, lines)

@@ -19,11 +19,17 @@ def room_of(unit: Unit) -> Room:
         unit: one that uses a model names its folder as `path` and its device as `device` in `local`.
 
     Returns:
-        Its threads as cores, one GPU for a model on CUDA, and memory by the size of the weights.
+        Its threads as cores, one GPU for a model on CUDA, all GPUs of this machine for one with a device map, and
+        memory by the size of the weights.
     """
     if unit.room is not None:
         return unit.room
-    gpus = 1 if str(unit.local.get("device", "")).startswith("cuda") else 0
+    place = str(unit.local.get("device", ""))
+    gpus = 1 if place.startswith("cuda") else 0
+    if place.startswith("device_map"):
+        import torch
+
+        gpus = torch.cuda.device_count()
     memory = PROCESS
     if "path" in unit.local:
         memory += PER_WEIGHT_BYTE * sum(file.stat().st_size for file in Path(unit.local["path"]).glob("*.safetensors"))

@@ -26,9 +26,16 @@ class MarkovChain(NextTokenSurrogate):
 
     Args:
         seed: of the inner split.
+
+    Attributes:
+        shrinkage_: the weight that was chosen.
+        sums_: [K, K] (CSR) what the model gave to each token after each query, summed over the training texts.
+        prior_: [K] the mean over all queries, times the shrinkage: P[i, j] is proportional to prior_[j] + sums_[i, j].
     """
 
     shrinkage_: float
+    sums_: sparse.csr_array
+    prior_: FloatArray
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -49,9 +56,9 @@ class MarkovChain(NextTokenSurrogate):
             ask = text.types[text.query], np.arange(len(text))
             asks = sparse.csr_array((np.ones(len(text)), ask), shape=(size, len(text)))
             total = total + asks @ given_all
-        self._sums = sparse.csr_array(total)
-        overall = np.asarray(self._sums.sum(axis=0)).ravel() + FLOOR
-        self._prior = shrinkage * overall / overall.sum()
+        self.sums_ = sparse.csr_array(total)
+        overall = np.asarray(self.sums_.sum(axis=0)).ravel() + FLOOR
+        self.prior_ = shrinkage * overall / overall.sum()
         self._cache: dict[int, FloatArray] = {}
         self._known = np.zeros(size, dtype=bool)
         self._known[np.unique(np.concatenate([text.tokens for text in observations.texts]))] = True
@@ -60,9 +67,9 @@ class MarkovChain(NextTokenSurrogate):
     def row(self, query: int) -> FloatArray:
         """[K] p(. | query)."""
         if query not in self._cache:
-            row = self._prior.copy()
-            stored = slice(self._sums.indptr[query], self._sums.indptr[query + 1])
-            row[self._sums.indices[stored]] += self._sums.data[stored]
+            row = self.prior_.copy()
+            stored = slice(self.sums_.indptr[query], self.sums_.indptr[query + 1])
+            row[self.sums_.indices[stored]] += self.sums_.data[stored]
             self._cache[query] = row / row.sum()
         return self._cache[query]
 

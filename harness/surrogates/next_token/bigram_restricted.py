@@ -30,9 +30,9 @@ class BigramRestricted(MarkovChain):
 
     def chain_terms(self, vocab_size: int) -> ChainTerms:
         # log(prior_j + sum_ij) = log prior_j + log(1 + sum_ij / prior_j)
-        more = self._sums.copy()
-        more.data = np.log1p(more.data / self._prior[more.indices])
-        return ChainTerms.single(np.ones((len(self._prior), 1)), np.log(self._prior)[:, None], more, counted=False)
+        more = self.sums_.copy()
+        more.data = np.log1p(more.data / self.prior_[more.indices])
+        return ChainTerms.single(np.ones((len(self.prior_), 1)), np.log(self.prior_)[:, None], more, counted=False)
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         inside = np.where(counts > 0, self.row(int(types[history[-1]]))[types], 0.0)

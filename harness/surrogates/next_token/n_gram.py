@@ -17,8 +17,14 @@ from harness.surrogates.statistics import Statistics
 ORDERS = (2, 3, 4)
 
 
-def _back_off(follow: list[FloatArray], counts: FloatArray, alpha: FloatArray) -> FloatArray:
-    """Interpolate from the counts up to the longest history."""
+def back_off(follow: list[FloatArray], counts: FloatArray, alpha: FloatArray) -> FloatArray:
+    """Interpolate from the counts up to the longest history: [..., U].
+
+    Args:
+        follow: [..., U] each, what followed the end of the context before, the shortest history first.
+        counts: [..., U] of the context.
+        alpha: [orders] the mass of shorter histories.
+    """
     p: FloatArray = counts / counts.sum(axis=-1, keepdims=True)
     for table, weight in zip(follow, alpha, strict=True):
         p = (table + weight * p) / (table.sum(axis=-1, keepdims=True) + weight)
@@ -54,7 +60,7 @@ class NGram(NextTokenSurrogate):
 
         def loss(log_alpha: FloatArray) -> float:
             alpha = np.exp(log_alpha)
-            parts = [_back_off(f, c, alpha)[h] for (f, c), h in zip(tables, held, strict=True)]
+            parts = [back_off(f, c, alpha)[h] for (f, c), h in zip(tables, held, strict=True)]
             return float(-mass @ np.log(np.concatenate(parts)) / mass.sum())
 
         found = minimize(loss, np.zeros(len(ORDERS)), method="L-BFGS-B", bounds=[(-5.0, 7.0)] * len(ORDERS))
@@ -63,8 +69,8 @@ class NGram(NextTokenSurrogate):
 
     def predict(self, text: Text) -> FloatArray:
         of = Statistics(text)
-        return _back_off([of.followed(n - 1) for n in ORDERS], of.counts, self.alpha_)[None]
+        return back_off([of.followed(n - 1) for n in ORDERS], of.counts, self.alpha_)[None]
 
     def next_token(self, types: IntArray, counts: FloatArray, history: IntArray) -> FloatArray:
         follow = [np.bincount(followers_of_tail(history, n - 1), minlength=len(types)).astype(float) for n in ORDERS]
-        return _back_off(follow, counts, self.alpha_)
+        return back_off(follow, counts, self.alpha_)

@@ -61,3 +61,18 @@ def test_going_on_needs_a_pass_that_was_kept() -> None:
         pass
     with prefixes.below(0):
         assert logits(model, torch.tensor([3, 4, 5])).shape[0] == 3
+
+
+def test_what_stood_in_for_a_layer_before_stands_in_again() -> None:
+    model = small_models.llama(3)
+    prefixes, ids = Prefixes(model), torch.tensor([3, 4, 5])
+    layer = prefixes.layers[1]
+    own: Any = layer.forward
+    layer.forward = lambda *given, **more: own(*given, **more)  # as accelerate does, to move what a layer is given
+    put: Any = layer.forward
+    with prefixes.keeping():
+        logits(model, ids)
+    with prefixes.below(2):
+        assert layer.forward is not put
+    assert layer.forward is put
+    assert "forward" not in vars(prefixes.layers[2])
