@@ -30,6 +30,8 @@ from harness.runs.units import Unit
 CORE = 0.147
 """Seconds of `_core_work` on one core of the machine that costs were measured on."""
 ROUNDS = 3
+LOADING = ("path", "device", "allow_mismatch", "dtype", "device_map")
+"""What a unit says about where its model is and how it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -143,17 +145,17 @@ def _speeds(made: Prepared, todo: Sequence[Unit], workers: int, progress: Progre
     new = config.generation.max_new_tokens
     found: dict[str, Speed] = {}
     used = {unit.settings.get("model") for unit in todo}
-    wanted: list[tuple[str, str, str, int, int]] = [("", "", "", 1, 1)]
+    wanted: list[tuple[str, dict[str, Any], int, int]] = [("", {}, 1, 1)]
     for model in made.models:
         if model.name in used:
             lengths = [len(ids) for ids in model.tokens.values()] or [16]
             batch = _batch(made, model.name)
             context = int(median(lengths)) + (new if config.limit is None else min(new, 32 * config.limit)) // 2
-            device = next(unit.local["device"] for unit in todo if unit.settings.get("model") == model.name)
-            wanted.append((model.name, str(model.path), device, batch, context))
-    for index, (name, path, where, batch, context) in enumerate(wanted):
+            local = next(unit.local for unit in todo if unit.settings.get("model") == model.name and unit.local)
+            wanted.append((model.name, {key: local[key] for key in LOADING if key in local}, batch, context))
+    for index, (name, where, batch, context) in enumerate(wanted):
         progress(index / len(wanted), f"measuring the speed of {name or 'this machine'}")
-        jobs = [(path, where, batch, context, config.threads, config.dtype)] * workers
+        jobs = [(where, batch, context, config.threads)] * workers
         if workers == 1:
             measured = [measure(*jobs[0])]
         else:
@@ -191,19 +193,17 @@ def _seconds(work: Any, rounds: int = ROUNDS) -> float:
     return median(spent)
 
 
-def measure(path: str, device: str, batch: int, context: int, threads: int, dtype: str) -> Speed:
+def measure(local: dict[str, Any], batch: int, context: int, threads: int) -> Speed:
     """How fast this machine is: alone, or with a model.
 
     Args:
-        path: the folder of the model; empty: none.
-        device: of the model.
+        local: how units find and load the model; empty: none.
         batch: texts that are decoded at once.
         context: tokens that stand before those that are decoded.
         threads: of torch.
-        dtype: of the weights in memory.
     """
     core = _seconds(_core_work) / CORE
-    if not path:
+    if not local:
         return Speed(core=core)
     import torch
 
@@ -213,8 +213,7 @@ def measure(path: str, device: str, batch: int, context: int, threads: int, dtyp
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        where = Path(path)
-        model, tokenizer = loading.load_model(where, device, dtype=dtype), tokenizers.load_tokenizer(where)
+        model, tokenizer = loading.model_of(local), tokenizers.load_tokenizer(Path(local["path"]))
         settings = model.config.get_text_config()
         window = int(getattr(settings, "max_position_embeddings", None) or 256)
         new = max(1, min(8, window // 4))
