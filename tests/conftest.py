@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small jobs: threads that w
 
 SLOW = (
     "benchmarks/test_gate_power.py",
+    "ccmc/test_bootstrap.py",
     "ccmc/test_context_logit.py",
     "ccmc/test_fit_hard.py",
     "ccmc/test_fit_pairs.py",
@@ -23,20 +24,25 @@ SLOW = (
     "harness/analysis/test_gate.py",
     "harness/analysis/test_noise.py",
     "harness/analysis/test_pivot.py",
+    "harness/attention/test_loop_rows.py",
     "harness/cli/test_locale.py",
     "harness/cli/test_new.py",
     "harness/cli/test_widths.py",
+    "harness/experiments/test_estimating.py",
     "harness/experiments/test_experiments.py",
     "harness/experiments/test_repetition_run.py",
     "harness/experiments/test_repetition_tables.py",
     "harness/experiments/test_repetition_unseen.py",
     "harness/experiments/test_self_reinforcement.py",
     "harness/hf/test_lm_eval.py",
+    "harness/models/test_placement.py",
     "harness/report/test_report.py",
     "harness/runs/test_execution.py",
     "harness/runs/test_stopping.py",
     "harness/runs/test_unit_identity.py",
+    "harness/runs/test_verify.py",
     "harness/runs/test_without_posix.py",
+    "harness/surrogates/test_vocabulary.py",
 )
 """Files and folders whose tests take seconds each: a sixth of all tests, five sixths of their time."""
 
