@@ -6,7 +6,7 @@ from harness.experiments._shared.costs import decoding, texts_of
 from harness.runs.costs import Cost
 from harness.runs.units import Unit
 
-ABLATED, LOST, RANKED = 1.6, 2.0, 3.0
+ABLATED, LOST, RANKED = 1.2, 1.2, 3.0
 """Steps that one without counts is worth; passes that the loss of a text, and scoring all heads along it, are worth."""
 
 

@@ -9,9 +9,9 @@ from harness.runs.units import Unit
 
 NEW = 0.25
 """Distinct tokens of a run's texts, as a share of those of its prompts and of a quarter of what is written."""
-LAWS = 1.6
-"""Passes over a text that its laws are worth, raw and decoded."""
-FITTED, READ, WALKED, COMPARED, FORECAST = 0.5, 0.1, 0.15, 0.03, 0.1
+LAWS, LISTED = 2.0, 9.0
+"""Passes over a text that its laws are worth, raw and decoded; tokens that keeping the top of one law is worth."""
+FITTED, READ, WALKED, COMPARED, FORECAST = 0.12, 0.05, 0.05, 0.005, 0.03
 """Seconds: of a fit, per thousand training tokens; of reading a thousand judged tokens; of a thousand steps of a walk;
 of comparing a walk; of a thousand steps of a rollout for forecasts."""
 ROLLED, EVERY, TRAINED = 16, 8, 2
@@ -26,7 +26,7 @@ def cost(unit: Unit) -> Cost | None:
         lengths = texts_of(unit.needs).lengths
         prompts = sum(start for _, start, _ in lengths)
         queries = NEW * (prompts + (sum(whole for *_, whole in lengths) - prompts) / 4)
-        return Cost(read=queries * (len(s["ids"]) + 1))
+        return Cost(read=queries * (len(s["ids"]) + LISTED))
     if task == "score":
         return Cost(read=LAWS * texts_of(unit.needs[:1]).tokens())
     if task in WALKS:
