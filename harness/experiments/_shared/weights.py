@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import UsageError
+from harness.core.errors import UsageError, nearest
 from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run
@@ -30,6 +30,43 @@ def unit_records(run: Run, task: str, experiment: str) -> list[dict[str, Any]]:
             f"{run.path}: no unit of {experiment} is stored there; a run of the experiment `{experiment}` with its "
             f"folder units/ is needed{unfinished(run)}"
         )
+    return found
+
+
+def records_of(run: Run, task: str, experiment: str, model: str | None, strategy: str | None) -> list[dict[str, Any]]:
+    """The records of one task with one model and one strategy.
+
+    Args:
+        run: with its units.
+        task: of the units.
+        experiment: that makes them.
+        model: None: the run's only one.
+        strategy: by its name in rows; None: the first.
+
+    Raises:
+        UsageError: a model or strategy that the run does not have, or several models of which none is named.
+    """
+    records = unit_records(run, task, experiment)
+    for name, value in (("model", model), ("strategy", strategy)):
+        known = list(dict.fromkeys(one["settings"][name] for one in records))
+        if value is None and name == "model" and len(known) > 1:
+            raise UsageError(f"{run.path} has several models; choose with --model: {', '.join(known)}")
+        if value is not None and value not in known:
+            raise UsageError(f"--{name} {value!r}: the run has {', '.join(known)}{nearest(value, known)}")
+        records = [one for one in records if one["settings"][name] == (value or known[0])]
+    return records
+
+
+def inputs_of(run: Run, record: dict[str, Any]) -> list[Path]:
+    """The folders of the units that a unit read.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    found = [RunDirectory(run.path).unit(key) for key in record["needs"]]
+    for unit in found:
+        if not unit.is_dir():
+            raise UsageError(f"{unit}: a unit that the fit reads is missing; export from the whole run")
     return found
 
 

@@ -21,10 +21,9 @@ from harness.core.seeds import derive_seed
 from harness.data.texts import LocalVocabulary
 from harness.experiments._shared.cards import card, held_out_mean
 from harness.experiments._shared.continuations import read_continuations
-from harness.experiments._shared.weights import folder_of_weights, local_of, unit_records
+from harness.experiments._shared.weights import folder_of_weights, inputs_of, local_of, records_of
 from harness.experiments.generation import units
 from harness.experiments.generation.opening import EXPORTED, REASONS, open_law
-from harness.runs.directory import RunDirectory
 from harness.runs.run import Run
 from harness.runs.units import Work
 from harness.surrogates._fitting.escape import Escape
@@ -71,11 +70,7 @@ def export(run: Run, wanted: Wanted, folder: Path, progress: Progress = lambda s
     from harness.models import loading, tokenizers
 
     record = _record(run, wanted)
-    s, store = record["settings"], RunDirectory(run.path)
-    inputs = [store.unit(key) for key in record["needs"]]
-    for unit in inputs:
-        if not unit.is_dir():
-            raise UsageError(f"{unit}: the unit with the texts of the run is missing; export from the whole run")
+    s, inputs = record["settings"], inputs_of(run, record)
     path = folder_of_weights(run, s, "the surrogate is fitted again to what it says", progress)
     model = loading.model_of(local_of(run, s, path))
     with tempfile.TemporaryDirectory() as name:
@@ -101,15 +96,7 @@ def _record(run: Run, wanted: Wanted) -> dict[str, Any]:
         raise UsageError(f"--surrogate {name!r} cannot be exported{why}; of generation {', '.join(EXPORTED)} can be")
     if wanted.closed and name == "bigram":
         raise UsageError("--closed: bigram does not know the context; bigram-restricted is the bigram that stays in it")
-    records = unit_records(run, TASK, "generation")
-    for setting, value in (("model", wanted.model), ("strategy", wanted.strategy)):
-        known = list(dict.fromkeys(one["settings"][setting] for one in records))
-        if value is None and setting == "model" and len(known) > 1:
-            raise UsageError(f"{run.path} has several models; choose with --model: {', '.join(known)}")
-        if value is not None and value not in known:
-            raise UsageError(f"--{setting} {value!r}: the run has {', '.join(known)}{nearest(value, known)}")
-        records = [one for one in records if one["settings"][setting] == (value or known[0])]
-    found: dict[str, Any] = records[0]
+    found = records_of(run, TASK, "generation", wanted.model, wanted.strategy)[0]
     there = [one for one in found["settings"]["surrogates"] if one in EXPORTED]
     if name not in there:
         raise UsageError(f"--surrogate {name!r}: the run has {', '.join(there) or 'none that can be exported'}")

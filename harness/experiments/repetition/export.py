@@ -18,11 +18,10 @@ from harness.core import registry
 from harness.core.errors import UsageError, nearest
 from harness.experiments._shared.cards import card, held_out_mean
 from harness.experiments._shared.ladder import rungs, split
-from harness.experiments._shared.weights import folder_of_weights, unit_records
+from harness.experiments._shared.weights import folder_of_weights, inputs_of, records_of
 from harness.experiments.repetition.opened import Opened
 from harness.experiments.repetition.sources import LOGITS
 from harness.experiments.repetition.units import make
-from harness.runs.directory import RunDirectory
 from harness.runs.resume import unfinished
 from harness.runs.run import Run
 from harness.runs.units import Work
@@ -75,11 +74,7 @@ def export(run: Run, wanted: Wanted, folder: Path, progress: Callable[[float, st
     s = record["settings"]
     rung, statistics = _rung(wanted, s)
     path = folder_of_weights(run, s, "its tokenizer goes with the export", progress)
-    store = RunDirectory(run.path)
-    inputs = [store.unit(key) for key in record["needs"]]
-    for unit in inputs:
-        if not unit.is_dir():
-            raise UsageError(f"{unit}: a unit that the fit reads is missing; export from the whole run")
+    inputs = inputs_of(run, record)
     with tempfile.TemporaryDirectory() as name:
         progress(0.1, "reading texts")
         opened = Opened.of(Work(s, {}, inputs, Path(name), progress))
@@ -95,14 +90,7 @@ def export(run: Run, wanted: Wanted, folder: Path, progress: Callable[[float, st
 
 def _record(run: Run, wanted: Wanted) -> dict[str, Any]:
     """The record of the unit that made the fit."""
-    records = unit_records(run, TASK, "repetition")
-    for name, option, value in (("model", "--model", wanted.model), ("strategy", "--strategy", wanted.strategy)):
-        known = list(dict.fromkeys(one["settings"][name] for one in records))
-        if value is None and name == "model" and len(known) > 1:
-            raise UsageError(f"{run.path} has several models; choose with --model: {', '.join(known)}")
-        if value is not None and value not in known:
-            raise UsageError(f"{option} {value!r}: the run has {', '.join(known)}{nearest(value, known)}")
-        records = [one for one in records if one["settings"][name] == (value or known[0])]
+    records = records_of(run, TASK, "repetition", wanted.model, wanted.strategy)
     folds = sorted(one["settings"]["judged"] for one in records)
     found: dict[str, Any] | None = next((one for one in records if one["settings"]["judged"] == wanted.fold), None)
     if found is None:
