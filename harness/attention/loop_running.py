@@ -193,8 +193,8 @@ class Running:
                     assert terms.static is not None
                     wanted[id(terms.static)] = terms.static
         for number, static in wanted.items():
-            asked = self._ask(module, self._inputs(static, hidden), options)
-            self._statics[number] = Statics(asked.query, self._all_keys(number, asked.key))
+            query, key = self._ask(module, self._inputs(static, hidden), options)
+            self._statics[number] = Statics(query, self._all_keys(number, key))
 
     def _all_keys(self, number: int, key: torch.Tensor) -> torch.Tensor:
         """[B, G, T, d] static keys of all tokens so far, from those of the new ones."""
@@ -222,13 +222,19 @@ class Running:
     def _statics_of(self, terms: LoopTerms) -> Statics | None:
         return None if terms.static is None else self._statics.get(id(terms.static))
 
-    def _ask(self, module: torch.nn.Module, hidden: torch.Tensor, options: dict[str, Any]) -> _Asked:
+    def _ask(
+        self, module: torch.nn.Module, hidden: torch.Tensor, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries [B, H, t, d] and keys [B, G, t, d] of a layer for given inputs.
+
+        What ends the call is not kept: it knows all frames that it passed, and these would hold their tensors.
+        """
         self._asking = True
         try:
             kept = {name: value for name, value in options.items() if name not in DROPPED}
             module.forward(hidden, attention_mask=None, **kept)
         except _Asked as asked:
-            return asked
+            return asked.query, asked.key
         finally:
             self._asking = False
         raise UsageError(f"layer {self.layer} does not hand its queries and keys over")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import families
@@ -105,3 +107,22 @@ def test_steps_and_padding_change_nothing(name: str, models: dict[str, Trained])
         together = logits(of.model, tokens, **padding)
         for row, expected in zip(together, alone, strict=True):
             assert_same(row[-len(expected) :], expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_pass_held_is_gone_at_the_end_of_the_block(name: str, models: dict[str, Trained]) -> None:
+    """Tensors of all layers are gigabytes after a few hundred blocks: they must not wait for a search for cycles."""
+    of = trained(models, name)
+    terms = of.fitted("pccmc-weights", 1).loop_terms()
+    ids = small_models.random_ids(30, 4)
+    gc.collect()
+    gc.disable()
+    try:
+        with replace(of.model, [Replacement(1, terms)], of.vocabulary.ids) as running:
+            logits(of.model, ids)
+            assert running.tokens is not None
+            held = [weakref.ref(one) for one in (running, running.tokens.ids)]
+        del running
+        assert [one() for one in held] == [None, None]
+    finally:
+        gc.enable()
