@@ -152,7 +152,7 @@ def write_figures(run_path: Path, figures: Iterable[Figure]) -> list[Path]:
         path = run_path / "plots" / file_name(figure)
         try:
             with style.context(figure.name):
-                drawn, picture = figure.draw(), BytesIO()
+                drawn, picture = style.laid_out(figure.draw()), BytesIO()
                 drawn.savefig(picture, format="svg", metadata={"Date": None})
             with storing(path):
                 path.parent.mkdir(exist_ok=True)

@@ -96,7 +96,10 @@ def _medians(weights: Floats, above: Floats, below: Floats, turned: bool) -> Flo
 
 def _middle(rows: Floats) -> Floats:
     """`np.median` of each row, without a search for NaN."""
-    half, odd = divmod(rows.shape[1], 2)
-    places = [half] if odd else [half - 1, half]
-    found: Floats = np.partition(rows, places, axis=1)[:, places].mean(axis=1)
+    half = rows.shape[1] // 2
+    parted = np.partition(rows, half, axis=1)  # of two places at once it is several times as slow
+    above = parted[:, half]
+    if rows.shape[1] % 2:
+        return above
+    found: Floats = (parted[:, :half].max(axis=1) + above) / 2
     return found

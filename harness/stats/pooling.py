@@ -346,8 +346,9 @@ def _units(frame: pd.DataFrame) -> dict[str, pd.Series]:
 
 def _with_explained(frame: pd.DataFrame) -> pd.DataFrame:
     """Put the rows of prompts in the place of the shares explained that they add up to, so that these can be pooled."""
+    measured = set(frame["metric"].unique())
     for one in registry.measures().values():
-        if one.pooled == "explained":
+        if one.pooled == "explained" and one.name in measured:
             frame = _with_parts(frame, one)
     return frame
 

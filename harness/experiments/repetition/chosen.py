@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.core.format import listed
@@ -134,15 +135,19 @@ def with_chosen(rows: pd.DataFrame, chosen: Mapping[str, Chosen]) -> pd.DataFram
     conditions = {text: _condition(text) for text in ladder["condition"].unique()}
     rung = ladder["condition"].map({text: of.get("rung") for text, of in conditions.items()})
     compared = ladder["metric"].isin(NEIGHBOUR_METRICS)
+    (model, models), (number, rungs) = pd.factorize(ladder["model"]), pd.factorize(rung)
+    fold = ladder["fold"].to_numpy(dtype=int)
     more = []
     for name, step in ((CHOSEN, 0), *NEIGHBOURS.items()):
-        wanted = {(model, fold): of for model, one in chosen.items() for fold, of in one.beside(step).items()}
-        same = pd.Series(False, index=ladder.index)
-        for (model, fold), of in wanted.items():
-            same |= (ladder["model"] == model) & (ladder["fold"] == fold) & (rung == of)
+        wanted = np.full((len(models), fold.max() + 1), len(rungs))  # of a fold without one, a number that none has
+        for place, named in enumerate(models):
+            for at, of in chosen[named].beside(step).items():
+                if at <= fold.max() and of in rungs:
+                    wanted[place, at] = rungs.get_loc(of)
+        same = wanted[model, fold] == number
         part = ladder[same if step == 0 else same & compared]
-        named = {text: json.dumps({**of, "rung": name}, sort_keys=True) for text, of in conditions.items()}
-        more.append(part.assign(condition=part["condition"].map(named).astype(rows["condition"].dtype)))
+        renamed = {text: json.dumps({**of, "rung": name}, sort_keys=True) for text, of in conditions.items()}
+        more.append(part.assign(condition=part["condition"].map(renamed).astype(rows["condition"].dtype)))
     return pd.concat([rows, *more], ignore_index=True)
 
 
