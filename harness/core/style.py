@@ -130,7 +130,7 @@ def _name_places(figure: Figure) -> None:
 
 
 def laid_out(figure: Figure) -> Figure:
-    """A figure whose parts are placed: saved as SVG, it is not drawn a first time to place them; the bytes are the same.
+    """A figure whose parts are placed, so that saving it as SVG draws it once, not twice; the bytes are the same.
 
     Args:
         figure: is changed, to what saving it as SVG would have made of it; returned.

@@ -322,13 +322,13 @@ def _units(frame: pd.DataFrame) -> dict[str, pd.Series]:
     groups = pd.Series(None, index=frame.index, dtype=object)
     units = pd.Series("all", index=frame.index, dtype=object)
     drawn = pd.Series("unit", index=frame.index, dtype=object)
-    for _, part in frame.groupby("experiment", sort=False):
+    read = [name for name in ("prompt", "group", "seed", "layer", "head") if name in frame]
+    for _, part in frame[read].groupby(frame["experiment"], sort=False):
         named = part["prompt"].notna()
-        seeds = part[named].groupby("prompt")["seed"].nunique()
-        nested = part["seed"].nunique() > 1 and not (seeds > 1).any() and part[named]["seed"].nunique() != 1
-        repetition = "repetition " + part["seed"].astype("string").fillna("?")
+        seeds = part.loc[named, ["prompt", "seed"]].groupby("prompt")["seed"].nunique()
+        nested = part["seed"].nunique() > 1 and not (seeds > 1).any() and part.loc[named, "seed"].nunique() != 1
         if nested:  # every prompt belongs to one repetition: that is what was drawn
-            units[part.index] = repetition.astype(object)
+            units[part.index] = _repetition(part)
             drawn[part.index] = "repetition"
             continue
         units[part.index[named]] = part.loc[named, "prompt"].astype(object)
@@ -336,12 +336,18 @@ def _units(frame: pd.DataFrame) -> dict[str, pd.Series]:
         if "group" in part and part["group"].notna().any():  # a prompt without one is a group of its own
             of_prompts = part.loc[named, "group"].fillna(part.loc[named, "prompt"])
             groups[part.index[named]] = of_prompts.astype(object)
-        heads = "layer " + part["layer"].astype("string") + ", head " + part["head"].astype("string")
         rest = part[~named]
+        if rest.empty:
+            continue
+        heads = "layer " + rest["layer"].astype("string") + ", head " + rest["head"].astype("string")
         several = rest["seed"].nunique() > 1
-        units[rest.index] = (repetition if several else heads.fillna("all"))[rest.index].astype(object)
-        drawn[rest.index] = "repetition" if several else heads[rest.index].notna().map({True: "head", False: "unit"})
+        units[rest.index] = _repetition(rest) if several else heads.fillna("all").astype(object)
+        drawn[rest.index] = "repetition" if several else heads.notna().map({True: "head", False: "unit"})
     return {"unit": units, "drawn": drawn, "unit_group": groups}
+
+
+def _repetition(rows: pd.DataFrame) -> pd.Series:
+    return ("repetition " + rows["seed"].astype("string").fillna("?")).astype(object)
 
 
 def _with_explained(frame: pd.DataFrame) -> pd.DataFrame:

@@ -148,7 +148,8 @@ def with_chosen(rows: pd.DataFrame, chosen: Mapping[str, Chosen]) -> pd.DataFram
         part = ladder[same if step == 0 else same & compared]
         renamed = {text: json.dumps({**of, "rung": name}, sort_keys=True) for text, of in conditions.items()}
         more.append(part.assign(condition=part["condition"].map(renamed).astype(rows["condition"].dtype)))
-    return pd.concat([rows, *more], ignore_index=True)
+    found: pd.DataFrame = pd.concat([rows, *more], ignore_index=True)
+    return found
 
 
 def _condition(text: Any) -> dict[str, Any]:
