@@ -15,7 +15,7 @@ from harness.core.records import Interval
 from harness.stats.intervals import FEWEST_UNITS, Floats, bca, times_drawn, too_few
 from harness.stats.pooling import NOT_DRAWN, SEED, Sample
 
-_CHUNK = 2_000_000  # numbers that are held at once
+_CHUNK = 200_000  # numbers that are held at once: they stay in a processor's cache
 
 
 def median_of_heads(samples: Sequence[Sample], level: float = 0.95) -> Interval:
@@ -82,7 +82,10 @@ def _medians(weights: Floats, above: Floats, below: Floats, turned: bool) -> Flo
     for first in range(0, len(weights), step):
         part = weights[first : first + step]
         divided = part @ below
-        ratio = np.divide(part @ above, divided, out=np.full_like(divided, np.nan), where=divided > 0)
+        ratio, some = part @ above, divided > 0
+        np.divide(ratio, divided, out=ratio, where=some)
+        if not some.all():
+            ratio[~some] = np.nan
         gone = np.isnan(ratio)
         if gone.any():  # heads without anything to divide by in this draw do not take part in it
             middle = np.array(

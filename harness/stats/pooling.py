@@ -12,7 +12,7 @@ every table; it is missing where the reference alone is right to rounding, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from harness.core.declarations import MeasureDeclaration
 from harness.core.records import Interval
 from harness.stats.differences import Pooled, paired_p, paired_pooled_difference, two_sample_difference, two_sample_p
 from harness.stats.explained import FLAT, complement
-from harness.stats.intervals import FEWEST_UNITS, ratio_interval
+from harness.stats.intervals import FEWEST_UNITS, ratio_interval, ratio_intervals
 from harness.stats.joint import Spread, paired_spread, two_sample_spread
 
 NOT_DRAWN = "measured once over all prompts: heads are not drawn at random"
@@ -131,6 +131,20 @@ class Difference:
         spread = float(self.units.max() - self.units.min()) if len(self.units) else np.inf
         same = min(len(self.units), found.n) >= FEWEST_UNITS and spread <= 1e-9 * abs(found.value)
         return direction if same else 0
+
+
+def prepare(samples: Iterable[Sample], level: float = 0.95) -> None:
+    """Make the intervals of many figures together, which takes a fraction of the time; `Sample.interval` gives them.
+
+    Args:
+        samples: those that have an interval already are left as they are.
+        level: nominal coverage.
+    """
+    missing = [one for one in samples if one.drawn and level not in vars(one).get("_intervals", {})]
+    waiting = [(one, one.pooled.by(one.groups)) for one in missing if one.pooled is not None]
+    made = ratio_intervals([(drawn.numerators, drawn.denominators) for _, drawn in waiting], SEED, level)
+    for (one, _), found in zip(waiting, made, strict=True):
+        vars(one).setdefault("_intervals", {})[level] = complement(found) if one.complement else found
 
 
 def difference(

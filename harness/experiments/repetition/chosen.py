@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core.format import listed
-from harness.core.once import once
+from harness.core.once import among, once
 from harness.experiments.repetition.sources import LOGIT
 from harness.experiments.repetition.unseen import JOINT
 
@@ -102,7 +102,7 @@ def choices(rows: pd.DataFrame) -> dict[str, Chosen]:
         rows: of the experiment, from one run.
     """
     metrics = ["chosen_rung", "choice_energy"]
-    of_units = rows[rows["metric"].isin(metrics) & (rows["surrogate"] == LOGIT)]
+    of_units = rows[among(rows, "metric", *metrics) & among(rows, "surrogate", LOGIT)]
     found = {}
     for model, own in of_units.groupby("model", sort=False):
         picked = own[own["metric"] == "chosen_rung"]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core.lazy import LazyRows
-from harness.core.once import once
+from harness.core.once import among, once
 from harness.core.records import Answer, Cell, Column, Interval, Table
 from harness.core.rows import MODEL, is_infinite
 from harness.experiments._shared.leading import Leading
@@ -40,7 +40,7 @@ def calibrations(rows: pd.DataFrame) -> Sums:
     Args:
         rows: of the experiment, from one run.
     """
-    bins = rows[rows["metric"].isin(CALIBRATION)]
+    bins = rows[among(rows, "metric", *CALIBRATION)]
     bins = with_chosen(bins, choices(rows))
     bins = bins.assign(mass=bins["n"].astype(float) * bins["value"].astype(float), n=bins["n"].astype(float))
     keys = ["model", "strategy", "surrogate", "condition", "group", "metric"]

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core.lazy import LazyRows
+from harness.core.once import among
 from harness.core.records import Cell, Column, Table
 from harness.core.rows import MODEL, RESEEDED
 from harness.core.seeds import derive_seed
@@ -37,7 +38,7 @@ def how_much_table(rows: pd.DataFrame, found: Sequence[Part]) -> Table:
     lead = Leading(("model", "strategy", "law"), [(part.model, part.strategy, one.law or "–") for part, one in places])
 
     def body() -> list[list[Cell]]:
-        held_out = rows[(rows["split"] == "held_out") & rows["metric"].isin(FIGURES)]
+        held_out = rows[among(rows, "split", "held_out") & among(rows, "metric", *FIGURES)]
         every = with_chosen(held_out, choices(rows))
         drawn = {(part.model, part.strategy): draws_of(every, part) for part in found}
         known: dict[tuple[str, str], dict[bytes, Floats]] = {key: {} for key in drawn}
