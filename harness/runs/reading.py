@@ -62,9 +62,10 @@ def _made(kind: str, what: str, make: Callable[[], Iterable[T]]) -> tuple[tuple[
 def split(rows: pd.DataFrame) -> Split:
     """(kind, its rows) of every declared experiment that the rows come from, in their declared order."""
     quick, numbered = _shared_texts(rows)
+    codes, kinds = numbered.get("experiment") or pd.factorize(quick["experiment"])
     found = []
     for kind in registry.experiments():
-        own = (quick["experiment"] == kind).to_numpy(dtype=bool)
+        own = codes == list(kinds).index(kind) if kind in kinds else np.zeros(len(codes), dtype=np.bool_)
         if own.all() and own.size:
             found.append((kind, settle(quick, numbered)))
         elif own.any():

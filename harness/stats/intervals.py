@@ -303,7 +303,7 @@ def times_drawn(n: int, seed: int) -> Iterable[Floats]:
     return (_kept_times(n, seed),)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _kept_times(n: int, seed: int) -> Floats:
     found = np.concatenate([_times(drawn) for drawn in _draws(n, seed, chunks(n))])
     if n > _FEW:
