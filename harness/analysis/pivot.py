@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.comparability import compare_manifests
 from harness.core import registry
 from harness.core.errors import UsageError, nearest
 from harness.core.records import Cell as TableCell
@@ -240,6 +239,8 @@ def _pairable(runs: Sequence[Any]) -> Callable[[pd.DataFrame, pd.DataFrame], boo
             return False
         mine, theirs = manifests[one.pop()], manifests[other.pop()]
         of_model = set(a["model"].dropna()) <= {model["name"] for model in mine["models"]}
+        from harness.analysis.comparability import compare_manifests  # takes long to import, and one run needs none
+
         return compare_manifests(mine, theirs).paired(of_model)
 
     return pairable

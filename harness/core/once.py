@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
 _settled: dict[int, weakref.ref[pd.DataFrame]] = {}
 _kept: dict[int, dict[Callable[..., object], object]] = {}
+_numbered: dict[int, dict[str, tuple[NDArray[np.intp], pd.Index]]] = {}
 
 
-def settle(frame: pd.DataFrame) -> pd.DataFrame:
-    """Declare that a frame, which nobody else holds, will not be changed; returns it."""
+def settle(
+    frame: pd.DataFrame, numbered: Mapping[str, tuple[NDArray[np.intp], pd.Index]] | None = None
+) -> pd.DataFrame:
+    """Declare that a frame, which nobody else holds, will not be changed; returns it.
+
+    Args:
+        frame: [n] rows.
+        numbered: of columns that were numbered already, the number of each row and the texts, as `pandas.factorize`.
+    """
     name = id(frame)
     _settled[name] = weakref.ref(frame)
     _kept[name] = {}
+    _numbered[name] = dict(numbered or {})
     weakref.finalize(frame, _forget, name)
     return frame
 
@@ -29,6 +40,35 @@ def settle(frame: pd.DataFrame) -> pd.DataFrame:
 def _forget(name: int) -> None:
     _settled.pop(name, None)
     _kept.pop(name, None)
+    _numbered.pop(name, None)
+
+
+def among(frame: pd.DataFrame, column: str, *texts: str) -> NDArray[np.bool_]:
+    """Which rows have one of some texts in a column; a settled frame's texts are numbered once, and numbers compared.
+
+    Args:
+        frame: [n] rows.
+        column: of texts; a missing one is none of them.
+        texts: what is looked for.
+
+    Returns:
+        [n] true where the row has one of them.
+    """
+    import numpy as np
+    import pandas as pd
+
+    known = _settled.get(id(frame))
+    if known is None or known() is not frame:
+        found: NDArray[np.bool_] = frame[column].isin(texts).to_numpy(dtype=bool)
+        return found
+    numbered = _numbered[id(frame)]
+    if column not in numbered:
+        codes, names = pd.factorize(frame[column])
+        numbered[column] = codes, pd.Index(names, dtype=object)
+    codes, names = numbered[column]
+    wanted = names.get_indexer(pd.Index(texts, dtype=object))
+    wanted = wanted[wanted >= 0]
+    return codes == wanted[0] if len(wanted) == 1 else np.isin(codes, wanted)
 
 
 def once(make: Callable[[pd.DataFrame], T]) -> Callable[[pd.DataFrame], T]:

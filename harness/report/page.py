@@ -80,7 +80,8 @@ def _section(run: Run, readings: Sequence[Reading], name: str, index: int) -> Se
         drawn = figures(run.split, run.trajectories)
     problems += [str(one.message) for one in caught]
     texts = viewer(run)
-    heads, attention = head_table(pd.concat([part for _, part in run.split] or [run.rows])), page_data(run)
+    parts = [part for _, part in run.split] or [run.rows]
+    heads, attention = head_table(parts[0] if len(parts) == 1 else pd.concat(parts)), page_data(run)
     done, _ = run.finished_units()
     labels = {unit["key"]: unit["label"] for unit in run.manifest["units"]}
     return Section(

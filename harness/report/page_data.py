@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.core import registry
+from harness.core.once import among
 from harness.core.rows import MODEL
 from harness.measures.winners import winner_set
 from harness.models import pieces as token_pieces
@@ -29,7 +30,7 @@ def head_table(rows: pd.DataFrame) -> dict[str, Any] | None:
         {columns, rows}: means over held-out prompts of every measure that has a direction, the headline of the
         experiment first, with its interval where it has one; None where no experiment is about heads.
     """
-    heads = rows[(rows["split"] == "held_out") & rows["head"].notna() & (rows["surrogate"] != MODEL)]
+    heads = rows[among(rows, "split", "held_out") & ~among(rows, "surrogate", MODEL) & rows["head"].notna()]
     measured = [name for name in heads["metric"].unique() if registry.sign(name)]
     headlines = {kind: registry.headline(kind) for kind in heads["experiment"].unique()}
     about = {kind: one.name for kind, one in headlines.items() if one is not None and one.name in measured}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.core.records import Figure, Interval, Table
-from harness.core.style import BLACK, INK, context, series, styled, with_titles
+from harness.core.style import BLACK, INK, context, laid_out, series, styled, with_titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawn
@@ -35,7 +35,9 @@ def inline_svg(figure: Figure, name: str) -> str:
 
 def _inline(drawn: Drawn, name: str) -> str:
     out = io.StringIO()
-    drawn.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
+    laid_out(drawn).savefig(
+        out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None}
+    )
     text = with_titles(out.getvalue())
     text = re.sub(f"{INK}|{BLACK}", "currentColor", text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

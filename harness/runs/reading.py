@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.core import registry, style
 from harness.core.errors import StorageError, one_line
@@ -60,19 +61,32 @@ def _made(kind: str, what: str, make: Callable[[], Iterable[T]]) -> tuple[tuple[
 
 def split(rows: pd.DataFrame) -> Split:
     """(kind, its rows) of every declared experiment that the rows come from, in their declared order."""
-    quick = _shared_texts(rows)
-    present = set(quick["experiment"].dropna().unique())
-    return [(kind, settle(quick[quick["experiment"] == kind])) for kind in registry.experiments() if kind in present]
+    quick, numbered = _shared_texts(rows)
+    codes, kinds = numbered.get("experiment") or pd.factorize(quick["experiment"])
+    found = []
+    for kind in registry.experiments():
+        own = codes == list(kinds).index(kind) if kind in kinds else np.zeros(len(codes), dtype=np.bool_)
+        if own.all() and own.size:
+            found.append((kind, settle(quick, numbered)))
+        elif own.any():
+            found.append((kind, settle(quick[own], {name: (of[own], texts) for name, (of, texts) in numbered.items()})))
+    return found
 
 
-def _shared_texts(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same rows whose texts are Python's, each kept once: selecting rows copies references, not characters."""
-    made = {}
+def _shared_texts(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[NDArray[np.intp], pd.Index]]]:
+    """The same rows whose texts are Python's, each kept once: selecting rows copies references, not characters.
+
+    Returns:
+        The rows; of each column of texts the number of every row's text, and the texts.
+    """
+    made, numbered = {}, {}
     for name in rows.columns:
         if isinstance(rows[name].dtype, pd.StringDtype):
             codes, values = pd.factorize(rows[name])
-            made[name] = pd.Series(np.append(values.to_numpy(dtype=object), np.nan)[codes], rows.index, dtype=object)
-    return rows.assign(**made)
+            texts = values.to_numpy(dtype=object)
+            made[name] = pd.Series(np.append(texts, np.nan)[codes], rows.index, dtype=object)
+            numbered[name] = codes, pd.Index(texts, dtype=object)
+    return rows.assign(**made), numbered
 
 
 def _parts(rows: pd.DataFrame | Split) -> Split:
@@ -152,7 +166,7 @@ def write_figures(run_path: Path, figures: Iterable[Figure]) -> list[Path]:
         path = run_path / "plots" / file_name(figure)
         try:
             with style.context(figure.name):
-                drawn, picture = figure.draw(), BytesIO()
+                drawn, picture = style.laid_out(figure.draw()), BytesIO()
                 drawn.savefig(picture, format="svg", metadata={"Date": None})
             with storing(path):
                 path.parent.mkdir(exist_ok=True)

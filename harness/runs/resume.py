@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from harness.config.load import shipped_configs
 from harness.runs.directory import RunDirectory
 
 SHOWN = 10
@@ -21,6 +20,8 @@ def missing_units(run: Any) -> list[str]:
 
 def resume_command(run: Any) -> str:
     """The command that goes on with a run; `CONFIG.yaml` where its config is not one of those shipped."""
+    from harness.config.load import shipped_configs  # takes long to import, and a complete run needs none
+
     config = run.manifest["config"]
     shipped = (shipped_configs() / f"{run.name}.yaml").is_file()
     name = run.name if shipped else NO_NAME

@@ -6,6 +6,7 @@ it came, y. Steps of a text depend on each other, so that every interval is over
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,13 +155,16 @@ def brier(
     return Brier(value, reliability, resolution, uncertainty, within, p.size, count)
 
 
-def murphy_intervals(sums: Floats, seed: int = 0, level: float = 0.95) -> tuple[Interval, Interval, Interval]:
+def murphy_intervals(
+    sums: Floats, seed: int = 0, level: float = 0.95, parts: Sequence[int] = (0, 1, 2)
+) -> tuple[Interval, ...]:
     """Reliability, resolution and uncertainty, each with an interval by resampling clusters.
 
     Args:
         sums: [clusters, 3, bins] of every cluster and bin the number of forecasts, their sum, and the number of events.
         seed: of the bootstrap.
         level: nominal coverage.
+        parts: which of the three, by number.
 
     Raises:
         ValueError: no forecasts.
@@ -169,11 +173,8 @@ def murphy_intervals(sums: Floats, seed: int = 0, level: float = 0.95) -> tuple[
     flat = sums.reshape(count, -1)
     if not sums[:, 0].sum() > 0:
         raise ValueError("a calibration needs forecasts")
-
-    def interval(index: int) -> Interval:
-        return interval_of_sums(lambda found: murphy(found.reshape(-1, 3, width))[:, index], flat, seed, level)
-
-    return interval(0), interval(1), interval(2)
+    of = [lambda found, part=part: murphy(found.reshape(-1, 3, width))[:, part] for part in parts]
+    return tuple(interval_of_sums(statistic, flat, seed, level) for statistic in of)
 
 
 def murphy(sums: Floats) -> Floats:

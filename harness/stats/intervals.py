@@ -15,6 +15,7 @@ No interval is better than a made-up one: below 5 units, or where resampling sho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +29,8 @@ RESAMPLES = 10_000
 FEWEST_UNITS = 5
 _CHUNK = 2_000_000
 _DRAWS_KEPT = 4_000_000  # indices, 32 MB
+_TOGETHER = 20  # ratios whose resamples are summed in one product of matrices
+_FEW = 50  # units; of so few, products of matrices are fast anyway
 
 
 def mean_interval(values: ArrayLike, seed: int, level: float = 0.95) -> Interval:
@@ -78,15 +81,7 @@ def ratio_interval(
     Source:
         As `mean_interval`.
     """
-    a, b = checked_values(numerators, "numerators"), checked_values(denominators, "denominators")
-    w = np.ones_like(a) if weights is None else checked_values(weights, "weights")
-    check_same_length(numerators=a, denominators=b, weights=w)
-    for name, array in (("denominators", b), ("weights", w)):
-        wrong = np.flatnonzero((array < 0) | np.isinf(array))
-        if wrong.size:
-            raise ValueError(f"{name}[{wrong[0]}] is {array[wrong[0]]}; it must be finite and not negative")
-    # A unit of weight 0 adds nothing, not 0 * inf.
-    return _pooled(np.where(w > 0, a, 0.0) * w, b * w, seed, level)
+    return _pooled(*_ratio(numerators, denominators, weights), seed, level)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, seed: int, level: float = 0.95) -> Interval:
@@ -145,8 +140,77 @@ def median_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(value, float(x[trimmed - 1]), float(x[-trimmed]), x.size)
 
 
+def ratio_intervals(columns: Sequence[tuple[Floats, Floats]], seed: int, level: float = 0.95) -> list[Interval]:
+    """`ratio_interval` of several ratios, which are resampled together: that takes a fraction of the time.
+
+    Args:
+        columns: of each ratio the numerators and the denominators, as `ratio_interval` takes them.
+        seed: of the resampling.
+        level: nominal coverage.
+
+    Returns:
+        One interval for each, as if it were alone.
+    """
+    found = [_prepared(*_ratio(a, b, None), level) for a, b in columns]
+    waiting: dict[int, list[_Resampling]] = {}
+    for one in found:
+        if isinstance(one, _Resampling):
+            waiting.setdefault(one.columns.shape[0], []).append(one)
+    sums: dict[int, Floats] = {}
+    for of in waiting.values():
+        for first in range(0, len(of), _TOGETHER):
+            some = of[first : first + _TOGETHER]
+            drawn = resampled_sums(np.concatenate([one.columns for one in some], axis=1), seed)
+            sums |= {id(one): drawn[:, 2 * place : 2 * place + 2] for place, one in enumerate(some)}
+    return [one.interval(sums[id(one)]) if isinstance(one, _Resampling) else one for one in found]
+
+
+def _ratio(numerators: ArrayLike, denominators: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Floats]:
+    """Weighted numerators and denominators, checked."""
+    a, b = checked_values(numerators, "numerators"), checked_values(denominators, "denominators")
+    w = np.ones_like(a) if weights is None else checked_values(weights, "weights")
+    check_same_length(numerators=a, denominators=b, weights=w)
+    for name, array in (("denominators", b), ("weights", w)):
+        wrong = np.flatnonzero((array < 0) | np.isinf(array))
+        if wrong.size:
+            raise ValueError(f"{name}[{wrong[0]}] is {array[wrong[0]]}; it must be finite and not negative")
+    # A unit of weight 0 adds nothing, not 0 * inf.
+    return np.where(w > 0, a, 0.0) * w, b * w
+
+
 def _pooled(numerators: Floats, denominators: Floats, seed: int, level: float) -> Interval:
     """The ratio of two sums over units; with denominators of 1, a mean."""
+    found = _prepared(numerators, denominators, level)
+    return found.interval(resampled_sums(found.columns, seed)) if isinstance(found, _Resampling) else found
+
+
+@dataclass(frozen=True)
+class _Resampling:
+    """A ratio whose interval needs resamples.
+
+    Attributes:
+        value: the ratio.
+        columns: [n, 2] what the numerators exceed value * denominators by, and the denominators.
+    """
+
+    value: float
+    columns: Floats
+    level: float
+
+    def interval(self, sums: Floats) -> Interval:
+        """The interval, from the sums [draws, 2] of the columns over resamples."""
+        value, (excess, denominators), n = self.value, self.columns.T, len(self.columns)
+        if (sums[:, 1] <= 1e-12 * denominators.sum()).any():
+            return Interval(value, None, None, n, "in some resamples the denominators sum to 0")
+        from scipy.special import ndtr, stdtrit
+
+        without = denominators.sum() - denominators
+        tail = float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - self.level) / 2)))
+        return bca(value, value + sums[:, 0] / sums[:, 1], value + (excess.sum() - excess) / without, n, tail)
+
+
+def _prepared(numerators: Floats, denominators: Floats, level: float) -> Interval | _Resampling:
+    """The ratio of two sums, as far as it goes without resamples."""
     check_level(level)
     n = numerators.size
     if n == 0:
@@ -170,13 +234,7 @@ def _pooled(numerators: Floats, denominators: Floats, seed: int, level: float) -
     scale = float(np.abs(numerators).sum() + abs(value) * total)
     if np.abs(excess).max() <= 1e-12 * scale:
         return Interval(value, None, None, n, "all units are equal: resampling has no spread")
-    sums = resampled_sums(np.stack([excess, denominators], axis=1), seed)
-    if (sums[:, 1] <= 1e-12 * total).any():
-        return Interval(value, None, None, n, "in some resamples the denominators sum to 0")
-    from scipy.special import ndtr, stdtrit
-
-    tail = float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
-    return bca(value, value + sums[:, 0] / sums[:, 1], value + (excess.sum() - excess) / without, n, tail)
+    return _Resampling(value, np.stack([excess, denominators], axis=1), level)
 
 
 def bca(value: float, replicates: Floats, jackknife: Floats, n: int, tail: float) -> Interval:
@@ -230,7 +288,12 @@ def resampled_sums(columns: Floats, seed: int) -> Floats:
         columns: [n, k], finite.
         seed: of the resampling.
     """
-    return np.concatenate([times @ columns for times in times_drawn(len(columns), seed)])
+    return np.concatenate([_product(times, columns) for times in times_drawn(len(columns), seed)])
+
+
+def _product(times: Floats, columns: Floats) -> Floats:
+    """times @ columns; with the draws side by side in memory it is much faster the other way round."""
+    return times @ columns if times.flags.c_contiguous else (columns.T @ times.T).T
 
 
 def times_drawn(n: int, seed: int) -> Iterable[Floats]:
@@ -240,9 +303,11 @@ def times_drawn(n: int, seed: int) -> Iterable[Floats]:
     return (_kept_times(n, seed),)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _kept_times(n: int, seed: int) -> Floats:
     found = np.concatenate([_times(drawn) for drawn in _draws(n, seed, chunks(n))])
+    if n > _FEW:
+        found = np.asfortranarray(found)
     found.flags.writeable = False
     return found
 

@@ -15,7 +15,7 @@ from harness.core.records import Interval
 from harness.stats.intervals import FEWEST_UNITS, Floats, bca, times_drawn, too_few
 from harness.stats.pooling import NOT_DRAWN, SEED, Sample
 
-_CHUNK = 2_000_000  # numbers that are held at once
+_CHUNK = 200_000  # numbers that are held at once: they stay in a processor's cache
 
 
 def median_of_heads(samples: Sequence[Sample], level: float = 0.95) -> Interval:
@@ -82,7 +82,10 @@ def _medians(weights: Floats, above: Floats, below: Floats, turned: bool) -> Flo
     for first in range(0, len(weights), step):
         part = weights[first : first + step]
         divided = part @ below
-        ratio = np.divide(part @ above, divided, out=np.full_like(divided, np.nan), where=divided > 0)
+        ratio, some = part @ above, divided > 0
+        np.divide(ratio, divided, out=ratio, where=some)
+        if not some.all():
+            ratio[~some] = np.nan
         gone = np.isnan(ratio)
         if gone.any():  # heads without anything to divide by in this draw do not take part in it
             middle = np.array(
@@ -96,7 +99,10 @@ def _medians(weights: Floats, above: Floats, below: Floats, turned: bool) -> Flo
 
 def _middle(rows: Floats) -> Floats:
     """`np.median` of each row, without a search for NaN."""
-    half, odd = divmod(rows.shape[1], 2)
-    places = [half] if odd else [half - 1, half]
-    found: Floats = np.partition(rows, places, axis=1)[:, places].mean(axis=1)
+    half = rows.shape[1] // 2
+    parted = np.partition(rows, half, axis=1)  # of two places at once it is several times as slow
+    above = parted[:, half]
+    if rows.shape[1] % 2:
+        return above
+    found: Floats = (parted[:, :half].max(axis=1) + above) / 2
     return found

@@ -95,9 +95,24 @@ def law_distance(
     generator, extreme = np.random.default_rng(seed), 1
     edge = observed - _ROUNDING * float(np.abs(form).sum())
     for rows in chunks(count):
-        signs = generator.integers(0, 2, size=(rows, count)) * 2.0 - 1
-        extreme += int(np.count_nonzero(((signs @ form) * signs).sum(axis=1) >= edge))
+        signs = generator.integers(0, 2, size=(rows, count)).astype(np.float32) * 2 - 1
+        extreme += _at_least(edge, signs, form)
     return LawDistance(observed / int(used.sum()), extreme / (RESAMPLES + 1), place.size, count)
+
+
+def _at_least(edge: float, signs: NDArray[np.float32], form: Floats) -> int:
+    """How many rows of signs give the quadratic form a value of at least the edge.
+
+    In half the precision, which takes half the time, but for rows whose value is too near the edge for that.
+    """
+    size = float(np.abs(form).max())
+    if not size > 0:
+        return len(signs) * (edge <= 0)
+    scaled = (form / size).astype(np.float32)
+    over = ((signs @ scaled) * signs).sum(axis=1, dtype=np.float64) - edge / size
+    error = 4 * len(form) * float(np.finfo(np.float32).eps) * float(np.abs(scaled).sum(dtype=np.float64))
+    near = signs[np.abs(over) <= error].astype(np.float64)
+    return int(np.count_nonzero(over > error)) + int(np.count_nonzero(((near @ form) * near).sum(axis=1) >= edge))
 
 
 def _pairs(scores: ArrayLike, groups: ArrayLike | None) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:

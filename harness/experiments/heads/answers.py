@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.core.format import interval, listed, number, percent
+from harness.core.once import among
 from harness.core.records import Answer, Interval
 from harness.experiments._shared.leading import counted
 from harness.experiments._shared.sentences import beyond, not_beyond, not_found, testable
@@ -161,8 +162,7 @@ def _worse(part: Part, heads: list[Head]) -> Answer:
 
 def _shrunk(rows: pd.DataFrame, model: str) -> list[Answer]:
     """Every fit of a model against what it is shrunk to, over all strategies."""
-    own = rows[rows["model"] == model]
-    present = set(own["surrogate"].dropna().unique())
+    present = set(rows.loc[among(rows, "model", model), "surrogate"].dropna().unique())
     made = []
     for fit, prior in fits().items():
         if fit not in present:

@@ -9,7 +9,7 @@ from functools import cached_property
 import pandas as pd
 
 from harness.core import registry
-from harness.core.once import once
+from harness.core.once import among, once
 from harness.core.records import Interval
 from harness.experiments._shared.parts import DecodedPart
 from harness.stats.contest import p_of_lead, p_of_zero
@@ -84,8 +84,7 @@ def parts(rows: pd.DataFrame) -> list[Part]:
     Args:
         rows: of the experiment, from one run.
     """
-    held_out = rows[(rows["split"] == "held_out") & rows["strategy"].notna()]
-    kept = held_out[held_out["metric"].isin(POOLED)]
+    kept = rows[among(rows, "split", "held_out") & among(rows, "metric", *POOLED) & rows["strategy"].notna()]
     samples: dict[tuple[str, str], dict[tuple[str, str], Sample]] = {}
     seen = Observed(kept)
     for key, sample in seen.cells(("model", "strategy", "metric", "surrogate")):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
-from harness.core.once import once
+from harness.core.once import among, once
 from harness.core.records import Interval
 from harness.stats.pooling import SEED, Observed, Sample, difference
 from harness.stats.significance import holm, sign_flip_p
@@ -68,7 +68,8 @@ def shrinkages(rows: pd.DataFrame) -> dict[str, dict[str, Shrinkage]]:
     """
     found: dict[str, dict[str, Shrinkage]] = {}
     for model in rows["model"].dropna().unique():
-        own = rows[rows["model"] == model]
+        of_model = among(rows, "model", str(model))
+        own = rows if of_model.all() else rows[of_model]
         made = {fit: shrinkage(own, fit) for fit in fits()}
         found[str(model)] = {fit: one for fit, one in made.items() if one is not None}
     return found
@@ -85,7 +86,8 @@ def shrinkage(rows: pd.DataFrame, fit: str) -> Shrinkage | None:
         None where the rows do not hold both.
     """
     prior = fits()[fit]
-    kept = rows[(rows["metric"] == "kl") & (rows["split"] == "held_out") & rows["surrogate"].isin([fit, prior])]
+    held_out = among(rows, "metric", "kl") & among(rows, "split", "held_out")
+    kept = rows[held_out & among(rows, "surrogate", fit, prior)]
     seen = Observed(kept)
     samples: dict[tuple[int, int], dict[str, Sample]] = {}
     for (layer, head, name), sample in seen.cells(("layer", "head", "surrogate")):

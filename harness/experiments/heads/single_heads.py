@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from harness.core import registry
-from harness.core.once import once
+from harness.core.once import among, once
 from harness.core.records import Interval
 from harness.core.rows import MODEL
 from harness.experiments.heads.parts import parts
@@ -95,11 +95,12 @@ def heads_of(rows: pd.DataFrame, model: str, strategy: str) -> list[Head]:
         rows: of a run.
         model, strategy: which.
     """
-    part = rows[(rows["experiment"] == "heads") & (rows["model"] == model) & (rows["strategy"] == strategy)]
-    part = part[(part["split"] == "held_out") & part["head"].notna()]
-    of_model = part[part["surrogate"] == MODEL]
+    own = among(rows, "experiment", "heads") & among(rows, "model", model) & among(rows, "strategy", strategy)
+    own &= among(rows, "split", "held_out") & rows["head"].notna().to_numpy(dtype=bool)
+    part = rows[own & among(rows, "metric", "explained")]
+    of_model = rows[own & among(rows, "surrogate", MODEL) & among(rows, "metric", *SCORES)]
     pooled: dict[tuple[int, int], dict[str, Sample]] = {}
-    seen = Observed(of_model[of_model["metric"].isin(SCORES) & of_model["prompt"].notna()])
+    seen = Observed(of_model[of_model["prompt"].notna()])
     for (layer, head, metric), sample in seen.cells(("layer", "head", "metric")):
         pooled.setdefault((int(str(layer)), int(str(head))), {})[str(metric)] = sample
     contents, explained = _rows_of(of_model, "content_score"), _rows_of(part, "explained")

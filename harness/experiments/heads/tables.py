@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
+from harness.core.once import among
 from harness.core.records import Cell, Column, Table
 from harness.core.rows import MODEL
 from harness.experiments._shared.leading import Leading, counted
@@ -50,7 +51,7 @@ def head_tables(rows: pd.DataFrame) -> list[Table]:
     Args:
         rows: of a run.
     """
-    own = rows["experiment"] == "heads"
+    own = among(rows, "experiment", "heads")
     rows = rows if own.all() else rows[own]  # what was read off the same frame before is not read again
     found, heads = parts(rows), every_head(rows)
     every = [head for of in heads.values() for head in of]
@@ -177,8 +178,8 @@ def _by_layer(rows: pd.DataFrame, found: list[Part]) -> Table:
     rank = {name: order.index(name) if name in order else len(order) + names.index(name) for name in names}
     models = list(dict.fromkeys(part.model for part in found))
     lead = Leading(("model",), [(model,) for model in models])
-    held_out = rows[(rows["split"] == "held_out") & rows["strategy"].notna() & rows["layer"].notna()]
-    seen = Observed(held_out[held_out["metric"].isin(["kl", "explained", "sink_share"])])
+    held_out = among(rows, "split", "held_out") & among(rows, "metric", "kl", "explained", "sink_share")
+    seen = Observed(rows[held_out & rows["strategy"].notna() & rows["layer"].notna()])
     figures = dict(seen.cells(("model", "layer", "metric", "surrogate")))
     layers = dict.fromkeys((str(key[0]), int(str(key[1]))) for key in figures)
     body: list[list[Cell]] = []
@@ -284,7 +285,7 @@ def _by_kind(rows: pd.DataFrame, found: list[Part], heads: dict[tuple[str, str],
 
 def _even(rows: pd.DataFrame) -> str:
     """The scores of patterns where attention is in proportion to counts, for a caption."""
-    even = rows[(rows["surrogate"] == COUNTS) & rows["metric"].isin(PATTERNS)]
+    even = rows[among(rows, "surrogate", COUNTS) & among(rows, "metric", *PATTERNS)]
     found = {str(key[0]): sample.value for key, sample in Observed(even).cells(("metric",))}
     return ",".join(f" {PATTERNS[name]} {value:.2g}" for name in PATTERNS if (value := found.get(name)) is not None)
 

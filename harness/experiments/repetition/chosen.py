@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.core.format import listed
-from harness.core.once import once
+from harness.core.once import among, once
 from harness.experiments.repetition.sources import LOGIT
 from harness.experiments.repetition.unseen import JOINT
 
@@ -101,7 +102,7 @@ def choices(rows: pd.DataFrame) -> dict[str, Chosen]:
         rows: of the experiment, from one run.
     """
     metrics = ["chosen_rung", "choice_energy"]
-    of_units = rows[rows["metric"].isin(metrics) & (rows["surrogate"] == LOGIT)]
+    of_units = rows[among(rows, "metric", *metrics) & among(rows, "surrogate", LOGIT)]
     found = {}
     for model, own in of_units.groupby("model", sort=False):
         picked = own[own["metric"] == "chosen_rung"]
@@ -134,16 +135,21 @@ def with_chosen(rows: pd.DataFrame, chosen: Mapping[str, Chosen]) -> pd.DataFram
     conditions = {text: _condition(text) for text in ladder["condition"].unique()}
     rung = ladder["condition"].map({text: of.get("rung") for text, of in conditions.items()})
     compared = ladder["metric"].isin(NEIGHBOUR_METRICS)
+    (model, models), (number, rungs) = pd.factorize(ladder["model"]), pd.factorize(rung)
+    fold = ladder["fold"].to_numpy(dtype=int)
     more = []
     for name, step in ((CHOSEN, 0), *NEIGHBOURS.items()):
-        wanted = {(model, fold): of for model, one in chosen.items() for fold, of in one.beside(step).items()}
-        same = pd.Series(False, index=ladder.index)
-        for (model, fold), of in wanted.items():
-            same |= (ladder["model"] == model) & (ladder["fold"] == fold) & (rung == of)
+        wanted = np.full((len(models), fold.max() + 1), len(rungs))  # of a fold without one, a number that none has
+        for place, named in enumerate(models):
+            for at, of in chosen[named].beside(step).items():
+                if at <= fold.max() and of in rungs:
+                    wanted[place, at] = rungs.get_loc(of)
+        same = wanted[model, fold] == number
         part = ladder[same if step == 0 else same & compared]
-        named = {text: json.dumps({**of, "rung": name}, sort_keys=True) for text, of in conditions.items()}
-        more.append(part.assign(condition=part["condition"].map(named).astype(rows["condition"].dtype)))
-    return pd.concat([rows, *more], ignore_index=True)
+        renamed = {text: json.dumps({**of, "rung": name}, sort_keys=True) for text, of in conditions.items()}
+        more.append(part.assign(condition=part["condition"].map(renamed).astype(rows["condition"].dtype)))
+    found: pd.DataFrame = pd.concat([rows, *more], ignore_index=True)
+    return found
 
 
 def _condition(text: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core.lazy import LazyRows
-from harness.core.once import once
+from harness.core.once import among, once
 from harness.core.records import Answer, Cell, Column, Interval, Table
 from harness.core.rows import MODEL, is_infinite
 from harness.experiments._shared.leading import Leading
@@ -40,22 +40,25 @@ def calibrations(rows: pd.DataFrame) -> Sums:
     Args:
         rows: of the experiment, from one run.
     """
-    found: dict[tuple[str, str, Source], dict[str, Floats]] = {}
-    bins = rows[rows["metric"].isin(CALIBRATION)]
+    bins = rows[among(rows, "metric", *CALIBRATION)]
     bins = with_chosen(bins, choices(rows))
     bins = bins.assign(mass=bins["n"].astype(float) * bins["value"].astype(float), n=bins["n"].astype(float))
     keys = ["model", "strategy", "surrogate", "condition", "group", "metric"]
-    factors = {text: json.loads(text) for text in bins["condition"].unique()}
-    for key, mass, n in bins.groupby(keys, sort=False)[["mass", "n"]].sum().itertuples():
-        model, strategy, name, condition, group, metric = map(str, key)
-        at = factors[condition]
-        source = Source(name, at.get("law", ""), at.get("rung", ""))
-        sums = found.setdefault((model, strategy, source), {}).setdefault(group, np.zeros((3, BINS)))
-        part = 1 + CALIBRATION.index(metric)
-        sums[part, at["bin"]] += mass
-        if part == 1:
-            sums[0, at["bin"]] += n
-    return {key: np.stack([groups[name] for name in sorted(groups)]) for key, groups in found.items()}
+    added = bins.groupby(keys, sort=False)[["mass", "n"]].sum().reset_index()
+    factors = {text: json.loads(text) for text in added["condition"].unique()}
+    for name, usual in (("law", ""), ("rung", ""), ("bin", None)):
+        added[name] = added["condition"].map({text: at.get(name, usual) for text, at in factors.items()})
+    found: dict[tuple[str, str, Source], Floats] = {}
+    for key, own in added.groupby(["model", "strategy", "surrogate", "law", "rung"], sort=False):
+        model, strategy, surrogate, law, rung = map(str, key)
+        groups, group = np.unique(own["group"].to_numpy(dtype=object), return_inverse=True)
+        part = 1 + own["metric"].map(CALIBRATION.index).to_numpy(dtype=int)
+        place, first = own["bin"].to_numpy(dtype=int), part == 1
+        sums = np.zeros((len(groups), 3, BINS))
+        np.add.at(sums, (group, part, place), own["mass"].to_numpy())
+        np.add.at(sums, (group[first], 0, place[first]), own["n"].to_numpy()[first])
+        found[model, strategy, Source(surrogate, law, rung)] = sums
+    return found
 
 
 def reliability(sums: Floats | None) -> Interval | None:
@@ -64,7 +67,7 @@ def reliability(sums: Floats | None) -> Interval | None:
     Args:
         sums: [groups, 3, bins] as `calibrations` gives them; the interval resamples groups.
     """
-    return None if sums is None else murphy_intervals(sums)[0]
+    return None if sums is None else murphy_intervals(sums, parts=[0])[0]
 
 
 def hazards_table(found: Sequence[Part], sums: Sums) -> Table:

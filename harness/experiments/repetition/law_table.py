@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core.lazy import LazyRows
+from harness.core.once import among
 from harness.core.records import Cell, Column, Table
 from harness.core.rows import MODEL, RESEEDED
 from harness.core.seeds import derive_seed
@@ -37,10 +38,12 @@ def how_much_table(rows: pd.DataFrame, found: Sequence[Part]) -> Table:
     lead = Leading(("model", "strategy", "law"), [(part.model, part.strategy, one.law or "–") for part, one in places])
 
     def body() -> list[list[Cell]]:
-        held_out = rows[(rows["split"] == "held_out") & rows["metric"].isin(FIGURES)]
+        held_out = rows[among(rows, "split", "held_out") & among(rows, "metric", *FIGURES)]
         every = with_chosen(held_out, choices(rows))
         drawn = {(part.model, part.strategy): draws_of(every, part) for part in found}
-        distances = [distance_of(drawn[part.model, part.strategy], source) for part, source in places]
+        known: dict[tuple[str, str], dict[bytes, Floats]] = {key: {} for key in drawn}
+        keys = [(part.model, part.strategy) for part, _ in places]
+        distances = [distance_of(drawn[key], one, known[key]) for key, (_, one) in zip(keys, places, strict=True)]
         tested = [place for place, one in enumerate(distances) if one is not None]
         p = dict(zip(tested, holm(np.array([distances[place].p for place in tested])), strict=True))  # type: ignore[union-attr]
         made: list[list[Cell]] = []
@@ -93,14 +96,12 @@ class Draws:
     seeds: NDArray[np.int64]
     values: Floats
 
-    def only(self, chosen: NDArray[np.bool_]) -> Draws:
+    def only(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Draws:
         return Draws(self.prompts[chosen], self.groups[chosen], self.seeds[chosen], self.values[chosen])
 
-    def averaging(self, prompts: NDArray[np.str_]) -> Floats:
-        """[prompts, n] weights that average the continuations of each prompt."""
-        there = (prompts[:, None] == self.prompts[None, :]).astype(np.float64)
-        found: Floats = there / there.sum(axis=1, keepdims=True)
-        return found
+    def by_prompt(self) -> Draws:
+        """The same in the order of prompts."""
+        return self.only(np.argsort(self.prompts, kind="stable"))
 
 
 def draws_of(rows: pd.DataFrame, part: Part) -> dict[Source, Draws]:
@@ -131,12 +132,15 @@ def _condition(source: Source) -> tuple[str, str]:
     return source.name, json.dumps(source.condition, sort_keys=True) if source.condition else ""
 
 
-def distance_of(drawn: dict[Source, Draws], source: Source) -> LawDistance | None:
+def distance_of(
+    drawn: dict[Source, Draws], source: Source, known: dict[bytes, Floats] | None = None
+) -> LawDistance | None:
     """The distance of one source from the model, over the prompts that both have; None without two groups of them.
 
     Args:
         drawn: of `draws_of`.
         source: a surrogate, or the model's other seeds.
+        known: distances among the model's own continuations, by the prompts; what is missing is added.
     """
     real = next((draws for one, draws in drawn.items() if one.name == MODEL), None)
     mine = real if source.name == RESEEDED else drawn.get(source)
@@ -144,19 +148,27 @@ def distance_of(drawn: dict[Source, Draws], source: Source) -> LawDistance | Non
         return None
     spread = real.values.std(axis=0)
     scale = np.where(spread > 1e-9, spread, 1.0)
+    known = {} if known is None else known
     if source.name == RESEEDED:
         odd = real.seeds % 2 == 1
-        mine, real = real.only(odd), real.only(~odd)
+        mine, real, known = real.only(odd), real.only(~odd), {}
     prompts = np.intersect1d(mine.prompts, real.prompts)
     group_of = dict(zip(real.prompts.tolist(), real.groups.tolist(), strict=True))
     groups = [group_of[name] for name in prompts.tolist()]
     if len(set(groups)) < 2:
         return None
-    mine, real = (one.only(np.isin(one.prompts, prompts)) for one in (mine, real))
-
-    def between(a: Draws, b: Draws) -> Floats:
-        found: Floats = a.averaging(prompts) @ euclidean(a.values, b.values, scale) @ b.averaging(prompts).T
-        return found
-
+    mine, real = (one.only(np.isin(one.prompts, prompts)).by_prompt() for one in (mine, real))
+    same = prompts.tobytes()
+    if same not in known:
+        known[same] = _between(real, real, scale)
     seed = derive_seed(0, "law distance", source.name, source.law, source.rung)
-    return law_distance(between(mine, real), between(mine, mine), between(real, real), np.array(groups), seed)
+    return law_distance(_between(mine, real, scale), _between(mine, mine, scale), known[same], np.array(groups), seed)
+
+
+def _between(a: Draws, b: Draws, scale: Floats) -> Floats:
+    """[prompts, prompts] mean distance of the continuations of two prompts; both sides are in the order of prompts."""
+    found = euclidean(a.values, b.values, scale)
+    for axis, side in enumerate((a, b)):
+        _, first, count = np.unique(side.prompts, return_index=True, return_counts=True)
+        found = np.add.reduceat(found, first, axis=axis) / np.expand_dims(count, 1 - axis)
+    return found

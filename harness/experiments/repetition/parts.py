@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.core import registry
-from harness.core.once import once
+from harness.core.once import among, once
 from harness.core.records import Interval
 from harness.core.rows import MODEL, RESEEDED, SHUFFLED
 from harness.experiments._shared.leading import counted
@@ -21,7 +21,7 @@ from harness.experiments.repetition.unseen import JOINT
 from harness.stats.equivalence import Verdict, Word, judge
 from harness.stats.grouped import GroupMean, group_mean
 from harness.stats.intervals import FEWEST_UNITS, Floats
-from harness.stats.pooling import Observed, Sample
+from harness.stats.pooling import Observed, Sample, prepare
 from harness.stats.proper import Recovered, recovered
 
 FIXED = {SHUFFLED: FRAME[SHUFFLED], CONSTANT: "constant law", NEVER: "never repeats", RESEEDED: FRAME[RESEEDED]}
@@ -134,7 +134,8 @@ class Part:
         return margins_at(self.strategy)[metric] if named is None else named
 
     def interval(self, metric: str, source: Source) -> Interval:
-        """A figure with its interval over groups of prompts."""
+        """A figure with its interval over groups of prompts; those of one metric are made together."""
+        prepare(sample for (name, _), sample in self.samples.items() if name == metric)
         return self.sample(metric, source).interval()
 
     def sources(self, metric: str, t0: int | None = None) -> list[Source]:
@@ -271,7 +272,7 @@ def parts(rows: pd.DataFrame) -> list[Part]:
     Args:
         rows: of the experiment, from one run.
     """
-    given = rows[(rows["split"] == "held_out") & ~rows["metric"].isin(CALIBRATION)]
+    given = rows[among(rows, "split", "held_out") & ~among(rows, "metric", *CALIBRATION)]
     if given.empty:
         return []
     chosen = choices(rows)

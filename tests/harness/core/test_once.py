@@ -7,7 +7,7 @@ import gc
 import pandas as pd
 
 from harness.core import once
-from harness.core.once import settle
+from harness.core.once import among, settle
 
 
 def test_settled_frames_are_read_once_and_others_every_time() -> None:
@@ -25,6 +25,17 @@ def test_settled_frames_are_read_once_and_others_every_time() -> None:
     assert len(calls) == 3
     assert total(kept.copy()) == 7
     assert len(calls) == 4
+
+
+def test_texts_are_found_in_settled_frames_as_in_others() -> None:
+    texts = pd.DataFrame({"a": ["x", "y", None, "x", "z"], "b": [None] * 5})
+    for frame in (texts, settle(texts.copy())):
+        for _ in range(2):
+            assert among(frame, "a", "x").tolist() == [True, False, False, True, False]
+            assert among(frame, "a", "z", "y", "w").tolist() == [False, True, False, False, True]
+            assert not among(frame, "a", "w").any()
+            assert not among(frame, "b", "x").any()
+            assert not among(frame, "a").any()
 
 
 def test_results_go_with_their_frames() -> None:

@@ -7,9 +7,10 @@ import re
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from harness.core.records import Interval
-from harness.core.style import COLOURS, INK, MARKERS, context, series, styled, with_titles
+from harness.core.style import COLOURS, INK, MARKERS, context, laid_out, series, styled, with_titles
 from harness.experiments._shared.drawing import dot_plot, figure_of, heat_maps, points, saying_cells
 
 
@@ -95,3 +96,20 @@ def test_places_say_what_they_are_where_somebody_can_ask() -> None:
         (' data-head="4.1"', "head 4.1: &#x27;most&#x27;"),
     ]
     assert "said-" not in text
+
+
+def test_a_figure_that_is_laid_out_before_is_saved_as_the_same_bytes() -> None:
+    def saved(before: bool, layout: str) -> bytes:
+        out = io.BytesIO()
+        with context("same"):
+            figure = Figure(figsize=(4, 3), layout=layout)
+            for axes in figure.subplots(1, 2):
+                axes.plot([1, 10, 100], [0.1, 0.2, 0.3], label="a label")
+                axes.set_title("a title\nof two lines")
+                axes.set_ylabel("long label")
+            figure.legend()
+            (laid_out(figure) if before else figure).savefig(out, format="svg", metadata={"Date": None})
+        return out.getvalue()
+
+    for layout in ("constrained", "tight", "none"):
+        assert saved(True, layout) == saved(False, layout)

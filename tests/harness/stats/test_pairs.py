@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.stats.grouped import group_mean
-from harness.stats.pairs import law_distance, pair_contributions
+from harness.stats.pairs import _at_least, law_distance, pair_contributions
 
 
 def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -97,3 +97,14 @@ def test_wrong_arguments_are_refused(scores: np.ndarray, groups: list[int] | Non
         pair_contributions(scores, groups)
     with pytest.raises(ValueError, match="must be the same"):
         law_distance(np.zeros((2, 2)), np.zeros((3, 3)), np.zeros((2, 2)), None, 0)
+
+
+def test_quadratic_forms_are_counted_as_in_full_precision() -> None:
+    rng = np.random.default_rng(5)
+    signs = (rng.integers(0, 2, size=(500, 30)) * 2 - 1).astype(np.float32)
+    form = rng.normal(size=(30, 30)) * 1e-8
+    exact = ((signs.astype(float) @ form) * signs).sum(axis=1)
+    for edge in (*(np.sort(exact)[[0, 100, 250, 499]] - 1e-20), 0.0, 1.0):
+        assert _at_least(float(edge), signs, form) == np.count_nonzero(exact >= edge)
+    nothing = np.zeros((30, 30))
+    assert [_at_least(edge, signs, nothing) for edge in (0.0, 1e-9)] == [500, 0]
