@@ -129,7 +129,7 @@ def estimate(
     Raises:
         UsageError: wrong config, model, prompt or path.
     """
-    Place(workers=workers)
+    Place(workers=workers)  # refuses a number that cannot be
     made = prepare(config, list(overrides), limit, out, progress)
     stored, todo = _todo(made)
     width = _width(todo, workers)
