@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.progress import Bars
 from harness.core.errors import UsageError
-from harness.core.format import file_safe
+from harness.core.format import file_safe, number
 from harness.report.terminal import console, print_prose, say, working
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def explain(
     prompts: Annotated[
         Path | None, typer.Option(help="A YAML list of {id, kind, text}; default: prompts of this project.")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take, by estimate.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long its units may take, by estimate.")] = 10.0,
     out: Annotated[Path | None, typer.Option(help="The run directory; default results/explain-<model>.")] = None,
     workers: Annotated[int | None, typer.Option(help="Units done at once.")] = None,
 ) -> None:
@@ -30,14 +30,14 @@ def explain(
     with Bars(console(stderr=True)) as bars:
         from harness.experiments.run import run as execute
 
-        config, said = _config(model, prompts, minutes, folder, bars.prepare)
+        config, said = _config(model, prompts, minutes, folder, workers, bars.prepare)
         say(said, err=True)
         done = execute(config, out=folder, workers=workers, progress=bars.prepare, watcher=bars, on_plan=bars.planned)
     _tell(done)
 
 
 def _config(
-    model: str, prompts: Path | None, minutes: float, folder: Path, progress: Any
+    model: str, prompts: Path | None, minutes: float, folder: Path, workers: int | None, progress: Any
 ) -> tuple[dict[str, Any], str]:
     """The config, and a line about it: that of a run that was begun, else one that fits the time.
 
@@ -54,21 +54,23 @@ def _config(
         if begun.name != "explain" or config.get("models") != [_where(model)]:
             raise UsageError(f"{folder} holds another run; name another folder with --out")
         return config, f"going on with {folder}: its size was chosen when it began"
+    from harness.experiments.estimating import largest_that_fits
     from harness.models import catalogue, loading, tokenizers
 
-    progress(0.0, "measuring the model")
-    found = catalogue.resolve(_where(model), progress, Path())
-    loaded = loading.load_model(found.path, loading.pick_device("auto"))
-    tokenizer = tokenizers.load_tokenizer(found.path)
-    speed = explaining.measure(loaded, tokenizer)
-    size = speed.largest(60.0 * minutes)
-    texts = explaining.chosen_prompts(prompts or explaining.PROMPTS, size.prompts)
-    neutral = explaining.neutral_context(tokenizer, [one["text"] for one in texts])
-    config = explaining.config_of(_where(model), texts, size, speed.layers, neutral)
-    estimate = speed.seconds(size) / 60.0
+    progress(0.0, "finding the model")
+    path = catalogue.resolve(_where(model), progress, Path()).path
+    layers = int(loading.load_config(path).num_hidden_layers)
+    every = explaining.all_prompts(prompts or explaining.PROMPTS)
+    neutral = explaining.neutral_context(tokenizers.load_tokenizer(path), [one["text"] for one in every])
+    configs = [
+        explaining.config_of(_where(model), explaining.spread(every, size.prompts), size, layers, neutral)
+        for size in explaining.SIZES
+    ]
+    chosen, found = largest_that_fits(configs, 60.0 * minutes, out=folder, workers=workers, progress=progress)
+    config, size, estimate = configs[chosen], explaining.SIZES[chosen], found.total / 60.0
     return config, (
-        f"{len(texts)} prompts, {size.tokens} tokens each, heads of {min(size.layers, speed.layers)} of {speed.layers} "
-        f"layers: some {estimate:.0f} minutes by estimate"
+        f"{len(config['prompts'])} prompts, {size.tokens} tokens each, heads of {min(size.layers, layers)} of {layers} "
+        f"layers: some {number(estimate)} minutes by estimate"
         + ("" if estimate <= minutes else f", more than {minutes:g}: nothing smaller says anything")
     )
 

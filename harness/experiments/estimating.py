@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, util
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +23,7 @@ from harness.core.records import Cell, Column, Table
 from harness.experiments.run import Prepared, prepare
 from harness.runs.costs import Cost, Speed, makespan
 from harness.runs.directory import RunDirectory
-from harness.runs.execution import Progress
+from harness.runs.execution import Place, Progress
 from harness.runs.executors.room import room_of
 from harness.runs.units import Unit
 
@@ -42,17 +42,22 @@ class Estimate:
         prepared: the run, resolved and checked.
         stored: keys of units that are there already.
         seconds: key -> seconds of each other unit by estimate; None where its experiment says nothing about it.
-        speeds: model -> what was measured of it.
-        workers: units at once.
+        measured: model -> its speed; "" -> that of work without a model.
         batches: model -> how many texts were decoded together when its speed was measured.
+        workers: units at once.
     """
 
     prepared: Prepared
     stored: frozenset[str]
     seconds: dict[str, float | None]
-    speeds: dict[str, Speed]
-    workers: int
+    measured: dict[str, Speed]
     batches: dict[str, int]
+    workers: int
+
+    @property
+    def speeds(self) -> dict[str, Speed]:
+        """Model -> what was measured of it."""
+        return {name: speed for name, speed in self.measured.items() if name}
 
     @property
     def unknown(self) -> int:
@@ -124,19 +129,74 @@ def estimate(
     Raises:
         UsageError: wrong config, model, prompt or path.
     """
+    Place(workers=workers)  # refuses a number that cannot be
     made = prepare(config, list(overrides), limit, out, progress)
+    stored, todo = _todo(made)
+    width = _width(todo, workers)
+    measured = _speeds(made, todo, width, progress)
+    batches = {name: _batch(made, name) for name in measured if name}
+    return Estimate(made, stored, _seconds_of(todo, measured), measured, batches, width)
+
+
+def largest_that_fits(
+    configs: Sequence[Any],
+    seconds: float,
+    *,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress = lambda share, what: None,
+) -> tuple[int, Estimate]:
+    """The largest of several configs whose estimate fits a time; the smallest where none does.
+
+    Speeds are measured once, with the smallest config. Resolving a config takes seconds, since its model is loaded and
+    checked; so the others are searched by halving, and of seven configs no more than four are resolved.
+
+    Args:
+        configs: of the same models, from small to large: each is taken to last longer than the one before.
+        seconds: that the units may take, with the workers.
+        out, workers, progress: as `harness.run` has them.
+
+    Returns:
+        The index of the config, and its estimate.
+
+    Raises:
+        UsageError: wrong config, model, prompt or path.
+    """
+    found = estimate(configs[0], out=out, workers=workers, progress=progress)
+    fits, too_large = 0, len(configs) if found.total <= seconds else 1
+    while too_large - fits > 1:
+        middle = (fits + too_large) // 2
+        made = prepare(configs[middle], [], None, out, progress)
+        stored, todo = _todo(made)
+        times = _seconds_of(todo, found.measured)
+        tried = replace(found, prepared=made, stored=stored, seconds=times, workers=_width(todo, workers))
+        if tried.total <= seconds:
+            fits, found = middle, tried
+        else:
+            too_large = middle
+    return fits, found
+
+
+def _todo(made: Prepared) -> tuple[frozenset[str], list[Unit]]:
+    """Keys of the units that are stored, and the other units."""
     store = RunDirectory(made.path)
     stored = frozenset(unit.key for unit in made.plan if store.finished(unit.key))
-    todo = [unit for unit in made.plan if unit.key not in stored]
-    width = min(workers or 1, max(1, len(todo)))
-    speeds = _speeds(made, todo, width, progress)
-    seconds: dict[str, float | None] = {}
+    return stored, [unit for unit in made.plan if unit.key not in stored]
+
+
+def _width(todo: Sequence[Unit], workers: int | None) -> int:
+    """How many workers have something to do."""
+    return min(workers or 1, max(1, len(todo)))
+
+
+def _seconds_of(todo: Sequence[Unit], measured: dict[str, Speed]) -> dict[str, float | None]:
+    """Key -> seconds of a unit by its cost and the speed of its model."""
+    found: dict[str, float | None] = {}
     for unit in todo:
         cost = cost_of(unit)
-        speed = speeds.get(str(unit.settings.get("model", "")), speeds[""])
-        seconds[unit.key] = None if cost is None else speed.seconds(cost)
-    named = {name: one for name, one in speeds.items() if name}
-    return Estimate(made, stored, seconds, named, width, {name: _batch(made, name) for name in named})
+        speed = measured.get(str(unit.settings.get("model", "")), measured[""])
+        found[unit.key] = None if cost is None else speed.seconds(cost)
+    return found
 
 
 def _speeds(made: Prepared, todo: Sequence[Unit], workers: int, progress: Progress) -> dict[str, Speed]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,10 +13,14 @@ import small_models
 import yaml
 
 import harness
+from harness.cli import explain
 from harness.core.errors import UsageError
+from harness.core.format import number
 from harness.core.rows import Rows
-from harness.experiments.explaining import SIZES, Speed, chosen_prompts, config_of, neutral_context
+from harness.experiments import estimating
+from harness.experiments.explaining import SIZES, all_prompts, config_of, neutral_context, spread
 from harness.report.explained import sentences
+from harness.runs.costs import Speed
 
 COMMAND = [sys.executable, "-m", "harness.cli"]
 
@@ -63,6 +68,7 @@ def test_a_run_that_was_begun_goes_on_in_its_size(folder: Path) -> None:
         (["model", "--prompts", "none.yaml"], "none.yaml"),
         (["model", "--prompts", "few.yaml"], "12 or more"),
         (["model", "--minutes", "0"], "minutes"),
+        (["model", "--prompts", "prompts.yaml", "--workers", "0"], "--workers 0"),
         (["other", "--out", "run"], "another folder"),
     ],
 )
@@ -75,18 +81,83 @@ def test_wrong_input_is_one_line(folder: Path, arguments: list[str], message: st
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_sizes_grow_and_the_largest_that_fits_is_taken() -> None:
-    speed = Speed(decoding=0.01, reading=0.001, layers=30)
-    seconds = [speed.seconds(size) for size in SIZES]
-    assert seconds == sorted(seconds)
-    for size, needed in zip(SIZES, seconds, strict=True):
-        assert speed.largest(needed * 1.001) == size
-    assert speed.largest(0.0) == SIZES[0]
-    assert Speed(0.02, 0.002, 30).seconds(SIZES[3]) > 1.5 * seconds[3]
+@pytest.fixture
+def widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Speeds are what is written here; with how many workers they were measured, measurement by measurement."""
+    found: list[int] = []
+
+    def speeds(made: Any, todo: Any, workers: int, progress: Any) -> dict[str, Speed]:
+        found.append(workers)
+        return {"": Speed(), **{model.name: Speed(0.1, 0.01, 0.005) for model in made.models}}
+
+    monkeypatch.setattr(estimating, "_speeds", speeds)
+    return found
+
+
+def quiet(share: float, what: str) -> None:
+    """Shows nothing."""
+
+
+def choose(folder: Path, minutes: float, workers: int | None = None) -> tuple[dict[str, Any], str]:
+    """What the command runs, and what it says about it."""
+    return explain._config(
+        str(folder / "model"), folder / "prompts.yaml", minutes, folder / "new", workers, quiet,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_largest_size_that_fits_by_the_cost_of_its_units_is_taken(
+    folder: Path, widths: list[int], workers: int
+) -> None:
+    every = all_prompts(folder / "prompts.yaml")
+    configs = [config_of(str(folder / "model"), spread(every, size.prompts), size, 2, "w1") for size in SIZES]
+    out = folder / "new"
+    minutes = [estimating.estimate(config, out=out, workers=workers).total / 60 for config in configs]
+    assert minutes == sorted(minutes)
+    assert minutes[-1] > 2 * minutes[0]
+    for config, size, needed in zip(configs, SIZES, minutes, strict=True):
+        widths.clear()
+        chosen, said = choose(folder, needed * 1.0001, workers)
+        assert widths == [workers]  # speeds are measured once
+        assert chosen["generation"] == config["generation"]
+        assert chosen["experiments"][0] == config["experiments"][0]
+        assert f"{size.tokens} tokens each" in said
+        assert said.endswith(f"some {number(needed)} minutes by estimate")
+    chosen, said = choose(folder, minutes[0] / 2, workers)
+    assert chosen["generation"]["max_new_tokens"] == SIZES[0].tokens
+    assert f"some {number(minutes[0])} minutes by estimate, more than {minutes[0] / 2:g}" in said
+    assert not out.exists()
+
+
+def test_with_more_workers_the_same_time_is_enough_for_more(folder: Path, widths: list[int]) -> None:
+    every = all_prompts(folder / "prompts.yaml")
+    config = config_of(str(folder / "model"), spread(every, SIZES[-1].prompts), SIZES[-1], 2, "w1")
+    needed = estimating.estimate(config, out=folder / "new", workers=3).total / 60
+    assert choose(folder, needed * 1.0001, 3)[0]["generation"]["max_new_tokens"] == SIZES[-1].tokens
+    alone, _ = choose(folder, needed * 1.0001)
+    assert alone["generation"]["max_new_tokens"] < SIZES[-1].tokens
+    assert widths == [3, 3, 1]
+
+
+def test_few_of_many_sizes_are_resolved(folder: Path, widths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: list[int] = []
+    prepare = estimating.prepare
+
+    def counted(config: Any, *rest: Any) -> Any:
+        resolved.append(config["generation"]["max_new_tokens"])
+        return prepare(config, *rest)
+
+    monkeypatch.setattr(estimating, "prepare", counted)
+    choose(folder, 1000.0)
+    assert len(resolved) <= 4
+    assert resolved[0] == SIZES[0].tokens
+    resolved.clear()
+    choose(folder, 0.001)
+    assert resolved == [SIZES[0].tokens]
 
 
 def test_prompts_are_spread_over_the_file_and_configs_are_valid() -> None:
-    chosen = chosen_prompts("prompts/repetition.yaml", 20)
+    chosen = spread(all_prompts("prompts/repetition.yaml"), 20)
     assert len(chosen) == 20
     assert len({one["kind"] for one in chosen}) >= 6
     config = config_of("smollm2-135m", chosen, SIZES[2], 30, "\n")

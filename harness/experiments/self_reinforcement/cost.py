@@ -17,11 +17,13 @@ def cost(unit: Unit) -> Cost:
     """Curves of the model, of surrogates and with heads replaced."""
     s, texts = unit.settings, texts_of(unit.needs)
     tokens = sum(before + s["length"] * (s["repetitions"] + 1) for before in s["preambles"])
-    read = float(tokens * len(s["prompts"]) * len(s["sentences"]))
+    sentences = len(s["prompts"]) * len(s["sentences"])
+    read = float(tokens * sentences)
+    passes = len(s["preambles"]) * sentences  # of one text, so short that each costs a step as well
     if "arm" in s:
-        return Cost(read=ARM * read * len(s["shares"]))
+        return Cost(steps=ARM * passes * len(s["shares"]), read=ARM * read * len(s["shares"]))
     if "surrogates" not in s:
-        return Cost(read=read)
+        return Cost(steps=passes, read=read)
     train = texts.tokens("train")
     fits = len(s["chains"]) + len(s["surrogates"]) + len(rungs(tuple(s["statistics"])))
     base = NEW * (train / 4 + sum(len(ids) for ids in unit.local["natural"].values())) * (1 + len(s["neutral"]))

@@ -14,6 +14,7 @@ import pytest
 
 import harness
 from harness.core import registry
+from harness.core.errors import UsageError
 from harness.experiments import estimating
 from harness.experiments.estimating import cost_of, estimate, step_of
 from harness.runs.costs import Cost
@@ -101,6 +102,12 @@ def test_the_command_says_plan_speed_time_and_memory(small_config: Path, tmp_pat
     assert re.search(r"all that is missing, 2 units at once: \d+ (s|min)", done.stdout)
     assert re.search(r"memory: \d+\.\d+ GB a worker", done.stdout)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_number_of_workers_that_cannot_be_is_refused(small_config: Path, tmp_path: Path, workers: int) -> None:
+    with pytest.raises(UsageError, match=f"--workers {workers}"):
+        estimate(small_config, out=tmp_path / "run", workers=workers)
 
 
 def test_the_table_comes_in_other_formats(small_config: Path, tmp_path: Path) -> None:
