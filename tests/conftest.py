@@ -27,6 +27,7 @@ SLOW = (
     "harness/analysis/test_gate.py",
     "harness/analysis/test_noise.py",
     "harness/analysis/test_pivot.py",
+    "harness/attention/test_interventions.py",
     "harness/attention/test_loop_rows.py",
     "harness/cli/test_locale.py",
     "harness/cli/test_new.py",
@@ -38,6 +39,7 @@ SLOW = (
     "harness/experiments/test_repetition_tables.py",
     "harness/experiments/test_repetition_unseen.py",
     "harness/experiments/test_self_reinforcement.py",
+    "harness/experiments/test_single_heads.py",
     "harness/hf/test_lm_eval.py",
     "harness/models/test_network.py",
     "harness/models/test_placement.py",
@@ -58,7 +60,11 @@ SLOW = (
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow ones, and leave them out of a plain `pytest`: one that names no file, no mark and no keyword."""
     root = Path(__file__).parent
-    slow = {item for item in items if item.path.relative_to(root).as_posix().startswith(SLOW)}
+    slow = {
+        item
+        for item in items
+        if item.path.relative_to(root).as_posix().startswith(SLOW) or item.get_closest_marker("slow")
+    }
     for item in slow:
         item.add_marker(pytest.mark.slow)
     given = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
