@@ -60,17 +60,28 @@ SLOW = (
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow ones, and leave them out of a plain `pytest`: one that names no file, no mark and no keyword."""
     root = Path(__file__).parent
-    slow = {
-        item
-        for item in items
-        if item.path.relative_to(root).as_posix().startswith(SLOW) or item.get_closest_marker("slow")
-    }
+    slow = {item for item in items if item.path.relative_to(root).as_posix().startswith(SLOW)}
     for item in slow:
         item.add_marker(pytest.mark.slow)
     given = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
     if given <= {root, root.parent} and not config.option.markexpr and not config.option.keyword:
         config.hook.pytest_deselected(items=[item for item in items if item in slow])
         items[:] = [item for item in items if item not in slow]
+    items[:] = _spread(items, root)
+
+
+def _spread(items: list[pytest.Item], root: Path) -> list[pytest.Item]:
+    """File by file, those of `ccmc` evenly among the others.
+
+    In a row, several processes would start on them at once, and each would compile the same kernels for a minute.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    own = [path for path in files if path.is_relative_to(root / "ccmc")]
+    others = [path for path in files if path not in set(own)]
+    places = {path: place / len(part) for part in (own, others) for place, path in enumerate(part)}
+    return [item for path in sorted(files, key=lambda path: places[path]) for item in files[path]]
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,6 @@ def objective_safe(theta, counts, query, targets, prior, ridge):
     return None, gradient
 
 
-@pytest.mark.slow
 def test_one_long_trajectory_is_fitted():
     chain = CCMC.from_transition([[0.2, 0.5, 0.3], [0.5, 0.2, 0.3], [0.4, 0.4, 0.2]])
     path = np.concatenate([[0, 1, 2], simulate(chain, [[0, 1, 2]], 20_000, seed=4)[0]])

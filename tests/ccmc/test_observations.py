@@ -199,7 +199,6 @@ def test_an_empty_context_of_a_large_table_is_named():
 
 
 @pytest.mark.parametrize("value", [255.0, 256.0, 0.5, 1e6])
-@pytest.mark.slow
 def test_counts_of_a_large_table_are_fitted_as_they_are(value):
     """Single bytes, larger integers and fractions: the same pairs and the same likelihood as from the sparse table."""
     counts, query = large_table(1)

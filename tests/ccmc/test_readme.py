@@ -23,7 +23,6 @@ def names(tmp_path, monkeypatch):
     return defined
 
 
-@pytest.mark.slow
 def test_every_example_runs_and_says_what_its_comments_say(names):
     np.testing.assert_allclose(ccmc.normalised([0.0, 0.0, 1.0], counts=[2, 1, 0]), [2 / 3, 1 / 3, 0])
     np.testing.assert_allclose(ccmc.log_normalised([[0.0, -2000.0]]), [[0, -2000]])

@@ -31,7 +31,6 @@ def test_paths_have_the_exact_law(theta, window):
     assert chi_square(paths, path_law(theta, prompt, 4, window)) > 1e-5
 
 
-@pytest.mark.slow
 def test_attention_chains_have_the_exact_law_too():
     rng = np.random.default_rng(0)
     keys, queries = rng.normal(size=(3, 2)), 2 * rng.normal(size=(3, 2))

@@ -11,7 +11,6 @@ def two(a, b):
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.7, 0.4), (0.9, 0.1), (0.55, 0.3), (0.51, 0.2)])
-@pytest.mark.slow
 def test_token_one_wins_and_the_other_fades_at_the_exponent_of_the_closed_form(a, b):
     found = winners(two(a, b), [1, 1])
     assert found.tokens == [0]

@@ -184,7 +184,6 @@ def read_run(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any
     return harness.run(config, out=folder / "run"), config
 
 
-@pytest.mark.slow
 def test_heads_are_read_on_the_documents(read_run: Any, small_model: Path) -> None:
     run = read_run[0]
     assert len(run.manifest["units"]) == 2  # the texts, and the heads: nothing was generated

@@ -113,7 +113,6 @@ def test_padding_on_the_left_changes_nothing(settings: dict[str, Any]) -> None:
     torch.testing.assert_close(made(padded, attention_mask=mask).logits[:, 3:], made(of).logits)
 
 
-@pytest.mark.slow
 def test_a_saved_model_enters_the_harness_like_any_other(tmp_path: Path) -> None:
     import small_models
 
