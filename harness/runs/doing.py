@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from harness.core.errors import StorageError, UsageError, one_line
 from harness.core.hashing import folder_hashes
 from harness.core.leaving import half_made
-from harness.core.memory import out_of_memory
+from harness.core.memory import forget_peak, out_of_memory, peak_memory
 from harness.runs.directory import RunDirectory
 from harness.runs.telling import teller
 from harness.runs.threads import limited
@@ -25,27 +24,11 @@ Progress = Callable[[float, str], None]
 ADVICE = "use fewer --workers or a smaller generation.batch_size"
 
 
-def peak_memory() -> int | None:
-    """The largest resident size of this process so far, in bytes; None where the platform does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return _peak_elsewhere()
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024
-
-
-def _peak_elsewhere() -> int | None:
-    import psutil
-
-    peak = getattr(psutil.Process().memory_info(), "peak_wset", None)
-    return None if peak is None else int(peak)
-
-
 def run_unit(directory: Path, unit: Unit, progress: Progress) -> None:
     """Do one unit and move its folder into place."""
     store = RunDirectory(directory)
     start = time.perf_counter()
+    forget_peak()
     with new_folder(store.unit(unit.key)) as folder, half_made(folder):
         inputs = [store.unit(need.key) for need in unit.needs]
         with limited(unit.threads):  # before the task's module imports torch

@@ -8,7 +8,6 @@ WAY is plain, capture, score, eager, eager-sums or lens (TransformerLens, where 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import tempfile
@@ -163,6 +162,8 @@ def way(name: str, folder: Path, length: int) -> Callable[[], Any]:
 
 def main(folder: str, name: str, length: str, repeats: str) -> None:
     """Time one way after a call that does not count: seconds of processor and clock, and peak memory in megabytes."""
+    from harness.core.memory import peak_memory
+
     torch.set_num_threads(1)
     work, spent, passed = way(name, Path(folder), int(length)), [], []
     with torch.inference_mode():
@@ -171,7 +172,7 @@ def main(folder: str, name: str, length: str, repeats: str) -> None:
             work()
             spent.append(time.process_time() - start)
             passed.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = (peak_memory() or 0) / 2**20
     found = {"seconds": statistics.median(spent[1:]), "clock": statistics.median(passed[1:]), "peak": peak}
     print(json.dumps(found))  # noqa: T201
 

@@ -6,7 +6,6 @@ without it the same is done small, and what it gives is checked.
 
 from __future__ import annotations
 
-import resource
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ from ratios import record
 
 from ccmc import BaseTransition, ContextLogit, ContextTable, fit_context_logit
 from ccmc.context_logit import statistics_weights
+from harness.core.memory import peak_memory
 
 CASE = "context logit"
 STATISTICS = (
@@ -57,7 +57,7 @@ def test_fit_over_a_whole_vocabulary(enabled: bool) -> None:
     assert below.converged
     assert abs(below.weights[below.names.index("log-count")]) < 3
     if enabled:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        peak = (peak_memory() or 0) / 2**30
         what = f"{prompts} prompts x {length} tokens x {vocab} vocabulary, {len(fit.names)} weights"
         record(CASE, "rows and fit, seconds", spent, "<= 35")
         record(CASE, "of that, rows", computed, "")
