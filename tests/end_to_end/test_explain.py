@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("explain")
     small_models.save(small_models.llama(2), made / "model")
     prompts = [
-        {"id": f"p{i:02}", "kind": "ab"[i % 2], "text": text} for i, text in enumerate(small_models.random_texts(14, 9))
+        {"id": f"p{i:02}", "kind": "ab"[i % 2], "text": text} for i, text in enumerate(small_models.random_texts(16, 9))
     ]
     (made / "prompts.yaml").write_text(yaml.safe_dump(prompts))
     done = ccmc("explain", "model", "--prompts", "prompts.yaml", "--minutes", "0.5", "--out", "run", cwd=made)
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_says_what_it_does_and_what_it_found(folder: Path) -> None:
     said, errors = (folder / "said.txt").read_text(), (folder / "errors.txt").read_text()
-    assert "12 prompts, 32 tokens each, heads of 2 of 2 layers" in errors
+    assert "15 prompts, 32 tokens each, heads of 2 of 2 layers" in errors
     for start in ("- Attention: its heads are", "- Heads: ", "- Repetition: ", "- Loops: "):
         assert start in said
     assert (folder / "run" / "report.html").stat().st_size > 100_000
