@@ -192,7 +192,7 @@ def test_badly_connected_problems_converge(enabled, benchmark):
             "fit K=200 clustered, 1,000 problems",
             "99th percentile of passes",
             float(np.percentile(found, 99)),
-            "bar 60",
+            "<= 60",
         )
 
 
