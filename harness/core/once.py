@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -15,9 +16,24 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
-_settled: dict[int, weakref.ref[pd.DataFrame]] = {}
-_kept: dict[int, dict[Callable[..., object], object]] = {}
-_numbered: dict[int, dict[str, tuple[NDArray[np.intp], pd.Index]]] = {}
+
+
+@dataclass
+class _Settled:
+    """What is known of a settled frame: results by function, and the texts of columns that were numbered."""
+
+    frame: weakref.ref[pd.DataFrame]
+    numbered: dict[str, tuple[NDArray[np.intp], pd.Index]]
+    results: dict[Callable[..., object], object] = field(default_factory=dict)
+
+
+_settled: dict[int, _Settled] = {}
+
+
+def _known(frame: pd.DataFrame) -> _Settled | None:
+    """What is known of a frame; None where it is not settled."""
+    known = _settled.get(id(frame))
+    return known if known is not None and known.frame() is frame else None
 
 
 def settle(
@@ -29,18 +45,9 @@ def settle(
         frame: [n] rows.
         numbered: of columns that were numbered already, the number of each row and the texts, as `pandas.factorize`.
     """
-    name = id(frame)
-    _settled[name] = weakref.ref(frame)
-    _kept[name] = {}
-    _numbered[name] = dict(numbered or {})
-    weakref.finalize(frame, _forget, name)
+    _settled[id(frame)] = _Settled(weakref.ref(frame), dict(numbered or {}))
+    weakref.finalize(frame, _settled.pop, id(frame), None)
     return frame
-
-
-def _forget(name: int) -> None:
-    _settled.pop(name, None)
-    _kept.pop(name, None)
-    _numbered.pop(name, None)
 
 
 def among(frame: pd.DataFrame, column: str, *texts: str) -> NDArray[np.bool_]:
@@ -57,15 +64,14 @@ def among(frame: pd.DataFrame, column: str, *texts: str) -> NDArray[np.bool_]:
     import numpy as np
     import pandas as pd
 
-    known = _settled.get(id(frame))
-    if known is None or known() is not frame:
+    known = _known(frame)
+    if known is None:
         found: NDArray[np.bool_] = frame[column].isin(texts).to_numpy(dtype=bool)
         return found
-    numbered = _numbered[id(frame)]
-    if column not in numbered:
+    if column not in known.numbered:
         codes, names = pd.factorize(frame[column])
-        numbered[column] = codes, pd.Index(names, dtype=object)
-    codes, names = numbered[column]
+        known.numbered[column] = codes, pd.Index(names, dtype=object)
+    codes, names = known.numbered[column]
     wanted = names.get_indexer(pd.Index(texts, dtype=object))
     wanted = wanted[wanted >= 0]
     return codes == wanted[0] if len(wanted) == 1 else np.isin(codes, wanted)
@@ -76,13 +82,12 @@ def once(make: Callable[[pd.DataFrame], T]) -> Callable[[pd.DataFrame], T]:
 
     @wraps(make)
     def kept(frame: pd.DataFrame) -> T:
-        known = _settled.get(id(frame))
-        if known is None or known() is not frame:
+        known = _known(frame)
+        if known is None:
             return make(frame)
-        found = _kept[id(frame)]
-        if make not in found:
-            found[make] = make(frame)
-        return found[make]  # type: ignore[return-value]
+        if make not in known.results:
+            known.results[make] = make(frame)
+        return known.results[make]  # type: ignore[return-value]
 
     return kept
 

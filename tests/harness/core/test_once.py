@@ -39,7 +39,7 @@ def test_texts_are_found_in_settled_frames_as_in_others() -> None:
 
 
 def test_results_go_with_their_frames() -> None:
-    before = len(once._kept)
+    before = len(once._settled)
 
     @once.once
     def same(frame: pd.DataFrame) -> list[int]:
@@ -47,10 +47,10 @@ def test_results_go_with_their_frames() -> None:
 
     frames = [settle(pd.DataFrame({"a": [k]})) for k in range(50)]
     assert [same(frame) for frame in frames] == [[k] for k in range(50)]
-    assert len(once._kept) == before + 50
+    assert len(once._settled) == before + 50
     del frames
     gc.collect()
-    assert len(once._kept) <= before
+    assert len(once._settled) <= before
 
 
 def test_results_are_kept_in_the_object_they_are_of() -> None:
