@@ -14,7 +14,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def forget_peak() -> None:
     """Count the largest resident size from now on, where the platform can."""
     with suppress(OSError):
-        RESET.write_text("5")
+        RESET.write_text("5", encoding="ascii")
 
 
 def peak_memory() -> int | None:
