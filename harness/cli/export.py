@@ -31,7 +31,8 @@ def export(
         str | None,
         typer.Option(help="Of a head: ccmc-fit (default), ccmc-weights or shuffled-weights. Without --head: of the "
                      "experiment repetition context-logit, context-logit-closed, bigram, suffix or unigram; of "
-                     "generation ccmc-fit, counts, bigram, bigram-restricted, in-context-bigram or n-gram."),
+                     "generation ccmc-fit, ccmc-open, ccmc-bilinear, ccmc-head, ccmc-mixture, counts, bigram, "
+                     "bigram-restricted, in-context-bigram or n-gram."),
     ] = None,
     model: ModelOption = None,
     tokens: Annotated[int | None, typer.Option(min=2, help="Keep only so many tokens, the most frequent.")] = None,

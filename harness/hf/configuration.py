@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from harness.hf.escape_law import INSIDE
 
 KINDS = ("context-logit", "suffix", "escape")
-SIZES = ("rows", "top", "width", "nodes", "pairs", "left")
+SIZES = ("rows", "top", "width", "nodes", "pairs", "left", "heads")
 
 
 class CCMCConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -24,10 +24,11 @@ class CCMCConfig(PreTrainedConfig):  # type: ignore[misc]
         closed: only tokens of the context can come: every other token gets -inf.
         offset: of a context logit, as of `ccmc.ContextLogit`.
         tables: shapes of P0: `rows` and `top` of what is kept, `width` and `nodes` of its logits (0: none are kept). Of
-            an escape: `pairs` of tokens with a base logit, and `left` with a mass elsewhere.
+            an escape: `pairs` of tokens with a base logit, and `left` with a mass elsewhere; of a mixture the `heads`,
+            and the `rows` and `width` of what they make of tokens.
         cap: soft cap of the logits of P0; 0: none.
         about: where it comes from and what its tables leave out, in words.
-        inside: of an escape: how the context is weighed, `chain`, `back-off` or `bigram` (`EscapeLaw`).
+        inside: of an escape: how the context is weighed, one of `INSIDE` (see `EscapeLaw`).
         escape: of an escape, for readers: `rate`, how often it leaves its context, the mean over its training texts,
             and `known`, how many tokens have a mass of their own there; all others share one.
     """

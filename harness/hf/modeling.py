@@ -22,10 +22,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from ccmc import CCMC, BaseTransition, ContextLogit, ContextReader
 from ccmc.base import Factors
 from harness.hf.configuration import CCMCConfig
-from harness.hf.escape_law import Elsewhere, EscapeLaw, EscapeReader, Rows
+from harness.hf.escape_law import Elsewhere, EscapeLaw, EscapeReader, Forms, Rows
 from harness.surrogates.vocabulary.suffix import LENGTHS, SuffixReader
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+FORMS = ("weights", "queries", "keys", "softcap")  # tables of a mixture, beside the places of tokens
 
 
 class Reader(Protocol):
@@ -98,10 +99,14 @@ class CCMCForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             sizes = dict.fromkeys(whole, (vocab,))
             for name, count in (("theta", shape["pairs"]), ("left", shape["left"])):
                 sizes |= {f"{name}_starts": (vocab + 1,), f"{name}_tokens": (count,), f"{name}_bits": (count,)}
+            if config.inside == "mixture":
+                table = (shape["heads"], shape["rows"], shape["width"])
+                sizes |= {"place": (vocab,), "weights_bits": table[:1], "softcap_bits": table[:1],
+                          "queries_bits": table, "keys_bits": table}  # fmt: skip
         else:
             sizes |= {"row": (vocab,), "tokens": (shape["rows"], shape["top"]),
                       "log_p_bits": (shape["rows"], shape["top"]), "log_scale_bits": (shape["rows"],)}  # fmt: skip
-        if shape["width"]:
+        if shape["width"] and config.law == "context-logit":
             sizes |= {"bias_bits": (vocab,), "log_norm_bits": (shape["rows"],),
                       "log_sums_bits": (shape["rows"], shape["nodes"])}  # fmt: skip
             for name, count in (("hidden", shape["rows"]), ("keys", vocab)):
@@ -185,14 +190,20 @@ class CCMCForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if theta is None:
             nothing = np.zeros(law.vocab_size)
             theta = Rows(nothing, sparse.csr_array((law.vocab_size, law.vocab_size)))
+        tables = {"pairs": theta.own.nnz, "left": left.own.nnz}
+        if (forms := law.forms) is not None:
+            tables |= dict(zip(("heads", "rows", "width"), forms.keys.shape, strict=True))
         made = cls(CCMCConfig(law.vocab_size, "escape", law.weights, law.closed, about=about, inside=law.inside,
-                              tables={"pairs": theta.own.nnz, "left": left.own.nnz}, **settings))  # fmt: skip
+                              tables=tables, **settings))  # fmt: skip
         kept = {"rest_bits": _bits(law.elsewhere.rest), "rate_bits": _bits(law.rate),
                 "known": torch.from_numpy(law.elsewhere.known.astype(np.int64))}  # fmt: skip
         for name, rows in (("theta", theta), ("left", left)):
             kept |= {f"{name}_common_bits": _bits(rows.common), f"{name}_bits": _bits(rows.own.data)}
             kept |= {f"{name}_starts": torch.from_numpy(rows.own.indptr.astype(np.int64)),
                      f"{name}_tokens": torch.from_numpy(rows.own.indices.astype(np.int64))}  # fmt: skip
+        if forms is not None:
+            kept["place"] = torch.from_numpy(forms.place.astype(np.int64))
+            kept |= {f"{name}_bits": _bits(getattr(forms, name)) for name in FORMS}
         made._fill(kept)
         return made
 
@@ -242,7 +253,10 @@ class CCMCForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             made[name] = Rows(_floats(getattr(self, f"{name}_common_bits")), own)
         elsewhere = Elsewhere(made["left"], _floats(self.rest_bits), self.known.cpu().numpy().astype(bool))
         rate = _floats(self.rate_bits)
-        return EscapeLaw(config.inside, dict(config.weights), made["theta"], rate, elsewhere, config.closed)
+        forms = None
+        if config.inside == "mixture":
+            forms = Forms(self.place.cpu().numpy(), *(_floats(getattr(self, f"{name}_bits")) for name in FORMS))
+        return EscapeLaw(config.inside, dict(config.weights), made["theta"], rate, elsewhere, config.closed, forms)
 
     def reader(self) -> Reader:
         """A reader of an empty context."""

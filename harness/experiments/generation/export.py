@@ -23,12 +23,13 @@ from harness.experiments._shared.cards import card, held_out_mean
 from harness.experiments._shared.continuations import read_continuations
 from harness.experiments._shared.weights import folder_of_weights, inputs_of, local_of, records_of
 from harness.experiments.generation import units
-from harness.experiments.generation.opening import EXPORTED, REASONS, open_law
+from harness.experiments.generation.opening import EXPORTED, open_law
+from harness.hf.escape_law import OWN_ROWS
 from harness.runs.run import Run
 from harness.runs.units import Work
 from harness.surrogates._fitting.escape import Escape
 from harness.surrogates.base import Ingredients
-from harness.surrogates.make import make
+from harness.surrogates.make import make, needed
 
 Progress = Callable[[float, str], None]
 TASK = "harness.experiments.generation.units:strategy"
@@ -79,7 +80,7 @@ def export(run: Run, wanted: Wanted, folder: Path, progress: Progress = lambda s
     tokenizer = tokenizers.load_tokenizer(path)
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     known = int(law.elsewhere.known.sum())
-    about = {"known": known} if law.inside == "bigram" else {"known": known, "rate": rate}
+    about = {"known": known} if law.inside in OWN_ROWS else {"known": known, "rate": rate}
     made = CCMCForCausalLM.from_escape(law, _about(run, wanted, s, known), escape=about, **ids)
     made.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -92,7 +93,7 @@ def _record(run: Run, wanted: Wanted) -> dict[str, Any]:
     """The record of the unit that made the fit."""
     name = wanted.surrogate
     if name not in EXPORTED:
-        why = f": {REASONS[name]}" if name in REASONS else nearest(name, registry.surrogates("next-token"))
+        why = nearest(name, EXPORTED)
         raise UsageError(f"--surrogate {name!r} cannot be exported{why}; of generation {', '.join(EXPORTED)} can be")
     if wanted.closed and name == "bigram":
         raise UsageError("--closed: bigram does not know the context; bigram-restricted is the bigram that stays in it")
@@ -110,7 +111,9 @@ def _fit(work: Work, model: Any, wanted: Wanted) -> tuple[Any, Any, float]:
     real = [c for c in every if c.seed != s["reseeded"]]
     vocabulary = LocalVocabulary(c.tokens for c in real)
     train = [c for c in real if c.split == "train"]
-    scored = units.score_texts(work, model, train, vocabulary, Rows(experiment="generation"), None, True)
+    needs = needed([wanted.surrogate], "next-token")
+    reader = units.chain_reader(model, s, train, vocabulary) if "chains" in needs else None
+    scored = units.score_texts(work, model, train, vocabulary, Rows(experiment="generation"), reader, True)
     if not scored:
         raise UsageError("the model ended every training prompt at once; there is nothing to fit")
     whole = units.observe(scored, len(vocabulary), True)
@@ -119,7 +122,12 @@ def _fit(work: Work, model: Any, wanted: Wanted) -> tuple[Any, Any, float]:
     seed = derive_seed(s["seed"], "generation", s["strategy"])  # as in the run
     work.progress(0.7, f"fitting {wanted.surrogate}")
     own = whole if wide else replace(whole, in_context_mass=(), outside=())
-    fitted = make(wanted.surrogate, "next-token", Ingredients(seed)).fit(own)
+    given = Ingredients(
+        seed,
+        embeddings=units.embeddings(model, vocabulary) if "embeddings" in needs else None,
+        chains=units.best_chains(work, reader.chains(), scored, Rows(experiment="generation")) if reader else [],
+    )
+    fitted = make(wanted.surrogate, "next-token", given).fit(own)
     work.progress(0.9, "fitting how it leaves the context")
     size = int(model.config.get_text_config().vocab_size)
     law = open_law(wanted.surrogate, fitted, Escape(seed).fit(whole), whole, vocabulary.ids, size)
@@ -135,9 +143,10 @@ def _check_ridge(run: Run, s: dict[str, Any], name: str, fitted: Any) -> None:
     if rows.empty or not hasattr(fitted, "ridge_"):
         return
     recorded = np.inf if rows["value"].isna().iloc[0] else float(rows["value"].iloc[0])
-    if not np.isclose(recorded, fitted.ridge_[0]):
+    chosen = float(np.ravel(fitted.ridge_)[0])
+    if not np.isclose(recorded, chosen):
         raise UsageError(
-            f"{run.path}: {name} comes out with ridge {fitted.ridge_[0]:g}, the run recorded {recorded:g}: it was made "
+            f"{run.path}: {name} comes out with ridge {chosen:g}, the run recorded {recorded:g}: it was made "
             "by other source code; run the config again"
         )
 
@@ -147,8 +156,10 @@ def _about(run: Run, wanted: Wanted, s: dict[str, Any], known: int) -> str:
     fit = f"{name} fitted to the next-token distributions of {s['model']} along the training texts of {s['strategy']}"
     if wanted.closed:
         return f"{fit} in the run {run.name}; closed: it never leaves its context"
-    if name == "bigram":
+    if name in ("bigram", "ccmc-open"):
         return f"{fit} in the run {run.name}; open: tokens beside the {known} of the run's texts share one mass"
+    if "chains" in (needs := needed([name], "next-token")) or "embeddings" in needs:
+        fit += ", where tokens that no text of the run has count as the mean of the others"
     return (
         f"{fit} in the run {run.name}; open: it leaves its context as often as the model did after each token, for one "
         f"of {known} tokens of the training texts or for the others, which share one mass"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from harness.hf.escape_law import Elsewhere, EscapeLaw, Rows
+from harness.hf.escape_law import OWN_ROWS, Elsewhere, EscapeLaw, Forms, Inside, Rows
 from harness.surrogates._fitting import escape as escapes
 from harness.surrogates._fitting import markov
 from harness.surrogates._fitting.escape import Escape
@@ -18,14 +18,8 @@ from harness.surrogates.observations import NextTokenObservations
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+Made = tuple[Inside, dict[str, float], Rows | Forms | None]
 LEAST = 1e-9  # rate of leaving, and mass of tokens that are not known: no token is impossible
-REASONS = {
-    "ccmc-open": "its dense table of base transitions has no room for other tokens",
-    "ccmc-bilinear": "its base logits are read off the embeddings of the run's tokens, which a folder does not hold",
-    "ccmc-head": "its chain has a base logit for every pair of tokens, read off the weights of a head",
-    "ccmc-mixture": "a mixture of chains of heads is no single chain",
-}
-"""Surrogates that cannot be exported, and why."""
 
 
 def open_law(
@@ -41,17 +35,20 @@ def open_law(
         ids: [K] the token of each local id.
         vocab: V.
     """
-    makes: Callable[[Any, IntArray, int], tuple[str, dict[str, float], Rows | None]] = _INSIDE[name]
-    inside, weights, theta = makes(fitted, ids, vocab)
+    inside, weights, theta = _INSIDE[name](fitted, ids, vocab)
     mean = float(np.maximum(1.0 - np.concatenate(list(observations.in_context_mass)), 0.0).mean())
     rate = np.full(vocab, mean)
     rate[ids] = escape.rate_
-    if inside == "bigram":
-        elsewhere = _elsewhere(fitted.prior_, fitted.sums_, markov.FLOOR, observations, ids, vocab)
+    if inside in OWN_ROWS:
+        chain = fitted.chain_ if inside == "open-chain" else fitted
+        elsewhere = _elsewhere(chain.prior_, chain.sums_, markov.FLOOR, observations, ids, vocab)
     else:
         leaving = escape.leaving()
         elsewhere = _elsewhere(leaving.overall, leaving.pairs, escapes.FLOOR, observations, ids, vocab)
-    return EscapeLaw(inside, weights, theta, np.clip(rate, LEAST, 1.0 - LEAST), elsewhere)  # type: ignore[arg-type]
+    rate, forms = np.clip(rate, LEAST, 1.0 - LEAST), None
+    if isinstance(theta, Forms):
+        theta, forms = None, theta
+    return EscapeLaw(inside, weights, theta, rate, elsewhere, forms=forms)
 
 
 def widened(table: sparse.csr_array, ids: IntArray, vocab: int) -> sparse.csr_array:
@@ -102,15 +99,15 @@ def unknown_mass(observations: NextTokenObservations, known: BoolArray) -> Float
     return total
 
 
-def _counts(fitted: Any, ids: IntArray, vocab: int) -> tuple[str, dict[str, float], Rows | None]:
+def _counts(fitted: Any, ids: IntArray, vocab: int) -> Made:
     return "chain", {"log-count": 1.0}, None
 
 
-def _ccmc_fit(fitted: Any, ids: IntArray, vocab: int) -> tuple[str, dict[str, float], Rows | None]:
+def _ccmc_fit(fitted: Any, ids: IntArray, vocab: int) -> Made:
     return "chain", {"log-count": 1.0}, Rows(np.zeros(vocab), widened(fitted.delta_[0], ids, vocab))
 
 
-def _bigram_restricted(fitted: Any, ids: IntArray, vocab: int) -> tuple[str, dict[str, float], Rows | None]:
+def _bigram_restricted(fitted: Any, ids: IntArray, vocab: int) -> Made:
     # log(prior_j + sum_ij) = log prior_j + log(1 + sum_ij / prior_j); a token that is not known has the floor alone
     more = sparse.csr_array(fitted.sums_, copy=True)
     more.data = np.log1p(more.data / fitted.prior_[more.indices])
@@ -118,24 +115,45 @@ def _bigram_restricted(fitted: Any, ids: IntArray, vocab: int) -> tuple[str, dic
     return "chain", {}, Rows(_spread(log_prior, ids, vocab, float(log_prior.min())), widened(more, ids, vocab))
 
 
-def _bigram(fitted: Any, ids: IntArray, vocab: int) -> tuple[str, dict[str, float], Rows | None]:
+def _bigram(fitted: Any, ids: IntArray, vocab: int) -> Made:
     return "bigram", {}, None
 
 
-def _in_context_bigram(fitted: Any, ids: IntArray, vocab: int) -> tuple[str, dict[str, float], Rows | None]:
+def _in_context_bigram(fitted: Any, ids: IntArray, vocab: int) -> Made:
     return "back-off", {"order-2": float(fitted.alpha_)}, None
 
 
-def _n_gram(fitted: Any, ids: IntArray, vocab: int) -> tuple[str, dict[str, float], Rows | None]:
+def _n_gram(fitted: Any, ids: IntArray, vocab: int) -> Made:
     return "back-off", {f"order-{n}": float(mass) for n, mass in zip(ORDERS, fitted.alpha_, strict=True)}, None
 
 
-_INSIDE: dict[str, Callable[[Any, IntArray, int], tuple[str, dict[str, float], Rows | None]]] = {
+def _ccmc_open(fitted: Any, ids: IntArray, vocab: int) -> Made:
+    return "open-chain", dict(zip(("base", "present", "log-count"), fitted.model_.vector.tolist(), strict=True)), None
+
+
+def _mixture(fitted: Any, ids: IntArray, vocab: int) -> Made:
+    """Tables of the run's tokens [H, K, d], and one more row, their mean, for all others."""
+    terms, k = fitted.chain_terms(len(ids)), len(ids)  # tables of heads may have a row for the first position beside
+    queries, keys = (
+        np.concatenate([table[:, :k], table[:, :k].mean(axis=1, keepdims=True)], axis=1)
+        for table in (terms.queries, terms.keys)
+    )
+    place = np.full(vocab, k)
+    place[ids] = np.arange(k)
+    weights = {"counts": terms.counts_weight} if terms.counts_weight else {}
+    return "mixture", weights, Forms(place, terms.weights, queries, keys, terms.softcap)
+
+
+_INSIDE: dict[str, Callable[[Any, IntArray, int], Made]] = {
     "ccmc-fit": _ccmc_fit,
     "counts": _counts,
     "bigram": _bigram,
     "bigram-restricted": _bigram_restricted,
     "in-context-bigram": _in_context_bigram,
     "n-gram": _n_gram,
+    "ccmc-open": _ccmc_open,
+    "ccmc-bilinear": _mixture,
+    "ccmc-head": _mixture,
+    "ccmc-mixture": _mixture,
 }
 EXPORTED = tuple(_INSIDE)

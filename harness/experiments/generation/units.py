@@ -47,7 +47,7 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def _best_chains(work: Work, chains: list[HeadChain], train: list[Scored], rows: Rows) -> list[HeadChain]:
+def best_chains(work: Work, chains: list[HeadChain], train: list[Scored], rows: Rows) -> list[HeadChain]:
     """The chains of heads that predict the training texts best, in that order; and a row for every head."""
     s = work.settings
     work.progress(0.6, "scoring the chains of heads")
@@ -99,7 +99,7 @@ def strategy(work: Work) -> pd.DataFrame:
     rows = Rows(experiment="generation", split="held_out", **shared)
     known, needs = registry.surrogates("next-token"), needed(s["surrogates"], "next-token")
     wide = s["escape"] or any(known[name].open for name in s["surrogates"])
-    reader = _chain_reader(model, s, real, vocabulary) if "chains" in needs else None
+    reader = chain_reader(model, s, real, vocabulary) if "chains" in needs else None
     scored = score_texts(work, model, real, vocabulary, rows, reader, wide)
     train = [entry for entry in scored if entry.continuation.split == "train"]
     held_out = [entry for entry in scored if entry.continuation.split == "held_out"]
@@ -108,13 +108,11 @@ def strategy(work: Work) -> pd.DataFrame:
             "the model ended every training or every held-out prompt at once; there is nothing to fit or judge"
         )
     observations = observe(train, len(vocabulary), wide)
-    chains = _best_chains(work, reader.chains(), train, rows) if reader is not None else []
-    embeddings = None
-    if "embeddings" in needs:
-        embeddings = model.get_input_embeddings().weight[torch.as_tensor(vocabulary.ids)].double().cpu().numpy()
+    chains = best_chains(work, reader.chains(), train, rows) if reader is not None else []
     seed = derive_seed(s["seed"], "generation", s["strategy"])
     escape = Escape(seed).fit(observations) if s["escape"] else None
-    given = Ingredients(seed, embeddings=embeddings, chains=chains)
+    of_tokens = embeddings(model, vocabulary) if "embeddings" in needs else None
+    given = Ingredients(seed, embeddings=of_tokens, chains=chains)
     fitted: dict[str, NextTokenSurrogate] = {}
     for index, name in enumerate(s["surrogates"]):
         work.progress(0.7 + 0.1 * index / len(s["surrogates"]), f"fitting {name}")
@@ -136,7 +134,13 @@ def strategy(work: Work) -> pd.DataFrame:
     return rows.frame()
 
 
-def _chain_reader(
+def embeddings(model: Any, vocabulary: LocalVocabulary) -> FloatArray:
+    """[K, D] of the local vocabulary."""
+    found: FloatArray = model.get_input_embeddings().weight[torch.as_tensor(vocabulary.ids)].double().cpu().numpy()
+    return found
+
+
+def chain_reader(
     model: Any, s: dict[str, Any], real: Sequence[Continuation], vocabulary: LocalVocabulary
 ) -> ChainReader:
     """What gathers the inputs of heads over the training texts."""

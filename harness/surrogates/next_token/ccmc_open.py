@@ -41,9 +41,11 @@ class CCMCOpen(NextTokenSurrogate):
         seed: of the inner split that chooses the shrinkage of P0.
 
     Attributes:
+        chain_: the fitted chain whose rows are P0.
         model_: the fitted `ContextLogit`.
     """
 
+    chain_: MarkovChain
     model_: ContextLogit
 
     def __init__(self, seed: int) -> None:
@@ -61,7 +63,7 @@ class CCMCOpen(NextTokenSurrogate):
                 f"ccmc-open keeps a dense table of base transitions: at most {LARGEST:,} tokens, and the texts have "
                 f"{size:,}; leave ccmc-open out, or give fewer or shorter texts"
             )
-        chain = MarkovChain(self.seed).fit(observations)
+        chain = self.chain_ = MarkovChain(self.seed).fit(observations)
         base = BaseTransition.from_transition(np.stack([chain.row(query) for query in range(size)]))
         self._log_base = np.stack([base.log_row(query) for query in range(size)])
         targets = [self._targets(observations, index) for index in range(len(observations.texts))]

@@ -23,14 +23,21 @@ from harness.core.errors import UsageError
 from harness.experiments.generation import units
 from harness.experiments.generation.opening import EXPORTED
 
-NAMES = [*EXPORTED, "ccmc-open"]
+OWN_ROWS = ("bigram", "ccmc-open")  # leave their context by rows of their own, where tokens of no text have a share
+FITTED_PAIRS, PRODUCTS = ("ccmc-fit", "bigram-restricted"), ("ccmc-bilinear", "ccmc-head", "ccmc-mixture")
 
 
 def write_config(folder: Path, model: Path, **changes: Any) -> Path:
     texts = small_models.random_texts(10, 16)
     prompts = [{"id": f"p{i}", "kind": "a", "text": text} for i, text in enumerate(texts)]
     (folder / "prompts.yaml").write_text(yaml.safe_dump(prompts), encoding="utf-8")
-    experiment = {"kind": "generation", "surrogates": NAMES, "rollout_seeds": 1, "mean_field": False, "escape": True}
+    experiment = {
+        "kind": "generation",
+        "surrogates": list(EXPORTED),
+        "rollout_seeds": 1,
+        "mean_field": False,
+        "escape": True,
+    }
     config = {
         "name": "exported", "models": [str(model)], "prompts": "prompts.yaml", "held_out": 0.3,
         "generation": {"max_new_tokens": 40, "strategies": ["greedy", {"temperature": 1.0}], "seeds": 1},
@@ -82,15 +89,18 @@ def laws(model: Any, entry: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     return found
 
 
-def run_laws(entry: Any, surrogate: Any, escape: Any, open_: bool) -> tuple[Any, Any]:
+def run_laws(entry: Any, surrogate: Any, escape: Any, name: str) -> tuple[Any, Any]:
     """[n, U] what the run's surrogate gives to the types of the context, and [n, K] to all local tokens."""
     text = entry.text
     whole, size = [], escape.vocab_size
     for row, query in enumerate(text.types[text.query].tolist()):
         counts = np.zeros(size)
         counts[text.types] = text.counts[row]
-        if open_:
+        if name == "bigram":
             whole.append(surrogate.row(query))
+            continue
+        if name == "ccmc-open":
+            whole.append(surrogate._whole(np.array([query]), counts[None])[0])
             continue
         inside = np.zeros(size)
         inside[text.types] = surrogate.predict(text)[0][row]
@@ -105,7 +115,8 @@ def test_an_exported_model_has_the_law_of_the_run(
     run: Any, judged: Any, name: str, strategy: str, tmp_path: Path
 ) -> None:
     model = exported(run, tmp_path / "model", name, "--strategy", strategy)
-    assert (model.config.tables["pairs"] > 0) == (name in ("ccmc-fit", "bigram-restricted"))
+    assert (model.config.tables["pairs"] > 0) == (name in FITTED_PAIRS)
+    assert (model.config.tables["heads"] > 0) == (name in PRODUCTS)
     of_run = judged[strategy, name]
     assert len(of_run) == 3
     ids = local_ids(run, strategy)
@@ -113,16 +124,14 @@ def test_an_exported_model_has_the_law_of_the_run(
         found = laws(model, entry)
         assert (found > 0).all()
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-        inside, every = run_laws(entry, surrogate, escape, name == "bigram")
+        inside, every = run_laws(entry, surrogate, escape, name)
         mine = np.where(entry.text.counts > 0, found[:, ids[entry.text.types]], 0.0)
-        if (
-            name != "bigram"
-        ):  # which leaves its context by its own rows, and there tokens that are not local have a share
+        if name not in OWN_ROWS:
             np.testing.assert_allclose(mine, inside, rtol=2e-5, atol=1e-7)
         # among the tokens that the run's surrogate can reach, the shares are its own
         outside = np.where(every > 0, found[:, ids], 0.0)
         here = np.zeros_like(every, dtype=bool)
-        if name != "bigram":
+        if name not in OWN_ROWS:
             here[:, entry.text.types] = entry.text.counts > 0
         for side in (here, ~here):
             a, b = np.where(side, outside, 0.0), np.where(side, every, 0.0)
@@ -215,15 +224,33 @@ def test_lm_eval_gives_a_finite_perplexity_that_is_ours(run: Any, judged: Any, t
     assert found == pytest.approx(total, rel=1e-5)
 
 
-def test_a_closed_one_says_so(run: Any, judged: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = exported(run, tmp_path / "model", "counts", "--closed")
+@pytest.mark.parametrize("name", ["counts", "ccmc-open", "ccmc-mixture"])
+def test_a_closed_one_says_so(
+    run: Any, judged: Any, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = exported(run, tmp_path / "model", name, "--closed")
     assert "closed: tokens outside the context get -inf" in capsys.readouterr().out
-    entry, surrogate, _ = judged["greedy", "counts"][0]
+    entry, surrogate, _ = judged["greedy", name][0]
     ids = local_ids(run, "greedy")
     found = laws(model, entry)
     np.testing.assert_allclose(found[:, ids[entry.text.types]], surrogate.predict(entry.text)[0], atol=1e-6)
     assert (found.sum(axis=1) == pytest.approx(1, abs=1e-5)) and (found == 0).any()
     assert "It is closed" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_tokens_of_no_text_count_as_the_mean_of_the_others(run: Any, judged: Any, name: str, tmp_path: Path) -> None:
+    model = exported(run, tmp_path / "model", name)
+    _, surrogate, _ = judged["greedy", name][0]
+    ids, forms = local_ids(run, "greedy"), model.escape_law.forms
+    terms = surrogate.chain_terms(len(ids))
+    other = next(token for token in range(model.config.vocab_size) if token not in set(ids.tolist()))
+    expected = np.einsum("hd,hud->hu", terms.queries[:, : len(ids)].mean(axis=1), terms.keys[:, : len(ids)])
+    assert not terms.softcap.any()
+    np.testing.assert_allclose(forms.logits(other, ids), expected, rtol=1e-10, atol=1e-12)
+    assert torch.isfinite(model(torch.tensor([[other, int(ids[0]), other]])).logits).all()
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "count as the mean of the others" in card
 
 
 @pytest.mark.parametrize(
@@ -234,8 +261,7 @@ def test_a_closed_one_says_so(run: Any, judged: Any, tmp_path: Path, capsys: pyt
             ["--surrogate", "no-such"],
             "of generation ccmc-fit, counts, bigram, bigram-restricted, in-context-bigram, n-",
         ),
-        (["--surrogate", "ccmc-open"], "cannot be exported: its dense table"),
-        (["--surrogate", "ccmc-mixture"], "cannot be exported: a mixture of chains"),
+        (["--surrogate", "ccmc-opne"], "did you mean 'ccmc-open'"),
         (["--surrogate", "counts", "--strategy", "gredy"], "did you mean 'greedy'"),
         (["--surrogate", "counts", "--law", "raw"], "--law goes with runs of repetition"),
         (["--surrogate", "counts", "--fold", "0"], "--fold goes with runs of repetition"),
