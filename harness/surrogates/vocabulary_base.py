@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ccmc import BaseTransition, ContextLogit, ContextTable, NumberedText, smooth_unigram
+from ccmc import BaseTransition, ContextLogit, ContextReader, ContextTable, NumberedText, smooth_unigram
 from harness.core.declarations import SurrogateDeclaration
 from harness.data.texts import FloatArray, IntArray
+from harness.surrogates._fitting.cut_walks import LawReader
 from harness.surrogates.base import Fact
 
 
@@ -232,6 +233,13 @@ class VocabularySurrogate(ABC):
             temperature: 1 where the fitted law is that of the decoded process; None takes the likeliest token.
         """
 
+    def reader(self) -> LawReader | None:
+        """A reader of an empty context, tokens in, log laws over the vocabulary out; None: it has no walks with cuts.
+
+        Walks to which a strategy with `top_k`, `top_p` or `min_p` is applied afterwards are made by it.
+        """
+        return None
+
     def extra_rows(self) -> Sequence[Fact]:
         """What the fit has found, for rows about the training texts."""
         return ()
@@ -249,3 +257,6 @@ class LogitSurrogate(VocabularySurrogate):
     def rollout(self, prompts: Sequence[IntArray], steps: int, seed: int, temperature: float | None = 1.0) -> IntArray:
         paths: IntArray = self.model_.rollout(prompts, steps, seed, temperature)
         return paths
+
+    def reader(self) -> LawReader:
+        return ContextReader(self.model_)

@@ -146,8 +146,7 @@ def _law(part: Part, question: str) -> Answer:
     if not part.sample(METRIC, decoded).rows:
         return _unanswered(question, part, "no walks were judged")
     if not part.sample(METRIC, raw).rows:
-        reason = "walks of the raw law are not made where the strategy cuts the distribution"
-        return _unanswered(question, part, reason)
+        return _unanswered(question, part, "this run has no walks of the raw law")
     both = paired(part.sample(METRIC, raw), part.sample(METRIC, decoded))
     if both.n == 0:
         return _unanswered(question, part, "no prompt has walks of both laws of four tokens or more")

@@ -14,6 +14,8 @@ LAWS, LISTED = 2.0, 9.0
 FITTED, READ, WALKED, COMPARED, FORECAST = 0.12, 0.05, 0.05, 0.005, 0.03
 """Seconds: of a fit, per thousand training tokens; of reading a thousand judged tokens; of a thousand steps of a walk;
 of comparing a walk; of a thousand steps of a rollout for forecasts."""
+CUT, SORTED = 0.6, 3.0
+"""Seconds of a thousand steps of a walk of the raw law whose tail is cut, and where the vocabulary is sorted."""
 ROLLED, EVERY, TRAINED = 16, 8, 2
 """Steps of such a rollout, steps from one forecast to the next, and walks of each prompt that a rung is chosen by."""
 WALKS = ("fold", "on_policy", "alternatives", "regimes", "predict")
@@ -58,8 +60,23 @@ def _sources(unit: Unit) -> float:
         return 4.0 * (ladder if s["regimes"] == "all" else 1)
     if task == "predict":
         return 2.0 * ladder
-    laws = 1 + (len(s["laws"]) > 1) * (len(s.get("raw_rungs", ())) or ladder) / ladder
-    return float(laws * (len(s["surrogates"]) - 1 + ladder))
+    return len(s["surrogates"]) - 1 + ladder + _raw_sources(unit)
+
+
+def _raw_sources(unit: Unit) -> float:
+    """Those that are fitted to the raw law beside the decoded one."""
+    s = unit.settings
+    ladder = len(rungs(tuple(s["statistics"])))
+    share = (len(s["laws"]) > 1) * (len(s.get("raw_rungs", ())) or ladder) / ladder
+    return float(share * (len(s["surrogates"]) - 1 + ladder))
+
+
+def _cut_steps(unit: Unit) -> float:
+    """Seconds of a thousand steps of every walk of the raw law, beyond those of a walk that nothing cuts."""
+    options = {key for key, value in unit.settings.get("options", {}).items() if value is not None}
+    if unit.settings["temperature"] is None or not options & {"top_k", "top_p", "min_p"}:
+        return 0.0
+    return _raw_sources(unit) * (SORTED if "top_p" in options else CUT)
 
 
 def _walks(unit: Unit) -> float:
@@ -79,4 +96,5 @@ def _fold(unit: Unit) -> Cost:
     forecast = s.get("hazard_rollouts", 0) * judged.count() * new / EVERY * ROLLED * FORECAST
     rungs_of = len(s.get("hazard_rungs", ())) or len(s.get("statistics", ()))
     removed = (1 + len(s["statistics"])) * FITTED * texts.tokens() if s.get("removed") else 0.0
-    return Cost(seconds=(sources * seconds + forecast * (1 + rungs_of) + removed) / 1000)
+    cut = _cut_steps(unit) * _judged(unit).count() * s["rollout_seeds"] * new if unit.task.endswith(":fold") else 0.0
+    return Cost(seconds=(sources * seconds + forecast * (1 + rungs_of) + removed + cut) / 1000)

@@ -29,7 +29,10 @@ from harness.experiments.repetition.sources import DECODED, LOGIT, LOGITS, RAW
 from harness.experiments.repetition.training_walks import TrainingWalks
 from harness.experiments.repetition.walks_kept import keep_walks
 from harness.runs.units import Work
+from harness.surrogates._fitting.cut_walks import cut_walks
 from harness.surrogates.vocabulary_base import Along, Law, ScoredText, VocabularySurrogate
+
+CUTS = ("top_h", "top_k", "top_p", "min_p")
 
 
 def fold(work: Work) -> pd.DataFrame:
@@ -169,13 +172,14 @@ def walk(
 ) -> list[dict[str, Any]]:
     """Walks of one surrogate from every judged prompt, after each number of the model's own tokens.
 
-    Those of the raw law only start at the first of these, where the decoded one is walked too, and so do rungs that are
-    not among `warm_rungs`, where some are named.
+    To walks of the raw law the strategy is applied, with its cuts. They only start at the first of these, where the
+    decoded one is walked too, and so do rungs that are not among `warm_rungs`, where some are named.
     """
     law, rung, found = condition["law"], condition.get("rung", ""), []
     temperature = 1.0 if law == DECODED else s["temperature"]
-    if law == RAW and any(key in s["options"] for key in ("top_k", "top_p", "min_p")):
-        return []  # cuts are not applied to a surrogate: its law after decoding is what `decoded` fits
+    cuts = {} if law == DECODED or temperature is None else {k: v for k, v in s["options"].items() if k in CUTS}
+    if cuts and surrogate.reader() is None:
+        return []
     seeds = 1 if temperature is None else s["rollout_seeds"]
     late = rung in ("", *s.get("warm_rungs", [rung])) and (law == DECODED or DECODED not in s["laws"])
     starts = s["warm_starts"] if late else [min(s["warm_starts"])]
@@ -185,7 +189,11 @@ def walk(
             number = derive_seed(s["seed"], "repetition", s["strategy"], name, rung, law, seed)
             steps = max((len(text) - start for text in texts), default=0)
             prompts = [text.tokens[: text.start + start] for text in texts]
-            paths: Any = surrogate.rollout(prompts, steps, number, temperature) if texts else []
+            paths: Any = []
+            if texts and cuts:
+                paths = cut_walks(surrogate.reader, prompts, steps, number, temperature, cuts)
+            elif texts:
+                paths = surrogate.rollout(prompts, steps, number, temperature)
             for text, path in zip(texts, paths, strict=True):
                 found.append(
                     {

@@ -102,6 +102,9 @@ class Suffix(VocabularySurrogate):
 
         return roll(prompts, steps, seed, draw)
 
+    def reader(self) -> SuffixReader:
+        return SuffixReader(self.unigram_, self.weights_)
+
     def extra_rows(self) -> list[Fact]:
         names = ["0", *(str(length) for length in LENGTHS)]
         return [

@@ -10,6 +10,7 @@ from harness.core.registry import register
 from harness.data.texts import FloatArray, IntArray
 from harness.surrogates._fitting.mixing import counts_along, mixed, mixture_weights, roll, tempered
 from harness.surrogates.base import Fact
+from harness.surrogates.vocabulary.suffix import LENGTHS, SuffixReader
 from harness.surrogates.vocabulary_base import Along, ScoredText, VocabularyObservations, VocabularySurrogate
 
 
@@ -63,6 +64,10 @@ class UnigramCache(VocabularySurrogate):
             return int(min(np.searchsorted(np.cumsum(p), number[1], side="right"), len(p) - 1))
 
         return roll(prompts, steps, seed, draw if temperature == 1.0 else heated)
+
+    def reader(self) -> SuffixReader:
+        weight = np.array([0.0, self.share_, 1 - self.share_])  # whatever the match
+        return SuffixReader(self.unigram_, np.tile(weight, (len(LENGTHS) + 1, 1)))
 
     def extra_rows(self) -> list[Fact]:
         return [Fact("weight", self.share_, {"condition": {"weight": "cache"}})]

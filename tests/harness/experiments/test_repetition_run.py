@@ -138,7 +138,7 @@ def test_rows_of_every_part(run: Any) -> None:
     assert forecast.groupby(["surrogate", "condition"], dropna=False)["prompt"].nunique().eq(8).all()
     cuts = rows[(rows["strategy"] == "temperature=0.8,top_p=0.9") & (rows["metric"] == "seq_rep_4")]
     laws = {json.loads(c).get("law") for c in cuts["condition"].dropna()}
-    assert laws == {None, "decoded"}  # cuts are not applied to a surrogate afterwards
+    assert laws == {None, "decoded", "raw"}  # where the strategy, with its cuts, is applied afterwards
     ceiling = rows[(rows["surrogate"] == "model-reseeded") & (rows["metric"] == "energy_score")]
     assert ceiling[ceiling["strategy"] == "greedy"]["value"].eq(0).all()  # one continuation: a point
 

@@ -9,6 +9,7 @@ from scipy import stats
 from ccmc import BaseTransition
 from ccmc.context_logit import statistics_weights
 from harness.core import registry
+from harness.surrogates._fitting.cut_walks import cut_walks
 from harness.surrogates._fitting.mixing import mixture_weights
 from harness.surrogates.vocabulary_base import Law, ScoredText, VocabularyObservations
 
@@ -149,3 +150,49 @@ def test_targets_outside_the_context_count_by_their_expected_log():
     p = np.random.default_rng(len(text.tokens)).dirichlet(np.ones(V), len(text))  # the law that `scored` made up
     q = surrogate.model_.next_token([text.tokens[:n] for n in range(4, 20)])
     assert surrogate.loss_ == pytest.approx(float(-(p * np.log(q)).sum(axis=1).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"top_p": 0.7}, {"min_p": 0.97}, {"top_k": 2}])
+def test_walks_with_cuts_follow_the_cut_law(fitted, options):
+    """By brute force: the law along each path, cut as the strategy cuts a model's, has every token that came."""
+    prompts = [np.array([1, 2, 3]), np.array([4, 1]), np.array([1, 2, 3])]
+    paths = cut_walks(fitted.reader, prompts, 40, 5, 0.8, options)
+    assert paths.shape == (3, 40)
+    kept = []
+    for prompt, path in zip(prompts, paths, strict=True):
+        for step, token in enumerate(path):
+            law = np.exp(fitted.reader().read(np.concatenate([prompt, path[:step]]))[0] / 0.8)
+            law /= law.sum()
+            order = np.argsort(-law, kind="stable")
+            if "top_p" in options:
+                left = order[: int(np.searchsorted(np.cumsum(law[order]), 0.7)) + 1]
+            else:
+                left = np.flatnonzero(law >= 0.97 * law.max()) if "min_p" in options else order[:2]
+            # the law of a token that is left out differs from that of one that is kept by more than round-off
+            edge = law[left].min()
+            assert token in left or law[token] == pytest.approx(edge, rel=1e-5)
+            kept.append(len(left))
+    assert min(kept) < V  # something was cut
+    np.testing.assert_array_equal(paths[1:2], cut_walks(fitted.reader, prompts[1:2], 40, 5, 0.8, options))
+    if min(kept[:40]) > 1:  # else there may be one walk
+        assert (paths[0] != paths[2]).any()
+        assert (cut_walks(fitted.reader, prompts, 40, 6, 0.8, options) != paths).any()
+
+
+def test_walks_without_a_cut_have_the_law_of_the_reader(fitted):
+    """A top-k of everything cuts nothing: first tokens come as often as the law says."""
+    prompt, n = np.array([1, 2, 3]), 3000
+    first = cut_walks(fitted.reader, [prompt] * n, 1, 3, 1.0, {"top_k": V})[:, 0]
+    law = np.exp(fitted.reader().read(prompt)[0])
+    seen = np.bincount(first, minlength=V) / n
+    assert (np.abs(seen - law) <= 5 * np.sqrt(law * (1 - law) / n) + 1e-12).all()
+
+
+def test_a_reader_gives_what_the_surrogate_gives_along_a_text(fitted):
+    text = scored([0, 3, 1, 0, 3, 1, 0, 3, 2], 4)
+    along = fitted.along(text)
+    for row, end in enumerate(range(4, len(text.tokens))):
+        law = fitted.reader().read(text.tokens[:end])[0]
+        assert law[text.tokens[end]] == pytest.approx(along.log_next[row], rel=1e-9, abs=1e-9)
+        known = np.isfinite(along.log_inside[row])
+        np.testing.assert_allclose(law[text.numbered.types][known], along.log_inside[row][known], rtol=1e-7, atol=1e-9)
