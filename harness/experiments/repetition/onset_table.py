@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.core.format import interval
 from harness.core.records import Answer, Cell, Column, Figure, Interval, Table
 from harness.core.rows import MODEL
-from harness.core.style import BLACK, styled
+from harness.core.style import BLACK, series, styled
 from harness.experiments._shared.drawing import panels, points
 from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import rough, with_unit
@@ -28,6 +28,8 @@ QUESTION = "At which temperature does repetition set in?"
 METRIC = "seq_rep_4"
 FEWEST = 3
 """Temperatures that make a sweep, greedy among them."""
+LEAST = 0.01
+"""Greedy repetition below this has no half that could be told from none."""
 DRAWN = 6  # lines of surrogates
 
 
@@ -72,11 +74,18 @@ class Sweep:
         """The model itself."""
         return next(iter(self.at.values())).fixed(MODEL)
 
+    def repeats(self, source: Source) -> bool:
+        """Is there greedy repetition that could fall to its half?"""
+        greedy = next(iter(self.at.values())).interval(METRIC, source).value
+        return greedy is None or greedy >= LEAST
+
     def onset(self, source: Source) -> Interval:
         """Where mean seq_rep_4 first falls to half of its greedy value."""
         found = self.values(source)
         if not found.n:
             return Interval(None, None, None, 0, "no prompt has all temperatures")
+        if not self.repeats(source):
+            return Interval(None, None, None, found.n, f"is below {LEAST:g} when greedy: there is no half to fall to")
         return onset_interval(list(self.at), found.values.T, found.groups, SEED)
 
     def later(self, source: Source) -> Interval:
@@ -84,6 +93,8 @@ class Sweep:
         found, m = self.values(source, self.real), len(self.at)
         if not found.n:
             return Interval(None, None, None, 0, "no prompt has all temperatures")
+        if missing := next((one for one in map(self.onset, (source, self.real)) if one.value is None), None):
+            return missing
         return onset_interval(list(self.at), found.values[:m].T, found.groups, SEED, found.values[m:].T)
 
 
@@ -124,7 +135,8 @@ def onset_table(found: Sequence[Sweep]) -> Table:
         body,
         f"onset T: where mean seq_rep_4 first falls to half of its own greedy value, interpolated between T = {grid}. "
         "Walks of the decoded law. Intervals: 95 %, bootstrap over groups of prompts, all temperatures of a group "
-        "together; one that ends at the highest temperature is open.",
+        "together; one that ends at the highest temperature is open. –: not reached, or below "
+        f"{LEAST:g} when greedy.",
     )
 
 
@@ -169,12 +181,15 @@ def onset_figures(found: Sequence[Sweep], named: dict[str, str]) -> list[Figure]
 
 
 def _lines(one: Sweep) -> list[Source]:
-    """The sources that are drawn: the chosen or last rung first, then the others evenly."""
-    known = one.sources()
-    first = [source for source in known if source == next(iter(one.at.values())).shown]
-    others = [source for source in known if source not in first]
-    step = max(1, -(-len(others) // (DRAWN - len(first))))
-    return [*first, *others[::step]]
+    """The sources that are drawn: the shown rung, then the first and last of each surrogate that repeats at all."""
+    known = [source for source in one.sources() if one.repeats(source)]
+    shown = [source for source in known if source == next(iter(one.at.values())).shown]
+    of: dict[str, list[Source]] = {}
+    for source in known:
+        if source not in shown:
+            of.setdefault(source.name, []).append(source)
+    ends = [end for own in of.values() for end in dict.fromkeys((own[0], own[-1]))]
+    return [*shown, *ends][:DRAWN]
 
 
 @styled
@@ -183,7 +198,7 @@ def sweep_figure(one: Sweep) -> Drawn:
     figure, (axis,) = panels(1, 3.4)
     places = list(one.at)
     step = (places[-1] - places[0]) / max(1, len(places) - 1)
-    beyond = [places[-1] + step * (k + 1.0) for k in range(len(one.cut))]
+    beyond = [places[-1] + step * (1.3 + 1.8 * k) for k in range(len(one.cut))]
     drawn = [(MODEL, one.real), *((source_name(source), source) for source in _lines(one))]
     for index, (label, source) in enumerate(drawn):
         look = {"color": BLACK} if index == 0 else {}
@@ -194,14 +209,12 @@ def sweep_figure(one: Sweep) -> Drawn:
         points(axis, [x + aside for x in beyond], means, index, None, **look)
         at = one.onset(source).value
         if at is not None:
-            axis.plot(
-                [at], [-0.04], marker="|", markersize=9, color=BLACK if index == 0 else f"C{index}", clip_on=False
-            )
+            colour = {"color": series(index)["color"], **look}
+            axis.plot([at], [-0.04], marker="|", markersize=9, clip_on=False, **colour)
     if beyond:
         axis.axvline(places[-1] + step / 2, color="#777777", linewidth=0.8)
-    axis.set_xticks(
-        [*places, *beyond], [*(f"{x:g}" for x in places), *(part.strategy.replace(",", "\n") for part in one.cut)]
-    )
+    cuts = [part.strategy.replace("temperature=", "T = ").replace(",", "\n").replace("_p=", "-p ") for part in one.cut]
+    axis.set_xticks([*places, *beyond], [*(f"{x:g}" for x in places), *cuts])
     axis.set(xlabel="temperature", ylabel=METRIC, ylim=(-0.05, 1.0))
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -55,7 +55,7 @@ def test_said_drawn_and_tabled_only_where_there_is_a_sweep() -> None:
     axis = drawn.draw().axes[0]
     line = axis.containers[0].lines[0]
     assert list(line.get_ydata()) == pytest.approx([0.6, 0.45, 0.1])
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "0.5", "1", "temperature=1\ntop_p=0.9"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "0.5", "1", "T = 1\ntop-p 0.9"]
     two = sweep_rows({name: LEVELS[name] for name in ("greedy", "temperature=1")})
     assert sweeps(parts(two)) == []
     assert not any(table.name == "repetition.onset" for table in tables(two))
@@ -67,3 +67,17 @@ def test_what_stays_above_half_has_no_onset() -> None:
     (said,) = [one for one in answers(rows) if one.question == QUESTION]
     assert not said.answered
     assert "does not fall to half by 1" in said.text
+
+
+def test_what_hardly_repeats_when_greedy_has_no_onset() -> None:
+    (one,) = sweeps(parts(sweep_rows({name: 0.302 * level / 0.6 for name, level in LEVELS.items()})))
+    counts = next(source for source in one.sources() if source.rung == "counts")
+    greedy = next(iter(one.at.values())).interval("seq_rep_4", counts).value
+    assert 0 < greedy < 0.01
+    assert one.onset(counts).value is None
+    assert "below 0.01 when greedy" in str(one.onset(counts).missing)
+    assert one.later(counts).value is None
+    assert one.onset(one.real).value is not None
+    axis = next(f for f in figures(sweep_rows(), sweep_rows().head(0)) if f.name.startswith("sweep")).draw().axes[0]
+    marks = {line.get_color() for line in axis.lines if line.get_marker() == "|"}
+    assert marks <= {line.get_color() for line in axis.lines if line.get_marker() not in ("|", "None", "", None)}
