@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.experiments._shared.costs import Texts, texts_of
 from harness.experiments._shared.ladder import rungs
+from harness.experiments.repetition.sources import LOGITS
 from harness.runs.costs import Cost
 from harness.runs.units import Unit
 
@@ -11,9 +12,11 @@ NEW = 0.25
 """Distinct tokens of a run's texts, as a share of those of its prompts and of a quarter of what is written."""
 LAWS, LISTED = 2.0, 9.0
 """Passes over a text that its laws are worth, raw and decoded; tokens that keeping the top of one law is worth."""
-FITTED, READ, WALKED, COMPARED, FORECAST = 0.12, 0.05, 0.05, 0.005, 0.03
+FITTED, READ, WALKED, COMPARED, FORECAST = 0.02, 0.02, 0.012, 0.005, 0.03
 """Seconds: of a fit, per thousand training tokens; of reading a thousand judged tokens; of a thousand steps of a walk;
 of comparing a walk; of a thousand steps of a rollout for forecasts."""
+COMPILED = 3.0
+"""Seconds in which a unit reads its texts and the first of a process loads compiled kernels, shared among its units."""
 CUT, SORTED = 0.6, 3.0
 """Seconds of a thousand steps of a walk of the raw law whose tail is cut, and where the vocabulary is sorted."""
 ROLLED, EVERY, TRAINED = 16, 8, 2
@@ -60,15 +63,22 @@ def _sources(unit: Unit) -> float:
         return 4.0 * (ladder if s["regimes"] == "all" else 1)
     if task == "predict":
         return 2.0 * ladder
-    return len(s["surrogates"]) - 1 + ladder + _raw_sources(unit)
+    return _decoded_sources(unit) + _raw_sources(unit)
+
+
+def _decoded_sources(unit: Unit) -> float:
+    """Those that are fitted to one law: every rung of each ladder, and the other surrogates."""
+    s = unit.settings
+    ladders = len(set(LOGITS) & set(s["surrogates"]))
+    return float(len(s["surrogates"]) + ladders * (len(rungs(tuple(s.get("statistics", ())))) - 1))
 
 
 def _raw_sources(unit: Unit) -> float:
     """Those that are fitted to the raw law beside the decoded one."""
     s = unit.settings
-    ladder = len(rungs(tuple(s["statistics"])))
+    ladder = len(rungs(tuple(s.get("statistics", ()))))
     share = (len(s["laws"]) > 1) * (len(s.get("raw_rungs", ())) or ladder) / ladder
-    return float(share * (len(s["surrogates"]) - 1 + ladder))
+    return float(share * _decoded_sources(unit))
 
 
 def _cut_steps(unit: Unit) -> float:
@@ -97,4 +107,4 @@ def _fold(unit: Unit) -> Cost:
     rungs_of = len(s.get("hazard_rungs", ())) or len(s.get("statistics", ()))
     removed = (1 + len(s["statistics"])) * FITTED * texts.tokens() if s.get("removed") else 0.0
     cut = _cut_steps(unit) * _judged(unit).count() * s["rollout_seeds"] * new if unit.task.endswith(":fold") else 0.0
-    return Cost(seconds=(sources * seconds + forecast * (1 + rungs_of) + removed + cut) / 1000)
+    return Cost(seconds=COMPILED + (sources * seconds + forecast * (1 + rungs_of) + removed + cut) / 1000)
