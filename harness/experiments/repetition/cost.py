@@ -77,8 +77,8 @@ def _raw_sources(unit: Unit) -> float:
     """Those that are fitted to the raw law beside the decoded one."""
     s = unit.settings
     ladder = len(rungs(tuple(s.get("statistics", ()))))
-    share = (len(s["laws"]) > 1) * (len(s.get("raw_rungs", ())) or ladder) / ladder
-    return float(share * _decoded_sources(unit))
+    share = (len(s.get("raw_rungs", ())) or ladder) / ladder if ladder else 1.0
+    return share * _decoded_sources(unit) if len(s["laws"]) > 1 else 0.0
 
 
 def _cut_steps(unit: Unit) -> float:
