@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACROSS = 4  # maps side by side
+NARROWEST = 1.9  # inches of one, so that its title does not touch that of its neighbour
 Estimate = tuple[str, Interval]
 
 
@@ -136,7 +137,8 @@ def heat_maps(values: Mapping[str, np.ndarray[Any, Any]], layers: Sequence[int])
     """
     heads, columns = next(iter(values.values())).shape[1], min(len(values), ACROSS)
     rows = -(-len(values) // columns)
-    width, height = max(4.0, columns * (0.7 + 0.14 * heads)), rows * (1.2 + 0.16 * len(layers))
+    width = max(4.0, columns * max(NARROWEST, 0.7 + 0.14 * heads))
+    height = rows * (1.2 + 0.16 * len(layers))
     figure, axes = figure_of(width, height, columns, rows)
     drawn = None
     for axis in axes[len(values) :]:
