@@ -300,12 +300,12 @@ def times_drawn(n: int, seed: int) -> Iterable[Floats]:
     """How often each of n units is in each of RESAMPLES draws, those of `resampled`: pieces [draws, n]."""
     if n * RESAMPLES > _DRAWS_KEPT:
         return (_times(drawn) for drawn in _draws(n, seed, chunks(n)))
-    return (_kept_times(n, seed),)
+    return (_kept_times(n, seed, tuple(chunks(n))),)
 
 
 @lru_cache(maxsize=8)
-def _kept_times(n: int, seed: int) -> Floats:
-    found = np.concatenate([_times(drawn) for drawn in _draws(n, seed, chunks(n))])
+def _kept_times(n: int, seed: int, pieces: tuple[int, ...]) -> Floats:
+    found = np.concatenate([_times(drawn) for drawn in _draws(n, seed, pieces)])
     if n > _FEW:
         found = np.asfortranarray(found)
     found.flags.writeable = False

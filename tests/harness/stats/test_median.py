@@ -29,6 +29,7 @@ def samples(above: Any, below: Any = None, drawn: bool = True, **changes: Any) -
 def test_the_resampled_medians_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     above, below = rng.uniform(0.1, 0.9, (7, 5)), rng.uniform(0.5, 2.0, (7, 5))
+    median_of_heads(samples(above, below))  # draws that are kept are not those of another number of resamples
     monkeypatch.setattr(intervals, "RESAMPLES", 200)
     seen: dict[str, Any] = {}
     monkeypatch.setattr(median, "bca", lambda *given: seen.update(given=given) or intervals.bca(*given))
