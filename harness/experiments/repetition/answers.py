@@ -41,12 +41,33 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
         ("Does a walk know which prompt it continues?", _prompt),
         ("What could this run have found?", _findable),
     )
-    made = [make(part, question) for question, make in questions for part in found]
-    made += joint_answers(found) + onset_answers(sweeps(found))
+    made = onset_answers(sweeps(found))  # of a sweep this is the question
+    for question, make in questions:
+        made += _alike([(part, make(part, question)) for part in found])
+    made += joint_answers(found)
     sums = calibrations(rows)
     forecast = [part for part in found if any(metric == "brier_reuse" for metric, _ in part.samples)]
     made += [calibrated(part, sums) for part in forecast]
     return made + [removed_by(part) for part in refined(found)]
+
+
+def _alike(said: Sequence[tuple[Part, Answer]]) -> list[Answer]:
+    """The answers to one question; strategies of a model that have none for the same reason share one."""
+    reasons: dict[tuple[str, str], list[Part]] = {}
+    for part, answer in said:
+        if not answer.answered:
+            reasons.setdefault((part.model, answer.text.removeprefix(part.what)), []).append(part)
+    made, done = [], set()
+    for part, answer in said:
+        key = (part.model, answer.text.removeprefix(part.what))
+        same = reasons.get(key, []) if not answer.answered else []
+        if len(same) < 2:
+            made.append(answer)
+        elif key not in done:
+            done.add(key)
+            strategies = " and ".join([", ".join(one.strategy for one in same[:-1]), same[-1].strategy])
+            made.append(Answer(answer.question, f"{part.model}, {strategies}{key[1]}", answered=False))
+    return made
 
 
 def _unanswered(question: str, part: Part, reason: str) -> Answer:

@@ -16,7 +16,7 @@ from harness.experiments._shared.leading import Leading
 from harness.experiments._shared.sentences import rough, with_unit
 from harness.experiments.repetition.chosen import CHOSEN, short_rung
 from harness.experiments.repetition.parts import FIXED, Paired, Part, by_model, paired, source_name
-from harness.experiments.repetition.sources import DECODED, LOGIT, Source
+from harness.experiments.repetition.sources import DECODED, LOGIT, LOGITS, Source
 from harness.stats.onset import onset_interval
 from harness.stats.pooling import SEED
 from harness.stats.power import smallest_difference
@@ -162,7 +162,21 @@ def _answer(one: Sweep) -> Answer:
         least = smallest_difference(gap)
         could = "" if least is None else f" This run could have found one of about {rough(least)}."
         text += f" No difference was found.{could}"
-    return Answer(QUESTION, text, gap, answered=gap.low is not None)
+    return Answer(QUESTION, text + _others(one, shown), gap, answered=gap.low is not None)
+
+
+def _others(one: Sweep, shown: Source) -> str:
+    """Where it sets in for the first rung of the ladder and the last one of the closed chain."""
+    of: dict[str, list[Source]] = {}
+    for source in one.sources():
+        if source.name in LOGITS and source.rung not in ("", CHOSEN, shown.rung):
+            of.setdefault(source.name, []).append(source)
+    wanted = [own[0] if name == LOGIT else own[-1] for name, own in of.items()]
+    found = {source_name(source): one.onset(source) for source in wanted}
+    said = [
+        f"{name}: {'it ' + str(at.missing) if at.value is None else 'at ' + interval(at)}" for name, at in found.items()
+    ]
+    return f" Walks of {'; of '.join(said)}." if said else ""
 
 
 def onset_figures(found: Sequence[Sweep], named: dict[str, str]) -> list[Figure]:

@@ -159,3 +159,10 @@ def test_the_walks_figure_shows_the_model_and_each_law() -> None:
     assert axis.lines[0].get_ydata()[0] == pytest.approx(0.5)
     heights = [line.get_ydata().tolist() for line in axis.lines if len(line.get_ydata()) == 4]
     assert [0.2, 0.2, 0.49, 0.5] in [[round(value, 6) for value in each] for each in heights]
+
+
+def test_strategies_that_cannot_be_answered_for_the_same_reason_share_an_answer() -> None:
+    rows = repetition_rows(strategies=("greedy", "temperature=0.5", "temperature=1"), laws=("decoded",))
+    (one,) = [answer for answer in answers(rows) if answer.question == QUESTIONS[1]]
+    assert not one.answered
+    assert ", greedy, temperature=0.5 and temperature=1: could not be answered: only the decoded law" in one.text

@@ -50,6 +50,8 @@ def test_said_drawn_and_tabled_only_where_there_is_a_sweep() -> None:
     (said,) = [one for one in answers(rows) if one.question == QUESTION]
     assert "at T = 0.714" in said.text
     assert "the chosen rung, at 0.707" in said.text
+    assert " Walks of counts: at 0.500 [" in said.text
+    assert answers(rows)[0] == said
     assert any(table.name == "repetition.onset" for table in tables(rows))
     (drawn,) = [one for one in figures(rows, rows.head(0)) if one.name.startswith("sweep")]
     axis = drawn.draw().axes[0]
