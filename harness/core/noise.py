@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,3 +37,14 @@ def uniforms(
     digest = hashlib.sha256(f"{seed}\0{len(ids)}\0".encode() + ids.tobytes() + number.encode()).digest()
     key = np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random((steps, each))
+
+
+def uniforms_of_each(
+    seed: int, prompts: Sequence[np.ndarray[Any, Any]], steps: int, each: int = 1
+) -> Iterator[np.ndarray[Any, Any]]:
+    """`uniforms` of one prompt after the other; equal ones get numbers of their own, by how many came before."""
+    met: Counter[bytes] = Counter()
+    for prompt in prompts:
+        key = np.asarray(prompt, dtype="<i8").tobytes()
+        yield uniforms(seed, prompt, steps, each, met[key])
+        met[key] += 1

@@ -23,17 +23,17 @@ from ccmc import CCMC, BaseTransition, ContextLogit, ContextReader
 from ccmc.base import Factors
 from harness.hf.configuration import CCMCConfig
 from harness.hf.escape_law import Elsewhere, EscapeLaw, EscapeReader, Forms, Rows
+from harness.surrogates._fitting.cut_walks import LawReader
 from harness.surrogates.vocabulary.suffix import LENGTHS, SuffixReader
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 FORMS = ("weights", "queries", "keys", "softcap")  # tables of a mixture, beside the places of tokens
 
 
-class Reader(Protocol):
-    """A growing context: tokens in, log laws out."""
+class Reader(LawReader, Protocol):
+    """A growing context that can be copied, as beams need it."""
 
     def __len__(self) -> int: ...
-    def read(self, tokens: Any, laws: int = 1) -> FloatArray: ...
     def copy(self) -> Reader: ...
 
 

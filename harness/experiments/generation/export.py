@@ -24,7 +24,7 @@ from harness.experiments._shared.continuations import read_continuations
 from harness.experiments._shared.weights import folder_of_weights, inputs_of, local_of, records_of
 from harness.experiments.generation import units
 from harness.experiments.generation.opening import EXPORTED, open_law
-from harness.hf.escape_law import OWN_ROWS
+from harness.hf.escape_law import OWN_ROWS, EscapeLaw
 from harness.runs.run import Run
 from harness.runs.units import Work
 from harness.surrogates._fitting.escape import Escape
@@ -81,7 +81,7 @@ def export(run: Run, wanted: Wanted, folder: Path, progress: Progress = lambda s
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     known = int(law.elsewhere.known.sum())
     about = {"known": known} if law.inside in OWN_ROWS else {"known": known, "rate": rate}
-    made = CCMCForCausalLM.from_escape(law, _about(run, wanted, s, known), escape=about, **ids)
+    made = CCMCForCausalLM.from_escape(law, _about(run, wanted, s, law), escape=about, **ids)
     made.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     text = card(run, wanted.surrogate, s["model"], made.config, _lines(run, s, wanted))
@@ -151,14 +151,14 @@ def _check_ridge(run: Run, s: dict[str, Any], name: str, fitted: Any) -> None:
         )
 
 
-def _about(run: Run, wanted: Wanted, s: dict[str, Any], known: int) -> str:
-    name = wanted.surrogate
+def _about(run: Run, wanted: Wanted, s: dict[str, Any], law: EscapeLaw) -> str:
+    name, known = wanted.surrogate, int(law.elsewhere.known.sum())
     fit = f"{name} fitted to the next-token distributions of {s['model']} along the training texts of {s['strategy']}"
     if wanted.closed:
         return f"{fit} in the run {run.name}; closed: it never leaves its context"
-    if name in ("bigram", "ccmc-open"):
+    if law.inside in OWN_ROWS:
         return f"{fit} in the run {run.name}; open: tokens beside the {known} of the run's texts share one mass"
-    if "chains" in (needs := needed([name], "next-token")) or "embeddings" in needs:
+    if law.forms is not None:
         fit += ", where tokens that no text of the run has count as the mean of the others"
     return (
         f"{fit} in the run {run.name}; open: it leaves its context as often as the model did after each token, for one "

@@ -29,7 +29,7 @@ METRIC = "seq_rep_4"
 FEWEST = 3
 """Temperatures that make a sweep, greedy among them."""
 LEAST = 0.01
-"""Greedy repetition below this has no half that could be told from none."""
+"""A source whose greedy text repeats less than this has no onset: half of it is within noise of zero."""
 DRAWN = 6  # lines of surrogates
 
 

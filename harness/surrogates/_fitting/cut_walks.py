@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 
-from harness.core.noise import uniforms
+from harness.core.noise import uniforms_of_each
 from harness.data.texts import FloatArray, IntArray
 
 TOGETHER = 16  # paths whose laws are cut in one call
@@ -39,18 +39,15 @@ def cut_walks(
 
     from harness.models.sampling import cuts, draw, levels
 
-    met: Counter[bytes] = Counter()
     processors = cuts(temperature, dict(options))
     out = np.empty((len(prompts), steps), dtype=np.int64)
+    of_each: Iterator[FloatArray] | None = None
     for first in range(0, len(prompts) if steps else 0, TOGETHER):
         part = prompts[first : first + TOGETHER]
         readers = [one for one in (reader() for _ in part) if one is not None]
         laws = np.concatenate([one.read(prompt) for one, prompt in zip(readers, part, strict=True)])
-        numbers = []
-        for prompt in part:
-            key = np.asarray(prompt, dtype="<i8").tobytes()
-            numbers.append(uniforms(seed, prompt, steps, levels(laws.shape[1]), met[key]))
-            met[key] += 1
+        of_each = of_each or uniforms_of_each(seed, prompts, steps, levels(laws.shape[1]))
+        numbers = list(islice(of_each, len(part)))
         for step in range(steps):
             scores = torch.from_numpy(laws).float()
             for processor in processors:

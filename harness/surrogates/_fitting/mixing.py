@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from harness.core.noise import uniforms
+from harness.core.noise import uniforms_of_each
 from harness.data.texts import FloatArray, IntArray
 from harness.surrogates.vocabulary_base import Along, ScoredText
 
@@ -64,12 +63,9 @@ def tempered(p: FloatArray, temperature: float | None) -> FloatArray:
 
 def roll(prompts: Sequence[IntArray], steps: int, seed: int, draw: Callable[[list[int], FloatArray], int]) -> IntArray:
     """Continue prompts [n, steps]: `draw` takes the tokens so far and four uniform numbers and gives the next token."""
-    met: Counter[bytes] = Counter()
     out = np.empty((len(prompts), steps), dtype=np.int64)
-    for index, prompt in enumerate(prompts):
-        key = np.asarray(prompt, dtype="<i8").tobytes()
-        numbers = uniforms(seed, prompt, steps, each=4, occurrence=met[key])
-        met[key] += 1
+    of_each = uniforms_of_each(seed, prompts, steps, each=4)
+    for index, (prompt, numbers) in enumerate(zip(prompts, of_each, strict=True)):
         text = np.asarray(prompt).tolist()
         for step in range(steps):
             text.append(draw(text, numbers[step]))
