@@ -219,23 +219,27 @@ class RunDirectory:
                     raise
         return hashes
 
-    def read(self, name: str) -> pd.DataFrame:
+    def read(self, name: str, coded: bool = False) -> pd.DataFrame:
         """A table of the run; of a run that is not complete, what its finished units hold.
 
         Rows of older runs get the columns that they lack, without values.
 
+        Args:
+            name: `rows` or `trajectories`.
+            coded: of a complete run, texts as categories, which are read faster.
+
         Raises:
             UsageError: a file cannot be read, or the rows of a complete run are not there.
         """
-        found = self._stored(name)
+        found = self._stored(name, coded)
         return completed(found) if name == "rows" else found
 
-    def _stored(self, name: str) -> pd.DataFrame:
+    def _stored(self, name: str, coded: bool) -> pd.DataFrame:
         """The same, as it is on disk."""
         whole = self.path / f"{name}.parquet"
         manifest = self.read_manifest() or {"units": [], "state": "running"}
         if whole.is_file() and (manifest["state"] == "complete" or not manifest["units"]):
-            return read_parquet(whole)
+            return read_parquet(whole, coded)
         files = [self.unit(unit["key"]) / f"{name}.parquet" for unit in manifest["units"]]
         frames = [frame for frame in (read_parquet(file) for file in files if file.is_file()) if len(frame)]
         if frames:

@@ -81,9 +81,11 @@ def _shared_texts(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[NDA
     """
     made, numbered = {}, {}
     for name in rows.columns:
-        if isinstance(rows[name].dtype, pd.StringDtype):
-            codes, values = pd.factorize(rows[name])
-            texts = values.to_numpy(dtype=object)
+        column = rows[name]
+        if isinstance(column.dtype, pd.StringDtype | pd.CategoricalDtype):
+            coded = isinstance(column.dtype, pd.CategoricalDtype)
+            codes, values = (column.cat.codes, column.cat.categories) if coded else pd.factorize(column)
+            codes, texts = np.asarray(codes, dtype=np.intp), values.to_numpy(dtype=object)
             made[name] = pd.Series(np.append(texts, np.nan)[codes], rows.index, dtype=object)
             numbered[name] = codes, pd.Index(texts, dtype=object)
     return rows.assign(**made), numbered

@@ -51,7 +51,11 @@ class Run:
         Raises:
             UsageError: the tables cannot be read, have lost columns, or hold other types than the schema says.
         """
-        found = RunDirectory(self.path).read("rows")
+        return self._rows()
+
+    def _rows(self, coded: bool = False) -> pd.DataFrame:
+        """All rows, their texts as categories where `coded` is asked for and the run is complete."""
+        found = RunDirectory(self.path).read("rows", coded)
         if problems := type_problems(found):
             raise UsageError(f"{self.path}: the rows are damaged: {problems[0]} (see: ccmc verify {self.path})")
         return _without_copies(found, (self.manifest.get("prompts") or {}).get("duplicates") or {})
@@ -78,7 +82,7 @@ class Run:
             return reading.split(self.rows)
         found: reading.Split | None = self.__dict__.get("_split")
         if found is None:
-            found = self.__dict__["_split"] = reading.split(self.rows)
+            found = self.__dict__["_split"] = reading.split(self._rows(coded=True))
         return found
 
     def of(self, kind: str) -> pd.DataFrame:

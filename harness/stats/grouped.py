@@ -15,6 +15,8 @@ from the middle one there is no interval, for the reason that is given.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +101,53 @@ def moments(sums: Floats, sizes: Floats) -> Moments:
     return Moments(value, np.where(flat, 0.0, error), freedom, np.where(flat, 0.0, cubes * unbiased), apart)
 
 
+class MomentsAlong:
+    """Mean, standard error and skewness of first - x second at any x, from sums over groups that are made once.
+
+    Args:
+        first, second: [G] sums over the groups.
+        sizes: as of `moments`.
+    """
+
+    def __init__(self, first: Floats, second: Floats, sizes: Floats) -> None:
+        self._first, self._second, self._n = first, second, float(sizes.sum())
+        self._means = float(first.sum()) / self._n, float(second.sum()) / self._n
+        a, b = first - sizes * self._means[0], second - sizes * self._means[1]
+        raised = 1 / (1 - sizes / self._n)
+        self._raised = [float((raised * one).sum()) for one in (a * a, -2 * a * b, b * b)]
+        self._squares = [float(one.sum()) for one in (a * a, -2 * a * b, b * b)]
+        self._cubes = [float(one.sum()) for one in (a**3, -3 * a * a * b, 3 * a * b * b, -(b**3))]
+        self.freedom = moments(first, sizes).freedom
+
+    def at(self, x: float) -> tuple[float, float, float]:
+        """Value, error and skewness, those of `moments(first - x * second, sizes)`."""
+        count = self._first.size
+        value = self._means[0] - x * self._means[1]
+        error = math.sqrt(max(_power_sum(self._raised, x), 0.0)) / self._n
+        scale = float(np.abs(self._first - x * self._second).max())
+        squares = _power_sum(self._squares, x)
+        if error * self._n <= _TINY * scale * math.sqrt(count) or squares <= 0:
+            return value, 0.0, 0.0
+        unbiased = math.sqrt(count * (count - 1)) / (count - 2)
+        return value, error, unbiased * _power_sum(self._cubes, x) / squares**1.5
+
+    def tail(self, x: float, side: int) -> float:
+        """One of the p-values that `tails` gives against 0: of "not above" (side 1), of "not below" (side -1)."""
+        from scipy.special import stdtr
+
+        value, error, skewness = self.at(x)
+        t = value / error if error > 0 else math.copysign(math.inf, value)
+        return float(stdtr(self.freedom, -_towards_zero_of_one(side * t, side * skewness)))
+
+
+def _power_sum(coefficients: Sequence[float], x: float) -> float:
+    """The polynomial with these coefficients, the constant one first."""
+    found = 0.0
+    for one in reversed(coefficients):
+        found = found * x + one
+    return found
+
+
 def _hall(t: Floats, skewness: Floats) -> Floats:
     """What Hall's transformation adds to a studentised mean; with it the sum is monotone in t."""
     added: Floats = skewness * (t**2 / 3 + 1 / 6) + skewness**2 * t**3 / 27
@@ -109,6 +158,12 @@ def _towards_zero(t: Floats, skewness: Floats) -> Floats:
     """The smaller of Hall's statistic and the one with a third of his correction: what a right tail is judged by."""
     added = _hall(t, skewness)
     return t + np.minimum(added, INWARDS * added)
+
+
+def _towards_zero_of_one(t: float, skewness: float) -> float:
+    """`_towards_zero` of two numbers: root finders ask for one at a time."""
+    added = skewness * (t**2 / 3 + 1 / 6) + skewness**2 * t**3 / 27
+    return t + min(added, INWARDS * added)
 
 
 def tails(found: Moments, bound: float | Floats, stretch: float = 1.0) -> tuple[Floats, Floats]:
@@ -228,7 +283,7 @@ def _inverse(edge: float, skewness: float) -> float:
     from scipy.optimize import brentq
 
     def beyond(t: float) -> float:
-        return float(_towards_zero(np.array([t]), np.array([skewness]))[0]) - edge
+        return _towards_zero_of_one(t, skewness) - edge
 
     low, high = -1.0, 2 * edge + 1.0
     while beyond(low) > 0:

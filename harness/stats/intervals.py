@@ -305,17 +305,27 @@ def times_drawn(n: int, seed: int) -> Iterable[Floats]:
 
 @lru_cache(maxsize=8)
 def _kept_times(n: int, seed: int, pieces: tuple[int, ...]) -> Floats:
-    found = np.concatenate([_times(drawn) for drawn in _draws(n, seed, pieces)])
-    if n > _FEW:
-        found = np.asfortranarray(found)
+    found = _small_times(n, seed, pieces).astype(np.float64)
     found.flags.writeable = False
     return found
 
 
+@lru_cache(maxsize=64)
+def _small_times(n: int, seed: int, pieces: tuple[int, ...]) -> NDArray[np.unsignedinteger]:
+    """The same in as few bytes as hold them, so that those of many numbers of units can be kept."""
+    found = np.concatenate([_counts(drawn) for drawn in _draws(n, seed, pieces)])
+    found = found.astype(np.min_scalar_type(int(found.max())))
+    return np.asfortranarray(found) if n > _FEW else found
+
+
 def _times(drawn: NDArray[np.int64]) -> Floats:
+    return _counts(drawn).astype(np.float64)
+
+
+def _counts(drawn: NDArray[np.int64]) -> NDArray[np.int64]:
     """[draws, n] indices -> how often each of the n units is among them."""
     cells = (np.arange(len(drawn))[:, None] * drawn.shape[1] + drawn).ravel()
-    return np.bincount(cells, minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+    return np.bincount(cells, minlength=drawn.size).reshape(drawn.shape)
 
 
 def interval_of_sums(

@@ -226,18 +226,16 @@ class Observed:
 
     def __init__(self, rows: pd.DataFrame) -> None:
         frame = rows.reset_index(drop=True)
-        conditions = {
-            text: {key: value for key, value in json.loads(text).items() if key not in REPEATS}
-            for text in frame["condition"].dropna().unique()
-        }
-        plain = {text: json.dumps(found, sort_keys=True) if found else None for text, found in conditions.items()}
-        self.condition_factors = sorted({key for found in conditions.values() for key in found})
+        codes, texts = pd.factorize(frame["condition"])
+        conditions = [{key: value for key, value in json.loads(text).items() if key not in REPEATS} for text in texts]
+        named = [json.dumps(found, sort_keys=True) if found else None for found in conditions]
+        self.condition_factors = sorted({key for found in conditions for key in found})
         frame = frame.assign(
             **{
-                f"condition.{key}": frame["condition"].map({text: found.get(key) for text, found in conditions.items()})
+                f"condition.{key}": pd.Series([found.get(key) for found in conditions]).reindex(codes).to_numpy()
                 for key in self.condition_factors
             },
-            condition=frame["condition"].map(plain).astype("string"),
+            condition=pd.Series(named, dtype="string").reindex(codes).array,
             value=frame["value"].astype("Float64").astype(float),
             weight=1.0,
             queries=0.0,

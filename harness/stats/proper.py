@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.core.records import Interval
-from harness.stats.grouped import group_sums, mean_of_sums, moments, tails
+from harness.stats.grouped import MomentsAlong, group_sums, mean_of_sums
 from harness.stats.intervals import Floats
 
 ONE_DRAW = "one draw: how far two draws of the law are apart is not known"
@@ -210,17 +210,20 @@ def recovered(scores: ArrayLike, null: ArrayLike, ceiling: ArrayLike, groups: Ar
     middle = mean_of_sums(gains - value * rooms, sizes)
     if middle.found is None:
         return Recovered(Interval(value, None, None, room.n, middle.missing), room)
-    low, high = (_end(gains, rooms, sizes, value, side) for side in (-1, 1))
+    along = MomentsAlong(gains, rooms, sizes)
+    low, high = (_end(along, value, side) for side in (-1, 1))
     return Recovered(Interval(value, low, high, room.n), room)
 
 
-def _end(gains: Floats, rooms: Floats, sizes: Floats, value: float, side: int) -> float:
-    """The share below (side -1) or above (1) the estimate at which a one-sided test reaches 2.5 %."""
+def _end(along: MomentsAlong, value: float, side: int) -> float:
+    """The share below (side -1) or above (1) the estimate at which a one-sided test reaches 2.5 %.
+
+    `along`: of gain - share * room.
+    """
     from scipy.optimize import brentq
 
     def beyond(distance: float) -> float:
-        below, above = tails(moments(gains - (value + side * distance) * rooms, sizes), 0.0)
-        return float(above if side < 0 else below) - _TAIL
+        return along.tail(value + side * distance, -side) - _TAIL
 
     # far out the test is that of the room itself, which is beyond chance
     step = max(abs(value), 0.1)

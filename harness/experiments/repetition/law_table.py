@@ -40,7 +40,8 @@ def how_much_table(rows: pd.DataFrame, found: Sequence[Part]) -> Table:
     def body() -> list[list[Cell]]:
         held_out = rows[among(rows, "split", "held_out") & among(rows, "metric", *FIGURES)]
         every = with_chosen(held_out, choices(rows))
-        drawn = {(part.model, part.strategy): draws_of(every, part) for part in found}
+        own = dict(iter(every.groupby(["model", "strategy"], sort=False)))
+        drawn = {(p.model, p.strategy): draws_of(own.get((p.model, p.strategy), every[:0]), p) for p in found}
         known: dict[tuple[str, str], dict[bytes, Floats]] = {key: {} for key in drawn}
         keys = [(part.model, part.strategy) for part, _ in places]
         distances = [distance_of(drawn[key], one, known[key]) for key, (_, one) in zip(keys, places, strict=True)]
@@ -114,17 +115,25 @@ def draws_of(rows: pd.DataFrame, part: Part) -> dict[Source, Draws]:
         & rows["seed"].notna()
     ]
     wanted = {_condition(source): source for source in [*_sources(part), part.fixed(MODEL)]}
-    found = {}
-    for (name, condition), some in own.groupby(["surrogate", own["condition"].fillna("")], sort=False):
-        source = wanted.get((str(name), str(condition)))
-        if source is None:
-            continue
-        wide = some.pivot_table(index=["prompt", "group", "seed"], columns="metric", values="value")
-        wide = wide.reindex(columns=list(FIGURES)).dropna()
-        prompts, groups = (wide.index.get_level_values(level).to_numpy(dtype=str) for level in (0, 1))
-        seeds = wide.index.get_level_values(2).to_numpy(dtype=np.int64)
-        found[source] = Draws(prompts, groups, seeds, wide.to_numpy(dtype=np.float64))
-    return found
+    if own.empty:
+        return {}
+    (name, names), (condition, conditions) = (pd.factorize(own[column]) for column in ("surrogate", "condition"))
+    said = ["", *conditions]
+    number, pairs = pd.factorize(name * len(said) + condition + 1)  # without a condition it is -1
+    sources = [wanted.get((str(names[one // len(said)]), str(said[one % len(said)]))) for one in pairs.tolist()]
+    known = np.array([source is not None for source in sources], dtype=bool)[number]
+    own = own.assign(source=number)[known]
+    wide = own.pivot_table(index=["source", "prompt", "group", "seed"], columns="metric", values="value")
+    wide = wide.reindex(columns=list(FIGURES)).dropna()
+    levels = [wide.index.get_level_values(level) for level in range(4)]
+    whose, seeds = levels[0].to_numpy(dtype=np.int64), levels[3].to_numpy(dtype=np.int64)
+    every = Draws(levels[1].to_numpy(dtype=str), levels[2].to_numpy(dtype=str), seeds, wide.to_numpy(dtype=np.float64))
+    edges = np.searchsorted(whose, np.arange(len(sources) + 1))
+    return {
+        source: every.only(np.arange(edges[place], edges[place + 1]))
+        for place, source in enumerate(sources)
+        if source is not None
+    }
 
 
 def _condition(source: Source) -> tuple[str, str]:
@@ -170,5 +179,9 @@ def _between(a: Draws, b: Draws, scale: Floats) -> Floats:
     found = euclidean(a.values, b.values, scale)
     for axis, side in enumerate((a, b)):
         _, first, count = np.unique(side.prompts, return_index=True, return_counts=True)
-        found = np.add.reduceat(found, first, axis=axis) / np.expand_dims(count, 1 - axis)
+        if (count == count[0]).all():
+            shape = (len(count), count[0], found.shape[1]) if axis == 0 else (found.shape[0], len(count), count[0])
+            found = found.reshape(shape).mean(axis=axis + 1)
+        else:
+            found = np.add.reduceat(found, first, axis=axis) / np.expand_dims(count, 1 - axis)
     return found

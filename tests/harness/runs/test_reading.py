@@ -30,6 +30,16 @@ def test_each_experiment_reads_its_own_rows(rows: pd.DataFrame) -> None:
     assert reading.read(rows[rows["experiment"] == "nothing"]) == []
 
 
+@pytest.mark.parametrize("folder", ["smoke", "generation/count-ablation"])
+def test_texts_read_as_categories_are_the_same_texts(folder: str) -> None:
+    run = load_run(Path("results/reference") / folder)
+    known, found = reading.split(run.rows), run.split
+    assert [kind for kind, _ in found] == [kind for kind, _ in known]
+    for (_, one), (_, other) in zip(known, found, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+        assert one["metric"].map(type).eq(str).all()
+
+
 def test_what_fails_is_a_warning(rows: pd.DataFrame) -> None:
     with pytest.warns(UserWarning, match="fails: its answers cannot be made"):
         assert len(reading.answers(rows)) == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats.grouped import GroupMean, group_mean, group_sums, mean_of_sums, moments, tails
+from harness.stats.grouped import GroupMean, MomentsAlong, group_mean, group_sums, mean_of_sums, moments, tails
 
 
 def test_single_prompts_have_the_ordinary_standard_error() -> None:
@@ -86,6 +86,26 @@ def test_many_means_at_once_are_each_mean_alone() -> None:
         assert alone.found is not None
         assert alone.value == pytest.approx(together.value[row])
         assert alone.p(0.3) == pytest.approx(2 * min(below[row], above[row]))
+
+
+@pytest.mark.parametrize("x", [-3.0, 0.0, 0.41, 12.0])
+def test_moments_along_a_line_are_those_of_its_points(x: float) -> None:
+    rng = np.random.default_rng(6)
+    sizes = rng.integers(1, 4, size=25).astype(float)
+    first, second = rng.exponential(size=(2, 25)) * sizes
+    along, there = MomentsAlong(first, second, sizes), moments(first - x * second, sizes)
+    assert along.freedom == pytest.approx(there.freedom)
+    assert along.at(x) == pytest.approx((float(there.value), float(there.error), float(there.skewness)))
+    below, above = tails(there, 0.0)
+    assert (along.tail(x, -1), along.tail(x, 1)) == pytest.approx((float(below), float(above)))
+
+
+def test_where_a_line_is_equal_everywhere_there_is_no_error() -> None:
+    sizes = np.array([1.0, 2.0, 1.0, 3.0, 1.0, 2.0])
+    rooms = np.random.default_rng(7).exponential(size=6) * sizes
+    along = MomentsAlong(0.5 * rooms + 0.25 * sizes, rooms, sizes)
+    assert along.at(0.5) == (pytest.approx(0.25), 0.0, 0.0)
+    assert (along.tail(0.5, -1), along.tail(0.5, 1)) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
