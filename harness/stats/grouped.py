@@ -136,7 +136,9 @@ class MomentsAlong:
         from scipy.special import stdtr
 
         value, error, skewness = self.at(x)
-        t = value / error if error > 0 else math.copysign(math.inf, value)
+        if error == 0:
+            return 0.0 if side * value > 0 else 1.0
+        t = value / error
         return float(stdtr(self.freedom, -_towards_zero_of_one(side * t, side * skewness)))
 
 

@@ -105,12 +105,12 @@ def _signs(count: int, seed: int) -> Iterable[NDArray[np.float32]]:
     few = count * RESAMPLES <= _SIGNS_KEPT
     pieces = tuple(chunks(count))
     drawn = _kept_signs(count, seed, pieces) if few else _drawn_signs(count, seed, pieces)
-    return (signs.astype(np.float32) * 2 - 1 for signs in drawn)
+    return (signs.astype(np.float32) for signs in drawn)
 
 
 def _drawn_signs(count: int, seed: int, pieces: Sequence[int]) -> Iterator[NDArray[np.int8]]:
     generator = np.random.default_rng(seed)
-    return (generator.integers(0, 2, size=(rows, count)).astype(np.int8) for rows in pieces)
+    return (generator.integers(0, 2, size=(rows, count)).astype(np.int8) * 2 - 1 for rows in pieces)
 
 
 @lru_cache(maxsize=32)

@@ -85,13 +85,17 @@ class Sample:
     def at(self, units: pd.Index) -> Pooled | None:
         """The sums of some of the units, in their order; None where nothing is left to divide by."""
         assert self.pooled is not None
+        if units.equals(self.units):
+            return self.pooled
         places = self.units.get_indexer(units)
         below = self.pooled.denominators[places]
         return Pooled(self.pooled.numerators[places], below) if below.sum() > 0 else None
 
     def groups_at(self, units: pd.Index) -> np.ndarray | None:
         """The groups of some of the units, in their order; None where every unit is drawn by itself."""
-        return None if self.groups is None else self.groups[self.units.get_indexer(units)]
+        if self.groups is None or units.equals(self.units):
+            return self.groups
+        return self.groups[self.units.get_indexer(units)]
 
 
 @dataclass(frozen=True)
