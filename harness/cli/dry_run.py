@@ -37,7 +37,8 @@ def print_estimate(found: Estimate, format_: str) -> None:
     say(f"{missing} by estimate, which may err by {OFF:g} x")
     if found.unknown:
         say(f"without an estimate: {found.unknown} units, whose experiments say nothing about their cost")
-    say(f"memory: {number(found.memory / 1e9)} GB a worker, by the size of the weights; run directory: {made.path}")
+    size = f"{number(found.memory / 1e9)} GB a worker, by the size of weights and vocabulary"
+    say(f"memory: {size}; run directory: {made.path}")
 
 
 def _at_once(workers: int) -> str:

@@ -15,7 +15,7 @@ from harness.core.errors import UsageError
 from harness.runs.directory import RunDirectory
 from harness.runs.execution import Place, execute
 from harness.runs.executors import cluster
-from harness.runs.executors.room import PROCESS, room_of
+from harness.runs.executors.room import PER_TOKEN_TYPE, PROCESS, room_of
 from harness.runs.identity import identity
 from harness.runs.session import SilentWatcher
 from harness.runs.storage import Storage, unit_name
@@ -128,10 +128,16 @@ def test_a_cluster_that_does_not_answer(address: str, store: RunDirectory, tmp_p
     assert "\n" not in str(caught.value)
 
 
-def test_room_is_estimated_by_threads_device_and_weights(tmp_path: Path) -> None:
+def test_room_is_estimated_by_threads_device_weights_and_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     unit = Unit("stoppable_units:short", "one", {}, local={"path": str(tmp_path), "device": "cuda:0"}, threads=3)
     assert room_of(unit) == Room(3, 1, PROCESS + 3000)
+    for config in ('{"vocab_size": 50}', '{"text_config": {"vocab_size": 50}}'):
+        (tmp_path / "config.json").write_text(config)
+        assert room_of(unit) == Room(3, 1, PROCESS + 3000 + 50 * PER_TOKEN_TYPE)
+    for damaged in ("{}", "[]", "{", '{"text_config": null}'):
+        (tmp_path / "config.json").write_text(damaged)
+        assert room_of(unit) == Room(3, 1, PROCESS + 3000)
     declared = Unit("stoppable_units:short", "one", {}, room=Room(1, 0, 5))
     assert room_of(declared) == Room(1, 0, 5)
     assert declared.key == Unit("stoppable_units:short", "one", {}).key
