@@ -14,7 +14,7 @@ PER_WEIGHT_BYTE = 3
 """Bytes of memory per byte of the weights' files, which may hold 16 bits of what is computed in 32."""
 PER_TOKEN_TYPE = 10 * 2**10
 """Bytes for each entry of the vocabulary, over which the distributions of some texts are held together. With it the
-estimate of a worker is 3.2 GB for SmolLM2-135M, of which runs took 2.0 to 2.7, and 7.0 for Gemma 3 270M (5.0 to 6.5)."""
+estimate of a worker is 3.2 GB for SmolLM2-135M (runs took 2.0 to 2.7) and 7.0 for Gemma 3 270M (5.0 to 6.5)."""
 
 
 def room_of(unit: Unit) -> Room:
