@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pandas as pd
 from harness.analysis.pivot import pivots, run_names
 from harness.core import registry
 from harness.core.errors import UsageError, one_line
+from harness.core.hashing import file_hash
 from harness.core.records import Answer, Figure, Table
-from harness.report import kept_readings
+from harness.report import kept, kept_readings
 from harness.report.attention_page import ABOUT, page_data
 from harness.report.document import render, safe_json, write_page_file
 from harness.report.overview import answer_text, in_order
@@ -27,6 +29,8 @@ from harness.report.page_data import head_table, viewer
 from harness.report.pictures import inline_svg
 from harness.runs.reading import Reading, figures
 from harness.runs.run import Run
+
+TRAJECTORIES = "trajectories.parquet"
 
 
 @dataclass
@@ -73,12 +77,26 @@ def _pictures(found: Sequence[Figure], prefix: str, problems: list[str]) -> list
     return made
 
 
-def _section(run: Run, readings: Sequence[Reading], name: str, index: int) -> Section:
-    problems = [problem for one in readings for problem in one.problems]
+def _kept_pictures(run: Run, prefix: str) -> tuple[list[Picture], list[str]]:
+    """The figures of a run and a line for each that is lost; those of a complete run are drawn once."""
+    written = run.path / TRAJECTORIES
+    name = kept.name_of(run, "pictures", prefix, file_hash(written) if written.is_file() else "")
+    if name is not None:
+        with suppress(*kept.NO_ENTRY):
+            return [Picture(**one) for one in kept.look_up(name)], []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         drawn = figures(run.split, run.trajectories)
-    problems += [str(one.message) for one in caught]
+    problems = [str(one.message) for one in caught]
+    made = _pictures(drawn, prefix, problems)
+    if name is not None and not problems:
+        kept.store(name, [asdict(one) for one in made])
+    return made, problems
+
+
+def _section(run: Run, readings: Sequence[Reading], name: str, index: int) -> Section:
+    pictures, lost = _kept_pictures(run, f"r{index}")
+    problems = [problem for one in readings for problem in one.problems] + lost
     texts = viewer(run)
     parts = [part for _, part in run.split] or [run.rows]
     heads, attention = head_table(parts[0] if len(parts) == 1 else pd.concat(parts)), page_data(run)
@@ -92,7 +110,7 @@ def _section(run: Run, readings: Sequence[Reading], name: str, index: int) -> Se
         done=done,
         answers=in_order(readings),
         tables=[table for one in readings for table in one.tables],
-        pictures=_pictures(drawn, f"r{index}", problems),
+        pictures=pictures,
         heads=None if heads is None else safe_json(heads),
         attention=None if attention is None else safe_json(attention),
         texts=None if texts is None else safe_json(texts),

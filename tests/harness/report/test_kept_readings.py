@@ -13,7 +13,7 @@ import pytest
 from harness.core import registry
 from harness.core.lazy import LazyRows
 from harness.core.records import Answer, Column, Interval, Table
-from harness.report import kept_readings
+from harness.report import kept, kept_readings, page
 from harness.runs import reading
 from harness.runs.reading import Reading
 from harness.runs.run import Run, load_run
@@ -108,17 +108,17 @@ def test_another_run_program_or_entry_is_read_anew(
     elif change == "shape":
         entry.write_text(json.dumps([{"kind": "smoke"}]))
     else:
-        made_by = kept_readings._made_by()
+        made_by = kept.made_by()
         other = ("numpy 0.1", *made_by[1:]) if change == "packages" else (*made_by[:-1], "other.py:1:1")
-        monkeypatch.setattr(kept_readings, "_made_by", lambda: other)
+        monkeypatch.setattr(kept, "made_by", lambda: other)
     again = kept_readings.readings(load_run(run.path))
     assert len(calls) == 2
     assert (again == first) == (change != "rows")
 
 
 def test_sources_are_those_of_both_packages() -> None:
-    told = "\n".join(kept_readings._made_by())
-    assert kept_readings.__file__ in told
+    told = "\n".join(kept.made_by())
+    assert kept.__file__ in told
     assert "ccmc/chain.py" in told.replace("\\", "/") or "ccmc/__init__.py" in told.replace("\\", "/")
     assert "__pycache__" not in told
 
@@ -142,11 +142,40 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     assert found == reading.read(run.split)
 
 
+def test_figures_are_drawn_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, lost = page._kept_pictures(run, "r0")
+    assert len(first) == len(run.figures()) > 0
+    assert not lost
+    with monkeypatch.context() as patched:
+        patched.setattr(page, "inline_svg", lambda figure, name: pytest.fail("drawn again"))
+        assert page._kept_pictures(load_run(run.path), "r0") == (first, [])
+    drawn: list[str] = []
+    monkeypatch.setattr(page, "inline_svg", lambda figure, name: drawn.append(name) or "<svg/>")  # type: ignore[func-returns-value]
+    assert page._kept_pictures(run, "r1")[0] != first  # ids of its own
+    trajectories = pd.read_parquet(run.path / "trajectories.parquet")
+    trajectories.iloc[:-1].to_parquet(run.path / "trajectories.parquet")
+    page._kept_pictures(load_run(run.path), "r0")
+    assert len(drawn) == 2 * len(first)
+
+
+def test_a_figure_that_fails_is_drawn_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(figure: Any, name: str) -> str:
+        raise RuntimeError("no ink")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(page, "inline_svg", fails)
+        made, lost = page._kept_pictures(run, "r0")
+    assert not made
+    assert "no ink" in lost[0]
+    assert not entries(tmp_path)
+    assert page._kept_pictures(run, "r0")[0]
+
+
 def test_the_oldest_entries_go(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_readings, "MOST", 2)
+    monkeypatch.setattr(kept, "MOST", 2)
     found = kept_readings.readings(run)
     for number in range(4):
-        monkeypatch.setattr(kept_readings, "_made_by", lambda number=number: (str(number),))
+        monkeypatch.setattr(kept, "made_by", lambda number=number: (str(number),))
         kept_readings.keep(run, found)
     assert len(entries(tmp_path)) == 2
-    assert kept_readings._name(run) in {entry.name for entry in entries(tmp_path)}
+    assert kept.name_of(run) in {entry.name for entry in entries(tmp_path)}
