@@ -280,7 +280,7 @@ class _Changed(Running):
         """[B, t, L] what is added to scores, -inf where a query must not look; made once for a pass."""
         key = product.key.shape[2], product.window, tokens.ids.device
         if key not in self._bias:
-            sight = Sight.of(tokens, product.key.shape[2], product.window)
+            sight = tokens.sight(product.key.shape[2], product.window)
             bias = self.change.bias(tokens, sight)
             assert bias is not None
             self._bias[key] = (self.strength * bias).masked_fill(~sight.seen, -torch.inf)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -32,8 +33,9 @@ class Tokens:
         rows: by the identity of a `TokenRows`, [B, T] the row of each token.
     """
 
-    # of the same tokens on other devices, where layers of one model are
+    # of the same tokens on other devices, where layers of one model are; who sees whom is the same in many layers
     _copies: dict[torch.device, Tokens] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sights: dict[tuple[int, int | None], Sight] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     ids: torch.Tensor
     local: torch.Tensor
@@ -57,6 +59,12 @@ class Tokens:
             rows = {name: part.to(device) for name, part in self.rows.items()}
             self._copies[device] = Tokens(ids, local, valid, position, self.new, rows)
         return self._copies[device]
+
+    def sight(self, keys: int, window: int | None) -> Sight:
+        """Who sees whom among the last so many tokens as keys and the new ones as queries; made once a pass."""
+        if (keys, window) not in self._sights:
+            self._sights[keys, window] = Sight.of(self, keys, window)
+        return self._sights[keys, window]
 
 
 class Grown:
@@ -130,6 +138,16 @@ class Sight:
     keys: slice
     queries: slice
 
+    @cached_property
+    def others(self) -> torch.Tensor:
+        """[B, 1, t, L] what is seen but for the first position."""
+        return (self.seen & ~self.first[:, None])[:, None]
+
+    @cached_property
+    def at_first(self) -> torch.Tensor:
+        """[B, 1, t, L] the first position, where it is seen."""
+        return (self.seen & self.first[:, None])[:, None]
+
     @classmethod
     def of(cls, tokens: Tokens, keys: int, window: int | None) -> Sight:
         """The last so many of the tokens as keys, the new ones as queries."""
@@ -174,20 +192,20 @@ class HeadRows:
     ) -> None:
         self.terms, self.heads, self.table, self.sink, self.levels = terms, heads, table, sink, levels
         self._kept: dict[str, torch.Tensor] = {}
-        self._keys, self._form_keys = Grown(), Grown()
+        self._form: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._keys, self._form_keys, self._form_levels = Grown(), Grown(), Grown()
 
     def of(
         self, product: Product, tokens: Tokens, statics: Statics | None, odds: torch.Tensor | None = None
     ) -> torch.Tensor:
         """[B, h, t, L] rows; odds: log odds [B or 1, h, t or 1] of the first position in the place of its own."""
-        sight = Sight.of(tokens, product.key.shape[2], product.window)
+        sight = tokens.sight(product.key.shape[2], product.window)
         dtype = torch.promote_types(product.query.dtype, torch.float32)
         score = self._scores(product, tokens, sight, statics)
         score = None if score is None else score.to(dtype)
         if score is not None and self._is_plain and odds is None:
             return torch.softmax(score.masked_fill(~sight.seen[:, None], -torch.inf), -1)
-        others = (sight.seen & ~sight.first[:, None])[:, None]  # [B, 1, t, L]
-        at_first = (sight.seen & sight.first[:, None])[:, None]
+        others, at_first = sight.others, sight.at_first
         rest = self._log(score, product, tokens, sight, dtype).masked_fill(~others, HIDDEN)
         weight = self._weight(score, sight, dtype) if odds is None else None
         if weight is not None:
@@ -199,26 +217,25 @@ class HeadRows:
 
     def odds(self, product: Product, tokens: Tokens, statics: Statics | None) -> torch.Tensor:
         """[B or 1, h, t or 1] log odds of the first position against all others, by the terms and the rule."""
-        sight = Sight.of(tokens, product.key.shape[2], product.window)
+        sight = tokens.sight(product.key.shape[2], product.window)
         dtype = torch.promote_types(product.query.dtype, torch.float32)
         score = self._scores(product, tokens, sight, statics)
         score = None if score is None else score.to(dtype)
         weight = self._weight(score, sight, dtype)
         if weight is None:
             return self._odds(score, product, tokens, sight, dtype)
-        others = (sight.seen & ~sight.first[:, None])[:, None]
-        log = self._log(score, product, tokens, sight, dtype).masked_fill(~others, HIDDEN)
+        log = self._log(score, product, tokens, sight, dtype).masked_fill(~sight.others, HIDDEN)
         return weight - torch.logsumexp(log, -1)
 
     def _log(
         self, score: torch.Tensor | None, product: Product, tokens: Tokens, sight: Sight, dtype: torch.dtype
     ) -> torch.Tensor:
         """[B, h, t, L] log weights before normalisation, of keys that a query does not see too."""
-        log = product.query.new_zeros(1, len(self.heads), 1, 1, dtype=dtype)
-        log = log.expand(len(tokens.ids), -1, *sight.distance.shape)
-        for part in self._parts(score, tokens, sight, dtype):
+        parts = self._parts(score, tokens, sight, dtype)
+        log = parts[0] if parts else product.query.new_zeros(1, 1, 1, 1, dtype=dtype)
+        for part in parts[1:]:
             log = log + part
-        return log
+        return log.expand(len(tokens.ids), len(self.heads), *sight.distance.shape)
 
     @property
     def _is_plain(self) -> bool:
@@ -317,10 +334,16 @@ class HeadRows:
     def _of_form(self, form: PairForm, tokens: Tokens, sight: Sight, dtype: torch.dtype) -> torch.Tensor:
         assert self.table is not None
         table, rows = self.table, tokens.rows[id(self.table)]
-        query = table.form_queries(form, rows[:, sight.queries], dtype)
-        made = self._form_keys.upto(tokens.length, tokens.new, lambda at: table.form_keys(form, rows[:, at], dtype))
-        key = made[:, :, sight.keys]
-        return by_group(query, key.transpose(2, 3), self.heads)
+        level = self._on("form level", form.level, torch.empty(0, dtype=dtype, device=rows.device))
+        if self._form is None:
+            self._form = table.form_matrix(form)
+        query = table.form_queries(*self._form, rows[:, sight.queries], dtype)
+        key = self._form_keys.upto(tokens.length, tokens.new, lambda at: table.form_keys(rows[:, at], dtype))
+        levels = self._form_levels.upto(
+            tokens.length, tokens.new, lambda at: table.form_levels(level, rows[:, at])[..., None]
+        )
+        found = by_group(query, key[:, :, sight.keys].transpose(2, 3), self.heads)
+        return found + levels[:, :, sight.keys].transpose(2, 3)
 
     def _weight(self, score: torch.Tensor | None, sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
         """[B or 1, h, t or 1] log weight of the first position; None where log odds are given instead."""
@@ -355,7 +378,7 @@ def _of_first(score: torch.Tensor, sight: Sight) -> torch.Tensor:
 
 def _odds_of_first(score: torch.Tensor, sight: Sight) -> torch.Tensor:
     """[B, h, t] log odds of the first position by scores [B, h, t, L]; any number where nothing else is seen."""
-    others = score.masked_fill(~(sight.seen & ~sight.first[:, None])[:, None], HIDDEN)
+    others = score.masked_fill(~sight.others, HIDDEN)
     return _of_first(score, sight) - torch.logsumexp(others, -1)
 
 

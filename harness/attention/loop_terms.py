@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from harness.attention.capture import FloatArray, IntArray, key_heads
+from harness.attention.capture import FloatArray, IntArray
 from harness.attention.static_inputs import StaticHeads
 
 Side = Literal["token", "placed", "model"]
@@ -207,6 +207,8 @@ class KnownRows:
     def of(self, rows: torch.Tensor) -> torch.Tensor:
         """[..., B, t, d] the rows of numbers [B, t]."""
         size = self.first.shape[-2]
+        if not self._more.shape[-2]:
+            return self.first[..., rows, :]
         found = self.first[..., rows.clamp(max=size - 1), :]
         later = rows >= size
         if later.any():
@@ -252,23 +254,29 @@ class TokenRows:
             self.query.add(asked.query)
             self.key.add(asked.key)
 
-    def form_queries(self, form: PairForm, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """[B, H, t, d + 1] the side of queries, by the rows [B, t] of their tokens, of a product that is the form."""
+    def form_matrix(self, form: PairForm) -> tuple[torch.Tensor, torch.Tensor]:
+        """x^T M as a product with queries that are not standardised, [H, d, d], and a constant [H, 1, d]; float64."""
         mean, spread, _, _ = self._moments()
-        query = (self.query.of(rows).double() - mean[:, None]) / spread[:, None]  # [H, B, t, d]
-        ones = query.new_ones(*query.shape[:3], 1)
-        matrix = torch.as_tensor(form.matrix, dtype=query.dtype, device=query.device)
-        made = torch.cat([query, form.constant * ones], -1) @ matrix[:, None]
-        return torch.cat([made, ones], -1).transpose(0, 1).to(dtype)
+        matrix = torch.as_tensor(form.matrix, dtype=mean.dtype, device=mean.device)
+        scaled = matrix[:, :-1] / spread
+        return scaled, form.constant * matrix[:, -1:] - mean @ scaled
 
-    def form_keys(self, form: PairForm, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """[B, H, t, d + 1] the side of keys."""
+    def form_queries(
+        self, matrix: torch.Tensor, constant: torch.Tensor, rows: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """[B, H, t, d] x^T M of queries, by the rows [B, t] of their tokens and what `form_matrix` gives."""
+        made = self.query.of(rows).double() @ matrix[:, None] + constant[:, None]  # [H, B, t, d]
+        return made.transpose(0, 1).to(dtype)
+
+    def form_keys(self, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """[B, G, t, d] y of keys."""
         _, _, mean, spread = self._moments()
         key = (self.key.of(rows).double() - mean[:, None]) / spread[:, None]  # [G, B, t, d]
-        level = torch.as_tensor(form.level, dtype=key.dtype, device=key.device)
-        of_key = torch.where(rows < self.size, level[:, rows.clamp(max=self.size - 1)], 0.0)
-        groups = key_heads(len(level), len(key)).to(key.device)
-        return torch.cat([key[groups], of_key[..., None]], -1).transpose(0, 1).to(dtype)
+        return key.transpose(0, 1).to(dtype)
+
+    def form_levels(self, level: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """[B, h, t] the levels [h, K] of keys; 0 outside the vocabulary."""
+        return torch.where(rows < self.size, level[:, rows.clamp(max=self.size - 1)], 0.0).transpose(0, 1)
 
     def _moments(self) -> tuple[torch.Tensor, ...]:
         """Mean [H, 1, d] and spread [H, 1, 1] of queries, then of keys, over the vocabulary; float64."""
