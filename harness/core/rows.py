@@ -132,7 +132,8 @@ def type_problems(frame: pd.DataFrame) -> list[str]:
             continue
         column = frame[name]
         if column.dtype.kind != pd.Series([], dtype=kind).dtype.kind and not column.isna().all():
-            problems.append(f"column {name!r} holds {column.dtype}, not {kind}")
+            held = "string" if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
+            problems.append(f"column {name!r} holds {held}, not {kind}")
     if not problems and (wrong := [text for text in frame["condition"].dropna().unique() if not _is_mapping(text)]):
         problems.append(f"column 'condition' holds {str(wrong[0])[:40]!r}, which is no JSON mapping")
     return problems or _beyond(frame)
