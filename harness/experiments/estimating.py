@@ -204,14 +204,14 @@ def _speeds(made: Prepared, todo: Sequence[Unit], workers: int, progress: Progre
     config = made.loaded.config
     new = config.generation.max_new_tokens
     found: dict[str, Speed] = {}
-    used = {unit.settings.get("model") for unit in todo}
+    loading = {str(unit.settings.get("model")): unit.local for unit in todo if unit.local}
     wanted: list[tuple[str, dict[str, Any], int, int]] = [("", {}, 1, 1)]
     for model in made.models:
-        if model.name in used:
+        if model.name in loading:  # units that read what others stored load no model
             lengths = [len(ids) for ids in model.tokens.values()] or [16]
             batch = _batch(made, model.name)
             context = int(median(lengths)) + (new if config.limit is None else min(new, 32 * config.limit)) // 2
-            local = next(unit.local for unit in todo if unit.settings.get("model") == model.name and unit.local)
+            local = loading[model.name]
             wanted.append((model.name, {key: local[key] for key in LOADING if key in local}, batch, context))
     for index, (name, where, batch, context) in enumerate(wanted):
         progress(index / len(wanted), f"measuring the speed of {name or 'this machine'}")

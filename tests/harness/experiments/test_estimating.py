@@ -89,6 +89,15 @@ def test_twice_the_tokens_cost_more(small_config: Path, tmp_path: Path) -> None:
             assert large.decoded + large.read > small.decoded + small.read, label
 
 
+def test_what_loads_no_model_needs_no_speed_of_it(small_config: Path, tmp_path: Path) -> None:
+    made = estimating.prepare(small_config, [], None, tmp_path / "o", _quiet)
+    name = made.models[0].name
+    reads = [unit for unit in made.plan if unit.local][:1]
+    judges = [Unit("a.b:judge", "x", {"model": name})]
+    assert estimating._speeds(made, judges, 1, _quiet).keys() == {""}
+    assert estimating._speeds(made, [*judges, *reads], 1, _quiet).keys() == {"", name}
+
+
 def _quiet(share: float, what: str) -> None:
     """Shows nothing."""
 
