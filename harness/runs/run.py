@@ -54,7 +54,7 @@ class Run:
         return self._rows()
 
     def _rows(self, coded: bool = False) -> pd.DataFrame:
-        """All rows, their texts as categories where `coded` is asked for and the run is complete."""
+        """All rows; `coded` reads the texts of a complete run as categories."""
         found = RunDirectory(self.path).read("rows", coded)
         if problems := type_problems(found):
             raise UsageError(f"{self.path}: the rows are damaged: {problems[0]} (see: ccmc verify {self.path})")

@@ -14,16 +14,15 @@ import numpy as np
 from harness.core.records import Interval
 from harness.stats.intervals import (
     FEWEST_UNITS,
-    RESAMPLES,
     Floats,
     bca,
     check_level,
     check_same_length,
     checked_values,
-    resampled_sums,
     too_few,
 )
 from harness.stats.joint import paired_spread, together, two_sample_spread
+from harness.stats.resampling import RESAMPLES, resampled_sums
 from harness.stats.significance import sign_flip_p
 
 _TINY = 1e-12

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +29,7 @@ from harness.stats.joint import Spread
 
 INWARDS = 1 / 3  # of Hall's correction, at the end that it moves inwards
 _TINY = 1e-12
+Numbers = TypeVar("Numbers", float, Floats)
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,14 @@ def moments(sums: Floats, sizes: Floats) -> Moments:
     scale = np.abs(sums).max(axis=-1)
     flat = error * n <= _TINY * scale * np.sqrt(count)
     cubes = (rest**3).sum(axis=-1) / np.where(flat, 1.0, squares) ** 1.5
-    unbiased = np.sqrt(count * (count - 1)) / (count - 2)  # Fisher's G1 from a plain skewness
     means = sums / sizes
     apart = (np.abs(means - np.median(means, axis=-1)[..., None]) > _TINY * scale[..., None]).sum(axis=-1)
-    return Moments(value, np.where(flat, 0.0, error), freedom, np.where(flat, 0.0, cubes * unbiased), apart)
+    return Moments(value, np.where(flat, 0.0, error), freedom, np.where(flat, 0.0, cubes * _unbiased(count)), apart)
+
+
+def _unbiased(count: int) -> float:
+    """Fisher's G1 over a plain skewness."""
+    return math.sqrt(count * (count - 1)) / (count - 2)
 
 
 class MomentsAlong:
@@ -128,8 +134,7 @@ class MomentsAlong:
         squares = _power_sum(self._squares, x)
         if error * self._n <= _TINY * scale * math.sqrt(count) or squares <= 0:
             return value, 0.0, 0.0
-        unbiased = math.sqrt(count * (count - 1)) / (count - 2)
-        return value, error, unbiased * _power_sum(self._cubes, x) / squares**1.5
+        return value, error, _unbiased(count) * _power_sum(self._cubes, x) / squares**1.5
 
     def tail(self, x: float, side: int) -> float:
         """One of the p-values that `tails` gives against 0: of "not above" (side 1), of "not below" (side -1)."""
@@ -150,10 +155,9 @@ def _power_sum(coefficients: Sequence[float], x: float) -> float:
     return found
 
 
-def _hall(t: Floats, skewness: Floats) -> Floats:
+def _hall(t: Numbers, skewness: Numbers) -> Numbers:
     """What Hall's transformation adds to a studentised mean; with it the sum is monotone in t."""
-    added: Floats = skewness * (t**2 / 3 + 1 / 6) + skewness**2 * t**3 / 27
-    return added
+    return skewness * (t**2 / 3 + 1 / 6) + skewness**2 * t**3 / 27
 
 
 def _towards_zero(t: Floats, skewness: Floats) -> Floats:
@@ -164,7 +168,7 @@ def _towards_zero(t: Floats, skewness: Floats) -> Floats:
 
 def _towards_zero_of_one(t: float, skewness: float) -> float:
     """`_towards_zero` of two numbers: root finders ask for one at a time."""
-    added = skewness * (t**2 / 3 + 1 / 6) + skewness**2 * t**3 / 27
+    added = _hall(t, skewness)
     return t + min(added, INWARDS * added)
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from harness.core.records import Interval
-from harness.stats.intervals import FEWEST_UNITS, Floats, bca, times_drawn, too_few
+from harness.stats.intervals import FEWEST_UNITS, Floats, bca, too_few
 from harness.stats.pooling import NOT_DRAWN, SEED, Sample
+from harness.stats.resampling import times_drawn
 
 _CHUNK = 200_000  # numbers that are held at once: they stay in a processor's cache
 

@@ -7,17 +7,14 @@ would make them alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.stats.intervals import RESAMPLES, Floats, chunks
+from harness.stats.resampling import RESAMPLES, Floats, signs_drawn
 
 _ROUNDING = 1e-12
-_SIGNS_KEPT = 4_000_000
 
 
 def pair_contributions(scores: ArrayLike, groups: ArrayLike | None = None) -> Floats:
@@ -96,27 +93,8 @@ def law_distance(
     form = member @ kernel @ member.T
     observed = float(form.sum())
     edge = observed - _ROUNDING * float(np.abs(form).sum())
-    extreme = 1 + sum(_at_least(edge, signs, form) for signs in _signs(count, seed))
+    extreme = 1 + sum(_at_least(edge, signs.astype(np.float32), form) for signs in signs_drawn(count, seed))
     return LawDistance(observed / int(used.sum()), extreme / (RESAMPLES + 1), place.size, count)
-
-
-def _signs(count: int, seed: int) -> Iterable[NDArray[np.float32]]:
-    """RESAMPLES random exchanges of groups, in pieces [draws, groups] of -1 and 1."""
-    few = count * RESAMPLES <= _SIGNS_KEPT
-    pieces = tuple(chunks(count))
-    drawn = _kept_signs(count, seed, pieces) if few else _drawn_signs(count, seed, pieces)
-    return (signs.astype(np.float32) for signs in drawn)
-
-
-def _drawn_signs(count: int, seed: int, pieces: Sequence[int]) -> Iterator[NDArray[np.int8]]:
-    generator = np.random.default_rng(seed)
-    return (generator.integers(0, 2, size=(rows, count)).astype(np.int8) * 2 - 1 for rows in pieces)
-
-
-@lru_cache(maxsize=32)
-def _kept_signs(count: int, seed: int, pieces: tuple[int, ...]) -> tuple[NDArray[np.int8], ...]:
-    """Those of a source, which are the same under every decoding strategy."""
-    return tuple(_drawn_signs(count, seed, pieces))
 
 
 def _at_least(edge: float, signs: NDArray[np.float32], form: Floats) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.intervals import RESAMPLES, Floats, checked_values, chunks
+from harness.stats.intervals import Floats, checked_values
+from harness.stats.resampling import RESAMPLES, signs_drawn
 
 _EXACT_UNITS = 13
 
@@ -36,11 +37,9 @@ def sign_flip_p(differences: ArrayLike, seed: int) -> float:
     if d.size <= _EXACT_UNITS:
         signs = 1 - 2 * ((np.arange(2**d.size)[:, None] >> np.arange(d.size)) & 1)
         return float(np.mean(np.abs(signs @ d) >= observed))
-    generator = np.random.default_rng(seed)
     extreme = 1
-    for rows in chunks(d.size):
-        signs = generator.integers(0, 2, size=(rows, d.size)) * 2 - 1
-        extreme += int(np.count_nonzero(np.abs(signs @ d) >= observed))
+    for drawn in signs_drawn(d.size, seed):
+        extreme += int(np.count_nonzero(np.abs(drawn @ d) >= observed))
     return extreme / (RESAMPLES + 1)
 
 

@@ -21,7 +21,8 @@ from harness.config.load import Config
 from harness.core.records import Interval
 from harness.core.rows import Rows, with_factors
 from harness.runs.units import Unit, Work
-from harness.stats.intervals import FEWEST_UNITS, bca, mean_interval, resampled, too_few
+from harness.stats.intervals import FEWEST_UNITS, bca, mean_interval, too_few
+from harness.stats.resampling import resampled
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 POOLED = "pooled"

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from harness.core.records import Interval
-from harness.stats import intervals
+from harness.stats import resampling
 from harness.stats.differences import Pooled, paired_pooled_difference, two_sample_difference
 from harness.stats.joint import Spread, paired_spread, together, two_sample_spread
 
@@ -96,7 +96,7 @@ def test_the_units_do_not_show_which_intervals_miss() -> None:
 
 
 def test_whole_joint_intervals_of_ten_figures_of_six_units_cover(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 500)
+    monkeypatch.setattr(resampling, "RESAMPLES", 500)
     hits, runs, zero = 0, 1_000 * LONGER, mean(np.zeros(6))
     for values in np.random.default_rng(6).normal(size=(runs, 6)):
         ends = paired_pooled_difference(mean(values), zero, seed=0, level=0.95, figures=10)

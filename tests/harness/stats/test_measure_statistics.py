@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.core.records import Interval
-from harness.stats import intervals as statistics
+from harness.stats import resampling
 from harness.stats.correlation import spearman_interval
 from harness.stats.explained import explained_interval
 from harness.stats.intervals import mean_interval, median_interval, paired_difference, ratio_interval
@@ -58,13 +58,13 @@ def ratio_of_12_units(rng: np.random.Generator) -> Interval:
 def test_95_percent_intervals_of_12_units_cover_90_percent_at_least(
     draw: Draw, truth: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 2000)
+    monkeypatch.setattr(resampling, "RESAMPLES", 2000)
     assert 0.9 <= coverage(draw, truth, 2000) <= 0.985
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.8])
 def test_rank_correlations_of_12_normal_pairs_are_covered(rho: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
+    monkeypatch.setattr(resampling, "RESAMPLES", 1000)
 
     def draw(rng: np.random.Generator) -> Interval:
         a, b = rng.normal(size=(2, 12))

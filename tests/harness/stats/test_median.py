@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.stats import intervals, median
+from harness.stats import intervals, median, resampling
 from harness.stats.differences import Pooled
 from harness.stats.median import median_of_heads
 from harness.stats.pooling import NOT_DRAWN, Sample
@@ -30,7 +30,7 @@ def test_the_resampled_medians_are_those_of_the_definition(monkeypatch: pytest.M
     rng = np.random.default_rng(0)
     above, below = rng.uniform(0.1, 0.9, (7, 5)), rng.uniform(0.5, 2.0, (7, 5))
     median_of_heads(samples(above, below))  # draws that are kept are not those of another number of resamples
-    monkeypatch.setattr(intervals, "RESAMPLES", 200)
+    monkeypatch.setattr(resampling, "RESAMPLES", 200)
     seen: dict[str, Any] = {}
     monkeypatch.setattr(median, "bca", lambda *given: seen.update(given=given) or intervals.bca(*given))
     found = median_of_heads(samples(above, below))
